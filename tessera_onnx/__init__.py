@@ -1,0 +1,96 @@
+"""Embeddings and forecasts on ONNX Runtime, without torch.
+
+>>> from tessera_onnx import TesseraDense
+>>> with TesseraDense() as model:
+...     vectors = model.encode_batch(["a text", "another"])
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tessera_onnx import artifacts, registry
+from tessera_onnx.dense import TesseraDense
+from tessera_onnx.errors import (
+    ConfigError,
+    DeviceError,
+    DimensionMismatch,
+    EncodingError,
+    FileError,
+    InputTooLong,
+    IntegrityError,
+    LoadError,
+    ModelNotFound,
+    QuantizationError,
+    TesseraError,
+    TokenizationError,
+    TruncationWarning,
+    UnsupportedDimension,
+)
+from tessera_onnx.model import Model
+from tessera_onnx.multi_vector import TesseraMultiVector
+from tessera_onnx.registry import Kind
+from tessera_onnx.results import BinaryTokens, Int8Vectors, Ranked, SparseVector
+from tessera_onnx.scoring import maxsim
+from tessera_onnx.sparse import TesseraSparse
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BinaryTokens",
+    "ConfigError",
+    "DeviceError",
+    "DimensionMismatch",
+    "EncodingError",
+    "FileError",
+    "InputTooLong",
+    "Int8Vectors",
+    "IntegrityError",
+    "LoadError",
+    "ModelNotFound",
+    "QuantizationError",
+    "Ranked",
+    "SparseVector",
+    "Tessera",
+    "TesseraDense",
+    "TesseraError",
+    "TesseraMultiVector",
+    "TesseraSparse",
+    "TokenizationError",
+    "TruncationWarning",
+    "UnsupportedDimension",
+    "list_models",
+    "maxsim",
+]
+
+CLASSES: dict[Kind, type[Model]] = {
+    "dense": TesseraDense,
+    "multi-vector": TesseraMultiVector,
+    "sparse": TesseraSparse,
+}
+
+
+def Tessera(model_id: str | None = None, *, kind: Kind | None = None, **options: Any) -> Model:  # noqa: N802 (the original's name)
+    """The object of the right class for a model; `options` are those of the class.
+
+    A model of several kinds gives the first that its entry names unless `kind` says otherwise.
+    Raises ModelNotFound, LoadError, ConfigError.
+    """
+    if kind is not None and kind not in CLASSES:
+        raise ConfigError(f"kind must be one of {', '.join(CLASSES)}, got {kind!r}")
+    artifact = artifacts.resolve(
+        model_id, kind=kind, path=options.get("path"), cache_dir=options.get("cache_dir")
+    )
+    return CLASSES[kind or artifact.spec.kinds[0]](model_id or artifact.spec.id, **options)
+
+
+def list_models(kind: Kind | None = None, *, installed: bool = False) -> list[str]:
+    """Ids of the models that this version knows, installed ones first.
+
+    `kind` keeps those of one kind, `installed=True` those that run without a network.
+    """
+    specs = [artifact.spec for artifact in artifacts.installed()]
+    if not installed:
+        here = {spec.id for spec in specs}
+        specs += [spec for spec in registry.catalogue() if spec.id not in here]
+    return [spec.id for spec in specs if kind is None or kind in spec.kinds]

@@ -1,0 +1,178 @@
+"""A model id, or a folder, becomes verified local files.
+
+Order: explicit `path=`, installed packs, the local cache. Nothing here reaches the network, and
+no code of a pack is ever run: a pack is found by its entry point and read as files.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.util
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from tessera_onnx import registry
+from tessera_onnx.errors import FileError, IntegrityError, LoadError, ModelNotFound
+from tessera_onnx.registry import Kind, ModelSpec
+
+ENTRY_POINTS = "tessera_onnx.models"
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A model folder that is here: its spec and where its files lie."""
+
+    spec: ModelSpec
+    folder: Path
+    origin: str  # "path", "cache", or the name of the pack's distribution
+
+    def file(self, name: str) -> Path:
+        """Path of a listed file after its size and sha256 were compared with model.toml.
+
+        Raises LoadError for a file that is not listed, IntegrityError for one that is missing,
+        truncated, changed, or a link to somewhere else.
+        """
+        listed = self.spec.file(name)
+        path = self.folder / name
+        fix = "install or export the model again"
+        if not path.is_file():
+            raise IntegrityError(f"model {self.spec.id!r}: the file {path} is missing: {fix}")
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise IntegrityError(f"model {self.spec.id!r}: {path} is a link out of its folder")
+        size = path.stat().st_size
+        if size != listed.size:
+            raise IntegrityError(
+                f"model {self.spec.id!r}: {path} has {size} bytes, expected {listed.size}: {fix}"
+            )
+        try:
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise FileError(f"{path} cannot be read: {error.strerror}") from error
+        if digest != listed.sha256:
+            raise IntegrityError(
+                f"model {self.spec.id!r}: {path} has sha256 {digest[:12]}…, "
+                f"expected {listed.sha256[:12]}…: {fix}"
+            )
+        return path
+
+
+def open_folder(folder: str | os.PathLike[str], origin: str = "path") -> Artifact:
+    """The artifact in `folder`. Raises LoadError when its model.toml is not one valid entry."""
+    path = Path(folder)
+    description = path / "model.toml"
+    if not description.is_file():
+        raise LoadError(
+            f"{path} is not a model folder: it has no model.toml. Export one with "
+            "`tessera-export MODEL --kind KIND --output DIR`"
+        )
+    specs = registry.read(description)
+    if len(specs) != 1:
+        raise LoadError(f"{description} describes {len(specs)} models, an artifact holds one")
+    if any(file.sha256 == registry.UNPINNED for file in specs[0].files):
+        raise LoadError(f"{description} lists an unpinned file; an artifact pins every file")
+    return Artifact(specs[0], path, origin)
+
+
+def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Where local artifacts lie: `cache_dir`, else TESSERA_CACHE, else the user's cache folder."""
+    if cache_dir is not None:
+        return Path(cache_dir)
+    if "TESSERA_CACHE" in os.environ:
+        return Path(os.environ["TESSERA_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tessera-onnx"
+
+
+def installed(cache_dir: str | os.PathLike[str] | None = None) -> list[Artifact]:
+    """Every model that can be opened without a network: packs first, then the local cache.
+
+    Raises LoadError when two packs claim one id, since either could be the wrong one.
+    """
+    found: dict[str, Artifact] = {}
+    for artifact in _pack_artifacts():
+        other = found.setdefault(artifact.spec.id, artifact)
+        if other is not artifact:
+            raise LoadError(
+                f"the packs {other.origin} and {artifact.origin} both hold a model "
+                f"{artifact.spec.id!r}: uninstall one of them, or name its folder with path="
+            )
+    for artifact in _artifacts_below(cache_folder(cache_dir), "cache"):
+        found.setdefault(artifact.spec.id, artifact)
+    return list(found.values())
+
+
+def resolve(
+    model_id: str | None,
+    *,
+    kind: Kind | None = None,
+    path: str | os.PathLike[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Artifact:
+    """The artifact for an id, an alias, a folder, or (both None) the default of that kind.
+
+    Raises ModelNotFound, with near names or with what to do for a model that the catalogue knows
+    but that is not here, and LoadError when the model does not serve `kind`.
+    """
+    if model_id is not None and not isinstance(model_id, str):
+        raise TypeError(f"model_id must be str or None, got {type(model_id).__name__}")
+    if path is not None:
+        artifact = open_folder(path)
+        if model_id is not None and model_id not in {artifact.spec.id, *artifact.spec.aliases}:
+            raise LoadError(f"the folder {path} holds {artifact.spec.id!r}, not {model_id!r}")
+    else:
+        artifact = _find(model_id, kind, installed(cache_dir))
+    if kind is not None and kind not in artifact.spec.kinds:
+        kinds = ", ".join(artifact.spec.kinds)
+        raise LoadError(f"model {artifact.spec.id!r} is of kind {kinds}, not {kind}")
+    return artifact
+
+
+def _find(model_id: str | None, kind: Kind | None, here: list[Artifact]) -> Artifact:
+    if model_id is None:
+        for artifact in here:
+            if kind is None or kind in artifact.spec.kinds:
+                return artifact
+        raise ModelNotFound(
+            f"no {kind or ''} model is installed: `pip install tessera-onnx-starter` brings small "
+            "ones, or name a model folder with path="
+        )
+    for artifact in here:
+        if model_id == artifact.spec.id:
+            return artifact
+    for artifact in here:
+        if model_id in artifact.spec.aliases:
+            return artifact
+    for spec in registry.catalogue():
+        if model_id == spec.id or model_id in spec.aliases:
+            raise ModelNotFound(
+                f"model {spec.id!r} is known but not on this machine: run `tessera-export "
+                f"{spec.source} {' '.join(f'--kind {kind}' for kind in spec.kinds)} --output DIR` "
+                "and open the folder with path=DIR, or put it into the cache folder "
+                f"{cache_folder()}"
+            )
+    known = [artifact.spec for artifact in here] + list(registry.catalogue())
+    names = sorted({name for spec in known for name in (spec.id, *spec.aliases)})
+    near = difflib.get_close_matches(model_id, names, n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(near)}?" if near else "`tessera models` lists them"
+    raise ModelNotFound(f"no model is named {model_id!r}; {hint}")
+
+
+def _pack_artifacts() -> Iterator[Artifact]:
+    # The starter first: it holds the defaults. Then by name, so that the order never depends on
+    # the order of installation.
+    points = metadata.entry_points(group=ENTRY_POINTS)
+    for point in sorted(points, key=lambda point: (point.name != "starter", point.name)):
+        module = importlib.util.find_spec(point.module.split(".")[0])  # found, never imported
+        for location in (module and module.submodule_search_locations) or ():
+            origin = point.dist.name if point.dist is not None else point.name
+            yield from _artifacts_below(Path(location), origin)
+
+
+def _artifacts_below(root: Path, origin: str) -> Iterator[Artifact]:
+    if root.is_dir():
+        for description in sorted(root.glob("*/model.toml")):
+            yield open_folder(description.parent, origin)

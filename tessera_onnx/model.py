@@ -1,0 +1,172 @@
+"""What the public classes share: opening a model, naming it, closing it, pickling it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
+
+from tessera_onnx import artifacts, registry, runtime, text
+from tessera_onnx.errors import ConfigError, LoadError, UnsupportedDimension
+from tessera_onnx.quantization import check_dimension
+from tessera_onnx.registry import Kind, ModelSpec, Precision, Role, TokenRole
+
+AnyRole = TypeVar("AnyRole", Role, TokenRole)
+
+
+class Model:
+    """An open model. Shared by threads, usable as a context manager, pickled as its arguments."""
+
+    _kind: ClassVar[Kind]
+
+    def __init__(
+        self,
+        model_id: str | None = None,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        device: str = "auto",
+        precision: Precision | None = None,
+        threads: int | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        offline: bool | None = None,
+        dimension: int | None = None,
+        max_length: int | None = None,
+        on_long: text.OnLong = "warn",
+    ) -> None:
+        """Open a model; everything that can be wrong with it is wrong here, not at the first text.
+
+        Args:
+            model_id: id or alias; None takes the installed default of this kind.
+            path: a model folder, in place of looking the id up.
+            device: "auto", "cpu", "cuda", "cuda:N" or "coreml". Only "auto" may fall back.
+            precision: "fp32", "fp16" or "int8"; None takes the model's best for the device.
+            threads: CPU threads; None takes TESSERA_THREADS, else the affinity and cgroup quota.
+            cache_dir: folder of local models; None takes TESSERA_CACHE, else the user's cache.
+            offline: accepted for callers that must never reach a network; nothing here does.
+            dimension: cut vectors to this size, one that the model was trained for (Matryoshka).
+            max_length: tokens read of a document, and of a query unless queries have a fixed
+                length; up to what the graph takes.
+            on_long: "warn" (once a call, with counts), "truncate" (silently) or "error".
+
+        Raises:
+            ModelNotFound, LoadError, IntegrityError, DeviceError: the model cannot be opened.
+            ConfigError, UnsupportedDimension: an argument cannot work with this model.
+        """
+        artifact = artifacts.resolve(model_id, kind=self._kind, path=path, cache_dir=cache_dir)
+        self._options: dict[str, Any] = {
+            "model_id": model_id,
+            "path": None if path is None else Path(path).absolute(),
+            "device": device,
+            "precision": precision,
+            "threads": threads,
+            "cache_dir": None if cache_dir is None else Path(cache_dir).absolute(),
+            "offline": offline,
+            "dimension": dimension,
+            "max_length": max_length,
+            "on_long": on_long,
+        }
+        self._spec = artifact.spec
+        recipe = self._recipe = getattr(self._spec, registry.KIND_TABLES[self._kind])
+        facts = self._spec.text
+        if facts is None:
+            raise LoadError(f"model {self._spec.id!r} has no [model.text] table")
+        self._query = self._with_length(recipe.query, facts, max_length)
+        self._document = self._with_length(recipe.document, facts, max_length)
+        if self._kind == "sparse":
+            if dimension is not None:
+                raise UnsupportedDimension("sparse vectors are not cut: leave dimension out")
+            width: int = recipe.vocab_size
+            self._dimension = width
+        else:
+            width = recipe.dimension
+            self._dimension = check_dimension(dimension, width, recipe.matryoshka, self._spec.id)
+        tokenizer = text.Tokenizer(artifact.file(facts.tokenizer), facts)
+        inputs = self._spec.graph.inputs
+        session = runtime.open_session(
+            {
+                name: functools.partial(_graph_file, artifact, name, precision)
+                for name in runtime.PROVIDERS
+            },
+            device=device,
+            static=self._spec.graph.static,
+            threads=threads,
+            inputs=inputs,
+            outputs={recipe.output: width},
+            probe=text.probe(facts, inputs),
+        )
+        self._encoder = text.TextEncoder(tokenizer, session, on_long)
+        self._artifact = artifact
+
+    @staticmethod
+    def _with_length(role: AnyRole, facts: registry.Text, max_length: int | None) -> AnyRole:
+        if max_length is None or (isinstance(role, TokenRole) and role.expansion != "none"):
+            return role
+        if isinstance(max_length, bool) or not isinstance(max_length, int):
+            raise TypeError(f"max_length must be int or None, got {type(max_length).__name__}")
+        changed = dataclasses.replace(role, max_length=max_length)
+        try:
+            registry.check_length(changed, facts, "this model")
+        except LoadError as error:
+            raise ConfigError(str(error)) from None
+        return changed
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Every fact known of the model."""
+        return self._spec
+
+    @property
+    def device(self) -> str:
+        """The device that the session really runs on, such as "cpu" or "cuda:0"."""
+        return self._encoder.session.device
+
+    @property
+    def precision(self) -> Precision:
+        """The precision of the graph in use."""
+        return _precision(self._spec, self.device.partition(":")[0], self._options["precision"])
+
+    def model(self) -> str:
+        """The model's id."""
+        return self._spec.id
+
+    def close(self) -> None:
+        """Free the graph; running calls finish, later ones raise EncodingError. Idempotent."""
+        self._encoder.session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        size = "vocab_size" if self._kind == "sparse" else "dimension"
+        return f"{type(self).__name__}(model={self._spec.id!r}, {size}={self._dimension})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self._options)
+
+
+def _rebuild(cls: type[Model], options: dict[str, Any]) -> Model:
+    return cls(**options)
+
+
+def _precision(spec: ModelSpec, device: str, precision: Precision | None) -> Precision:
+    if precision is None:
+        best: Precision = getattr(spec.graph, f"best_{device}")
+        return best
+    if precision not in registry.PRECISIONS:
+        raise ConfigError(f"precision must be one of {', '.join(registry.PRECISIONS)}")
+    if precision not in spec.graph.precisions():
+        raise ConfigError(
+            f"model {spec.id!r} has no {precision} graph, only "
+            f"{', '.join(spec.graph.precisions())}: export it with --precision {precision}"
+        )
+    return precision
+
+
+def _graph_file(artifact: artifacts.Artifact, device: str, precision: Precision | None) -> Any:
+    chosen = _precision(artifact.spec, device, precision)
+    return artifact.file(getattr(artifact.spec.graph, chosen))

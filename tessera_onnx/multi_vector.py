@@ -1,0 +1,181 @@
+"""One vector a token: ColBERT-style late interaction (arXiv:2004.12832)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera_onnx import explain, pooling, quantization, scoring
+from tessera_onnx.errors import ConfigError
+from tessera_onnx.explain import Match
+from tessera_onnx.model import Model
+from tessera_onnx.quantization import Output
+from tessera_onnx.registry import Kind, MultiVector, TokenRole
+from tessera_onnx.results import BinaryTokens, Ranked, ranking
+from tessera_onnx.runtime import Array
+from tessera_onnx.text import Batch
+
+Float = NDArray[np.float32]
+
+
+class TesseraMultiVector(Model):
+    """Texts as one unit vector a token, (n_tokens, dimension) float32, compared by MaxSim.
+
+    Queries and documents differ in marker, length and expansion as the model's recipe says;
+    `encode` means a document. Tokens on the recipe's skip list (punctuation, for ColBERT) are read
+    but have no row, unless that would leave no row at all.
+    """
+
+    _kind: ClassVar[Kind] = "multi-vector"
+    _recipe: MultiVector
+
+    def encode(self, text: str) -> Float:
+        """The token vectors of one document: (n_tokens, dimension) float32, unit rows.
+
+        Raises TypeError for anything but a str, TokenizationError for a lone surrogate,
+        InputTooLong with on_long="error", EncodingError when the graph fails.
+        """
+        tokens: Float = self._encoder.one(text, self._document, self._document_head)
+        return tokens
+
+    def encode_batch(
+        self,
+        texts: Iterable[str],
+        *,
+        progress: bool = False,
+        output: Output = "float32",
+        pool_factor: int = 1,
+    ) -> list[Any]:
+        """A list of (n_tokens, dimension) arrays, one a document; [] for no texts.
+
+        output="int8" gives Int8Vectors, "binary" BinaryTokens. `pool_factor` 2 keeps about half
+        of the rows: like rows are merged (see pooling.pool_tokens).
+        """
+        results = self._encoder.encode(
+            texts, self._document, self._document_head, progress=progress
+        )
+        return [self._finish(tokens, output, pool_factor) for tokens in results]
+
+    def encode_query(self, text: str | Iterable[str], *, output: Output = "float32") -> Any:
+        """A query's token vectors, or a list of them for an iterable of queries."""
+        found = self._encoder.one_or_many(text, self._query, self._query_head)
+        if isinstance(text, str):
+            return self._finish(found, output, 1)
+        return [self._finish(tokens, output, 1) for tokens in found]
+
+    def encode_document(
+        self, text: str | Iterable[str], *, output: Output = "float32", pool_factor: int = 1
+    ) -> Any:
+        """A document's token vectors, or a list of them for an iterable of documents."""
+        if isinstance(text, str):
+            return self._finish(self.encode(text), output, pool_factor)
+        return self.encode_batch(text, output=output, pool_factor=pool_factor)
+
+    def encode_iter(self, texts: Iterable[str], *, progress: bool = False) -> Iterator[Float]:
+        """Token vectors of a stream of documents, in order, in bounded memory.
+
+        Reads up to 4,096 texts ahead. When an item is wrong or `texts` itself raises, the vectors
+        of everything before it are yielded first.
+        """
+        return self._encoder.stream(texts, self._document, self._document_head, progress=progress)
+
+    def similarity(self, a: str, b: str) -> float:
+        """MaxSim of query `a` with document `b`, in [-n, n] for n query tokens."""
+        return float(self.score(a, [b])[0])
+
+    def score(self, query: str | Array, documents: Sequence[str] | Sequence[Array]) -> Float:
+        """MaxSim of one query with each document: (len(documents),) float32.
+
+        Texts are encoded; arrays from an earlier call are taken as they are. A recipe with
+        score = "mean" (bge-m3) divides by the number of query tokens.
+        """
+        left = self.encode_query(query) if isinstance(query, str) else np.asarray(query)
+        right = scoring.as_list(documents)
+        if right and isinstance(right[0], str):
+            right = self.encode_batch(right)
+        scores = scoring.maxsim_scores(left, right)
+        return scores / np.float32(len(left)) if self._recipe.score == "mean" else scores
+
+    def rank(
+        self,
+        query: str | Array,
+        documents: Sequence[str] | Sequence[Array],
+        top_k: int | None = None,
+    ) -> list[Ranked]:
+        """Documents by falling MaxSim: (index, score), the first `top_k` or all."""
+        return ranking(self.score(query, documents), top_k)
+
+    def quantize(self, tokens: Array) -> BinaryTokens:
+        """Sign bits of token vectors (n, dim), 32 times smaller."""
+        return quantization.binary(tokens)
+
+    def encode_quantized(self, text: str) -> BinaryTokens:
+        """`quantize(encode(text))`."""
+        return quantization.binary(self.encode(text))
+
+    def similarity_quantized(self, a: BinaryTokens, b: BinaryTokens) -> float:
+        """MaxSim of sign bits of a query `a` and a document `b`, in [-n, n]."""
+        return scoring.maxsim_binary(a, b)
+
+    def explain(self, query: str, document: str) -> list[Match]:
+        """For each query token the document token that answers it best, and their dot product.
+
+        The scores add up to `similarity(query, document)` (times n where the recipe averages).
+        """
+        left, left_tokens = self._with_tokens(query, self._query)
+        right, right_tokens = self._with_tokens(document, self._document)
+        return explain.matches(left, right, left_tokens, right_tokens)
+
+    def token_count(self, texts: Iterable[str]) -> NDArray[np.int64]:
+        """Tokens of each document before any cut, special tokens and marker included: (n,)."""
+        return self._encoder.token_counts(texts, self._document)
+
+    def dimension(self) -> int:
+        """Components of a token vector."""
+        return self._dimension
+
+    def _query_head(self, outputs: list[Array], batch: Batch) -> list[Float]:
+        return self._rows(outputs[0], _kept(batch, self._query))
+
+    def _document_head(self, outputs: list[Array], batch: Batch) -> list[Float]:
+        return self._rows(outputs[0], _kept(batch, self._document))
+
+    def _rows(self, states: Array, kept: NDArray[np.bool_]) -> list[Float]:
+        chosen = states[kept]
+        if self._dimension == self._recipe.dimension:
+            vectors = pooling.l2_normalize(chosen)
+        else:
+            vectors = quantization.matryoshka(chosen, self._dimension)
+        ends = np.cumsum(kept.sum(axis=1))
+        # Copies: a slice would keep the vectors of the whole batch alive.
+        return [part.copy() for part in np.split(vectors, ends[:-1])]
+
+    def _with_tokens(self, text: str, role: TokenRole) -> tuple[Float, list[str]]:
+        def head(outputs: list[Array], batch: Batch) -> list[tuple[Float, list[str]]]:
+            kept = _kept(batch, role)
+            names = [self._encoder.tokenizer.token(i) for i in batch.ids[0][kept[0]]]
+            return [(self._rows(outputs[0], kept)[0], names)]
+
+        found: tuple[Float, list[str]] = self._encoder.one(text, role, head)
+        return found
+
+    def _finish(self, tokens: Float, output: Output, pool_factor: int) -> Any:
+        if isinstance(pool_factor, bool) or not isinstance(pool_factor, int):
+            raise TypeError(f"pool_factor must be int, got {type(pool_factor).__name__}")
+        if pool_factor < 1:
+            raise ConfigError(f"pool_factor must be at least 1, got {pool_factor}")
+        if pool_factor > 1:
+            tokens = pooling.pool_tokens(tokens, pool_factor)
+        return quantization.convert(tokens, output)
+
+
+def _kept(batch: Batch, role: TokenRole) -> NDArray[np.bool_]:
+    """Positions that get a row: (b, n) bool. Every text keeps at least one."""
+    real = np.arange(batch.ids.shape[1]) < batch.lengths[:, None]
+    kept = real & ~np.isin(batch.ids, role.skip_ids) if role.skip_ids else real
+    empty = ~kept.any(axis=1)
+    kept[empty] = real[empty]
+    return kept

@@ -1,0 +1,338 @@
+"""The one schema and the one parser of models.toml (the catalogue) and model.toml (an artifact).
+
+A model is data: every fact that changes a number stands in its entry, none has a default here. A
+missing field and an unknown key are load errors. TOML has no null, so an absent fact is written
+out: an empty string, an empty list, "none" or -1, as the comment beside the field says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+import tomllib
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tessera_onnx.errors import LoadError
+
+SCHEMA = 1
+UNPINNED = "unpinned"
+MAX_TOML_BYTES = 4 << 20  # a catalogue of hundreds of models is far below; a hostile file is not
+
+Kind = Literal["dense", "multi-vector", "sparse", "vision", "time-series"]
+Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = typing.get_args(Precision)
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file of the model, by its name inside the folder.
+
+    A hash that nobody could check is "unpinned" and its size -1, in the catalogue only.
+    """
+
+    name: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """The ONNX graph: input names in any order, a file for each precision ("" = none)."""
+
+    inputs: tuple[Literal["input_ids", "attention_mask", "token_type_ids"], ...]
+    fp32: str
+    fp16: str
+    int8: str
+    best_cpu: Precision  # taken on that device when the caller names no precision
+    best_cuda: Precision
+    best_coreml: Precision
+    static: bool  # made for fixed shapes: the only graphs that CoreML gets
+
+    def precisions(self) -> list[Precision]:
+        """Precisions that have a file, in the order fp32, fp16, int8."""
+        return [precision for precision in PRECISIONS if getattr(self, precision)]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """How text becomes ids: `prefix_ids + marker + text + suffix_ids`, right padded."""
+
+    tokenizer: str  # file name of a tokenizer.json
+    lowercase: bool  # strip and lower-case before tokenising
+    prefix_ids: tuple[int, ...]  # [CLS], <s>
+    suffix_ids: tuple[int, ...]  # [SEP], </s>
+    pad_id: int
+    mask_id: int  # -1 = the vocabulary has no mask token
+    max_positions: int  # longest sequence that the graph takes, all special tokens included
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A query or a document: the prompt put before it and its longest length in tokens."""
+
+    prompt: str
+    max_length: int  # prefix, marker and suffix included
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRole:
+    """A role of a multi-vector model."""
+
+    prompt: str
+    max_length: int
+    marker_ids: tuple[int, ...]  # inserted after prefix_ids, inside max_length
+    expansion: Literal["none", "unattended", "attended"]  # pad to max_length with mask_id
+    skip_ids: tuple[int, ...]  # tokens that are read but whose vectors are dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """One vector a text."""
+
+    output: str  # graph output, (batch, dimension) or (batch, tokens, dimension)
+    pooling: Literal["graph", "cls", "mean", "last"]  # "graph": the output is pooled already
+    dimension: int
+    matryoshka: tuple[int, ...]  # dimensions that the vector may be cut to
+    matryoshka_layer_norm: bool  # layer norm over the full vector before the cut
+    query: Role
+    document: Role
+
+
+@dataclass(frozen=True, slots=True)
+class MultiVector:
+    """One unit vector a token."""
+
+    output: str  # graph output, (batch, tokens, dimension)
+    dimension: int
+    matryoshka: tuple[int, ...]
+    score: Literal["sum", "mean"]  # MaxSim summed over query tokens, or divided by their number
+    query: TokenRole
+    document: TokenRole
+
+
+@dataclass(frozen=True, slots=True)
+class Sparse:
+    """A weight a vocabulary entry."""
+
+    output: str
+    head: Literal["graph", "logits"]  # pooled weights (batch, vocab) or logits (batch, n, vocab)
+    activation: Literal["log1p", "log1p-log1p"]  # after relu and the maximum over tokens
+    vocab_size: int
+    zero_ids: tuple[int, ...]  # entries that are always 0
+    query_weights: Literal["model", "idf", "ones"]  # "model": queries run through the graph
+    idf: str  # JSON file {token: weight}; "" unless query_weights = "idf"
+    query: Role
+    document: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """One figure that the export measured and the limit it had to meet."""
+
+    precision: Precision
+    output: str
+    metric: Literal["max_abs", "max_relative", "min_cosine", "mean_cosine"]
+    value: float
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Where an artifact came from: tool versions, the weights' hash, the measured parity."""
+
+    tool: str
+    weights_sha256: str
+    parity: tuple[Parity, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Everything that is known of one model."""
+
+    id: str
+    aliases: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+    source: str  # repository of the original weights
+    revision: str  # of the source: 40 hex digits, or "unpinned"
+    licence: str
+    unverified: tuple[str, ...]  # fields that nobody could check, by dotted name
+    files: tuple[File, ...]
+    graph: Graph
+    text: Text | None
+    dense: Dense | None
+    multi_vector: MultiVector | None
+    sparse: Sparse | None
+    export: Export | None  # absent in the catalogue
+
+    def file(self, name: str) -> File:
+        """The listed file of that name. Raises LoadError when the entry does not list it."""
+        for file in self.files:
+            if file.name == name:
+                return file
+        raise LoadError(f"model {self.id!r} uses the file {name!r} but does not list it in files")
+
+
+# The kinds whose recipe the schema holds today, and the table that each needs.
+KIND_TABLES: dict[Kind, str] = {
+    "dense": "dense",
+    "multi-vector": "multi_vector",
+    "sparse": "sparse",
+}
+
+
+def parse(text: str, where: str) -> tuple[ModelSpec, ...]:
+    """All entries of a TOML document; `where` names it in errors.
+
+    Raises LoadError for anything that is not exactly the schema, with the dotted field name.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise LoadError(f"{where} is not valid TOML: {error}") from error
+    schema = document.pop("schema", None)
+    if schema != SCHEMA:
+        raise LoadError(
+            f"{where} has schema {schema!r}, this version of tessera-onnx reads schema {SCHEMA}: "
+            "export the model again, or install a matching version"
+        )
+    entries = document.pop("model", None)
+    if not isinstance(entries, list) or document:
+        raise LoadError(f"{where} must hold `schema` and [[model]] tables and nothing else")
+    specs = []
+    taken: set[str] = set()
+    for number, entry in enumerate(entries):
+        spec = _build(ModelSpec, entry, f"{where}: model[{number}]")
+        _check(spec, f"{where}: model {spec.id!r}")
+        names = {spec.id, *spec.aliases}
+        if names & taken:
+            raise LoadError(f"{where}: {min(names & taken)!r} names two models")
+        taken |= names
+        specs.append(spec)
+    return tuple(specs)
+
+
+def read(path: Path) -> tuple[ModelSpec, ...]:
+    """Parse a models.toml or model.toml file. Raises LoadError."""
+    try:
+        if path.stat().st_size > MAX_TOML_BYTES:
+            raise LoadError(
+                f"{path} is larger than {MAX_TOML_BYTES} bytes: not a model description"
+            )
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LoadError(f"{path} cannot be read: {error}") from error
+    return parse(text, str(path))
+
+
+@functools.cache
+def catalogue() -> tuple[ModelSpec, ...]:
+    """The shipped models.toml: inside the wheel, or one folder up in a source tree."""
+    here = Path(__file__).parent
+    shipped = here / "models.toml"
+    return read(shipped if shipped.exists() else here.parent / "models.toml")
+
+
+def _build(target: Any, value: Any, where: str) -> Any:
+    """`value` as the annotated type `target`; strict, and every message names the field."""
+    origin = typing.get_origin(target)
+    if origin is Literal:
+        if value not in typing.get_args(target):
+            choices = ", ".join(repr(choice) for choice in typing.get_args(target))
+            raise LoadError(f"{where} is {value!r}, expected one of {choices}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise LoadError(f"{where} must be an array, got {type(value).__name__}")
+        item = typing.get_args(target)[0]
+        return tuple(_build(item, part, f"{where}[{i}]") for i, part in enumerate(value))
+    if origin is types.UnionType:  # an optional table that is there
+        return _build(typing.get_args(target)[0], value, where)
+    if dataclasses.is_dataclass(target):
+        return _build_table(target, value, where)
+    if target is float and type(value) is int:
+        return float(value)
+    if type(value) is not target:
+        raise LoadError(f"{where} must be {target.__name__}, got {type(value).__name__}")
+    return value
+
+
+def _build_table(target: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise LoadError(f"{where} must be a table, got {type(value).__name__}")
+    hints = typing.get_type_hints(target)
+    unknown = sorted(set(value) - set(hints))
+    if unknown:
+        raise LoadError(f"{where} has the unknown key {unknown[0]!r}: known are {', '.join(hints)}")
+    built = {}
+    for name, hint in hints.items():
+        if name in value:
+            built[name] = _build(hint, value[name], f"{where}.{name}")
+        elif typing.get_origin(hint) is types.UnionType:
+            built[name] = None
+        else:
+            raise LoadError(f"{where}.{name} is missing; no such fact has a default")
+    return target(**built)
+
+
+def check_length(role: Role | TokenRole, text: Text, where: str) -> None:
+    """Raises LoadError unless max_length holds the special tokens and at least one more."""
+    markers = len(role.marker_ids) if isinstance(role, TokenRole) else 0
+    least = len(text.prefix_ids) + markers + len(text.suffix_ids) + 1
+    if not least <= role.max_length <= text.max_positions:
+        raise LoadError(
+            f"{where}: max_length {role.max_length} must lie in {least}..{text.max_positions}"
+        )
+
+
+def _check(spec: ModelSpec, where: str) -> None:
+    """What types alone cannot say."""
+    _check_identity(spec, where)
+    tables = {kind for kind, table in KIND_TABLES.items() if getattr(spec, table) is not None}
+    if tables != set(spec.kinds) or not spec.kinds:
+        raise LoadError(f"{where}: kinds {list(spec.kinds)} but tables for {sorted(tables)}")
+    if not spec.graph.precisions():
+        raise LoadError(f"{where}: graph names no file in any precision")
+    for name in (spec.graph.best_cpu, spec.graph.best_cuda, spec.graph.best_coreml):
+        if not getattr(spec.graph, name):
+            raise LoadError(f"{where}: graph has no {name} file although it is a device's best")
+    if spec.sparse is not None and (spec.sparse.query_weights == "idf") != bool(spec.sparse.idf):
+        raise LoadError(f"{where}.sparse: query_weights 'idf' and the idf file go together")
+    _check_text(spec, where)
+
+
+def _check_text(spec: ModelSpec, where: str) -> None:
+    recipes: list[Dense | MultiVector | Sparse] = [
+        table for table in (spec.dense, spec.multi_vector, spec.sparse) if table is not None
+    ]
+    if spec.text is None:
+        if recipes:
+            raise LoadError(f"{where}: a text model needs a [model.text] table")
+        return
+    for recipe in recipes:
+        if not isinstance(recipe, Sparse):
+            sizes = recipe.matryoshka
+            if any(not 0 < size <= recipe.dimension for size in sizes):
+                raise LoadError(f"{where}: matryoshka sizes must lie in 1..{recipe.dimension}")
+        for role in (recipe.query, recipe.document):
+            check_length(role, spec.text, where)
+            expands = isinstance(role, TokenRole) and role.expansion != "none"
+            if expands and spec.text.mask_id < 0:
+                raise LoadError(f"{where}: expansion needs a mask_id")
+
+
+def _check_identity(spec: ModelSpec, where: str) -> None:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", spec.id):
+        raise LoadError(f"{where}: an id is lower-case letters, digits, '.', '_' and '-'")
+    if spec.revision != UNPINNED and not re.fullmatch(r"[0-9a-f]{40}", spec.revision):
+        raise LoadError(f"{where}: revision must be 40 hex digits or {UNPINNED!r}")
+    for file in spec.files:
+        if file.sha256 != UNPINNED and not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
+            raise LoadError(f"{where}: sha256 of {file.name!r} must be 64 hex digits")
+        parts = Path(file.name).parts
+        if Path(file.name).is_absolute() or ".." in parts or "\\" in file.name or not parts:
+            raise LoadError(f"{where}: file name {file.name!r} leaves the model's folder")

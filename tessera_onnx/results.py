@@ -1,0 +1,93 @@
+"""What the classes give back: plain NumPy inside small immutable types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera_onnx.errors import ConfigError
+
+
+class Ranked(NamedTuple):
+    """One document of a ranking: its place in the caller's list, and its score."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    score: float
+
+
+class SparseVector(NamedTuple):
+    """Vocabulary ids (int32, ascending) and their weights (float32, above zero)."""
+
+    indices: NDArray[np.int32]
+    values: NDArray[np.float32]
+
+    def to_dict(self) -> dict[int, float]:
+        """{id: weight}."""
+        return dict(zip(self.indices.tolist(), self.values.tolist(), strict=True))
+
+    def to_qdrant(self) -> dict[str, list[Any]]:
+        """The JSON form of a Qdrant sparse vector: {"indices": [...], "values": [...]}."""
+        return {"indices": self.indices.tolist(), "values": self.values.tolist()}
+
+    def to_scipy(self, vocab_size: int) -> Any:
+        """A (1, vocab_size) scipy CSR matrix; scipy must be installed."""
+        from scipy.sparse import csr_matrix
+
+        pointers = [0, len(self.indices)]
+        return csr_matrix((self.values, self.indices, pointers), shape=(1, vocab_size))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BinaryTokens:
+    """Sign bits of vectors, 32 times smaller than float32.
+
+    bits (n, ceil(dim / 8)) or (ceil(dim / 8),) uint8, most significant bit first, as
+    np.packbits, FAISS and Qdrant have it; unused low bits of the last byte are 0.
+    """
+
+    bits: NDArray[np.uint8]
+    dim: int
+
+    def __len__(self) -> int:
+        return len(self.bits)
+
+    def unpack(self) -> NDArray[np.float32]:
+        """The vectors as +1 and -1, float32 of the original shape."""
+        bits = np.unpackbits(self.bits, axis=-1, count=self.dim)
+        return bits.astype(np.float32) * 2 - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Int8Vectors:
+    """int8 codes with the scale and offset that undo them: `codes * scale + offset`."""
+
+    codes: NDArray[np.int8]
+    scale: NDArray[np.float32]  # broadcasts against codes
+    offset: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def dequantize(self) -> NDArray[np.float32]:
+        """The float32 vectors, each component within half a scale step of the original."""
+        return self.codes.astype(np.float32) * self.scale + self.offset
+
+
+def check_top_k(top_k: int | None, n: int) -> int:
+    """`top_k` cut to n; None means all. Raises TypeError or ConfigError."""
+    if top_k is None:
+        return n
+    if isinstance(top_k, bool) or not isinstance(top_k, int | np.integer):
+        raise TypeError(f"top_k must be int or None, got {type(top_k).__name__}")
+    if top_k < 1:
+        raise ConfigError(f"top_k must be at least 1, got {top_k}")
+    return min(int(top_k), n)
+
+
+def ranking(scores: NDArray[Any], top_k: int | None) -> list[Ranked]:
+    """Documents by falling score, ties in the caller's order, the first `top_k` of them."""
+    order = np.argsort(-scores, kind="stable")[: check_top_k(top_k, len(scores))]
+    return [Ranked(int(i), float(scores[i])) for i in order]

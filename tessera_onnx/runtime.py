@@ -1,0 +1,298 @@
+"""Devices, threads and ONNX Runtime sessions: the only module that talks to onnxruntime.
+
+Measured on two cores (shared session, 512-token batches): two Python threads on a session with
+one intra-op thread each embed 1.3 times the texts of one caller with two intra-op threads, while
+a single text is answered sooner by intra-op threads. So a CPU model has up to two sessions, each
+made at its first use: one for batches, one for single texts.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera_onnx.errors import ConfigError, DeviceError, EncodingError, LoadError
+
+Array = NDArray[Any]
+logger = logging.getLogger("tessera_onnx")
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+}
+
+
+def cpu_threads(threads: int | None = None) -> int:
+    """Threads to use: `threads`, else TESSERA_THREADS, else min(CPU affinity, cgroup quota).
+
+    Raises ConfigError for a number below 1 or a TESSERA_THREADS that is no number.
+    """
+    if threads is None and os.environ.get("TESSERA_THREADS"):
+        try:
+            threads = int(os.environ["TESSERA_THREADS"])
+        except ValueError:
+            raise ConfigError("TESSERA_THREADS must be a whole number of at least 1") from None
+    if threads is not None:
+        if isinstance(threads, bool) or not isinstance(threads, int):
+            raise TypeError(f"threads must be int or None, got {type(threads).__name__}")
+        if threads < 1:
+            raise ConfigError(f"threads must be at least 1, got {threads}")
+        return threads
+    if hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    return max(1, min(count, _cgroup_quota()))
+
+
+def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """CPUs that the container may use, rounded up; a huge number where there is no quota."""
+    for folder in _cgroup_folders(root):
+        try:
+            quota, period = (folder / "cpu.max").read_text().split()
+            if quota != "max":
+                return math.ceil(int(quota) / int(period))
+        except (OSError, ValueError):
+            continue
+    try:  # cgroup v1
+        quota_us = int((root / "cpu/cpu.cfs_quota_us").read_text())
+        period_us = int((root / "cpu/cpu.cfs_period_us").read_text())
+        return math.ceil(quota_us / period_us) if quota_us > 0 else 1 << 20
+    except (OSError, ValueError, ZeroDivisionError):
+        return 1 << 20
+
+
+def _cgroup_folders(root: Path) -> list[Path]:
+    """The process's cgroup v2 folder and its parents; in a container that is just the root."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return [root]
+    own = next((line[3:] for line in lines if line.startswith("0::/")), "/")
+    folder = root / own.lstrip("/")
+    return [folder, *(parent for parent in folder.parents if parent.is_relative_to(root))]
+
+
+def onnxruntime() -> Any:
+    """The onnxruntime module, telemetry off. Raises DeviceError naming the extras without it."""
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise DeviceError(
+            f"onnxruntime cannot be imported ({error}): install `tessera-onnx[cpu]`, or "
+            "`tessera-onnx[cuda]` on a machine with an NVIDIA GPU (one of them, never both)"
+        ) from error
+    ort.disable_telemetry_events()
+    return ort
+
+
+def choose_device(device: str, *, static: bool) -> list[str]:
+    """Devices to try in order for a request such as "auto", "cpu", "cuda:1" or "coreml".
+
+    Never ONNX Runtime's own order. "auto" tries CUDA, then CoreML for a model made with static
+    shapes, then the CPU. Raises ConfigError for an unknown name.
+    """
+    if not isinstance(device, str):
+        raise TypeError(f"device must be str, got {type(device).__name__}")
+    if device == "auto":
+        available = onnxruntime().get_available_providers()
+        wanted = ["cuda"] + (["coreml"] if static else [])
+        return [name for name in wanted if PROVIDERS[name] in available] + ["cpu"]
+    name, _, number = device.partition(":")
+    if name not in PROVIDERS or (number and (name != "cuda" or not number.isdecimal())):
+        raise ConfigError(f'device must be "auto", "cpu", "cuda", "cuda:N" or "coreml": {device!r}')
+    if name == "coreml" and not static:
+        raise DeviceError(
+            "this model has dynamic shapes, which CoreML runs wrongly or slowly: use device='cpu'"
+        )
+    return [device]
+
+
+class Session:
+    """One ONNX graph on one device, safe to call from many threads.
+
+    `run` is for a lone batch; with `parallel=True` it is one of `workers` concurrent calls.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        device: str,
+        threads: int | None,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+    ) -> None:
+        """Open `path` on `device` and check that it has exactly the inputs and the outputs named.
+
+        Raises DeviceError when the device does not really take the graph, LoadError when the file
+        is not such a graph.
+        """
+        self.device = device
+        self.inputs = list(inputs)
+        self.outputs = list(outputs)
+        self._path = path
+        self._threads = cpu_threads(threads)
+        self.workers = self._threads if device == "cpu" else 1
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._closed = False
+        # With one worker both uses are the same session.
+        self._sessions: dict[bool, Any] = {}
+        first = self._session(parallel=self.workers > 1)
+        graph_inputs = {item.name for item in first.get_inputs()}
+        if graph_inputs != set(inputs):
+            raise LoadError(
+                f"{path.name} has the inputs {sorted(graph_inputs)}, "
+                f"model.toml says {sorted(inputs)}"
+            )
+        missing = set(outputs) - {item.name for item in first.get_outputs()}
+        if missing:
+            raise LoadError(f"{path.name} has no output {min(missing)!r}")
+
+    def run(self, feeds: Mapping[str, Array], *, parallel: bool = False) -> list[Array]:
+        """The outputs for one batch, in the order of `outputs`.
+
+        Raises EncodingError when ONNX Runtime fails, the session is closed or belongs to a parent
+        process, or an output holds NaN or infinity.
+        """
+        session = self._session(parallel=parallel and self.workers > 1)
+        try:
+            results: list[Array] = session.run(self.outputs, dict(feeds))
+        except Exception as error:  # ORT raises its own unrelated classes, all from C++
+            raise EncodingError(
+                f"ONNX Runtime failed on a batch of shape {next(iter(feeds.values())).shape} on "
+                f"{self.device}: {str(error)[:300]}"
+            ) from error
+        for name, result in zip(self.outputs, results, strict=True):
+            if result.dtype.kind == "f" and not np.isfinite(result).all():
+                raise EncodingError(
+                    f"the output {name!r} holds NaN or infinity on {self.device}: this graph's "
+                    "precision overflows on this input; try precision='fp32'"
+                )
+        return results
+
+    def close(self) -> None:
+        """Free the graph. Calls that already run finish; later ones raise. May be called twice."""
+        self._closed = True
+        self._sessions = {}
+
+    def _session(self, *, parallel: bool) -> Any:
+        if self._closed:
+            raise EncodingError("this model is closed: make a new object")
+        if self._pid != os.getpid():
+            raise EncodingError(
+                f"this model was opened in process {self._pid} and is used in its fork "
+                f"{os.getpid()}: open it in the child, or start the child with 'spawn' (it pickles)"
+            )
+        session = self._sessions.get(parallel)
+        if session is None:
+            with self._lock:
+                session = self._sessions.get(parallel)
+                if session is None:
+                    intra = 1 if parallel else self._threads
+                    session = _open(self._path, self.device, intra)
+                    self._sessions = {**self._sessions, parallel: session}
+        return session
+
+
+def _open(path: Path, device: str, intra_threads: int) -> Any:
+    ort = onnxruntime()
+    name, _, number = device.partition(":")
+    provider = PROVIDERS[name]
+    if provider not in ort.get_available_providers():
+        fix = "install tessera-onnx[cuda] in place of the CPU wheel" if name == "cuda" else ""
+        raise DeviceError(
+            f"device {device!r} needs {provider}, which the installed onnxruntime "
+            f"{ort.__version__} lacks (it has {', '.join(ort.get_available_providers())}): "
+            f"{fix or 'use device=cpu'}"
+        )
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = intra_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # failures are raised; ORT's own stderr lines add nothing
+    options.enable_cpu_mem_arena = False  # the arena keeps its peak for ever when lengths vary
+    if name == "cuda" and hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()
+    config = {"device_id": number or "0"} if name == "cuda" else {}
+    try:
+        session = ort.InferenceSession(
+            str(path),
+            options,
+            providers=[(provider, config)],
+            # Fusing LayerNorm with the residual sum costs 10 to 20 % on CPUs (ORT 1.32).
+            disabled_optimizers=["SkipLayerNormFusion"],
+        )
+    except Exception as error:  # ORT raises its own unrelated classes, all from C++
+        kind = LoadError if name == "cpu" else DeviceError
+        raise kind(f"{path.name} cannot be opened on {device}: {str(error)[:500]}") from error
+    if session.get_providers()[0] != provider:
+        raise DeviceError(
+            f"ONNX Runtime put {path.name} on {session.get_providers()[0]} although {device} was "
+            "asked for: a CUDA or cuDNN library is missing; `tessera doctor` shows what is"
+        )
+    return session
+
+
+def open_session(
+    find: Mapping[str, Any],
+    *,
+    device: str,
+    static: bool,
+    threads: int | None,
+    inputs: Sequence[str],
+    outputs: Mapping[str, int],
+    probe: Mapping[str, Array],
+) -> Session:
+    """A session on the first device that opens *and runs* the graph.
+
+    `find` gives the graph's path for each of "cpu", "cuda" and "coreml" (a function without
+    arguments, called only for the device that is tried). `outputs` names the outputs wanted and
+    the size of their last axis. `probe` is a tiny input: some providers take a graph and fail when
+    it runs. Only "auto" falls back, logging the reason; an explicit
+    device that fails raises DeviceError.
+    """
+    candidates = choose_device(device, static=static)
+    for candidate in candidates:
+        try:
+            path = find[candidate.partition(":")[0]]()
+            session = Session(
+                path, device=candidate, threads=threads, inputs=inputs, outputs=list(outputs)
+            )
+            results = session.run(probe, parallel=True)
+        except (DeviceError, EncodingError) as error:
+            if candidate == candidates[-1]:
+                raise error if isinstance(error, DeviceError) else LoadError(str(error)) from error
+            logger.warning("falling back from %s to %s: %s", candidate, candidates[-1], error)
+        else:
+            for (name, width), result in zip(outputs.items(), results, strict=True):
+                if result.shape[-1] != width:
+                    raise LoadError(
+                        f"the output {name!r} of {path.name} has the shape {result.shape}, "
+                        f"model.toml says {width} in the last place"
+                    )
+            return session
+    raise DeviceError(f"no device for {device!r}")  # choose_device never returns an empty list
+
+
+@functools.cache
+def physical_summary() -> str:
+    """One line about the processor, for `tessera doctor` and export reports."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "unknown processor"
+    name = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), "")
+    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
+    wanted = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
+    return f"{name}; {' '.join(flag for flag in wanted if flag in flags)}"

@@ -1,0 +1,142 @@
+"""A weight a vocabulary entry: SPLADE and its inference-free relatives (arXiv:2107.05720)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera_onnx import explain, pooling, scoring
+from tessera_onnx.errors import LoadError
+from tessera_onnx.model import Model
+from tessera_onnx.registry import Kind, Sparse
+from tessera_onnx.results import Ranked, SparseVector, ranking
+from tessera_onnx.runtime import Array
+from tessera_onnx.text import Batch
+
+
+class TesseraSparse(Model):
+    """Texts as sparse vectors over the vocabulary, compared by dot product, never normalised.
+
+    Models whose queries need no inference weigh the query's tokens from a table; `encode` means a
+    document.
+    """
+
+    _kind: ClassVar[Kind] = "sparse"
+    _recipe: Sparse
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """See Model; `dimension` does not apply."""
+        super().__init__(*args, **kwargs)
+        self._infers_queries = self._recipe.query_weights == "model"
+        self._query_table = self._load_query_table()
+
+    def encode(self, text: str) -> SparseVector:
+        """One document: (indices int32 ascending, values float32 > 0).
+
+        Raises TypeError for anything but a str, TokenizationError for a lone surrogate,
+        InputTooLong with on_long="error", EncodingError when the graph fails.
+        """
+        vector: SparseVector = self._encoder.one(text, self._document, self._head)
+        return vector
+
+    def encode_batch(self, texts: Iterable[str], *, progress: bool = False) -> list[SparseVector]:
+        """One SparseVector a document; [] for no texts. Errors name the item's index."""
+        return self._encoder.encode(texts, self._document, self._head, progress=progress)
+
+    def encode_query(self, text: str | Iterable[str]) -> Any:
+        """A query's SparseVector, or a list of them for an iterable of queries."""
+        if self._infers_queries:
+            return self._encoder.one_or_many(text, self._query, self._head)
+        return self._encoder.one_or_many(text, self._query, self._query_head, graph=False)
+
+    def encode_document(self, text: str | Iterable[str]) -> Any:
+        """A document's SparseVector, or a list of them for an iterable of documents."""
+        return self._encoder.one_or_many(text, self._document, self._head)
+
+    def encode_iter(
+        self, texts: Iterable[str], *, progress: bool = False
+    ) -> Iterator[SparseVector]:
+        """SparseVectors of a stream of documents, in order, in bounded memory.
+
+        Reads up to 4,096 texts ahead. When an item is wrong or `texts` itself raises, the vectors
+        of everything before it are yielded first.
+        """
+        return self._encoder.stream(texts, self._document, self._head, progress=progress)
+
+    def similarity(self, a: str, b: str) -> float:
+        """Dot product of query `a` and document `b`, at least 0."""
+        return float(scoring.sparse_scores(self.encode_query(a), [self.encode(b)])[0])
+
+    def rank(
+        self,
+        query: str | SparseVector,
+        documents: Sequence[str] | Sequence[SparseVector],
+        top_k: int | None = None,
+    ) -> list[Ranked]:
+        """Documents by falling dot product: (index, score), the first `top_k` or all.
+
+        Either side may be given as vectors from an earlier call.
+        """
+        left = self.encode_query(query) if isinstance(query, str) else query
+        right = scoring.as_list(documents)
+        if right and isinstance(right[0], str):
+            right = self.encode_batch(right)
+        return ranking(scoring.sparse_scores(left, right), top_k)
+
+    def explain(self, vector: SparseVector, top_k: int | None = 10) -> list[tuple[str, float]]:
+        """(token, weight) of the heaviest entries, falling; entries the text does not contain are
+        the model's expansion.
+        """
+        return explain.weights(SparseVector(*vector), self._encoder.tokenizer.token, top_k)
+
+    def token_count(self, texts: Iterable[str]) -> NDArray[np.int64]:
+        """Tokens of each document before any cut, special tokens included: (n,)."""
+        return self._encoder.token_counts(texts, self._document)
+
+    def vocab_size(self) -> int:
+        """Entries of the vocabulary: indices lie in [0, vocab_size)."""
+        return self._recipe.vocab_size
+
+    def _head(self, outputs: list[Array], batch: Batch) -> list[SparseVector]:
+        weights = outputs[0]
+        if self._recipe.head == "logits":
+            weights = pooling.splade(weights, batch.attention)
+            weights = pooling.activate(weights, self._recipe.activation)
+        if self._recipe.zero_ids:
+            weights[:, list(self._recipe.zero_ids)] = 0
+        return [_sparse(row) for row in weights]
+
+    def _load_query_table(self) -> NDArray[np.float32]:
+        """The weight of each vocabulary entry in a query that is not run through the graph."""
+        table = np.ones(self._recipe.vocab_size, dtype=np.float32)
+        if self._recipe.query_weights == "idf":
+            table[:] = 0  # a token that the table does not name is dropped
+            try:
+                entries = json.loads(self._artifact.file(self._recipe.idf).read_bytes())
+                for token, weight in entries.items():
+                    token_id = self._encoder.tokenizer.token_id(token)
+                    if token_id is not None:
+                        table[token_id] = weight
+            except (ValueError, AttributeError, IndexError) as error:
+                raise LoadError(f"{self._recipe.idf} is not a table of token weights") from error
+        table[list(self._recipe.zero_ids)] = 0
+        return table
+
+    def _query_head(self, _: list[Array], batch: Batch) -> list[SparseVector]:
+        """Queries without inference: each distinct token once, weighed by the table."""
+        vectors = []
+        for ids, length in zip(batch.ids, batch.lengths, strict=True):
+            distinct = np.unique(ids[:length])
+            weights = np.zeros(self._recipe.vocab_size, dtype=np.float32)
+            weights[distinct] = self._query_table[distinct]
+            vectors.append(_sparse(weights))
+        return vectors
+
+
+def _sparse(weights: NDArray[np.float32]) -> SparseVector:
+    indices = np.flatnonzero(weights > 0)
+    return SparseVector(indices.astype(np.int32), weights[indices])

@@ -1,0 +1,289 @@
+"""Texts become token batches, run through the graph, and come back in order."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera_onnx import batching
+from tessera_onnx.errors import (
+    ConfigError,
+    EncodingError,
+    InputTooLong,
+    LoadError,
+    TokenizationError,
+    TruncationWarning,
+)
+from tessera_onnx.registry import Role, Text, TokenRole
+from tessera_onnx.runtime import Array, Session
+
+OnLong = Literal["truncate", "warn", "error"]
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Right-padded token rows: ids and attention (b, n) int64, lengths (b,) real rows.
+
+    lengths counts the positions whose states are wanted: query expansion included, padding not.
+    """
+
+    ids: Ids
+    attention: Ids
+    lengths: Ids
+
+
+# Turns the graph's outputs for a batch into one result a row; runs on the worker threads.
+Head = Callable[[list[Array], Batch], Sequence[Any] | Array]
+
+
+def check_texts(texts: Iterable[str], name: str = "texts") -> list[str]:
+    """`texts` as a list, every item a str. Raises TypeError naming the index of one that is not."""
+    return list(checked(texts, name))
+
+
+def checked(texts: Iterable[str], name: str = "texts") -> Iterator[str]:
+    """The same, lazily, for streams."""
+    if isinstance(texts, str | bytes) or not hasattr(texts, "__iter__"):
+        raise TypeError(
+            f"{name} must be a list or another iterable of str, got {type(texts).__name__}"
+        )
+    return (_checked_item(text, f"{name}[{i}]") for i, text in enumerate(texts))
+
+
+def _checked_item(text: Any, name: str) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be str, got {type(text).__name__}")
+    return text
+
+
+class Tokenizer:
+    """A tokenizer.json that is never reconfigured after loading, so threads may share it.
+
+    Truncation, special tokens and padding are done here from the facts of model.toml, whatever
+    the file itself asks for (the public all-MiniLM-L6-v2 file pads to 128 and cuts at 128).
+    """
+
+    def __init__(self, path: Path, facts: Text) -> None:
+        """Raises LoadError when the file is no tokenizer."""
+        from tokenizers import Tokenizer as Backend
+
+        try:
+            self._backend = Backend.from_file(str(path))
+        except Exception as error:  # the binding raises bare Exception
+            raise LoadError(f"{path} is not a tokenizer.json: {str(error)[:200]}") from error
+        self._backend.no_padding()
+        self._backend.no_truncation()
+        self.facts = facts
+
+    def ids(self, texts: Sequence[str], first: int = 0) -> list[Ids]:
+        """Ids of each text, uncut, without special tokens. `first` is the first text's index.
+
+        Raises TokenizationError naming a text that is not valid Unicode.
+        """
+        if self.facts.lowercase:
+            texts = [text.strip().lower() for text in texts]
+        try:
+            encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        except Exception as error:  # TypeError for lone surrogates, bare Exception for the rest
+            for i, text in enumerate(texts, first):
+                _check_unicode(text, i)
+            raise TokenizationError(
+                f"texts {first} to {first + len(texts) - 1} cannot be tokenised: {error}"
+            ) from error
+        return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+
+    def token(self, token_id: int) -> str:
+        """The vocabulary entry of an id; "" for an id outside the vocabulary."""
+        return self._backend.id_to_token(int(token_id)) or ""
+
+    def token_id(self, token: str) -> int | None:
+        """The id of a vocabulary entry."""
+        found: int | None = self._backend.token_to_id(token)
+        return found
+
+
+def _check_unicode(text: str, index: int) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TokenizationError(
+            f"text {index} (length {len(text)}) has a lone surrogate at character {error.start}: "
+            "it is not valid Unicode; decode its source with errors='replace'"
+        ) from error
+
+
+class TextEncoder:
+    """A tokenizer and a session: the whole way of a text but for the model's head."""
+
+    def __init__(self, tokenizer: Tokenizer, session: Session, on_long: OnLong) -> None:
+        if on_long not in get_args(OnLong):
+            raise ConfigError(f'on_long must be "truncate", "warn" or "error", got {on_long!r}')
+        self.tokenizer = tokenizer
+        self.session = session
+        self._on_long = on_long
+
+    def stream(
+        self,
+        texts: Iterable[str],
+        role: Role | TokenRole,
+        head: Head,
+        *,
+        progress: bool = False,
+        graph: bool = True,
+    ) -> Iterator[Any]:
+        """One head result a text, in order, some thousand texts read ahead.
+
+        With graph=False the head gets no outputs: it needs the token ids alone.
+
+        Whatever stops the stream (a bad item, a failing batch, an exception of `texts` itself),
+        every earlier result is yielded first.
+        """
+        bar = _bar(texts) if progress else None
+        first = n_long = longest = 0
+        try:
+            for window in batching.windows(checked(texts)):
+                rows, counts = self._rows(window, role, first)
+                over = counts[counts > role.max_length]
+                if len(over) and self._on_long == "error":
+                    stop = int(np.argmax(counts > role.max_length))
+                    yield from self._run(rows[:stop], head, first, bar, graph=graph)
+                    raise InputTooLong(
+                        f"text {first + stop} has {counts[stop]} tokens, the model reads "
+                        f'{role.max_length}: shorten it, or pass on_long="truncate"'
+                    )
+                n_long += len(over)
+                longest = max(longest, int(over.max(initial=0)))
+                yield from self._run(rows, head, first, bar, graph=graph)
+                first += len(window)
+        finally:
+            if bar is not None:
+                bar.close()
+        if n_long and self._on_long == "warn":
+            warnings.warn(
+                f"{n_long} of {first} texts were cut to {role.max_length} tokens (the longest has "
+                f'{longest}); pass on_long="truncate" to accept that silently',
+                TruncationWarning,
+                stacklevel=4,
+            )
+
+    def encode(
+        self, texts: Iterable[str], role: Role | TokenRole, head: Head, **options: bool
+    ) -> list[Any]:
+        """One head result a text, in order; every item is checked before the first is run."""
+        return list(self.stream(check_texts(texts), role, head, **options))
+
+    def one(self, text: str, role: Role | TokenRole, head: Head, **options: bool) -> Any:
+        """The head's result for one text. Raises TypeError for anything but a str."""
+        return self.encode([_checked_item(text, "text")], role, head, **options)[0]
+
+    def one_or_many(
+        self, text: str | Iterable[str], role: Role | TokenRole, head: Head, **options: bool
+    ) -> Any:
+        """A result for a str, a list of results for an iterable of str."""
+        if isinstance(text, str):
+            return self.one(text, role, head, **options)
+        return self.encode(text, role, head, **options)
+
+    def token_counts(self, texts: Iterable[str], role: Role | TokenRole) -> NDArray[np.int64]:
+        """Tokens of each text before any cut, prompt, marker and special tokens included."""
+        return self._rows(check_texts(texts), role, 0)[1]
+
+    def _rows(
+        self, texts: Sequence[str], role: Role | TokenRole, first: int
+    ) -> tuple[list[tuple[Ids, int]], NDArray[np.int64]]:
+        """(ids, attended positions) of each text, and its full token count."""
+        facts = self.tokenizer.facts
+        marker = role.marker_ids if isinstance(role, TokenRole) else ()
+        expansion = role.expansion if isinstance(role, TokenRole) else "none"
+        before = np.array([*facts.prefix_ids, *marker], dtype=np.int64)
+        after = np.array(facts.suffix_ids, dtype=np.int64)
+        room = role.max_length - len(before) - len(after)
+        if role.prompt:
+            texts = [role.prompt + text for text in texts]
+        rows = []
+        counts = np.empty(len(texts), dtype=np.int64)
+        for i, content in enumerate(self.tokenizer.ids(texts, first)):
+            counts[i] = len(content) + len(before) + len(after)
+            ids = np.concatenate([before, content[:room], after])
+            attended = len(ids)
+            if expansion != "none":
+                spare = np.full(role.max_length - len(ids), facts.mask_id, dtype=np.int64)
+                ids = np.concatenate([ids, spare])
+                attended = len(ids) if expansion == "attended" else attended
+            if not len(ids):
+                raise TokenizationError(f"text {first + i} has no tokens and the model adds none")
+            rows.append((ids, attended))
+        return rows, counts
+
+    def _run(
+        self,
+        rows: list[tuple[Ids, int]],
+        head: Head,
+        first: int,
+        bar: Any,
+        *,
+        graph: bool,
+    ) -> Iterator[Any]:
+        """Results of one window, in order; those before the first failure, then the failure."""
+        results: list[Any] = [None] * len(rows)
+        batches = batching.plan([len(ids) for ids, _ in rows])
+        parallel = len(batches) > 1
+
+        def work(picked: NDArray[np.intp]) -> None:
+            batch = self._batch([rows[i] for i in picked])
+            try:
+                inputs = feeds(batch, self.session.inputs)
+                outputs = self.session.run(inputs, parallel=parallel) if graph else []
+            except EncodingError as error:
+                names = ", ".join(str(first + i) for i in sorted(picked.tolist()))
+                raise EncodingError(f"texts {names}: {error}") from error
+            for i, result in zip(picked, head(outputs, batch), strict=True):
+                results[i] = result
+            if bar is not None:
+                bar.update(len(picked))
+
+        failure = batching.run(work, batches, self.session.workers)
+        for result in results:
+            if result is None:
+                break
+            yield result
+        if failure is not None:
+            raise failure
+
+    def _batch(self, rows: list[tuple[Ids, int]]) -> Batch:
+        ids = batching.pad([ids for ids, _ in rows], self.tokenizer.facts.pad_id)
+        attended = np.array([count for _, count in rows])
+        attention = (np.arange(ids.shape[1]) < attended[:, None]).astype(np.int64)
+        return Batch(ids, attention, np.array([len(ids) for ids, _ in rows]))
+
+
+def feeds(batch: Batch, inputs: Sequence[str]) -> dict[str, Array]:
+    """The graph's inputs, by name, for a batch."""
+    known = {"input_ids": batch.ids, "attention_mask": batch.attention}
+    if "token_type_ids" in inputs:
+        known["token_type_ids"] = np.zeros_like(batch.ids)
+    return {name: known[name] for name in inputs}
+
+
+def probe(facts: Text, inputs: Sequence[str]) -> dict[str, Array]:
+    """Inputs for one text of no words: what a session is tried with after loading."""
+    ids = np.array([[*facts.prefix_ids, *facts.suffix_ids] or [facts.pad_id]], dtype=np.int64)
+    return feeds(Batch(ids, np.ones_like(ids), np.array([ids.shape[1]])), inputs)
+
+
+def _bar(texts: Iterable[str]) -> Any:
+    from tqdm import tqdm
+
+    total = len(texts) if isinstance(texts, Sequence) else None
+    return tqdm(total=total, unit="text")
+
+
+logging.getLogger("tessera_onnx").addHandler(logging.NullHandler())
