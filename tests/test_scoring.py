@@ -1,0 +1,120 @@
+"""Scores against float64 double loops."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tessera_onnx import maxsim, quantization, scoring
+from tessera_onnx.errors import ConfigError, DimensionMismatch
+from tessera_onnx.pooling import l2_normalize
+from tessera_onnx.results import BinaryTokens, SparseVector
+
+
+def naive_maxsim(query, document):
+    total = 0.0
+    for q in np.asarray(query, dtype=np.float64):
+        total += max(float(q @ d) for d in np.asarray(document, dtype=np.float64))
+    return total
+
+
+@st.composite
+def token_arrays(draw, dim, least=1):
+    n = draw(st.integers(least, 30))
+    rng = np.random.default_rng(draw(st.integers(0, 10_000)))
+    return l2_normalize(rng.normal(size=(n, dim)))
+
+
+@given(token_arrays(8), st.lists(token_arrays(8), min_size=1, max_size=12))
+def test_maxsim_equals_the_double_loop(query, documents):
+    expected = [naive_maxsim(query, document) for document in documents]
+    np.testing.assert_allclose(scoring.maxsim_scores(query, documents), expected, atol=1e-5)
+
+
+@settings(max_examples=30)
+@given(token_arrays(4), st.lists(token_arrays(4), min_size=1, max_size=12), st.integers(1, 40))
+def test_blocks_never_change_a_score(query, documents, block):
+    whole = scoring.maxsim_scores(query, documents)
+    alone = [maxsim(query, document) for document in documents]
+    patch = pytest.MonkeyPatch()
+    with patch.context() as context:
+        context.setattr(scoring, "BLOCK_TOKENS", block)
+        np.testing.assert_allclose(scoring.maxsim_scores(query, documents), whole, atol=1e-5)
+    np.testing.assert_allclose(alone, whole, atol=1e-5)
+
+
+def test_all_negative_similarities_are_not_lifted_to_zero():
+    assert maxsim([[1.0, 0.0]], [[-1.0, 0.0], [-0.6, -0.8]]) == pytest.approx(-0.6)
+
+
+@given(token_arrays(6, least=2))
+def test_token_order_does_not_matter(tokens):
+    assert maxsim(tokens, tokens[::-1]) == pytest.approx(maxsim(tokens, tokens), abs=1e-5)
+    assert maxsim(tokens, tokens) == pytest.approx(len(tokens), abs=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32, ">f4"])
+def test_maxsim_reads_any_numeric_layout(dtype):
+    query = np.asfortranarray(np.array([[1, 0], [0, 1]], dtype=dtype))
+    document = np.array([[1, 0], [0, 2], [1, 1]], dtype=dtype)[::-1]
+    document.setflags(write=False)
+    assert maxsim(query, document) == pytest.approx(1 + 2)
+
+
+@pytest.mark.parametrize(
+    ("query", "document", "error", "match"),
+    [
+        ([[1.0, 0.0]], [[1.0, 0.0, 0.0]], DimensionMismatch, r"documents\[0\] has 3 dims"),
+        ([1.0, 0.0], [[1.0, 0.0]], ConfigError, "query must have shape"),
+        (np.empty((0, 2)), [[1.0, 0.0]], ConfigError, "query has no tokens"),
+        ([[1.0, 0.0]], np.empty((0, 2)), ConfigError, r"documents\[0\] has no tokens"),
+        ([[1.0, np.nan]], [[1.0, 0.0]], ConfigError, "query holds NaN"),
+        ([[1.0, 0.0]], [[np.inf, 0.0]], ConfigError, r"documents\[0\] holds NaN or infinity"),
+        ([["a"]], [[1.0]], TypeError, "query must be a numeric array"),
+    ],
+)
+def test_maxsim_refuses(query, document, error, match):
+    with pytest.raises(error, match=match):
+        maxsim(query, document)
+
+
+def test_maxsim_of_no_documents():
+    assert scoring.maxsim_scores([[1.0]], []).shape == (0,)
+
+
+def test_cosine():
+    assert scoring.cosine([3.0, 4.0], [4.0, 3.0]) == pytest.approx(24 / 25)
+    assert scoring.cosine([0.0, 0.0], [4.0, 3.0]) == 0.0
+    with pytest.raises(DimensionMismatch):
+        scoring.cosine([1.0], [1.0, 2.0])
+
+
+@st.composite
+def sparse_vectors(draw):
+    indices = sorted(draw(st.sets(st.integers(0, 60), max_size=12)))
+    values = draw(st.lists(st.floats(0.01, 5), min_size=len(indices), max_size=len(indices)))
+    return SparseVector(np.array(indices, np.int32), np.array(values, np.float32))
+
+
+@given(sparse_vectors(), st.lists(sparse_vectors(), max_size=8))
+def test_sparse_scores_equal_dict_products(query, documents):
+    table = query.to_dict()
+    expected = [sum(table.get(i, 0.0) * w for i, w in d.to_dict().items()) for d in documents]
+    np.testing.assert_allclose(scoring.sparse_scores(query, documents), expected, rtol=1e-5)
+
+
+@given(token_arrays(13), token_arrays(13))
+def test_binary_maxsim_equals_maxsim_of_signs(query, document):
+    a, b = quantization.binary(query), quantization.binary(document)
+    signs = naive_maxsim(a.unpack(), b.unpack()) / 13
+    assert scoring.maxsim_binary(a, b) == pytest.approx(signs, abs=1e-5)
+
+
+def test_binary_maxsim_refuses():
+    a = quantization.binary(np.ones((2, 8)))
+    with pytest.raises(DimensionMismatch, match="8 and 16"):
+        scoring.maxsim_binary(a, quantization.binary(np.ones((2, 16))))
+    with pytest.raises(ConfigError, match="at least one token"):
+        scoring.maxsim_binary(a, BinaryTokens(np.empty((0, 1), np.uint8), 8))
+    with pytest.raises(TypeError, match="document must be BinaryTokens"):
+        scoring.maxsim_binary(a, np.ones((2, 8)))
