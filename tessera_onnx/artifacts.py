@@ -9,8 +9,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib.util
+import itertools
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +22,7 @@ from tessera_onnx.errors import FileError, IntegrityError, LoadError, ModelNotFo
 from tessera_onnx.registry import Kind, ModelSpec
 
 ENTRY_POINTS = "tessera_onnx.models"
+logger = logging.getLogger("tessera_onnx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +93,31 @@ def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
 def installed(cache_dir: str | os.PathLike[str] | None = None) -> list[Artifact]:
     """Every model that can be opened without a network: packs first, then the local cache.
 
-    Raises LoadError when two packs claim one id, since either could be the wrong one.
+    A folder whose model.toml is no valid entry is left out; `broken` lists those. Raises LoadError
+    when two packs claim one id, since either could be the wrong one.
     """
     found: dict[str, Artifact] = {}
-    for artifact in _pack_artifacts():
+    for artifact in _valid(_pack_folders()):
         other = found.setdefault(artifact.spec.id, artifact)
         if other is not artifact:
             raise LoadError(
                 f"the packs {other.origin} and {artifact.origin} both hold a model "
                 f"{artifact.spec.id!r}: uninstall one of them, or name its folder with path="
             )
-    for artifact in _artifacts_below(cache_folder(cache_dir), "cache"):
+    for artifact in _valid(_cache_folders(cache_dir)):
         found.setdefault(artifact.spec.id, artifact)
     return list(found.values())
+
+
+def broken(cache_dir: str | os.PathLike[str] | None = None) -> list[str]:
+    """What is wrong with each installed folder that cannot be opened, a sentence each."""
+    sentences = []
+    for folder, origin in itertools.chain(_pack_folders(), _cache_folders(cache_dir)):
+        try:
+            open_folder(folder, origin)
+        except LoadError as error:
+            sentences.append(str(error))
+    return sentences
 
 
 def resolve(
@@ -124,14 +139,17 @@ def resolve(
         if model_id is not None and model_id not in {artifact.spec.id, *artifact.spec.aliases}:
             raise LoadError(f"the folder {path} holds {artifact.spec.id!r}, not {model_id!r}")
     else:
-        artifact = _find(model_id, kind, installed(cache_dir))
+        artifact = _find(model_id, kind, cache_dir)
     if kind is not None and kind not in artifact.spec.kinds:
         kinds = ", ".join(artifact.spec.kinds)
         raise LoadError(f"model {artifact.spec.id!r} is of kind {kinds}, not {kind}")
     return artifact
 
 
-def _find(model_id: str | None, kind: Kind | None, here: list[Artifact]) -> Artifact:
+def _find(
+    model_id: str | None, kind: Kind | None, cache_dir: str | os.PathLike[str] | None
+) -> Artifact:
+    here = installed(cache_dir)
     if model_id is None:
         for artifact in here:
             if kind is None or kind in artifact.spec.kinds:
@@ -152,16 +170,21 @@ def _find(model_id: str | None, kind: Kind | None, here: list[Artifact]) -> Arti
                 f"model {spec.id!r} is known but not on this machine: run `tessera-export "
                 f"{spec.source} {' '.join(f'--kind {kind}' for kind in spec.kinds)} --output DIR` "
                 "and open the folder with path=DIR, or put it into the cache folder "
-                f"{cache_folder()}"
+                f"{cache_folder(cache_dir)}{_broken_note(cache_dir)}"
             )
     known = [artifact.spec for artifact in here] + list(registry.catalogue())
     names = sorted({name for spec in known for name in (spec.id, *spec.aliases)})
     near = difflib.get_close_matches(model_id, names, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else "`tessera models` lists them"
-    raise ModelNotFound(f"no model is named {model_id!r}; {hint}")
+    raise ModelNotFound(f"no model is named {model_id!r}; {hint}{_broken_note(cache_dir)}")
 
 
-def _pack_artifacts() -> Iterator[Artifact]:
+def _broken_note(cache_dir: str | os.PathLike[str] | None) -> str:
+    sentences = broken(cache_dir)
+    return f" (left out: {'; '.join(sentences)})" if sentences else ""
+
+
+def _pack_folders() -> Iterator[tuple[Path, str]]:
     # The starter first: it holds the defaults. Then by name, so that the order never depends on
     # the order of installation.
     points = metadata.entry_points(group=ENTRY_POINTS)
@@ -169,10 +192,22 @@ def _pack_artifacts() -> Iterator[Artifact]:
         module = importlib.util.find_spec(point.module.split(".")[0])  # found, never imported
         for location in (module and module.submodule_search_locations) or ():
             origin = point.dist.name if point.dist is not None else point.name
-            yield from _artifacts_below(Path(location), origin)
+            yield from _folders_below(Path(location), origin)
 
 
-def _artifacts_below(root: Path, origin: str) -> Iterator[Artifact]:
+def _cache_folders(cache_dir: str | os.PathLike[str] | None) -> Iterator[tuple[Path, str]]:
+    return _folders_below(cache_folder(cache_dir), "cache")
+
+
+def _folders_below(root: Path, origin: str) -> Iterator[tuple[Path, str]]:
     if root.is_dir():
         for description in sorted(root.glob("*/model.toml")):
-            yield open_folder(description.parent, origin)
+            yield description.parent, origin
+
+
+def _valid(folders: Iterable[tuple[Path, str]]) -> Iterator[Artifact]:
+    for folder, origin in folders:
+        try:
+            yield open_folder(folder, origin)
+        except LoadError as error:
+            logger.warning("left out: %s", error)

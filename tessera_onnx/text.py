@@ -83,15 +83,16 @@ class Tokenizer:
         self._backend.no_truncation()
         self.facts = facts
 
-    def ids(self, texts: Sequence[str], first: int = 0) -> list[Ids]:
-        """Ids of each text, uncut, without special tokens. `first` is the first text's index.
+    def ids(self, texts: Sequence[str], prompt: str = "", first: int = 0) -> list[Ids]:
+        """Ids of prompt + text, uncut, without special tokens; `first` is the first text's index.
 
         Raises TokenizationError naming a text that is not valid Unicode.
         """
+        prompted = [prompt + text for text in texts] if prompt else list(texts)
         if self.facts.lowercase:
-            texts = [text.strip().lower() for text in texts]
+            prompted = [text.strip().lower() for text in prompted]
         try:
-            encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+            encodings = self._backend.encode_batch_fast(prompted, add_special_tokens=False)
         except Exception as error:  # TypeError for lone surrogates, bare Exception for the rest
             for i, text in enumerate(texts, first):
                 _check_unicode(text, i)
@@ -206,11 +207,9 @@ class TextEncoder:
         before = np.array([*facts.prefix_ids, *marker], dtype=np.int64)
         after = np.array(facts.suffix_ids, dtype=np.int64)
         room = role.max_length - len(before) - len(after)
-        if role.prompt:
-            texts = [role.prompt + text for text in texts]
         rows = []
         counts = np.empty(len(texts), dtype=np.int64)
-        for i, content in enumerate(self.tokenizer.ids(texts, first)):
+        for i, content in enumerate(self.tokenizer.ids(texts, role.prompt, first)):
             counts[i] = len(content) + len(before) + len(after)
             ids = np.concatenate([before, content[:room], after])
             attended = len(ids)

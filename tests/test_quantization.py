@@ -15,7 +15,9 @@ from tessera_onnx.errors import (
 )
 
 finite = st.floats(-1e6, 1e6, width=32)
-matrices = hnp.arrays(np.float32, hnp.array_shapes(min_dims=1, max_dims=3, max_side=20), elements=finite)
+matrices = hnp.arrays(
+    np.float32, hnp.array_shapes(min_dims=1, max_dims=3, max_side=20), elements=finite
+)
 
 
 def test_binary_bytes_by_hand():

@@ -1,0 +1,193 @@
+"""What `tessera demo`, `models`, `info` and `doctor` say, as plain values; the command prints them.
+
+This module knows all classes, so it stands beside the command, above them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from typing import Any, TypeVar
+
+from tessera_onnx import CLASSES, artifacts, registry, runtime
+from tessera_onnx.artifacts import Artifact
+from tessera_onnx.errors import TesseraError
+from tessera_onnx.registry import Kind, ModelSpec
+
+T = TypeVar("T")
+
+# Written for this package; nobody else's text.
+QUERY = "How can I keep bread fresh for longer?"
+DOCUMENTS = (
+    "Wrap the loaf in a linen cloth and keep it in a wooden box.",
+    "The night train to Vienna leaves at a quarter past nine.",
+    "Sourdough stays soft for days because its crust holds the moisture in.",
+    "Turn off the water before you replace the kitchen tap.",
+    "A frozen slice tastes newly baked after a minute in the toaster.",
+)
+SENTENCE = DOCUMENTS[1]
+
+# Wheels that hold the same files: the one installed last wins, in part.
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
+
+
+def demo(model: Any, kind: Kind) -> dict[str, Any]:
+    """A ranking of DOCUMENTS and what explains it, or the expansion of SENTENCE."""
+    if kind == "sparse":
+        weights = model.explain(model.encode(SENTENCE), 12)
+        terms = [
+            {"token": token, "weight": weight, "in_text": _stands_in(token, SENTENCE)}
+            for token, weight in weights
+        ]
+        return {"model": model.model(), "text": SENTENCE, "terms": terms}
+    ranked = model.rank(QUERY, DOCUMENTS)
+    ranking = [{"score": score, "document": DOCUMENTS[index]} for index, score in ranked]
+    found = {"model": model.model(), "query": QUERY, "ranking": ranking}
+    if kind == "multi-vector":
+        special = re.compile(r"\[.+\]|<.+>")
+        matches = model.explain(QUERY, DOCUMENTS[ranked[0].index])
+        found["matches"] = [m._asdict() for m in matches if not special.fullmatch(m.query_token)]
+    return found
+
+
+def _stands_in(token: str, text: str) -> bool:
+    """Whether a vocabulary entry is a word of the text, or a piece ("##ing") of one."""
+    text, token = text.lower(), token.lower().lstrip("▁Ġ")
+    return token in re.findall(r"\w+|\S", text) or (token[:2] == "##" and token[2:] in text)
+
+
+def summary(spec: ModelSpec, where: str) -> dict[str, Any]:
+    """A model's row in the table of models; one value a kind where the kinds differ."""
+    recipes = [getattr(spec, registry.KIND_TABLES[kind]) for kind in spec.kinds]
+    sizes = [r.vocab_size if isinstance(r, registry.Sparse) else r.dimension for r in recipes]
+    return {
+        "id": spec.id,
+        "kinds": list(spec.kinds),
+        "dimension": list(dict.fromkeys(sizes)),
+        "max_length": list(dict.fromkeys(recipe.document.max_length for recipe in recipes)),
+        "licence": spec.licence,
+        "where": where,
+    }
+
+
+def facts(spec: ModelSpec) -> Iterator[tuple[str, str]]:
+    """(dotted name, what it says) of every fact, those that nobody could check marked."""
+    for name, fact in _facts(spec, ""):
+        doubtful = any(f"{name}.".startswith(f"{doubt}.") for doubt in spec.unverified)
+        yield name, f"{fact}  (unverified)" if doubtful else fact
+
+
+def _facts(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, registry.File):
+        size = "size unknown" if value.size < 0 else f"{value.size:,} bytes"
+        yield name, f"{value.name}  {size}  sha256 {value.sha256}"
+    elif isinstance(value, registry.Parity):
+        figure = f"{value.precision} {value.output} {value.metric} {value.value:.3g}"
+        yield name, f"{figure}, limit {value.limit:.3g}"
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _facts(getattr(value, field.name), f"{name}.{field.name}".lstrip("."))
+    elif isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
+        for part in value:
+            yield from _facts(part, name)
+    elif isinstance(value, tuple):
+        yield name, ", ".join(map(str, value)) or "none"
+    elif isinstance(value, str) and value == value.strip() != "":
+        yield name, value
+    elif value is not None:
+        yield name, json.dumps(value)  # a prompt's last space and an empty string stay visible
+
+
+def doctor(cache_dir: str | None) -> dict[str, Any]:
+    """What is installed, what was tried, and in "problems" a sentence for all that failed."""
+    problems: list[str] = []
+
+    def attempt(what: Callable[[], T], otherwise: T) -> T:
+        try:
+            return what()
+        except TesseraError as error:
+            problems.append(str(error))
+            return otherwise
+
+    packages = _versions("tessera-onnx", *RUNTIMES, "numpy", "tokenizers")
+    rivals = [name for name in RUNTIMES if name in packages]
+    if len(rivals) > 1:
+        problems.append(
+            f"{' and '.join(rivals)} overwrite each other: `pip uninstall {' '.join(rivals)}`, "
+            "then install tessera-onnx[cpu] or tessera-onnx[cuda], one of them"
+        )
+    providers = attempt(lambda: list(runtime.onnxruntime().get_available_providers()), [])
+    installed = attempt(lambda: artifacts.installed(cache_dir), [])
+    models = [_tried(artifact, providers) for artifact in installed]
+    for model in models:
+        for attempted in [model["files"], *(probe["result"] for probe in model["probes"])]:
+            if attempted not in {"verified", "works", *problems}:
+                problems.append(attempted)
+    points = metadata.entry_points(group=artifacts.ENTRY_POINTS)
+    return {
+        "python": f"{platform.python_version()} on {sys.platform} {platform.machine()}",
+        "packages": packages,
+        "packs": _versions(*(point.dist.name for point in points if point.dist is not None)),
+        "providers": providers,
+        "threads": attempt(runtime.cpu_threads, 0),
+        "threads_from": _thread_sources(),
+        "processor": runtime.physical_summary(),
+        "models": models,
+        "problems": problems,
+    }
+
+
+def _versions(*names: str) -> dict[str, str]:
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _thread_sources() -> dict[str, Any]:
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota = runtime._cgroup_quota()  # noqa: SLF001
+    return {
+        "affinity": affinity,
+        "cgroup_quota": quota if quota < 1 << 20 else None,
+        "TESSERA_THREADS": os.environ.get("TESSERA_THREADS"),
+    }
+
+
+def _tried(artifact: Artifact, providers: list[str]) -> dict[str, Any]:
+    """A model's files compared with their hashes, then one text on every device of each kind."""
+    spec = artifact.spec
+    tried: dict[str, Any] = {"id": spec.id, "where": artifact.origin, "files": "verified"}
+    try:
+        for file in spec.files:
+            artifact.file(file.name)
+    except TesseraError as error:
+        return {**tried, "files": str(error), "probes": []}
+    devices = [name for name, provider in runtime.PROVIDERS.items() if provider in providers]
+    if not spec.graph.static and "coreml" in devices:
+        devices.remove("coreml")
+    probes = [_probe(artifact, kind, device) for kind in spec.kinds for device in devices]
+    return {**tried, "probes": probes}
+
+
+def _probe(artifact: Artifact, kind: Kind, device: str) -> dict[str, Any]:
+    probe = {
+        "kind": kind,
+        "device": device,
+        "precision": getattr(artifact.spec.graph, f"best_{device}"),
+    }
+    try:
+        with CLASSES[kind](path=artifact.folder, device=device) as model:
+            model.encode("one text")  # type: ignore[attr-defined]  # every class has it
+    except TesseraError as error:
+        return {**probe, "result": str(error)}
+    return {**probe, "result": "works"}

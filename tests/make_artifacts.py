@@ -1,0 +1,309 @@
+"""Make tests/artifacts: small random-weight models of the true classes and their golden values.
+
+Run with torch, sentence-transformers and tessera-onnx-export: `python tests/make_artifacts.py`.
+The golden values come from sentence-transformers on the same weights, never from this project:
+SentenceTransformer, SparseEncoder and MultiVectorEncoder (which follows ColBERT and PyLate).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import string
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import tomli_w
+import torch
+from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+from sentence_transformers.sparse_encoder.modules import MLMTransformer, SpladePooling
+from tessera_export import artifact, folder
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
+
+HERE = Path(__file__).parent / "artifacts"
+WORDS = [
+    "what",
+    "is",
+    "machine",
+    "learning",
+    "a",
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "cat",
+    "dog",
+    "sat",
+    "on",
+    "mat",
+    "query",
+    "passage",
+    "document",
+    "search",
+    "vector",
+    "vectors",
+    "model",
+    "models",
+    "late",
+    "interaction",
+    "over",
+    "every",
+    "token",
+    "tokens",
+    "rain",
+    "in",
+    "spain",
+    "falls",
+    "weather",
+    "now",
+    "new",
+    "york",
+    "##s",
+    "##ing",
+    "##ed",
+]
+TEXTS = [
+    "What is machine learning?",
+    "",
+    "the cat sat on the mat.",
+    "cat",
+    "late interaction over every token, of every document; and the vectors of models!",
+    "rain in spain " * 30,
+    "[MASK] cat [SEP] dog",
+    "!!! ...",
+    "Zyx wvu",
+]
+
+
+def tokenizer(path: Path) -> None:
+    specials = ["[PAD]", "[unused0]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = list(string.ascii_lowercase)
+    pieces = [f"##{letter}" for letter in letters]
+    vocab = dict.fromkeys([*specials, *string.punctuation, *letters, *pieces, *WORDS])
+    ids = {token: number for number, token in enumerate(vocab)}
+    backend = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])],
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        pad_token="[PAD]",
+        mask_token="[MASK]",
+        model_max_length=64,
+    ).save_pretrained(path)
+
+
+def config(vocab_size: int) -> BertConfig:
+    return BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        initializer_range=0.4,  # large enough that every token matters
+        pad_token_id=0,
+    )
+
+
+def vocab_size(path: Path) -> int:
+    return len(json.loads((path / "tokenizer.json").read_text())["model"]["vocab"])
+
+
+def save_encoder(path: Path, cls: type, seed: int) -> None:
+    tokenizer(path)
+    torch.manual_seed(seed)
+    cls(config(vocab_size(path))).save_pretrained(path)
+
+
+def write_golden(name: str, **arrays: np.ndarray) -> None:
+    np.savez_compressed(HERE / name / "golden.npz", **arrays)
+
+
+def ragged(name: str, rows: list[np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"{name}_{i}": np.asarray(row, dtype=np.float32) for i, row in enumerate(rows)}
+
+
+def export(work: Path, name: str, kind: str, overrides: folder.Overrides | None = None) -> None:
+    facts = folder.read(work, [kind], overrides)
+    origin = artifact.Origin(
+        id=f"test-{name}", source="random weights", licence="apache-2.0", aliases=(f"{name}-alias",)
+    )
+    artifact.export(facts, HERE / name, origin, ("fp32",), overwrite=True)
+
+
+def make_colbert(work: Path) -> None:
+    """The shape of colbertv2.0: BERT, linear.weight to 128 dimensions, artifact.metadata."""
+    from safetensors.torch import load_file, save_file
+
+    save_encoder(work, BertModel, seed=1)
+    weights = {f"bert.{key}": value for key, value in load_file(work / "model.safetensors").items()}
+    torch.manual_seed(2)
+    weights["linear.weight"] = torch.randn(128, 32)
+    save_file(weights, work / "model.safetensors", metadata={"format": "pt"})
+    settings = json.loads((work / "config.json").read_text())
+    settings["architectures"] = ["HF_ColBERT"]
+    (work / "config.json").write_text(json.dumps(settings))
+    (work / "artifact.metadata").write_text(
+        json.dumps(
+            {
+                "query_maxlen": 32,
+                "doc_maxlen": 48,
+                "mask_punctuation": True,
+                "attend_to_mask_tokens": False,
+                "dim": 128,
+                "query_token_id": "[unused0]",
+                "doc_token_id": "[unused1]",
+                "similarity": "cosine",
+            }
+        )
+    )
+    export(work, "colbert", "multi-vector")
+    upstream = MultiVectorEncoder(str(work), device="cpu")
+    write_golden(
+        "colbert",
+        **ragged("query", upstream.encode_query(TEXTS, convert_to_numpy=True)),
+        **ragged("document", upstream.encode_document(TEXTS, convert_to_numpy=True)),
+    )
+
+
+def make_prompts(work: Path) -> None:
+    """A dense model with the first token's state, and prompts for queries and documents."""
+    save_encoder(work, BertModel, seed=3)
+    prompts = {"query": "query: ", "document": "passage: "}
+    transformer = Transformer(str(work), max_seq_length=40)
+    upstream = SentenceTransformer(
+        modules=[transformer, Pooling(32, pooling_mode="cls"), Normalize()],
+        prompts=prompts,
+        device="cpu",
+    )
+    saved = work / "saved"
+    upstream.save_pretrained(str(saved))
+    export(saved, "prompts", "dense", folder.Overrides(matryoshka=(16, 8)))
+    cut = SentenceTransformer(str(saved), device="cpu", truncate_dim=16)
+    write_golden(
+        "prompts",
+        query=upstream.encode_query(TEXTS),
+        document=upstream.encode_document(TEXTS),
+        document_16=cut.encode_document(TEXTS, normalize_embeddings=True),
+    )
+
+
+def make_states(work: Path) -> None:
+    """A graph as model authors ship it: token_type_ids in, last_hidden_state out, no pooling."""
+    save_encoder(work, BertModel, seed=4)
+    model = BertModel.from_pretrained(work, attn_implementation="eager").eval()
+    target = HERE / "states"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+
+    class States(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids, attention_mask, token_type_ids):
+            found = self.model(
+                input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
+            )
+            return found.last_hidden_state
+
+    axes = {name: {0: "batch", 1: "sequence"} for name in [*names, "last_hidden_state"]}
+    torch.onnx.export(
+        States().eval(),
+        tuple(torch.ones(2, 5, dtype=torch.long) for _ in names),
+        target / "model.onnx",
+        input_names=names,
+        output_names=["last_hidden_state"],
+        dynamic_axes=axes,
+        dynamo=False,
+        opset_version=18,
+    )
+    facts = folder.read(work, [])
+    (target / "tokenizer.json").write_text(facts.tokenizer.json, "utf-8")
+    role = {"prompt": "", "max_length": 40}
+    write_toml(
+        target,
+        {
+            "id": "test-states",
+            "aliases": [],
+            "kinds": ["dense"],
+            "graph": graph_table("model.onnx", names),
+            "text": dataclasses.asdict(facts.tokenizer.text),
+            "dense": {
+                "output": "last_hidden_state",
+                "pooling": "mean",
+                "dimension": 32,
+                "matryoshka": [],
+                "matryoshka_layer_norm": False,
+                "query": role,
+                "document": role,
+            },
+        },
+    )
+    golden = {}
+    for mode, upstream_mode in (("mean", "mean"), ("cls", "cls"), ("last", "lasttoken")):
+        transformer = Transformer(str(work), max_seq_length=40)
+        modules = [transformer, Pooling(32, pooling_mode=upstream_mode), Normalize()]
+        golden[mode] = SentenceTransformer(modules=modules, device="cpu").encode(TEXTS)
+    write_golden("states", **golden)
+
+
+def make_splade(work: Path) -> None:
+    """Logits out; once as SPLADE, once as an inference-free model with log1p twice and idf."""
+    save_encoder(work, BertForMaskedLM, seed=5)
+    export(work, "splade", "sparse", folder.Overrides(max_length=40, sparse_head="logits"))
+    transformer = MLMTransformer(str(work), max_seq_length=40)
+    splade = SparseEncoder(modules=[transformer, SpladePooling("max")], device="cpu")
+    twice = SparseEncoder(
+        modules=[transformer, SpladePooling("max", activation_function="log1p_relu")], device="cpu"
+    )
+    write_golden(
+        "splade",
+        document=splade.encode(TEXTS, convert_to_sparse_tensor=False).numpy(),
+        document_twice=twice.encode(TEXTS, convert_to_sparse_tensor=False).numpy(),
+    )
+
+
+def graph_table(name: str, inputs: list[str]) -> dict:
+    best = dict.fromkeys(("best_cpu", "best_cuda", "best_coreml"), "fp32")
+    return {"inputs": inputs, "fp32": name, "fp16": "", "int8": "", **best, "static": False}
+
+
+def write_toml(target: Path, entry: dict) -> None:
+    files = [
+        {
+            "name": path.name,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "size": path.stat().st_size,
+        }
+        for path in sorted(target.iterdir())
+    ]
+    origin = {"source": "random weights", "revision": "unpinned", "licence": "apache-2.0"}
+    entry = {**entry, **origin, "unverified": [], "files": files}
+    (target / "model.toml").write_text(tomli_w.dumps({"schema": 1, "model": [entry]}))
+
+
+def main() -> None:
+    for make in (make_colbert, make_prompts, make_states, make_splade):
+        with tempfile.TemporaryDirectory() as work:
+            make(Path(work))
+    (HERE / "texts.json").write_text(json.dumps(TEXTS, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""From a name to verified files: order, aliases, and every way a folder can be damaged."""
+
+import os
+import pickle
+import shutil
+
+import pytest
+from artifact_tools import ARTIFACTS, copy, replace
+
+import tessera_onnx
+from tessera_onnx import (
+    IntegrityError,
+    LoadError,
+    ModelNotFound,
+    Tessera,
+    TesseraDense,
+    TesseraMultiVector,
+    TesseraSparse,
+    artifacts,
+    list_models,
+)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    folder = tmp_path / "cache é"
+    monkeypatch.setenv("TESSERA_CACHE", str(folder))
+    for name in ("colbert", "prompts", "splade"):
+        copy(name, folder / name)
+    return folder
+
+
+def test_the_starter_is_found_by_entry_point_and_gives_the_defaults():
+    with TesseraDense() as dense, TesseraMultiVector() as multi, TesseraSparse() as sparse:
+        assert dense.model() == multi.model() == "all-minilm-l6-v2"
+        assert sparse.model() == "splade-tiny"
+
+
+def test_packs_come_before_the_cache(cache):
+    assert list_models(installed=True)[:2] == ["all-minilm-l6-v2", "splade-tiny"]
+    assert {"test-colbert", "test-prompts", "test-splade"} <= set(list_models(installed=True))
+    assert "colbertv2.0" in list_models()
+    assert "colbertv2.0" not in list_models(installed=True)
+    assert "test-splade" in list_models("sparse")
+    assert "test-splade" not in list_models("dense")
+    with TesseraSparse() as sparse:
+        assert sparse.model() == "splade-tiny"
+
+
+def test_id_alias_and_path_give_the_same_model(cache):
+    for options in (
+        {"model_id": "test-colbert"},
+        {"model_id": "colbert-alias"},
+        {"path": cache / "colbert"},
+        {"path": str(cache / "colbert"), "model_id": "test-colbert"},
+    ):
+        with TesseraMultiVector(**options) as model:
+            assert repr(model) == "TesseraMultiVector(model='test-colbert', dimension=128)"
+            assert str(model) == repr(model)
+
+
+def test_factory_gives_the_class_of_the_model(cache):
+    for name, cls in (("prompts", TesseraDense), ("splade", TesseraSparse)):
+        with Tessera(f"test-{name}") as model:
+            assert type(model) is cls
+    with Tessera(path=cache / "colbert") as model:
+        assert type(model) is TesseraMultiVector
+    with Tessera("all-minilm-l6-v2", kind="multi-vector", dimension=96) as model:
+        assert repr(model) == "TesseraMultiVector(model='all-minilm-l6-v2', dimension=96)"
+    with pytest.raises(ValueError, match="kind must be one of"):
+        Tessera("test-splade", kind="video")
+
+
+def test_unknown_model_names_near_matches():
+    with pytest.raises(ModelNotFound, match="did you mean all-minilm-l6-v2") as caught:
+        TesseraDense("all-minilm-l6")
+    assert isinstance(caught.value, RuntimeError)
+    with pytest.raises(ModelNotFound, match="tessera models"):
+        TesseraDense("qqqqqq")
+
+
+def test_known_model_that_is_not_here_says_what_to_do():
+    with pytest.raises(ModelNotFound, match="tessera-export colbert-ir/colbertv2.0 --kind multi"):
+        TesseraMultiVector("colbert-v2")
+
+
+def test_wrong_kind_and_wrong_folder(cache, tmp_path):
+    with pytest.raises(LoadError, match="of kind sparse, not dense"):
+        TesseraDense("test-splade")
+    with pytest.raises(LoadError, match="holds 'test-splade', not 'other'"):
+        TesseraSparse("other", path=cache / "splade")
+    with pytest.raises(LoadError, match="has no model.toml"):
+        TesseraDense(path=tmp_path)
+    with pytest.raises(TypeError, match="model_id must be str or None, got int"):
+        TesseraDense(3)
+
+
+FILES = ["model.fp32.onnx", "tokenizer.json"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file(cache, name):
+    (cache / "splade" / name).unlink()
+    with pytest.raises(IntegrityError, match=f"{name} is missing"):
+        TesseraSparse("test-splade")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_empty_file(cache, name):
+    (cache / "splade" / name).write_bytes(b"")
+    with pytest.raises(IntegrityError, match="has 0 bytes, expected"):
+        TesseraSparse("test-splade")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_bit(cache, name):
+    path = cache / "splade" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(IntegrityError, match="has sha256"):
+        TesseraSparse("test-splade")
+
+
+def test_another_models_file(cache):
+    shutil.copy(cache / "colbert" / "model.fp32.onnx", cache / "splade" / "model.fp32.onnx")
+    with pytest.raises(IntegrityError, match="expected"):
+        TesseraSparse("test-splade")
+
+
+def test_a_link_out_of_the_folder_is_refused_even_with_the_right_content(cache, tmp_path):
+    target = tmp_path / "elsewhere.json"
+    shutil.move(cache / "splade" / "tokenizer.json", target)
+    os.symlink(target, cache / "splade" / "tokenizer.json")
+    with pytest.raises(IntegrityError, match="link out of its folder"):
+        TesseraSparse("test-splade")
+
+
+def test_an_artifact_pins_every_file(tmp_path):
+    size = (ARTIFACTS / "splade" / "tokenizer.json").stat().st_size
+    folder = copy("splade", tmp_path / "m", lambda text: text.replace(str(size), "-1"))
+    toml = folder / "model.toml"
+    spec = artifacts.open_folder(folder).spec
+    toml.write_text(toml.read_text().replace(spec.file("tokenizer.json").sha256, "unpinned"))
+    with pytest.raises(LoadError, match="an artifact pins every file"):
+        artifacts.open_folder(folder)
+
+
+def test_content_is_checked_before_it_is_parsed(cache):
+    """A hostile tokenizer.json never reaches its parser."""
+    path = cache / "splade" / "tokenizer.json"
+    path.write_bytes(b"{" * path.stat().st_size)
+    with pytest.raises(IntegrityError):
+        TesseraSparse("test-splade")
+
+
+def relist(folder, name, content):
+    """Write `content` and list it truthfully: only its meaning is wrong."""
+    import hashlib
+
+    spec = artifacts.open_folder(folder).spec.file(name)
+    (folder / name).write_bytes(content)
+    toml = folder / "model.toml"
+    text = toml.read_text().replace(spec.sha256, hashlib.sha256(content).hexdigest())
+    toml.write_text(text.replace(f"size = {spec.size}", f"size = {len(content)}"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("tokenizer.json", b"{}", "is not a tokenizer.json"),
+        ("tokenizer.json", b"\x00\xff", "is not a tokenizer.json"),
+        ("model.fp32.onnx", b"not a graph", "cannot be opened on cpu"),
+    ],
+)
+def test_honest_hashes_of_nonsense(tmp_path, name, content, match):
+    folder = copy("splade", tmp_path / "m")
+    relist(folder, name, content)
+    with pytest.raises(LoadError, match=match):
+        TesseraSparse(path=folder)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "match"),
+    [
+        ((('output = "logits"', 'output = "other"'),), "has no output 'other'"),
+        ((("vocab_size = 128", "vocab_size = 64"),), r"says 64 in the last place"),
+        ((('    "attention_mask",\n', ""),), r"has the inputs .*attention_mask.*, model.toml says"),
+    ],
+)
+def test_a_graph_that_is_not_what_model_toml_says(tmp_path, pairs, match):
+    with pytest.raises(LoadError, match=match):
+        TesseraSparse(path=copy("splade", tmp_path / "m", replace(*pairs)))
+
+
+def test_two_packs_that_claim_one_id(monkeypatch):
+    folders = [(ARTIFACTS / "splade", "pack-a"), (ARTIFACTS / "splade", "pack-b")]
+    monkeypatch.setattr(artifacts, "_pack_folders", lambda: iter(folders))
+    with pytest.raises(LoadError, match="the packs pack-a and pack-b both hold"):
+        artifacts.installed()
+
+
+def test_a_broken_folder_hides_no_other_model(cache):
+    (cache / "colbert" / "model.toml").write_text("schema = 99")
+    assert "test-splade" in list_models(installed=True)
+    with TesseraSparse("test-splade"):
+        pass
+    with pytest.raises(ModelNotFound, match=r"left out: .*schema 99"):
+        TesseraMultiVector("test-colbert")
+
+
+def test_no_models_at_all(monkeypatch):
+    monkeypatch.setattr(artifacts, "_pack_folders", lambda: iter(()))
+    with pytest.raises(ModelNotFound, match="pip install tessera-onnx-starter"):
+        TesseraDense()
+
+
+def test_exceptions_pickle():
+    for name in tessera_onnx.__all__:
+        cls = getattr(tessera_onnx, name)
+        if isinstance(cls, type) and issubclass(cls, Exception):
+            error = pickle.loads(pickle.dumps(cls("what and why")))
+            assert type(error) is cls
+            assert str(error) == "what and why"
+
+
+def test_builtin_bases_of_the_original():
+    from tessera_onnx import ConfigError, EncodingError, FileError
+
+    assert issubclass(LoadError, RuntimeError)
+    assert issubclass(EncodingError, RuntimeError)
+    assert issubclass(ConfigError, ValueError)
+    assert issubclass(FileError, OSError)

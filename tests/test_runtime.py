@@ -1,0 +1,233 @@
+"""Devices, threads, closing, forking, pickling, and one object in many threads."""
+
+import multiprocessing
+import os
+import pickle
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from artifact_tools import ARTIFACTS, TEXTS
+
+from tessera_onnx import (
+    ConfigError,
+    DeviceError,
+    EncodingError,
+    TesseraDense,
+    TesseraMultiVector,
+    UnsupportedDimension,
+    runtime,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore::tessera_onnx.TruncationWarning")
+
+
+def test_threads_follow_argument_environment_affinity(monkeypatch):
+    assert runtime.cpu_threads(3) == 3
+    monkeypatch.setenv("TESSERA_THREADS", "5")
+    assert runtime.cpu_threads() == 5
+    assert runtime.cpu_threads(1) == 1
+    monkeypatch.setenv("TESSERA_THREADS", "many")
+    with pytest.raises(ConfigError, match="TESSERA_THREADS must be a whole number"):
+        runtime.cpu_threads()
+    monkeypatch.delenv("TESSERA_THREADS")
+    assert 1 <= runtime.cpu_threads() <= len(os.sched_getaffinity(0))
+    with pytest.raises(ConfigError, match="threads must be at least 1, got 0"):
+        runtime.cpu_threads(0)
+    with pytest.raises(TypeError, match="threads must be int"):
+        runtime.cpu_threads("2")
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "150000 100000"}, 2),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu.max": "nonsense"}, None),
+        ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({}, None),
+    ],
+)
+def test_cgroup_quota(tmp_path, files, expected):
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    quota = runtime._cgroup_quota(tmp_path)
+    assert quota == expected or (expected is None and quota > 1000)
+
+
+def test_device_names():
+    assert runtime.choose_device("cpu", static=False) == ["cpu"]
+    assert runtime.choose_device("cuda:1", static=False) == ["cuda:1"]
+    assert runtime.choose_device("auto", static=False)[-1] == "cpu"
+    for name in ("gpu", "cuda:x", "cpu:1", ""):
+        with pytest.raises(ConfigError, match="device must be"):
+            runtime.choose_device(name, static=False)
+    with pytest.raises(DeviceError, match="dynamic shapes"):
+        runtime.choose_device("coreml", static=False)
+    with pytest.raises(TypeError, match="device must be str"):
+        runtime.choose_device(0, static=False)
+
+
+def test_an_explicit_device_never_falls_back():
+    if "CUDAExecutionProvider" in runtime.onnxruntime().get_available_providers():
+        with TesseraDense(path=ARTIFACTS / "prompts", device="cuda") as model:
+            assert model.device == "cuda"
+        return
+    with pytest.raises(DeviceError, match=r"needs CUDAExecutionProvider.*tessera-onnx\[cuda\]"):
+        TesseraDense(path=ARTIFACTS / "prompts", device="cuda")
+
+
+def test_auto_falls_back_once_and_says_why(monkeypatch, caplog):
+    """The choice logic alone: a provider that claims to be there and is not."""
+    monkeypatch.setattr(runtime, "choose_device", lambda *_, **__: ["cuda", "cpu"])
+    if "CUDAExecutionProvider" not in runtime.onnxruntime().get_available_providers():
+        with TesseraDense(path=ARTIFACTS / "prompts") as model:
+            assert model.device == "cpu"
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert "falling back from cuda to cpu" in caplog.text
+
+
+def test_missing_onnxruntime_names_both_extras(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(DeviceError, match=r"tessera-onnx\[cpu\].*tessera-onnx\[cuda\]"):
+        TesseraDense(path=ARTIFACTS / "prompts")
+
+
+def test_precision_that_the_model_lacks():
+    with pytest.raises(ConfigError, match="has no int8 graph, only fp32"):
+        TesseraDense(path=ARTIFACTS / "prompts", precision="int8")
+    with pytest.raises(ConfigError, match="precision must be one of"):
+        TesseraDense(path=ARTIFACTS / "prompts", precision="int4")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"dimension": 12}, UnsupportedDimension, "gives 32, 16, 8 dimensions, not 12"),
+        ({"max_length": 2}, ConfigError, r"max_length 2 must lie in 3\.\.64"),
+        ({"max_length": 65}, ConfigError, r"max_length 65 must lie in 3\.\.64"),
+        ({"max_length": "9"}, TypeError, "max_length must be int"),
+        ({"on_long": "cut"}, ConfigError, "on_long must be"),
+    ],
+)
+def test_options_that_cannot_work(options, error, match):
+    with pytest.raises(error, match=match):
+        TesseraDense(path=ARTIFACTS / "prompts", **options)
+
+
+def test_max_length_of_a_model_with_fixed_queries_is_the_documents():
+    with TesseraMultiVector(path=ARTIFACTS / "colbert", max_length=10, on_long="truncate") as model:
+        assert len(model.encode("cat " * 30)) == 10
+        assert len(model.encode_query("cat " * 30)) == 32
+
+
+def test_close_is_idempotent_and_later_use_raises():
+    with TesseraDense(path=ARTIFACTS / "prompts") as model:
+        model.encode("cat")
+    model.close()
+    with pytest.raises(EncodingError, match="this model is closed"):
+        model.encode("cat")
+
+
+def test_close_during_use_gives_results_or_one_clear_error():
+    model = TesseraDense(path=ARTIFACTS / "prompts", threads=2)
+    expected = model.encode_batch(TEXTS)
+    outcomes = []
+
+    def work():
+        try:
+            for _ in range(1000):
+                np.testing.assert_allclose(model.encode_batch(TEXTS), expected, atol=1e-5)
+        except EncodingError as error:
+            outcomes.append(str(error))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.1)
+    model.close()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert len(outcomes) == 4
+    assert all("this model is closed" in outcome for outcome in outcomes)
+
+
+def test_sixteen_threads_on_one_object_equal_one_thread():
+    with TesseraMultiVector(path=ARTIFACTS / "colbert", threads=2) as model:
+        expected = [model.encode(text) for text in TEXTS]
+        with ThreadPoolExecutor(16) as pool:
+            rounds = list(pool.map(lambda _: model.encode_batch(TEXTS), range(48)))
+        for found in rounds:
+            for rows, reference in zip(found, expected, strict=True):
+                np.testing.assert_allclose(rows, reference, atol=1e-5)
+
+
+def _encode(model):
+    return model.encode("cat")
+
+
+def test_pickled_to_a_spawned_process():
+    with TesseraDense(path=ARTIFACTS / "prompts", dimension=16) as model:
+        copied = pickle.loads(pickle.dumps(model))
+        assert repr(copied) == repr(model)
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            found = pool.apply(_encode, (model,))
+        np.testing.assert_allclose(found, model.encode("cat"), atol=1e-6)
+
+
+def test_use_after_fork_is_one_clear_error():
+    with TesseraDense(path=ARTIFACTS / "prompts") as model:
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                model.encode("cat")
+                message = "no error"
+            except EncodingError as error:
+                message = str(error)
+            os.write(writer, message.encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        os.close(writer)
+        with os.fdopen(reader) as stream:
+            assert "opened in process" in stream.read()
+        model.encode("cat")
+
+
+def test_keyboard_interrupt_midway_then_reuse(monkeypatch):
+    with TesseraDense(path=ARTIFACTS / "prompts", threads=2) as model:
+        expected = model.encode_batch(TEXTS)
+        run = model._encoder.session.run
+        calls = []
+
+        def interrupted(*args, **kwargs):
+            calls.append(1)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return run(*args, **kwargs)
+
+        monkeypatch.setattr(model._encoder.session, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.encode_batch(TEXTS * 50)
+        monkeypatch.undo()
+        np.testing.assert_allclose(model.encode_batch(TEXTS), expected, atol=1e-5)
+
+
+def test_nan_from_a_graph_is_found(monkeypatch):
+    with TesseraDense(path=ARTIFACTS / "prompts") as model:
+        session = model._encoder.session._session(parallel=model._encoder.session.workers > 1)
+
+        class Broken:
+            def run(self, names, feeds):
+                return [np.full((len(feeds["input_ids"]), 32), np.nan, np.float32)]
+
+        monkeypatch.setattr(model._encoder.session, "_sessions", {True: Broken(), False: Broken()})
+        with pytest.raises(EncodingError, match=r"texts 0: the output .* holds NaN .*fp32"):
+            model.encode("cat")
+        assert session is not None
