@@ -26,48 +26,11 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
 
 HERE = Path(__file__).parent / "artifacts"
-WORDS = [
-    "what",
-    "is",
-    "machine",
-    "learning",
-    "a",
-    "the",
-    "of",
-    "and",
-    "to",
-    "in",
-    "cat",
-    "dog",
-    "sat",
-    "on",
-    "mat",
-    "query",
-    "passage",
-    "document",
-    "search",
-    "vector",
-    "vectors",
-    "model",
-    "models",
-    "late",
-    "interaction",
-    "over",
-    "every",
-    "token",
-    "tokens",
-    "rain",
-    "in",
-    "spain",
-    "falls",
-    "weather",
-    "now",
-    "new",
-    "york",
-    "##s",
-    "##ing",
-    "##ed",
-]
+WORDS = """
+what is machine learning a the of and to in cat dog sat on mat query passage document search
+vector vectors model models late interaction over every token tokens rain in spain falls
+weather now new york ##s ##ing ##ed
+""".split()  # noqa: SIM905 - a list of forty strings reads worse
 TEXTS = [
     "What is machine learning?",
     "",

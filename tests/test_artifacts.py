@@ -1,11 +1,10 @@
 """From a name to verified files: order, aliases, and every way a folder can be damaged."""
 
-import os
 import pickle
 import shutil
 
 import pytest
-from artifact_tools import ARTIFACTS, copy, replace
+from artifact_tools import ARTIFACTS, copy, relist, replace
 
 import tessera_onnx
 from tessera_onnx import (
@@ -131,7 +130,7 @@ def test_another_models_file(cache):
 def test_a_link_out_of_the_folder_is_refused_even_with_the_right_content(cache, tmp_path):
     target = tmp_path / "elsewhere.json"
     shutil.move(cache / "splade" / "tokenizer.json", target)
-    os.symlink(target, cache / "splade" / "tokenizer.json")
+    (cache / "splade" / "tokenizer.json").symlink_to(target)
     with pytest.raises(IntegrityError, match="link out of its folder"):
         TesseraSparse("test-splade")
 
@@ -152,17 +151,6 @@ def test_content_is_checked_before_it_is_parsed(cache):
     path.write_bytes(b"{" * path.stat().st_size)
     with pytest.raises(IntegrityError):
         TesseraSparse("test-splade")
-
-
-def relist(folder, name, content):
-    """Write `content` and list it truthfully: only its meaning is wrong."""
-    import hashlib
-
-    spec = artifacts.open_folder(folder).spec.file(name)
-    (folder / name).write_bytes(content)
-    toml = folder / "model.toml"
-    text = toml.read_text().replace(spec.sha256, hashlib.sha256(content).hexdigest())
-    toml.write_text(text.replace(f"size = {spec.size}", f"size = {len(content)}"))
 
 
 @pytest.mark.parametrize(

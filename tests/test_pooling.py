@@ -88,7 +88,7 @@ def test_double_log1p():
 
 
 def _scipy_pooled(tokens, factor):
-    """PyLate's rule with scipy's Ward linkage: the first row protected, cluster means, unit rows."""
+    """PyLate's rule by scipy's Ward linkage: first row protected, cluster means, unit rows."""
     rest = tokens[1:].astype(np.float64)
     clusters = max(1, len(rest) // factor)
     labels = hierarchy.fcluster(hierarchy.ward(rest), clusters, criterion="maxclust")

@@ -1,12 +1,14 @@
 """Bad and odd texts, for every class: a defined result or one clear error naming the index."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
-from artifact_tools import ARTIFACTS, TEXTS, copy, golden, replace
+from artifact_tools import ARTIFACTS, TEXTS, copy, golden, relist, replace
 
 from tessera_onnx import (
+    EncodingError,
     InputTooLong,
     TesseraDense,
     TesseraMultiVector,
@@ -188,8 +190,6 @@ def test_a_failing_batch_in_a_stream_loses_nothing_before_it(model, monkeypatch)
     run = model._encoder.session.run
 
     def fails_on_short(feeds, **kwargs):
-        from tessera_onnx.errors import EncodingError
-
         if feeds["input_ids"].shape[1] < 20:
             raise EncodingError("out of memory")
         return run(feeds, **kwargs)
@@ -249,8 +249,6 @@ def test_idf_queries_are_not_cut_silently_either(tmp_path):
 
 def test_the_tokenizer_files_own_padding_and_truncation_are_ignored(tmp_path):
     """The public all-MiniLM-L6-v2 tokenizer.json pads to 128 and cuts at 128."""
-    from test_artifacts import relist
-
     folder = copy("states", tmp_path / "m")
     settings = json.loads((folder / "tokenizer.json").read_text())
     settings["padding"] = {
@@ -274,15 +272,11 @@ def test_the_tokenizer_files_own_padding_and_truncation_are_ignored(tmp_path):
 
 def test_lowercase_is_a_fact_of_the_model(tmp_path):
     """A cased tokenizer whose model wants stripped lower case (mxbai-edge-colbert)."""
-    from test_artifacts import relist
-
     cased = copy("states", tmp_path / "cased")
     settings = json.loads((cased / "tokenizer.json").read_text())
     settings["normalizer"]["lowercase"] = False
     relist(cased, "tokenizer.json", json.dumps(settings).encode())
     lower = tmp_path / "lower"
-    import shutil
-
     shutil.copytree(cased, lower)
     toml = lower / "model.toml"
     toml.write_text(toml.read_text().replace("lowercase = false", "lowercase = true"))

@@ -1,0 +1,82 @@
+import pytest
+from click.testing import CliRunner
+
+from tessera_export import artifact, cli
+from tessera_export.errors import ExportError
+from tessera_onnx import registry
+
+pytestmark = pytest.mark.export
+
+
+@pytest.fixture
+def place(make, dense_files, bert):
+    return make("My Model", bert, dense_files("mean"))
+
+
+def run(*args):
+    return CliRunner().invoke(cli.main, [str(arg) for arg in args])
+
+
+def test_model_is_the_default_command(place, tmp_path):
+    (place / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\n# A model\n")
+    target = tmp_path / "deep" / "artifact"
+    result = run(place, "--kind", "dense", "--precision", "fp16, fp32", "--output", target,
+                 "--matryoshka", "32,16", "--revision", "a" * 40)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "fp16  sentence_embedding  min_cosine" in result.output
+    (spec,) = registry.read(target / "model.toml")
+    assert (spec.id, spec.licence, spec.revision) == ("my-model", "mit", "a" * 40)
+    assert (spec.unverified, spec.dense.matryoshka) == (("source",), (32, 16))
+    assert [spec.graph.best_cpu, spec.graph.best_cuda] == ["fp32", "fp16"]
+    assert target.stat().st_mode & 0o777 == 0o755
+
+    again = run("model", place, "--kind", "dense", "--output", target)
+    assert again.exit_code == 1
+    assert again.output.startswith("Error: ")
+    assert "not empty" in again.output
+    assert len(again.output.strip().splitlines()) == 1
+
+    # Options may stand first, and --overwrite replaces the whole folder.
+    (target / "stray").write_text("x")
+    replaced = run("--kind", "dense", "--precision", "fp32", "--overwrite", "--output", target,
+                   "--id", "other", place)  # fmt: skip
+    assert replaced.exit_code == 0, replaced.output
+    assert sorted(path.name for path in target.iterdir()) == [
+        "model.fp32.onnx",
+        "model.toml",
+        "tokenizer.json",
+    ]
+    assert [path.name for path in target.parent.iterdir()] == ["artifact"]
+
+
+def test_failures_are_one_sentence(place, tmp_path):
+    target = tmp_path / "artifact"
+    wrong = [
+        (place, "--kind", "sparse", "--output", target),
+        (place, "--kind", "multi-vector", "--output", target),
+        (tmp_path / "nowhere", "--kind", "dense", "--output", target),
+        (place, "--kind", "dense", "--output", place / "config.json"),
+        (place, "--kind", "dense", "--output", target, "--id", "Not An Id"),
+    ]
+    for args in wrong:
+        result = run(*args, "--precision", "fp32")
+        assert result.exit_code == 1, args
+        assert result.output.startswith("Error: ")
+        assert len(result.output.strip().splitlines()) == 1
+        assert not target.exists()
+
+
+def test_usage_errors(place, tmp_path):
+    base = (place, "--kind", "dense", "--output", tmp_path / "artifact")
+    assert run(*base, "--precision", "int4").exit_code == 2
+    assert run(*base, "--revision", "main").exit_code == 2
+    assert run(*base, "--matryoshka", "a").exit_code == 2
+    assert run(place, "--output", tmp_path / "artifact").exit_code == 2
+    assert run("--version").exit_code == 0
+    assert "tessera-export MODEL" in run("--help").output
+
+
+def test_ids():
+    assert artifact.identifier("Org/All-MiniLM_L6 v2") == "all-minilm_l6-v2"
+    with pytest.raises(ExportError, match="--id"):
+        artifact.identifier("日本")

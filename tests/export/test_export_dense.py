@@ -1,0 +1,147 @@
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from conftest import SMALL, Running
+from safetensors.torch import save_file
+from sentence_transformers import SentenceTransformer
+
+from tessera_export import artifact, folder
+
+pytestmark = pytest.mark.export
+
+
+def truth(place, texts, **options):
+    model = SentenceTransformer(str(place), device="cpu")
+    return model.encode(list(texts), normalize_embeddings=True, **options)
+
+
+@pytest.fixture(scope="module")
+def minilm_artifact(minilm, tmp_path_factory):
+    place = tmp_path_factory.mktemp("minilm") / "artifact"
+    origin = artifact.Origin("all-minilm-l6-v2", source="a/b", licence="apache-2.0")
+    artifact.export(folder.read(minilm, ["dense"]), place, origin, ("fp32", "fp16", "int8"))
+    return Running(place)
+
+
+def test_minilm_facts(minilm_artifact, minilm):
+    spec = minilm_artifact.spec
+    assert (spec.text.prefix_ids, spec.text.suffix_ids, spec.text.pad_id) == ((101,), (102,), 0)
+    assert (spec.text.mask_id, spec.text.max_positions) == (103, 512)
+    assert (spec.dense.dimension, spec.dense.document.max_length) == (384, 256)
+    assert (spec.graph.best_cpu, spec.graph.best_cuda) == ("int8", "fp16")
+    assert spec.unverified == ()
+    weights = hashlib.sha256((minilm / "model.safetensors").read_bytes()).hexdigest()
+    assert spec.export.weights_sha256 == weights
+    for file in spec.files:
+        content = (minilm_artifact.place / file.name).read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (file.size, file.sha256)
+    listed = {file.name for file in spec.files}
+    assert {path.name for path in minilm_artifact.place.iterdir()} == listed | {"model.toml"}
+
+
+@pytest.mark.parametrize(
+    ("precision", "distance"), [("fp32", 1e-5), ("fp16", 1e-3), ("int8", None)]
+)
+def test_minilm_equals_sentence_transformers(minilm_artifact, minilm, texts, precision, distance):
+    dense = minilm_artifact.spec.dense
+    ours, _ = minilm_artifact.run(texts, dense.document, dense.output, precision)
+    theirs = truth(minilm, texts)
+    assert ours.dtype == np.float32
+    if distance is not None:
+        assert np.abs(ours - theirs).max() <= distance
+    assert (ours * theirs).sum(-1).min() > (0.95 if precision == "int8" else 0.9999)
+
+
+def test_parity_is_written_with_its_limits(minilm_artifact):
+    rows = {(r.precision, r.metric): r for r in minilm_artifact.spec.export.parity}
+    assert set(rows) == {
+        ("fp32", "max_abs"),
+        ("fp16", "min_cosine"),
+        ("int8", "min_cosine"),
+        ("int8", "mean_cosine"),
+    }
+    assert rows["fp32", "max_abs"].value <= rows["fp32", "max_abs"].limit == 1e-5
+    assert rows["int8", "mean_cosine"].value >= rows["int8", "mean_cosine"].limit == 0.98
+
+
+def small(name):
+    torch.manual_seed(1)
+    if name == "distilbert":
+        config = transformers.DistilBertConfig(
+            dim=64, n_layers=2, n_heads=2, hidden_dim=96, vocab_size=30522,
+            max_position_embeddings=130,
+        )  # fmt: skip
+        return transformers.DistilBertModel(config)
+    if name == "qwen3":
+        config = transformers.Qwen3Config(
+            **SMALL, num_key_value_heads=1, head_dim=32, pad_token_id=0, bos_token_id=None,
+            eos_token_id=102,
+        )  # fmt: skip
+        return transformers.Qwen3Model(config)
+    if name == "modernbert":
+        config = transformers.ModernBertConfig(
+            **SMALL, pad_token_id=0, cls_token_id=101, sep_token_id=102, bos_token_id=101,
+            eos_token_id=102, local_attention=16, global_attn_every_n_layers=2,
+        )  # fmt: skip
+        return transformers.ModernBertModel(config)
+    if name == "bert":
+        return transformers.BertModel(transformers.BertConfig(**SMALL))
+    configs = {"roberta": transformers.RobertaConfig, "xlm-roberta": transformers.XLMRobertaConfig}
+    models = {"roberta": transformers.RobertaModel, "xlm-roberta": transformers.XLMRobertaModel}
+    config = configs[name](**SMALL, pad_token_id=0, bos_token_id=101, eos_token_id=102)
+    return models[name](config)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "old"),
+    [
+        ("bert", "cls", True),
+        ("distilbert", "mean", False),
+        ("roberta", "mean", True),
+        ("xlm-roberta", "cls", False),
+        ("modernbert", "mean", False),
+        ("qwen3", "lasttoken", False),
+    ],
+)
+def test_architectures(make, dense_files, exported, texts, name, mode, old):
+    place = make(name, small(name), dense_files(mode, old=old))
+    running = exported(place, "dense", precisions=("fp32", "fp16"))
+    dense = running.spec.dense
+    ours, _ = running.run(texts, dense.document, dense.output)
+    theirs = truth(place, texts)
+    assert np.abs(ours - theirs).max() <= 1e-5
+    half, _ = running.run(texts, dense.document, dense.output, "fp16")
+    assert (half * theirs).sum(-1).min() >= 0.9999
+    single, _ = running.run(texts[1:2], dense.document, dense.output)
+    assert np.abs(single[0] - ours[1]).max() <= 1e-5
+
+
+def test_positions_of_roberta_start_after_the_padding_id(make, dense_files):
+    place = make("roberta", small("roberta"), dense_files("mean", max_length=129))
+    assert folder.read(place, ["dense"]).tokenizer.text.max_positions == 129
+    place = make("longer", small("roberta"), dense_files("mean", max_length=130))
+    with pytest.raises(folder.ExportError, match=r"max_length 130 must lie in 3\.\.129"):
+        folder.read(place, ["dense"])
+
+
+def test_prompts_and_dense_layers_after_the_pooling(make, dense_files, exported, texts, bert):
+    layer = {
+        "in_features": 64,
+        "out_features": 32,
+        "bias": True,
+        "activation_function": "torch.nn.modules.activation.Tanh",
+    }
+    files = dense_files("mean", dense=[layer], prompts={"query": "ask: ", "passage": "read: "})
+    place = make("prompted", bert, files)
+    torch.manual_seed(2)
+    tensors = {"linear.weight": torch.randn(32, 64), "linear.bias": torch.randn(32)}
+    save_file(tensors, place / "2_Dense/model.safetensors")
+    running = exported(place, "dense")
+    dense = running.spec.dense
+    assert (dense.query.prompt, dense.document.prompt, dense.dimension) == ("ask: ", "read: ", 32)
+    for role, name in ((dense.query, "query"), (dense.document, "passage")):
+        ours, _ = running.run(texts, role, dense.output)
+        assert np.abs(ours - truth(place, texts, prompt_name=name)).max() <= 1e-5

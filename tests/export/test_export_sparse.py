@@ -1,0 +1,90 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+import shutil
+from sentence_transformers import SparseEncoder
+from sentence_transformers.sparse_encoder.modules import SpladePooling
+from sentence_transformers.base.modules import Transformer
+
+from tessera_export import folder
+from tessera_onnx.registry import MultiVector, TokenRole
+
+pytestmark = pytest.mark.export
+
+
+def truth(place, texts, activation="relu", length=128):
+    encoder = Transformer(str(place), transformer_task="fill-mask", max_seq_length=length)
+    pooling = SpladePooling("max", activation_function=activation)
+    model = SparseEncoder(modules=[encoder, pooling], device="cpu")
+    return model.encode(texts, convert_to_sparse_tensor=False).numpy()
+
+
+def assert_weights(ours, theirs):
+    assert ours.shape == theirs.shape
+    assert np.abs(ours - theirs).max() <= 1e-4 * theirs.max()
+
+
+def test_splade_equals_sentence_transformers(splade, exported, texts):
+    overrides = folder.Overrides(max_length=128)
+    running = exported(splade, "sparse", precisions=("fp32", "fp16", "int8"), overrides=overrides)
+    sparse = running.spec.sparse
+    assert (sparse.vocab_size, sparse.activation, sparse.head) == (30522, "log1p", "graph")
+    theirs = truth(splade, texts)
+    ours, _ = running.run(texts, sparse.document, sparse.output)
+    assert_weights(ours, theirs)
+    for precision, floor in (("fp16", 0.9999), ("int8", 0.95)):
+        other, _ = running.run(texts, sparse.document, sparse.output, precision)
+        norms = np.linalg.norm(other, axis=-1) * np.linalg.norm(theirs, axis=-1)
+        assert ((other * theirs).sum(-1) / norms).min() >= floor
+    # The decoder stands once in fp32 and fp16, as one more int8 matrix in int8.
+    sizes = {file.name: file.size for file in running.spec.files}
+    assert sizes["model.fp32.onnx"] < 18.5e6
+    assert sizes["model.fp16.onnx"] < 9.5e6
+    assert sizes["model.int8.onnx"] < 9.5e6
+    operators = {node.op_type for node in onnx.load(running.place / "model.int8.onnx").graph.node}
+    assert "DynamicQuantizeLinear" in operators
+
+
+def test_logits_are_pooled_by_the_caller(splade, exported, texts):
+    overrides = folder.Overrides(max_length=128, sparse_head="logits")
+    running = exported(splade, "sparse", overrides=overrides)
+    sparse = running.spec.sparse
+    assert (sparse.output, sparse.head) == ("logits", "logits")
+    logits, mask = running.run(texts, sparse.document, "logits")
+    assert logits.shape == (*mask.shape, 30522)
+    peak = np.where(mask[:, :, None] > 0, logits, -np.inf).max(axis=1)
+    assert_weights(np.log1p(np.maximum(peak, 0)), truth(splade, texts))
+
+
+def test_the_double_logarithm_of_opensearch_models(splade, exported, texts, tmp_path):
+    place = tmp_path / "double"
+    shutil.copytree(splade, place)
+    (place / "1_SpladePooling").mkdir()
+    types = ("MLMTransformer", "SpladePooling")
+    paths = ("", "1_SpladePooling")
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.sparse.{name}"}
+        for i, (name, path) in enumerate(zip(types, paths, strict=True))
+    ]
+    (place / "modules.json").write_text(json.dumps(modules))
+    settings = {"pooling_strategy": "max", "activation_function": "log1p_relu"}
+    (place / "1_SpladePooling/config.json").write_text(json.dumps(settings))
+    (place / "sentence_bert_config.json").write_text('{"max_seq_length": 64}')
+    running = exported(place, "sparse")
+    sparse = running.spec.sparse
+    assert (sparse.activation, sparse.query.max_length) == ("log1p-log1p", 64)
+    ours, _ = running.run(texts, sparse.document, sparse.output)
+    assert_weights(ours, truth(splade, texts, "log1p_relu", 64))
+
+
+def test_one_graph_for_sparse_and_token_vectors(splade, exported, texts):
+    facts = folder.read(splade, ["sparse"], folder.Overrides(max_length=64))
+    role = TokenRole("", 64, (), "none", ())
+    both = replace(facts, multi_vector=MultiVector("token_embeddings", 128, (), "sum", role, role))
+    running = exported(both)
+    assert running.spec.kinds == ("multi-vector", "sparse")
+    ours, _ = running.run(texts, running.spec.sparse.document, "sparse_embedding")
+    assert_weights(ours, truth(splade, texts, length=64))
