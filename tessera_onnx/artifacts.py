@@ -155,8 +155,8 @@ def _find(
             if kind is None or kind in artifact.spec.kinds:
                 return artifact
         raise ModelNotFound(
-            f"no {kind or ''} model is installed: `pip install tessera-onnx-starter` brings small "
-            "ones, or name a model folder with path="
+            f"no {kind + ' ' if kind else ''}model is installed: `pip install "
+            "tessera-onnx-starter` brings small ones, or name a model folder with path="
         )
     for artifact in here:
         if model_id == artifact.spec.id:

@@ -53,7 +53,7 @@ def windows(texts: Iterable[str], size: int = WINDOW) -> Iterator[list[str]]:
             text = next(iterator)
         except StopIteration:
             break
-        except BaseException:
+        except Exception:  # not an interrupt: that one must be prompt
             if window:
                 yield window
             raise

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import pooling, quantization, scoring
-from tessera_onnx.model import Model
+from tessera_onnx.model import Model, RoleName
 from tessera_onnx.quantization import Output
 from tessera_onnx.registry import Dense, Kind
 from tessera_onnx.results import BinaryTokens, Int8Vectors, Ranked, ranking
@@ -63,13 +63,15 @@ class TesseraDense(Model):
             text, self._encoder.one_or_many(text, self._document, self._head), output
         )
 
-    def encode_iter(self, texts: Iterable[str], *, progress: bool = False) -> Iterator[Float]:
-        """Vectors of a stream of documents, in order, in bounded memory.
+    def encode_iter(
+        self, texts: Iterable[str], *, role: RoleName = "document", progress: bool = False
+    ) -> Iterator[Float]:
+        """Vectors of a stream of texts, in order, in bounded memory.
 
         Reads up to 4,096 texts ahead. When an item is wrong or `texts` itself raises, the vectors
         of everything before it are yielded first.
         """
-        return self._encoder.stream(texts, self._document, self._head, progress=progress)
+        return self._encoder.stream(texts, self._role(role), self._head, progress=progress)
 
     def similarity(self, a: str, b: str) -> float:
         """Cosine of query `a` and document `b`, in [-1, 1]."""
@@ -93,10 +95,6 @@ class TesseraDense(Model):
             else self.encode_batch(scoring.as_list(documents))
         )
         return ranking(scoring.dense_scores(left, right), top_k)
-
-    def token_count(self, texts: Iterable[str]) -> NDArray[np.int64]:
-        """Tokens of each document before any cut, special tokens and prompt included: (n,)."""
-        return self._encoder.token_counts(texts, self._document)
 
     def dimension(self) -> int:
         """Components of a vector."""

@@ -5,8 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tessera_onnx import artifacts, registry, runtime, text
 from tessera_onnx.errors import ConfigError, LoadError, UnsupportedDimension
@@ -14,6 +18,7 @@ from tessera_onnx.quantization import check_dimension
 from tessera_onnx.registry import Kind, ModelSpec, Precision, Role, TokenRole
 
 AnyRole = TypeVar("AnyRole", Role, TokenRole)
+RoleName = Literal["query", "document"]
 
 
 class Model:
@@ -127,6 +132,12 @@ class Model:
         """The precision of the graph in use."""
         return _precision(self._spec, self.device.partition(":")[0], self._options["precision"])
 
+    def token_count(
+        self, texts: Iterable[str], *, role: RoleName = "document"
+    ) -> NDArray[np.int64]:
+        """Tokens of each text before any cut, prompt, marker and special tokens included: (n,)."""
+        return self._encoder.token_counts(texts, self._role(role))
+
     def model(self) -> str:
         """The model's id."""
         return self._spec.id
@@ -134,6 +145,11 @@ class Model:
     def close(self) -> None:
         """Free the graph; running calls finish, later ones raise EncodingError. Idempotent."""
         self._encoder.session.close()
+
+    def _role(self, name: RoleName) -> Any:
+        if name not in get_args(RoleName):
+            raise ConfigError(f'role must be "query" or "document", got {name!r}')
+        return self._query if name == "query" else self._document
 
     def __enter__(self) -> Self:
         return self

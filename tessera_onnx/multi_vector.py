@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from tessera_onnx import explain, pooling, quantization, scoring
 from tessera_onnx.errors import ConfigError
 from tessera_onnx.explain import Match
-from tessera_onnx.model import Model
+from tessera_onnx.model import Model, RoleName
 from tessera_onnx.quantization import Output
 from tessera_onnx.registry import Kind, MultiVector, TokenRole
 from tessera_onnx.results import BinaryTokens, Ranked, ranking
 from tessera_onnx.runtime import Array
-from tessera_onnx.text import Batch
+from tessera_onnx.text import Batch, Head
 
 Float = NDArray[np.float32]
 
@@ -38,7 +38,7 @@ class TesseraMultiVector(Model):
         Raises TypeError for anything but a str, TokenizationError for a lone surrogate,
         InputTooLong with on_long="error", EncodingError when the graph fails.
         """
-        tokens: Float = self._encoder.one(text, self._document, self._document_head)
+        tokens: Float = self._encoder.one(text, self._document, self._head(self._document))
         return tokens
 
     def encode_batch(
@@ -54,14 +54,13 @@ class TesseraMultiVector(Model):
         output="int8" gives Int8Vectors, "binary" BinaryTokens. `pool_factor` 2 keeps about half
         of the rows: like rows are merged (see pooling.pool_tokens).
         """
-        results = self._encoder.encode(
-            texts, self._document, self._document_head, progress=progress
-        )
+        head = self._head(self._document)
+        results = self._encoder.encode(texts, self._document, head, progress=progress)
         return [self._finish(tokens, output, pool_factor) for tokens in results]
 
     def encode_query(self, text: str | Iterable[str], *, output: Output = "float32") -> Any:
         """A query's token vectors, or a list of them for an iterable of queries."""
-        found = self._encoder.one_or_many(text, self._query, self._query_head)
+        found = self._encoder.one_or_many(text, self._query, self._head(self._query))
         if isinstance(text, str):
             return self._finish(found, output, 1)
         return [self._finish(tokens, output, 1) for tokens in found]
@@ -74,13 +73,16 @@ class TesseraMultiVector(Model):
             return self._finish(self.encode(text), output, pool_factor)
         return self.encode_batch(text, output=output, pool_factor=pool_factor)
 
-    def encode_iter(self, texts: Iterable[str], *, progress: bool = False) -> Iterator[Float]:
-        """Token vectors of a stream of documents, in order, in bounded memory.
+    def encode_iter(
+        self, texts: Iterable[str], *, role: RoleName = "document", progress: bool = False
+    ) -> Iterator[Float]:
+        """Token vectors of a stream of texts, in order, in bounded memory.
 
         Reads up to 4,096 texts ahead. When an item is wrong or `texts` itself raises, the vectors
         of everything before it are yielded first.
         """
-        return self._encoder.stream(texts, self._document, self._document_head, progress=progress)
+        head = self._head(self._role(role))
+        return self._encoder.stream(texts, self._role(role), head, progress=progress)
 
     def similarity(self, a: str, b: str) -> float:
         """MaxSim of query `a` with document `b`, in [-n, n] for n query tokens."""
@@ -129,19 +131,12 @@ class TesseraMultiVector(Model):
         right, right_tokens = self._with_tokens(document, self._document)
         return explain.matches(left, right, left_tokens, right_tokens)
 
-    def token_count(self, texts: Iterable[str]) -> NDArray[np.int64]:
-        """Tokens of each document before any cut, special tokens and marker included: (n,)."""
-        return self._encoder.token_counts(texts, self._document)
-
     def dimension(self) -> int:
         """Components of a token vector."""
         return self._dimension
 
-    def _query_head(self, outputs: list[Array], batch: Batch) -> list[Float]:
-        return self._rows(outputs[0], _kept(batch, self._query))
-
-    def _document_head(self, outputs: list[Array], batch: Batch) -> list[Float]:
-        return self._rows(outputs[0], _kept(batch, self._document))
+    def _head(self, role: TokenRole) -> Head:
+        return lambda outputs, batch: self._rows(outputs[0], _kept(batch, role))
 
     def _rows(self, states: Array, kept: NDArray[np.bool_]) -> list[Float]:
         chosen = states[kept]

@@ -52,24 +52,27 @@ def cpu_threads(threads: int | None = None) -> int:
         count = len(os.sched_getaffinity(0))
     else:
         count = os.cpu_count() or 1
-    return max(1, min(count, _cgroup_quota()))
+    return max(1, min(count, cgroup_quota() or count))
 
 
-def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> int:
-    """CPUs that the container may use, rounded up; a huge number where there is no quota."""
+def cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """CPUs that the container may use, rounded up, at least 1; None where there is no quota."""
+    quotas = []
     for folder in _cgroup_folders(root):
         try:
             quota, period = (folder / "cpu.max").read_text().split()
             if quota != "max":
-                return math.ceil(int(quota) / int(period))
-        except (OSError, ValueError):
+                quotas.append(max(1, math.ceil(int(quota) / int(period))))
+        except (OSError, ValueError, ZeroDivisionError):
             continue
+    if quotas:
+        return min(quotas)
     try:  # cgroup v1
         quota_us = int((root / "cpu/cpu.cfs_quota_us").read_text())
         period_us = int((root / "cpu/cpu.cfs_period_us").read_text())
-        return math.ceil(quota_us / period_us) if quota_us > 0 else 1 << 20
+        return max(1, math.ceil(quota_us / period_us)) if quota_us > 0 else None
     except (OSError, ValueError, ZeroDivisionError):
-        return 1 << 20
+        return None
 
 
 def _cgroup_folders(root: Path) -> list[Path]:
@@ -215,7 +218,7 @@ def _open(path: Path, device: str, intra_threads: int) -> Any:
         raise DeviceError(
             f"device {device!r} needs {provider}, which the installed onnxruntime "
             f"{ort.__version__} lacks (it has {', '.join(ort.get_available_providers())}): "
-            f"{fix or 'use device=cpu'}"
+            f"{fix or 'use device=' + repr('cpu')}"
         )
     options = ort.SessionOptions()
     options.intra_op_num_threads = intra_threads

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tessera_onnx import explain, pooling, scoring
 from tessera_onnx.errors import LoadError
-from tessera_onnx.model import Model
+from tessera_onnx.model import Model, RoleName
 from tessera_onnx.registry import Kind, Sparse
 from tessera_onnx.results import Ranked, SparseVector, ranking
 from tessera_onnx.runtime import Array
@@ -31,7 +31,6 @@ class TesseraSparse(Model):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """See Model; `dimension` does not apply."""
         super().__init__(*args, **kwargs)
-        self._infers_queries = self._recipe.query_weights == "model"
         self._query_table = self._load_query_table()
 
     def encode(self, text: str) -> SparseVector:
@@ -49,23 +48,22 @@ class TesseraSparse(Model):
 
     def encode_query(self, text: str | Iterable[str]) -> Any:
         """A query's SparseVector, or a list of them for an iterable of queries."""
-        if self._infers_queries:
-            return self._encoder.one_or_many(text, self._query, self._head)
-        return self._encoder.one_or_many(text, self._query, self._query_head, graph=False)
+        return self._encoder.one_or_many(text, self._query, **self._query_options())
 
     def encode_document(self, text: str | Iterable[str]) -> Any:
         """A document's SparseVector, or a list of them for an iterable of documents."""
         return self._encoder.one_or_many(text, self._document, self._head)
 
     def encode_iter(
-        self, texts: Iterable[str], *, progress: bool = False
+        self, texts: Iterable[str], *, role: RoleName = "document", progress: bool = False
     ) -> Iterator[SparseVector]:
-        """SparseVectors of a stream of documents, in order, in bounded memory.
+        """SparseVectors of a stream of texts, in order, in bounded memory.
 
         Reads up to 4,096 texts ahead. When an item is wrong or `texts` itself raises, the vectors
         of everything before it are yielded first.
         """
-        return self._encoder.stream(texts, self._document, self._head, progress=progress)
+        options = self._query_options() if role == "query" else {"head": self._head}
+        return self._encoder.stream(texts, self._role(role), progress=progress, **options)
 
     def similarity(self, a: str, b: str) -> float:
         """Dot product of query `a` and document `b`, at least 0."""
@@ -93,13 +91,14 @@ class TesseraSparse(Model):
         """
         return explain.weights(SparseVector(*vector), self._encoder.tokenizer.token, top_k)
 
-    def token_count(self, texts: Iterable[str]) -> NDArray[np.int64]:
-        """Tokens of each document before any cut, special tokens included: (n,)."""
-        return self._encoder.token_counts(texts, self._document)
-
     def vocab_size(self) -> int:
         """Entries of the vocabulary: indices lie in [0, vocab_size)."""
         return self._recipe.vocab_size
+
+    def _query_options(self) -> dict[str, Any]:
+        if self._recipe.query_weights == "model":
+            return {"head": self._head}
+        return {"head": self._query_head, "graph": False}
 
     def _head(self, outputs: list[Array], batch: Batch) -> list[SparseVector]:
         weights = outputs[0]
