@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ def texts(source: str, field: str) -> Iterator[str]:
     object that has one under `field`. UTF-8, with or without a byte order mark.
     Raises FileError with the file and the line, never with what the line holds.
     """
+    _check(source)
     key = field if source.endswith(".jsonl") else None
     for number, line in enumerate(_lines(source), 1):
         try:
@@ -29,33 +31,47 @@ def texts(source: str, field: str) -> Iterator[str]:
             raise FileError(f"{name(source)}, line {number}: {error}") from None
 
 
+def count(source: str, field: str) -> int | None:
+    """The number of texts, None for stdin and pipes, which can be read but once.
+
+    All lines are checked, so that a bad last one shows before hours of work. Raises FileError.
+    """
+    _check(source)
+    if source == STDIN or (Path(source).exists() and not Path(source).is_file()):
+        return None
+    return sum(1 for _ in texts(source, field))
+
+
 def name(source: str) -> str:
     """What messages call it."""
     return "stdin" if source == STDIN else source
 
 
-def by_line(message: str, source: str, first: int = 0) -> str:
-    """A message about "text 3" or "texts 3, 5" of a source as one about its lines 4 or 4, 6.
-
-    `first` is the index in the source of the text that the message calls text 0.
-    """
+def by_line(message: str, source: str) -> str:
+    """A message about "text 3" or "texts 3, 5" of a source as one about its lines 4 or 4, 6."""
     found = re.match(r"texts? (\d+(?:, \d+)*)", message)
     if not found:
         return f"{name(source)}: {message}"
-    lines = ", ".join(str(first + int(index) + 1) for index in found[1].split(", "))
+    lines = ", ".join(str(int(index) + 1) for index in found[1].split(", "))
     plural = "s" if "," in lines else ""
     return f"{name(source)}, line{plural} {lines}{message[found.end() :]}"
+
+
+def _check(source: str) -> None:
+    if source == STDIN:
+        return
+    if os.path.isdir(source):  # noqa: PTH112 (a Path raises for what cannot be a name)
+        raise FileError(f"{source} cannot be read: it is a folder")
+    if not source.endswith(SUFFIXES):  # not named: it may be a text that was meant for --text
+        raise FileError(f"the input must be a {' or '.join(SUFFIXES)} file, or {STDIN} for stdin")
 
 
 def _lines(source: str) -> Iterator[bytes]:
     if source == STDIN:
         yield from sys.stdin.buffer
         return
-    path = Path(source)
-    if path.is_dir():
-        raise FileError(f"{source} cannot be read: it is a folder")
     try:
-        with path.open("rb") as stream:
+        with Path(source).open("rb") as stream:
             yield from stream
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else error
@@ -77,7 +93,8 @@ def _text(line: bytes, *, first: bool, field: str | None) -> str:
     if isinstance(value, dict):
         value = value.get(field)
     if not isinstance(value, str):
-        raise ValueError(f"neither a JSON string nor an object with a string under {field!r}")
+        expected = f"neither a JSON string nor an object with a string under {field!r}"
+        raise ValueError(expected)  # noqa: TRY004 (the file's fault, not the caller's)
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise ValueError("a lone surrogate, which is not valid Unicode")
     return value

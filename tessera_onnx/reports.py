@@ -62,8 +62,18 @@ def _stands_in(token: str, text: str) -> bool:
     return token in re.findall(r"\w+|\S", text) or (token[:2] == "##" and token[2:] in text)
 
 
-def summary(spec: ModelSpec, where: str) -> dict[str, Any]:
-    """A model's row in the table of models; one value a kind where the kinds differ."""
+def models(cache_dir: str | None, kind: Kind | None, *, installed: bool) -> list[dict[str, Any]]:
+    """What tells the models apart: those that are here, then the others of the catalogue."""
+    places = {artifact.spec: artifact.origin for artifact in artifacts.installed(cache_dir)}
+    if not installed:
+        here = {spec.id for spec in places}
+        places |= {spec: "not installed" for spec in registry.catalogue() if spec.id not in here}
+    chosen = (spec for spec in places if kind is None or kind in spec.kinds)
+    return [_summary(spec, places[spec]) for spec in chosen]
+
+
+def _summary(spec: ModelSpec, where: str) -> dict[str, Any]:
+    # One dimension and one length a kind, each named once.
     recipes = [getattr(spec, registry.KIND_TABLES[kind]) for kind in spec.kinds]
     sizes = [r.vocab_size if isinstance(r, registry.Sparse) else r.dimension for r in recipes]
     return {
@@ -122,13 +132,19 @@ def doctor(cache_dir: str | None) -> dict[str, Any]:
             f"{' and '.join(rivals)} overwrite each other: `pip uninstall {' '.join(rivals)}`, "
             "then install tessera-onnx[cpu] or tessera-onnx[cuda], one of them"
         )
-    providers = attempt(lambda: list(runtime.onnxruntime().get_available_providers()), [])
-    installed = attempt(lambda: artifacts.installed(cache_dir), [])
-    models = [_tried(artifact, providers) for artifact in installed]
-    for model in models:
-        for attempted in [model["files"], *(probe["result"] for probe in model["probes"])]:
-            if attempted not in {"verified", "works", *problems}:
-                problems.append(attempted)
+    providers: list[str] = attempt(lambda: runtime.onnxruntime().get_available_providers(), [])
+    nothing: list[Artifact] = []
+    installed = attempt(lambda: artifacts.installed(cache_dir), nothing)
+    problems += artifacts.broken(cache_dir)
+    tried = [_tried(artifact, providers) for artifact in installed]
+    for model in tried:
+        if model["files"] != "verified":
+            problems.append(model["files"])
+        problems += [
+            f"{model['id']}, {probe['kind']} on {probe['device']}: {probe['result']}"
+            for probe in model["probes"]
+            if probe["result"] != "works"
+        ]
     points = metadata.entry_points(group=artifacts.ENTRY_POINTS)
     return {
         "python": f"{platform.python_version()} on {sys.platform} {platform.machine()}",
@@ -138,7 +154,7 @@ def doctor(cache_dir: str | None) -> dict[str, Any]:
         "threads": attempt(runtime.cpu_threads, 0),
         "threads_from": _thread_sources(),
         "processor": runtime.physical_summary(),
-        "models": models,
+        "models": tried,
         "problems": problems,
     }
 
@@ -155,10 +171,10 @@ def _versions(*names: str) -> dict[str, str]:
 
 def _thread_sources() -> dict[str, Any]:
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    quota = runtime._cgroup_quota()  # noqa: SLF001
+    quota = runtime.cgroup_quota()
     return {
         "affinity": affinity,
-        "cgroup_quota": quota if quota < 1 << 20 else None,
+        "cgroup_quota": quota,
         "TESSERA_THREADS": os.environ.get("TESSERA_THREADS"),
     }
 

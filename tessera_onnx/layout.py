@@ -1,0 +1,108 @@
+"""What the command found, as lines of plain text for people."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+
+from tessera_onnx.registry import Kind
+
+
+def table(rows: Iterable[Sequence[str]], indent: str = "") -> Iterator[str]:
+    """Rows with their columns aligned."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield f"{indent}{'  '.join(cells)}".rstrip()
+
+
+def one_line(text: str, width: int = 72) -> str:
+    """A text as one short line without control characters, which could steer the terminal."""
+    line = " ".join(text[: 8 * width].split())
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def as_options(message: str) -> str:
+    """The library's advice in the words of the command line: path=DIR becomes --model DIR."""
+
+    def option(match: re.Match[str]) -> str:
+        name = "model" if match[1] == "path" else match[1].replace("_", "-")
+        return f"--{name} {match[2]}".rstrip()
+
+    names = "path|device|precision|on_long|threads|dimension|max_length"
+    return re.sub(rf"(?<=[\s`])({names})=[\"']?([\w:-]*)[\"']?", option, message)
+
+
+def models(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """The table of reports.summary rows."""
+    cells = (
+        [", ".join(map(str, value)) if isinstance(value, list) else value for value in row.values()]
+        for row in rows
+    )
+    return table([["ID", "KINDS", "DIMENSION", "MAX LENGTH", "LICENCE", "WHERE"], *cells])
+
+
+def vector(facts: dict[str, Any]) -> Iterator[str]:
+    """One text's vector: what it is, its shape, its first and last values."""
+    for name, value in facts.items():
+        if isinstance(value, list):
+            array = np.array(value)
+            shown = np.array2string(array, precision=4, threshold=16, separator=", ")
+            yield f"{name} {array.shape}\n{shown}"
+        else:
+            yield f"{name}: {value}"
+
+
+def demo(kind: Kind, shown: dict[str, Any]) -> Iterator[str]:
+    """What reports.demo found."""
+    if kind == "sparse":
+        yield f"sparse, {shown['model']}: the heaviest terms of a text, + marks those it lacks"
+        yield f"  {shown['text']}"
+        terms = [
+            f"{term['weight']:.3f} {term['token']}{'' if term['in_text'] else ' +'}"
+            for term in shown["terms"]
+        ]
+        yield from table(zip_longest(terms[0::3], terms[1::3], terms[2::3], fillvalue=""), "  ")
+        return
+    yield f"{kind}, {shown['model']}: documents by {'cosine' if kind == 'dense' else 'MaxSim'}"
+    yield f"  {shown['query']}"
+    yield from table(
+        ((f"{item['score']:.3f}", item["document"]) for item in shown["ranking"]), "  "
+    )
+    if kind == "multi-vector":
+        yield "  each query token, and the token of the first document that answers it best"
+        matches = [tuple(match.values()) for match in shown["matches"]]
+        yield from table(((query, best, f"{score:.3f}") for query, best, score in matches), "  ")
+    yield ""
+
+
+def doctor(report: dict[str, Any]) -> Iterator[str]:
+    """What reports.doctor found."""
+    sources = [
+        f"{name.replace('cgroup_', 'cgroup ')} {value or 'none'}"
+        for name, value in report["threads_from"].items()
+    ]
+    yield from table(
+        [
+            ("python", report["python"]),
+            *report["packages"].items(),
+            ("packs", ", ".join(map(" ".join, report["packs"].items())) or "none"),
+            ("providers", ", ".join(report["providers"]) or "none"),
+            ("threads", f"{report['threads']} ({', '.join(sources)})"),
+            ("processor", report["processor"]),
+        ]
+    )
+    for model in report["models"]:
+        yield f"\n{model['id']} ({model['where']}): files {model['files']}"
+        names = ("kind", "device", "precision", "result")
+        yield from table(([probe[name] for name in names] for probe in model["probes"]), "  ")
+    yield ""
+    yield from (f"Problem: {problem}" for problem in report["problems"])
+    if not report["problems"]:
+        yield "Everything works." if report["models"] else "No model is installed."

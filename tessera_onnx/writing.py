@@ -1,0 +1,163 @@
+"""Vectors become files, whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera_onnx import quantization
+from tessera_onnx.errors import ConfigError, FileError
+from tessera_onnx.quantization import Output
+from tessera_onnx.registry import Kind
+from tessera_onnx.results import BinaryTokens, Int8Vectors, SparseVector
+
+SUFFIXES = (".npy", ".npz", ".jsonl")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A binary stream whose content becomes `path` when the block ends without an exception.
+
+    It goes to a temporary file in the same folder, which is synced and then takes the name; after
+    any exception, an interrupt too, it is removed and `path` is as it was. A link stays a link.
+    Raises FileError when the file cannot be written.
+    """
+    target = Path(os.path.realpath(path))  # resolve() raises for a ring of links
+    temporary = target.with_name(f".tessera-{secrets.token_hex(8)}.tmp")
+    try:
+        _refuse_folder(target)  # before hours of work, not when the name is taken
+        with temporary.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(target)
+    except FileError:
+        raise
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):  # the usual case: it took the name; or its folder does not exist
+            temporary.unlink()
+
+
+def check(path: str | None, kind: Kind, output: Output) -> None:
+    """Raises ConfigError when vectors of that kind and form have no place in that file.
+
+    None is no file, which takes all that there is.
+    """
+    if kind == "sparse" and output != "float32":
+        raise ConfigError(f"sparse vectors have no {output} form, only float32")
+    suffix = None if path is None else Path(path).suffix
+    if suffix is not None and suffix not in SUFFIXES:
+        raise ConfigError(f"the output file must end in {', '.join(SUFFIXES)}")
+    if suffix == ".npy" and (kind, output) != ("dense", "float32"):
+        raise ConfigError("a .npy file holds dense float32 vectors alone: write .npz or .jsonl")
+
+
+def write(path: Path, vectors: Iterable[Any], *, kind: Kind, width: int, output: Output) -> int:
+    """Write what `encode_iter` gives to a file of one of SUFFIXES; the number of texts.
+
+    `width` is the dimension, or the size of the vocabulary for sparse vectors. A .npy file holds
+    dense float32 vectors, (n, width). A .npz file holds, by kind and form:
+
+        dense          vectors (n, width)
+        multi-vector   tokens (all texts' rows, width); text i has rows offsets[i]:offsets[i + 1]
+        sparse         indices, indptr, values, shape: a CSR matrix
+        int8           codes, scale, offset in place of vectors or tokens
+        binary         bits, dim in place of vectors or tokens
+
+    A .jsonl file holds `row` of each text. .npy and .jsonl are written as the vectors come, .npz
+    is put together in memory. Raises FileError, and whatever `vectors` raises.
+    """
+    with replacing(path) as stream:
+        if path.suffix == ".jsonl":
+            return _write_each(
+                vectors,
+                lambda vector: stream.write(json.dumps(row(vector, output)).encode() + b"\n"),
+            )
+        if path.suffix == ".npy":
+            _npy_header(stream, (0, width))
+            n_texts = _write_each(vectors, lambda vector: stream.write(vector.tobytes()))
+            stream.seek(0)
+            _npy_header(stream, (n_texts, width))  # NumPy pads it: both have the same length
+            return n_texts
+        rows = list(vectors)
+        arrays = _csr(rows, width) if kind == "sparse" else _joined(rows, kind, width, output)
+        np.savez(stream, **arrays)
+        return len(rows)
+
+
+def row(vector: Any, output: Output) -> dict[str, Any]:
+    """One text's vector, token vectors or sparse vector, in the form `output`, as JSON values."""
+    if isinstance(vector, SparseVector):
+        parts: dict[str, Any] = vector._asdict()
+    else:
+        name = "vector" if vector.ndim == 1 else "tokens"
+        parts = _parts(quantization.convert(vector, output), name)
+    return {name: _plain(np.asarray(part)) for name, part in parts.items()}
+
+
+def _refuse_folder(target: Path) -> None:
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
+
+
+def _write_each(vectors: Iterable[Any], write_one: Callable[[Any], object]) -> int:
+    n_texts = 0
+    for vector in vectors:
+        write_one(vector)
+        n_texts += 1
+    return n_texts
+
+
+def _npy_header(stream: BinaryIO, shape: tuple[int, int]) -> None:
+    descr = np.lib.format.dtype_to_descr(np.dtype(np.float32))
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, header)
+
+
+def _joined(rows: list[NDArray[Any]], kind: Kind, width: int, output: Output) -> dict[str, Any]:
+    """Dense vectors as one matrix, token vectors as one matrix with the offsets of the texts."""
+    parts = [np.atleast_2d(vectors) for vectors in rows]
+    matrix = np.concatenate([np.empty((0, width), dtype=np.float32), *parts])
+    converted = quantization.convert(matrix, output)  # a scale a row: the same as one by one
+    if kind == "dense":
+        return _parts(converted, "vectors")
+    offsets = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
+    return {**_parts(converted, "tokens"), "offsets": offsets}
+
+
+def _csr(rows: list[SparseVector], width: int) -> dict[str, Any]:
+    return {
+        "indices": np.concatenate([np.empty(0, dtype=np.int32), *(v.indices for v in rows)]),
+        "indptr": np.cumsum([0, *(len(v.indices) for v in rows)], dtype=np.int64),
+        "values": np.concatenate([np.empty(0, dtype=np.float32), *(v.values for v in rows)]),
+        "shape": np.array([len(rows), width], dtype=np.int64),
+    }
+
+
+def _parts(converted: Any, name: str) -> dict[str, Any]:
+    """The arrays of a converted vector by their names; floats are named `name`."""
+    if isinstance(converted, Int8Vectors):
+        return {"codes": converted.codes, "scale": converted.scale, "offset": converted.offset}
+    if isinstance(converted, BinaryTokens):
+        return {"bits": converted.bits, "dim": converted.dim}
+    return {name: converted}
+
+
+def _plain(array: NDArray[Any]) -> Any:
+    """Nested lists; a float32 with the nine digits that give the same float32 again."""
+    if array.dtype.kind != "f":
+        return array.tolist()
+    if array.ndim > 1:
+        return [_plain(part) for part in array]
+    return [float(f"{value:.9g}") for value in array.tolist()]
