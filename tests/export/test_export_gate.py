@@ -65,9 +65,7 @@ def test_a_failing_precision_keeps_the_old_artifact(place, tmp_path, monkeypatch
     monkeypatch.setitem(gate.LIMITS, ("fp16", "pooled"), {"min_cosine": 1.5})
     facts = folder.read(place, ["dense"])
     with pytest.raises(ExportError, match="in fp16 has min_cosine"):
-        artifact.export(
-            facts, target, artifact.Origin("test"), ("fp32", "fp16"), overwrite=True
-        )
+        artifact.export(facts, target, artifact.Origin("test"), ("fp32", "fp16"), overwrite=True)
     assert {path.name: path.read_bytes() for path in target.iterdir()} == before
 
 

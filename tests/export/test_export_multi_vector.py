@@ -168,7 +168,7 @@ def pylate_folder(make, minilm, name="pylate", *, backbone="bert", **settings):
             tensors["residual.weight"] = torch.randn(shape) / 8
         save_file(tensors, place / f"{index + 1}_Dense/model.safetensors")
     tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
-    tokenizer.add_tokens([AddedToken("[Q] ", normalized=False), AddedToken("[D] ", normalized=False)])
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in ("[Q] ", "[D] ")])
     tokenizer.save_pretrained(place)
     return place
 
@@ -202,12 +202,12 @@ def test_pylate_without_its_keys_takes_pylates_defaults(make, minilm):
     assert len(recipe.document.skip_ids) == len(string.punctuation)
 
 
-def test_one_graph_for_two_kinds_with_a_rotation(minilm, exported, texts):
-    """What the starter does: MiniLM's dense vector, and its token vectors rotated."""
-    facts = folder.read(minilm, ["dense"])
-    query = TokenRole("", 256, (), "none", ())
-    recipe = MultiVector("token_embeddings", 384, (128, 64), "sum", query, query)
-    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(384, 384)))[0]
+def test_one_graph_for_two_kinds_with_a_rotation(make, dense_files, bert, exported, texts):
+    """What the starter does: a dense model's vector, and its token vectors rotated."""
+    facts = folder.read(make("model", bert, dense_files("mean")), ["dense"])
+    query = TokenRole("", 100, (), "none", ())
+    recipe = MultiVector("token_embeddings", 64, (32, 16), "sum", query, query)
+    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(64, 64)))[0]
     plain = exported(replace(facts, multi_vector=recipe), name="plain")
     running = exported(
         replace(facts, multi_vector=recipe),

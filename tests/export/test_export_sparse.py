@@ -1,13 +1,13 @@
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
-import shutil
 from sentence_transformers import SparseEncoder
-from sentence_transformers.sparse_encoder.modules import SpladePooling
 from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sparse_encoder.modules import SpladePooling
 
 from tessera_export import folder
 from tessera_onnx.registry import MultiVector, TokenRole

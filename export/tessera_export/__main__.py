@@ -1,0 +1,6 @@
+"""`python -m tessera_export`."""
+
+from tessera_export.cli import main
+
+if __name__ == "__main__":
+    main()

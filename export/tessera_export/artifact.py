@@ -1,0 +1,225 @@
+"""Facts and graphs become an artifact folder: whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import re
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import tomli_w
+from numpy.typing import NDArray
+
+from tessera_export import __version__, graph
+from tessera_export.errors import ExportError
+from tessera_export.files import sha256
+from tessera_export.folder import Facts
+from tessera_export.gate import Gate
+from tessera_export.wrappers import Wrapper, load_model
+from tessera_onnx import registry
+from tessera_onnx.errors import LoadError
+from tessera_onnx.registry import (
+    KIND_TABLES,
+    PRECISIONS,
+    UNPINNED,
+    Export,
+    File,
+    Graph,
+    ModelSpec,
+    Parity,
+    Precision,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What nobody can read off the weights: the model's name and where it comes from."""
+
+    id: str
+    source: str = ""  # repository of the original weights
+    revision: str = UNPINNED
+    licence: str = ""
+    aliases: tuple[str, ...] = ()
+    unverified: tuple[str, ...] = ()  # dotted names of facts that are not certain
+
+
+def export(
+    facts: Facts,
+    output: Path,
+    origin: Origin,
+    precisions: Collection[Precision] = PRECISIONS,
+    *,
+    rotation: NDArray[np.float32] | None = None,
+    int8_exclude: Sequence[str] = (),
+    extra: Mapping[str, Path] = MappingProxyType({}),
+    overwrite: bool = False,
+) -> ModelSpec:
+    """Trace, convert, compare with torch and write the artifact folder `output`.
+
+    `rotation` (dimension, k) multiplies the token vectors of a multi-vector recipe, whose
+    `dimension` is then k. `int8_exclude` are patterns of node names that int8 leaves alone.
+    `extra` are files to copy in, by their name there (an idf table, say).
+    Raises ExportError, leaving `output` as it was, when a fact is missing, no exporter copes, a
+    parity limit is missed, or `output` holds files and `overwrite` is false.
+    """
+    _check(facts, precisions, rotation)
+    wanted = [precision for precision in PRECISIONS if precision in precisions]
+    tokenizer = facts.tokenizer.text.tokenizer
+    names = [*(graph_name(precision) for precision in wanted), tokenizer, *extra]
+    # Before the work of minutes: is this a valid entry, whatever the graphs will measure?
+    _document(_spec(facts, origin, wanted, (), [File(name, UNPINNED, 0) for name in names]))
+    with _folder(output, overwrite=overwrite) as folder:
+        parity: list[Parity] = []
+        wrapper = Wrapper(load_model(facts, "eager"), facts, rotation)
+        traced = graph.trace(wrapper)
+        del wrapper
+        # Upstream's own default attention: a graph that copies a fault of eager attention fails.
+        gate = Gate(load_model(facts, "sdpa"), facts, rotation)
+        for precision in wanted:
+            path = folder / graph_name(precision)
+            graph.save(_at(traced, precision, int8_exclude), path)
+            parity += gate.check(path, precision)
+        (folder / tokenizer).write_text(facts.tokenizer.json, "utf-8")
+        for name, source in extra.items():
+            shutil.copyfile(source, folder / name)
+        files = [
+            File(name, sha256(folder / name), (folder / name).stat().st_size) for name in names
+        ]
+        spec = _spec(facts, origin, wanted, parity, files)
+        (folder / "model.toml").write_text(_document(spec), "utf-8")
+    return spec
+
+
+def graph_name(precision: Precision) -> str:
+    """File name of the graph of a precision."""
+    return f"model.{precision}.onnx"
+
+
+def tool() -> str:
+    """The versions that shape a graph, for [model.export]."""
+    names = ("torch", "transformers", "onnx", "onnxruntime")
+    versions = [f"{name} {importlib.metadata.version(name).split('+')[0]}" for name in names]
+    return ", ".join([f"tessera-onnx-export {__version__}", *versions])
+
+
+def identifier(name: str) -> str:
+    """A valid id from a folder's or a repository's name: "Org/My Model" gives "my-model"."""
+    tidy = re.sub(r"[^a-z0-9._-]+", "-", name.rstrip("/").rsplit("/", 1)[-1].lower()).strip("-._")
+    if not tidy:
+        raise ExportError(f"no id can be made of {name!r}: give --id")
+    return tidy
+
+
+def _check(
+    facts: Facts, precisions: Collection[Precision], rotation: NDArray[np.float32] | None
+) -> None:
+    if not any((facts.dense, facts.multi_vector, facts.sparse)):
+        raise ExportError("no kind was asked for: give --kind")
+    unknown = sorted(set(precisions) - set(PRECISIONS))
+    if unknown or not precisions:
+        raise ExportError(f"precisions are one or more of {', '.join(PRECISIONS)}, got {unknown}")
+    multi = facts.multi_vector
+    if rotation is not None and (multi is None or rotation.shape[1:] != (multi.dimension,)):
+        raise ExportError(
+            f"a rotation of shape {rotation.shape} does not make the multi-vector dimension"
+        )
+
+
+def _at(traced: Any, precision: Precision, exclude: Sequence[str]) -> Any:
+    if precision == "int8":
+        return graph.quantize(traced, exclude)  # a tied decoder could not become an int8 product
+    tied = graph.tie(traced)
+    return graph.half(tied) if precision == "fp16" else tied
+
+
+def _spec(
+    facts: Facts,
+    origin: Origin,
+    built: Sequence[Precision],
+    parity: Sequence[Parity],
+    files: Sequence[File],
+) -> ModelSpec:
+    graphs = {p: graph_name(p) if p in built else "" for p in PRECISIONS}
+    absent = [field for field in ("source", "licence") if not getattr(origin, field)]
+    return ModelSpec(
+        id=origin.id,
+        aliases=origin.aliases,
+        kinds=tuple(kind for kind, table in KIND_TABLES.items() if getattr(facts, table)),
+        source=origin.source,
+        revision=origin.revision,
+        licence=origin.licence,
+        unverified=(*absent, *origin.unverified),
+        files=tuple(files),
+        graph=Graph(
+            inputs=graph.INPUTS,
+            fp32=graphs["fp32"],
+            fp16=graphs["fp16"],
+            int8=graphs["int8"],
+            best_cpu=_first(built, ("int8", "fp32", "fp16")),
+            best_cuda=_first(built, ("fp16", "fp32", "int8")),
+            best_coreml=_first(built, ("fp32", "fp16", "int8")),
+            static=False,
+        ),
+        text=facts.tokenizer.text,
+        dense=facts.dense,
+        multi_vector=facts.multi_vector,
+        sparse=facts.sparse,
+        export=Export(tool=tool(), weights_sha256=facts.weights.sha256, parity=tuple(parity)),
+    )
+
+
+def _first(built: Sequence[Precision], order: Sequence[Precision]) -> Precision:
+    return next(precision for precision in order if precision in built)
+
+
+def _document(spec: ModelSpec) -> str:
+    """The text of model.toml. Raises ExportError when the runtime's parser refuses it."""
+    text = tomli_w.dumps({"schema": registry.SCHEMA, "model": [_table(spec)]})
+    try:
+        registry.parse(text, "model.toml")
+    except LoadError as error:
+        raise ExportError(f"the facts do not make a valid entry: {error}") from error
+    return text
+
+
+def _table(spec: Any) -> Any:
+    """A dataclass as TOML data: tables without the absent ones, arrays for tuples."""
+    if dataclasses.is_dataclass(spec):
+        pairs = ((field.name, getattr(spec, field.name)) for field in dataclasses.fields(spec))
+        return {name: _table(value) for name, value in pairs if value is not None}
+    if isinstance(spec, tuple):
+        return [_table(value) for value in spec]
+    return spec
+
+
+@contextlib.contextmanager
+def _folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A temporary sibling of `output` that takes its name when the block ends well."""
+    if output.exists() and not output.is_dir():
+        raise ExportError(f"{output} is a file, the output must be a folder")
+    if output.is_dir() and any(output.iterdir()) and not overwrite:
+        raise ExportError(f"{output} is not empty: give --overwrite to replace it")
+    output = output.resolve()
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    except OSError as error:
+        raise ExportError(f"{output.parent} cannot be written: {error.strerror}") from error
+    try:
+        temporary.chmod(0o755)  # mkdtemp makes it private
+        new = temporary / "new"
+        new.mkdir()
+        yield new
+        if output.is_dir():
+            output.replace(temporary / "old")
+        new.replace(output)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

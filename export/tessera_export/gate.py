@@ -1,0 +1,230 @@
+"""Parity: every graph is compared with torch, and an export that misses a limit does not exist.
+
+The reference runs the model as upstream does (its default attention), one text at a time without
+padding, and computes poolings and heads here in float64, apart from the traced modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from torch import nn
+from transformers import PreTrainedModel
+
+from tessera_export import graph
+from tessera_export.errors import ExportError
+from tessera_export.folder import Facts
+from tessera_export.layers import Layer
+from tessera_export.samples import Item, items
+from tessera_onnx.registry import Parity, Precision
+
+Array = NDArray[Any]
+Metric = Literal["max_abs", "max_relative", "min_cosine", "mean_cosine"]
+Shape = Literal["pooled", "tokens", "sparse"]
+
+# DESIGN.md, section 5.
+LIMITS: dict[tuple[Precision, Shape], dict[Metric, float]] = {
+    ("fp32", "pooled"): {"max_abs": 1e-5},
+    ("fp32", "tokens"): {"max_relative": 1e-4},
+    ("fp32", "sparse"): {"max_relative": 1e-4},
+    ("fp16", "pooled"): {"min_cosine": 0.9999},
+    ("fp16", "tokens"): {"min_cosine": 0.9999},
+    ("fp16", "sparse"): {"min_cosine": 0.9999},
+    ("int8", "pooled"): {"min_cosine": 0.95, "mean_cosine": 0.98},
+    ("int8", "tokens"): {"mean_cosine": 0.97},
+    ("int8", "sparse"): {"min_cosine": 0.95, "mean_cosine": 0.98},
+}
+BATCHES = (1, 7, 2, 5, 3)  # sizes that were not traced, over texts in mixed order
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "Identity": lambda x: x,
+    "Tanh": torch.tanh,
+    "ReLU": torch.relu,
+    "GELU": nn.functional.gelu,
+    "SiLU": nn.functional.silu,
+    "Sigmoid": torch.sigmoid,
+}
+
+
+class Gate:
+    """The inputs of one model and what torch makes of them."""
+
+    def __init__(
+        self, model: PreTrainedModel, facts: Facts, rotation: NDArray[np.float32] | None = None
+    ) -> None:
+        """`model` is the folder's model, not the wrapper that was traced."""
+        self._facts = facts
+        self._outputs = _outputs(facts)
+        self.items = list(items(facts))
+        self._expected = [_reference(model, facts, rotation, item) for item in self.items]
+
+    def check(self, path: Path, precision: Precision) -> list[Parity]:
+        """The figures of the ONNX file at `path`.
+
+        Raises ExportError naming output, precision, metric, value and limit when one is missed.
+        """
+        session = graph.session(path)
+        measured: dict[str, list[tuple[Array, Array]]] = {name: [] for name in self._outputs}
+        for batch in _batches(len(self.items)):
+            results = self._run(session, batch)
+            for row, index in enumerate(batch):
+                item = self.items[index]
+                for name, truth in self._expected[index].items():
+                    ours = results[name][row]
+                    if self._outputs[name] == "tokens":
+                        ours = ours[: len(item.ids)]
+                    measured[name].append((np.atleast_2d(ours), np.atleast_2d(truth)))
+        rows = []
+        for name, shape in self._outputs.items():
+            for metric, limit in LIMITS[precision, shape].items():
+                value = _measure(metric, measured[name])
+                # Written so that NaN misses every limit.
+                met = value >= limit if metric.endswith("cosine") else value <= limit
+                if not met:
+                    sign = "at least" if metric.endswith("cosine") else "at most"
+                    raise ExportError(
+                        f"output {name!r} in {precision} has {metric} {value:.6g} against torch, "
+                        f"it must be {sign} {limit:g}: nothing was written"
+                    )
+                rows.append(Parity(precision, name, metric, _rounded(metric, value), limit))
+        return rows
+
+    def _run(self, session: Any, batch: Sequence[int]) -> dict[str, Array]:
+        rows = [self.items[index] for index in batch]
+        shape = (len(rows), max(len(item.ids) for item in rows))
+        ids = np.full(shape, self._facts.tokenizer.text.pad_id, dtype=np.int64)
+        mask = np.zeros(shape, dtype=np.int64)
+        for row, item in enumerate(rows):
+            ids[row, : len(item.ids)] = item.ids
+            mask[row, : len(item.ids)] = item.mask
+        names = list(self._outputs)
+        values = session.run(names, {"input_ids": ids, "attention_mask": mask})
+        results = dict(zip(names, values, strict=True))
+        sparse = self._facts.sparse
+        if sparse is not None and sparse.head == "logits":
+            logits = np.where(mask[:, :, None] > 0, results[sparse.output], -np.inf)
+            results[sparse.output] = _splade(logits.max(axis=1), sparse.activation)
+        return results
+
+
+def _outputs(facts: Facts) -> dict[str, Shape]:
+    outputs: dict[str, Shape] = {}
+    if facts.dense is not None:
+        outputs[facts.dense.output] = "pooled"
+    if facts.multi_vector is not None:
+        outputs[facts.multi_vector.output] = "tokens"
+    if facts.sparse is not None:
+        outputs[facts.sparse.output] = "sparse"
+    return outputs
+
+
+def _batches(count: int) -> Iterator[list[int]]:
+    """All indices in a fixed mixed order, in batches of changing size."""
+    order = np.random.default_rng(0).permutation(count).tolist()
+    start, number = 0, 0
+    while start < count:
+        size = BATCHES[number % len(BATCHES)]
+        yield order[start : start + size]
+        start, number = start + size, number + 1
+
+
+def _reference(
+    model: PreTrainedModel, facts: Facts, rotation: NDArray[np.float32] | None, item: Item
+) -> dict[str, Array]:
+    ids, mask = torch.from_numpy(item.ids)[None], torch.from_numpy(item.mask)[None]
+    try:
+        with torch.no_grad():
+            base = model.base_model if facts.sparse is not None else model
+            wants_hidden = facts.dense is not None or facts.multi_vector is not None
+            hidden = (
+                base(input_ids=ids, attention_mask=mask).last_hidden_state[0].double()
+                if wants_hidden
+                else None
+            )
+            logits = (
+                model(input_ids=ids, attention_mask=mask).logits[0]
+                if facts.sparse is not None
+                else None
+            )
+    except (IndexError, RuntimeError) as error:
+        raise ExportError(
+            f"the torch model fails on an input of {len(item.ids)} tokens: {str(error)[:200]}"
+        ) from error
+    results: dict[str, Array] = {}
+    if facts.multi_vector is not None and hidden is not None:
+        rows = _layers(hidden, facts.token_layers)
+        if rotation is not None:
+            rows = rows @ torch.from_numpy(rotation).double()
+        results[facts.multi_vector.output] = _unit(rows.numpy())
+    if item.expanded:
+        return results
+    if facts.dense is not None and hidden is not None:
+        pooled = {"cls": hidden[0], "mean": hidden.mean(0), "last": hidden[-1]}[str(facts.pooling)]
+        results[facts.dense.output] = _unit(_layers(pooled, facts.dense_layers).numpy())
+    if facts.sparse is not None and logits is not None:
+        peak = logits.max(dim=0).values.double().numpy()
+        results[facts.sparse.output] = _splade(peak, facts.sparse.activation)
+    return results
+
+
+def _layers(x: torch.Tensor, layers: Sequence[Layer]) -> torch.Tensor:
+    for layer in layers:
+        with safe_open(layer.file, framework="pt") as tensors:
+            y = x @ tensors.get_tensor(layer.weight).double().T
+            if layer.bias:
+                y = y + tensors.get_tensor(layer.bias).double()
+            y = ACTIVATIONS[layer.activation](y)
+            if layer.residual_weight:
+                y = y + x @ tensors.get_tensor(layer.residual_weight).double().T
+            elif layer.residual:
+                y = y + x
+        x = y
+    return x
+
+
+def _splade(peak: Array, activation: str) -> Array:
+    weights = np.log1p(np.maximum(peak, 0))
+    return np.log1p(weights) if activation == "log1p-log1p" else weights
+
+
+def _unit(rows: Array) -> Array:
+    unit: Array = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+    return unit
+
+
+def _measure(metric: Metric, pairs: Sequence[tuple[Array, Array]]) -> float:
+    """`max_relative` is the largest difference over the vector's largest value (its scale), where
+    a unit vector's scale is 1: a weight near 0 would otherwise divide rounding by almost nothing.
+    """
+    if metric == "max_abs":
+        return max(float(np.abs(ours - truth).max()) for ours, truth in pairs)
+    if metric == "max_relative":
+        return max(
+            float((np.abs(ours - truth).max(axis=-1) / _scale(truth)).max())
+            for ours, truth in pairs
+        )
+    cosines = np.concatenate([_cosine(ours, truth) for ours, truth in pairs])
+    return float(cosines.min() if metric == "min_cosine" else cosines.mean())
+
+
+def _scale(rows: Array) -> Array:
+    norms = np.linalg.norm(rows, axis=-1)
+    peaks = np.abs(rows).max(axis=-1)
+    return np.where(np.abs(norms - 1) < 1e-6, 1.0, np.maximum(peaks, 1e-6))
+
+
+def _cosine(ours: Array, truth: Array) -> Array:
+    a, b = ours.astype(np.float64), truth.astype(np.float64)
+    norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    both_zero = ~a.any(axis=-1) & ~b.any(axis=-1)  # an empty sparse vector is an answer
+    return np.where(both_zero, 1.0, (a * b).sum(axis=-1) / np.maximum(norms, 1e-30))
+
+
+def _rounded(metric: Metric, value: float) -> float:
+    """Enough digits to compare, few enough to be the same on most machines."""
+    return round(value, 6) if metric.endswith("cosine") else float(f"{value:.2g}")
