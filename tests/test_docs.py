@@ -1,0 +1,82 @@
+"""Every command and snippet of the README and of docs/ runs and prints what is printed there.
+
+```python blocks are doctests, ```console blocks are commands behind `$ ` with their output.
+```bash blocks are for .ci/run, which executes them in a fresh environment. A printed number holds
+to one unit in its last place, since int8 graphs differ a little from processor to processor.
+"""
+
+import doctest
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NUMBER = re.compile(r"-?\d+\.\d+")
+
+
+def blocks(language):
+    return list(_blocks(language))
+
+
+def _blocks(language):
+    for page in PAGES:
+        found = re.findall(
+            rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL
+        )
+        for number, text in enumerate(found, 1):
+            yield pytest.param(text, id=f"{page.name}-{number}")
+
+
+def alike(want, got):
+    """The same words, and numbers within one unit of the last place that is printed."""
+    if " ".join(NUMBER.sub("#", want).split()) != " ".join(NUMBER.sub("#", got).split()):
+        return False
+    pairs = zip(NUMBER.findall(want), NUMBER.findall(got), strict=True)
+    return all(abs(float(a) - float(b)) <= 1.01 * 10.0 ** -len(a.split(".")[1]) for a, b in pairs)
+
+
+class Checker(doctest.OutputChecker):
+    def check_output(self, want, got, optionflags):
+        return alike(want, got) or super().check_output(want, got, optionflags)
+
+
+@pytest.mark.parametrize("text", blocks("python"))
+def test_python(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    test = doctest.DocTestParser().get_doctest(text, {}, "snippet", None, 0)
+    assert test.examples, "a python block must be a doctest"
+    report = []
+    runner = doctest.DocTestRunner(Checker(), optionflags=doctest.ELLIPSIS)
+    runner.run(test, out=report.append)
+    assert not runner.failures, "".join(report)
+
+
+@pytest.mark.parametrize("text", blocks("console"))
+def test_console(text, tmp_path):
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+        command, want = part.split("\n", 1)
+        done = subprocess.run(
+            shlex.split(command),
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert alike(want, done.stdout), done.stdout
+
+
+def test_every_block_is_of_a_kind_that_is_run():
+    for page in PAGES:
+        languages = set(re.findall(r"^```(\w*)\n", page.read_text(), re.MULTILINE)) - {""}
+        assert languages <= {"python", "console", "bash"}, page
+    readme = (ROOT / "README.md").read_text()
+    assert len(re.findall(r"^```bash\n", readme, re.MULTILINE)) == 2

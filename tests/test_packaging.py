@@ -1,0 +1,171 @@
+"""What a user's environment sees: imports, import time, names, layering, the wheel's content."""
+
+import ast
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import tessera_onnx
+
+PACKAGE = Path(tessera_onnx.__file__).parent
+
+# What each module may import of the package. `explain` and below are pure NumPy.
+LAYERS = {
+    "errors": set(),
+    "registry": {"errors"},
+    "artifacts": {"errors", "registry"},
+    "runtime": {"errors"},
+    "batching": set(),
+    "results": {"errors"},
+    "pooling": {"errors"},
+    "quantization": {"errors", "pooling", "results"},
+    "scoring": {"errors", "quantization", "results"},
+    "explain": {"results"},
+    "text": {"batching", "errors", "registry", "runtime"},
+    "model": {"artifacts", "errors", "quantization", "registry", "runtime", "text"},
+}
+TEXT_CLASS = {"explain", "pooling", "quantization", "scoring", "results"}
+TEXT_CLASS |= {"errors", "model", "registry", "runtime", "text"}
+LAYERS |= dict.fromkeys(("dense", "multi_vector", "sparse"), TEXT_CLASS)
+THIRD_PARTY = {"numpy", "onnxruntime", "tokenizers", "tqdm", "scipy", "PIL", "click"}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.module == "tessera_onnx":
+                yield from (f"tessera_onnx.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+def test_layers(path):
+    found = list(imports(path))
+    own = {name.split(".")[1] for name in found if name.startswith("tessera_onnx.")}
+    others = {name.split(".")[0] for name in found} - {"tessera_onnx", "__future__"}
+    if path.stem in LAYERS:
+        assert own <= LAYERS[path.stem]
+    assert others - set(sys.stdlib_module_names) <= THIRD_PARTY
+    assert "pickle" not in others
+
+
+def run(code, *options):
+    done = subprocess.run(
+        [sys.executable, *options, "-c", code], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_import_loads_nothing_heavy():
+    heavy = "onnxruntime torch PIL tokenizers huggingface_hub transformers onnx click tqdm scipy"
+    code = f"import sys, tessera_onnx; print(*(set({heavy.split()}) & set(sys.modules)))"
+    assert run(code) == ""
+
+
+def test_public_names_are_sorted_and_complete():
+    assert tessera_onnx.__all__ == sorted(tessera_onnx.__all__)
+    for name in tessera_onnx.__all__:
+        assert getattr(tessera_onnx, name).__doc__
+
+
+def test_version_is_the_distributions():
+    assert metadata.version("tessera-onnx") == tessera_onnx.__version__
+
+
+def test_catalogue_and_type_marker_are_shipped():
+    assert (PACKAGE / "py.typed").exists()
+    assert (PACKAGE / "models.toml").exists() or (PACKAGE.parent / "models.toml").exists()
+
+
+def test_every_public_callable_is_documented():
+    for cls in (
+        tessera_onnx.TesseraDense,
+        tessera_onnx.TesseraMultiVector,
+        tessera_onnx.TesseraSparse,
+    ):
+        for name in dir(cls):
+            if not name.startswith("_"):
+                assert getattr(cls, name).__doc__, f"{cls.__name__}.{name}"
+
+
+ORIGINAL = """
+# The original bindings' script: create, encode, encode_batch of 3, similarity, names, errors.
+import numpy as np
+from tessera_onnx import Tessera{cls}
+
+embedder = Tessera{cls}("{model}")
+embeddings = embedder.encode("What is machine learning?")
+{check}
+batch = embedder.encode_batch(["Query one", "Query two", "Query three"])
+assert len(batch) == 3
+score = embedder.similarity("machine learning and AI", "artificial intelligence and ML")
+assert isinstance(score, float)
+assert isinstance(embedder.{size}(), int) and embedder.{size}() > 0
+assert embedder.model() == "{model}"
+assert "Tessera{cls}" in repr(embedder) and isinstance(str(embedder), str)
+try:
+    Tessera{cls}("invalid-model-name-xyz")
+except RuntimeError:
+    print("ok")
+"""
+
+
+@pytest.mark.parametrize(
+    ("cls", "model", "size", "check"),
+    [
+        (
+            "Dense",
+            "all-minilm-l6-v2",
+            "dimension",
+            "assert embeddings.ndim == 1 and embeddings.dtype == np.float32",
+        ),
+        (
+            "MultiVector",
+            "all-minilm-l6-v2",
+            "dimension",
+            "assert embeddings.ndim == 2 and embeddings.dtype == np.float32",
+        ),
+        (
+            "Sparse",
+            "splade-tiny",
+            "vocab_size",
+            "assert embeddings[0].dtype == np.int32 and embeddings.values.dtype == np.float32",
+        ),
+    ],
+)
+def test_the_original_bindings_script_runs(cls, model, size, check):
+    assert run(ORIGINAL.format(cls=cls, model=model, size=size, check=check)) == "ok"
+
+
+def test_a_process_without_network_encodes():
+    """Sockets raise: nothing between import and vector may need one."""
+    code = (
+        "import socket\n"
+        "def refuse(*a, **k): raise OSError('no network')\n"
+        "socket.socket = socket.create_connection = socket.getaddrinfo = refuse\n"
+        "from tessera_onnx import TesseraDense\n"
+        "print(TesseraDense().encode('cat').shape)"
+    )
+    assert run(code) == "(384,)"
+
+
+def test_forbidden_packages_are_never_wanted():
+    """torch, transformers, onnx, optimum and pickle-based loading stay out of a real run."""
+    code = (
+        "import sys\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name.split('.')[0] in ('torch', 'transformers', 'onnx', 'optimum'):\n"
+        "            raise ImportError(f'{name} was imported')\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        "import tessera_onnx as t\n"
+        "models = [t.TesseraDense(), t.TesseraMultiVector(), t.TesseraSparse()]\n"
+        "print([len(m.encode_batch(['cat', 'dog'])) for m in models])"
+    )
+    assert run(code) == "[2, 2, 2]"

@@ -1,0 +1,91 @@
+"""The shipped int8 models against torch on the original weights (tests/make_artifacts.py).
+
+int8 is an approximation: these limits are what the quality figures in the README rest on. The
+fp32 graphs of the same exports are held to 1e-5 by tests/export.
+"""
+
+import json
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from artifact_tools import ARTIFACTS, golden
+
+import tessera_onnx_starter
+from tessera_onnx import artifacts
+
+TEXTS = json.loads((ARTIFACTS / "starter" / "texts.json").read_text())
+
+
+def cosines(a, b):
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return (a * b).sum(-1) / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1))
+
+
+def test_dense_is_close_to_torch(dense):
+    expected = golden("starter")["dense"]
+    for found in (dense.encode_batch(TEXTS), [dense.encode(text) for text in TEXTS]):
+        similar = cosines(found, expected)
+        assert similar.min() > 0.96
+        assert similar.mean() > 0.98
+
+
+def test_dense_first_components_of_hello_world(dense):
+    # fastembed's published test values for this model, fp32
+    published = [-0.034478, 0.03102, 0.00673, 0.02611, -0.039362]
+    np.testing.assert_allclose(dense.encode("hello world")[:5], published, atol=0.02)
+
+
+def test_multi_vector_scores_are_close_to_unrotated_torch(multi):
+    """The rotation changes no full-size score."""
+    tokens = multi.encode_batch(TEXTS)
+    found = np.stack([multi.score(query, tokens) for query in tokens])
+    expected = golden("starter")["maxsim"]
+    lengths = np.array([len(rows) for rows in tokens])[:, None]
+    assert np.abs(found - expected).max() / lengths.max() < 0.05
+    assert (found / lengths - expected / lengths).std() < 0.02
+
+
+@pytest.mark.parametrize("dimension", [192, 128, 96, 64])
+def test_leading_dimensions_keep_most_of_every_token(multi, dimension):
+    tokens = np.concatenate(multi.encode_batch(TEXTS))
+    kept = np.linalg.norm(tokens[:, :dimension], axis=1)
+    # An arbitrary basis keeps sqrt(dimension / 384); the learned one keeps much more.
+    assert kept.mean() > (1 + np.sqrt(dimension / 384)) / 2
+
+
+def test_sparse_is_close_to_torch(sparse):
+    stored = golden("starter")
+    for row, vector in enumerate(sparse.encode_batch(TEXTS)):
+        mine = stored["sparse_rows"] == row
+        expected = np.zeros(sparse.vocab_size())
+        expected[stored["sparse_indices"][mine]] = stored["sparse_values"][mine]
+        found = vector.to_scipy(sparse.vocab_size()).toarray()[0]
+        assert cosines(found, expected) > 0.98
+
+
+def test_expansion_reaches_beyond_the_text(sparse):
+    tokens = dict(sparse.explain(sparse.encode("How do vaccines train the immune system?"), 30))
+    assert "vaccine" in tokens or "vaccination" in tokens
+    assert set(tokens) - set("how do vaccines train the immune system ?".split())
+
+
+def test_right_document_first(dense, multi, sparse):
+    documents = TEXTS[3:]
+    for model in (dense, multi, sparse):
+        assert model.rank(TEXTS[2], documents)[0].index == 0
+
+
+def test_every_listed_file_is_there_and_nothing_else_and_small():
+    root = Path(tessera_onnx_starter.__file__).parent
+    assert metadata.version("tessera-onnx-starter")
+    total = 0
+    for folder in (root / "minilm", root / "splade"):
+        artifact = artifacts.open_folder(folder)
+        listed = {file.name for file in artifact.spec.files} | {"model.toml"}
+        assert {path.name for path in folder.iterdir()} == listed
+        assert artifact.spec.export.parity
+        for file in artifact.spec.files:
+            total += artifact.file(file.name).stat().st_size
+    assert total < 32_000_000
