@@ -61,16 +61,8 @@ def vector(facts: dict[str, Any]) -> Iterator[str]:
 
 def demo(kind: Kind, shown: dict[str, Any]) -> Iterator[str]:
     """What reports.demo found."""
-    if kind == "sparse":
-        yield f"sparse, {shown['model']}: the heaviest terms of a text, + marks those it lacks"
-        yield f"  {shown['text']}"
-        terms = [
-            f"{term['weight']:.3f} {term['token']}{'' if term['in_text'] else ' +'}"
-            for term in shown["terms"]
-        ]
-        yield from table(zip_longest(terms[0::3], terms[1::3], terms[2::3], fillvalue=""), "  ")
-        return
-    yield f"{kind}, {shown['model']}: documents by {'cosine' if kind == 'dense' else 'MaxSim'}"
+    scores = {"dense": "cosine", "multi-vector": "MaxSim"}
+    yield f"{kind}, {shown['model']}: documents by {scores.get(kind, 'dot product')}"
     yield f"  {shown['query']}"
     yield from table(
         ((f"{item['score']:.3f}", item["document"]) for item in shown["ranking"]), "  "
@@ -79,6 +71,15 @@ def demo(kind: Kind, shown: dict[str, Any]) -> Iterator[str]:
         yield "  each query token, and the token of the first document that answers it best"
         matches = [tuple(match.values()) for match in shown["matches"]]
         yield from table(((query, best, f"{score:.3f}") for query, best, score in matches), "  ")
+    if kind == "sparse":
+        start = shown["text"].split(" to ")[0]
+        yield f"  heaviest terms of a text, + marks those it lacks: {start} ..."
+        terms = [
+            f"{term['weight']:.3f} {term['token']}{'' if term['in_text'] else ' +'}"
+            for term in shown["terms"]
+        ]
+        yield from table(zip_longest(terms[0::3], terms[1::3], terms[2::3], fillvalue=""), "  ")
+        return
     yield ""
 
 

@@ -96,6 +96,7 @@ class Model:
             },
             device=device,
             static=self._spec.graph.static,
+            int8_on_cuda=_precision(self._spec, "cuda", precision) == "int8",
             threads=threads,
             inputs=inputs,
             outputs={recipe.output: width},

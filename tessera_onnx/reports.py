@@ -38,14 +38,7 @@ RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxrunti
 
 
 def demo(model: Any, kind: Kind) -> dict[str, Any]:
-    """A ranking of DOCUMENTS and what explains it, or the expansion of SENTENCE."""
-    if kind == "sparse":
-        weights = model.explain(model.encode(SENTENCE), 12)
-        terms = [
-            {"token": token, "weight": weight, "in_text": _stands_in(token, SENTENCE)}
-            for token, weight in weights
-        ]
-        return {"model": model.model(), "text": SENTENCE, "terms": terms}
+    """A ranking of DOCUMENTS and what explains it."""
     ranked = model.rank(QUERY, DOCUMENTS)
     ranking = [{"score": score, "document": DOCUMENTS[index]} for index, score in ranked]
     found = {"model": model.model(), "query": QUERY, "ranking": ranking}
@@ -53,6 +46,12 @@ def demo(model: Any, kind: Kind) -> dict[str, Any]:
         special = re.compile(r"\[.+\]|<.+>")
         matches = model.explain(QUERY, DOCUMENTS[ranked[0].index])
         found["matches"] = [m._asdict() for m in matches if not special.fullmatch(m.query_token)]
+    if kind == "sparse":
+        found["text"] = SENTENCE
+        found["terms"] = [
+            {"token": token, "weight": weight, "in_text": _stands_in(token, SENTENCE)}
+            for token, weight in model.explain(model.encode(SENTENCE), 9)
+        ]
     return found
 
 

@@ -99,17 +99,18 @@ def onnxruntime() -> Any:
     return ort
 
 
-def choose_device(device: str, *, static: bool) -> list[str]:
+def choose_device(device: str, *, static: bool, int8_on_cuda: bool = False) -> list[str]:
     """Devices to try in order for a request such as "auto", "cpu", "cuda:1" or "coreml".
 
-    Never ONNX Runtime's own order. "auto" tries CUDA, then CoreML for a model made with static
-    shapes, then the CPU. Raises ConfigError for an unknown name.
+    Never ONNX Runtime's own order. "auto" tries CUDA unless the graph there would be int8, whose
+    products only the CPU has, then CoreML for a model made with static shapes, then the CPU.
+    Raises ConfigError for an unknown name.
     """
     if not isinstance(device, str):
         raise TypeError(f"device must be str, got {type(device).__name__}")
     if device == "auto":
         available = onnxruntime().get_available_providers()
-        wanted = ["cuda"] + (["coreml"] if static else [])
+        wanted = ([] if int8_on_cuda else ["cuda"]) + (["coreml"] if static else [])
         return [name for name in wanted if PROVIDERS[name] in available] + ["cpu"]
     name, _, number = device.partition(":")
     if name not in PROVIDERS or (number and (name != "cuda" or not number.isdecimal())):
@@ -252,6 +253,7 @@ def open_session(
     *,
     device: str,
     static: bool,
+    int8_on_cuda: bool,
     threads: int | None,
     inputs: Sequence[str],
     outputs: Mapping[str, int],
@@ -265,7 +267,7 @@ def open_session(
     it runs. Only "auto" falls back, logging the reason; an explicit
     device that fails raises DeviceError.
     """
-    candidates = choose_device(device, static=static)
+    candidates = choose_device(device, static=static, int8_on_cuda=int8_on_cuda)
     for candidate in candidates:
         try:
             path = find[candidate.partition(":")[0]]()

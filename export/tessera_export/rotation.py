@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from tessera_export import corpus
 from tessera_export.errors import ExportError
@@ -14,7 +15,7 @@ from tessera_export.wrappers import load_model
 Float64 = NDArray[np.float64]
 # How much more the spread between passages counts than the spread within one. Late interaction
 # must tell passages apart; the plain covariance of tokens is mostly what they all share.
-BETWEEN = 4.0
+BETWEEN = 8.0
 TOKENS = 250  # a passage's length, near the longest document of the recipe
 LEAST_PASSAGES = 400  # about as many tokens as dimensions squared over two
 
@@ -30,20 +31,21 @@ def learn(facts: Facts) -> NDArray[np.float32]:
     if len(passages) < LEAST_PASSAGES:
         raise ExportError(f"{len(passages)} passages are too few to learn a rotation from")
     model = load_model(facts, "sdpa")
-    between = within = 0.0
+    between = within = torch.zeros((), dtype=torch.float64)
     text = facts.tokenizer.text
     for passage in passages:
         body = facts.tokenizer.ids(passage)[: TOKENS + 4]
         ids = torch.tensor([[*text.prefix_ids, *body, *text.suffix_ids]])
+        # All of it in torch: NumPy's thread pool beside torch's would slow both down.
         with torch.inference_mode():
-            states = model(input_ids=ids).last_hidden_state[0].double().numpy()
-        tokens = states / np.linalg.norm(states, axis=1, keepdims=True)
-        mean = tokens.mean(axis=0)
-        around = tokens - mean
-        within = within + around.T @ around
-        direction = mean / np.linalg.norm(mean)
-        between = between + np.outer(direction, direction)
-    return _principal_axes(BETWEEN * _of_trace_one(between) + _of_trace_one(within))
+            states = model(input_ids=ids).last_hidden_state[0].double()
+            tokens = functional.normalize(states, dim=1)
+            mean = tokens.mean(dim=0)
+            around = tokens - mean
+            within = within + around.T @ around
+            direction = functional.normalize(mean, dim=0)
+            between = between + torch.outer(direction, direction)
+    return _principal_axes(BETWEEN * _of_trace_one(between.numpy()) + _of_trace_one(within.numpy()))
 
 
 def _of_trace_one(scatter: Float64) -> Float64:
