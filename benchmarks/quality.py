@@ -1,6 +1,7 @@
 """Retrieval and similarity quality of installed or exported models, as one table.
 
     python benchmarks/quality.py [--data ../shared/data] [--model ID_OR_FOLDER] [--precision P]
+                                 [--kind K]
 
 STS-B test: Spearman correlation of the cosine. SciFact test and Cranfield: nDCG@10 over title +
 text. The collections are not part of this repository; without them there is nothing to measure.
@@ -105,19 +106,17 @@ class MultiVectorScores:
             part = rows[:, :dimension]
             return part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
 
-        documents = [cut(rows) for rows in self.documents]
-        values = []
-        for query, relevant in zip(self.queries, self.relevant, strict=True):
-            scores = scoring.maxsim_scores(cut(query), documents)
-            values.append(ndcg_at_10(scores, self.ids, relevant))
-        return float(np.mean(values))
+        queries = [cut(rows) for rows in self.queries]
+        scores = scoring.maxsim_matrix(queries, [cut(rows) for rows in self.documents])
+        pairs = zip(scores, self.relevant, strict=True)
+        return float(np.mean([ndcg_at_10(row, self.ids, relevant) for row, relevant in pairs]))
 
 
-def measure(target: str, precision: str | None, data: Path) -> None:
+def measure(target: str, precision: str | None, data: Path, kinds: list[str]) -> None:
     where = {"path": target} if Path(target).is_dir() else {"model_id": target}
-    for kind, cls in CLASSES.items():
+    for kind in kinds:
         try:
-            model = cls(**where, precision=precision, on_long="truncate")
+            model = CLASSES[kind](**where, precision=precision, on_long="truncate")
         except RuntimeError as error:
             if "is of kind" in str(error):
                 continue
@@ -146,11 +145,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--model", action="append", help="id or folder; default: all installed")
     parser.add_argument("--precision")
+    parser.add_argument("--kind", choices=CLASSES, action="append", help="default: all")
     options = parser.parse_args()
     if not options.data.is_dir():
         parser.exit(1, f"{options.data} is not there: nothing to measure\n")
     for target in options.model or list_models(installed=True):
-        measure(target, options.precision, options.data)
+        measure(target, options.precision, options.data, options.kind or list(CLASSES))
 
 
 if __name__ == "__main__":

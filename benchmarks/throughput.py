@@ -48,7 +48,7 @@ class PlainLoop:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = cpu_threads()
         self.session = onnxruntime.InferenceSession(
-            artifact.file(name), options, providers=["CPUExecutionProvider"]
+            artifact.read(name), options, providers=["CPUExecutionProvider"]
         )
         self.model = model
         self.in_order = in_order

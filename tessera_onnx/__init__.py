@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from tessera_onnx import artifacts, registry
 from tessera_onnx.dense import TesseraDense
@@ -89,6 +89,8 @@ def list_models(kind: Kind | None = None, *, installed: bool = False) -> list[st
 
     `kind` keeps those of one kind, `installed=True` those that run without a network.
     """
+    if kind is not None and kind not in get_args(Kind):
+        raise ConfigError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
     specs = [artifact.spec for artifact in artifacts.installed()]
     if not installed:
         here = {spec.id for spec in specs}

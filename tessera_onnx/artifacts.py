@@ -33,35 +33,34 @@ class Artifact:
     folder: Path
     origin: str  # "path", "cache", or the name of the pack's distribution
 
-    def file(self, name: str) -> Path:
-        """Path of a listed file after its size and sha256 were compared with model.toml.
+    def read(self, name: str) -> bytes:
+        """Content of a listed file, compared with model.toml by size and sha256.
 
+        What is compared is what is returned, so a file that changes on disk later changes nothing.
         Raises LoadError for a file that is not listed, IntegrityError for one that is missing,
         truncated, changed, or a link to somewhere else.
         """
         listed = self.spec.file(name)
         path = self.folder / name
+        where = f"model {self.spec.id!r}: {path}"
         fix = "install or export the model again"
         if not path.is_file():
-            raise IntegrityError(f"model {self.spec.id!r}: the file {path} is missing: {fix}")
+            raise IntegrityError(f"{where} is missing: {fix}")
         if not path.resolve().is_relative_to(self.folder.resolve()):
-            raise IntegrityError(f"model {self.spec.id!r}: {path} is a link out of its folder")
+            raise IntegrityError(f"{where} is a link out of its folder")
         size = path.stat().st_size
-        if size != listed.size:
-            raise IntegrityError(
-                f"model {self.spec.id!r}: {path} has {size} bytes, expected {listed.size}: {fix}"
-            )
+        if size != listed.size:  # before reading: a huge file is refused unread
+            raise IntegrityError(f"{where} has {size} bytes, expected {listed.size}: {fix}")
         try:
-            with path.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            content = path.read_bytes()
         except OSError as error:
             raise FileError(f"{path} cannot be read: {error.strerror}") from error
+        digest = hashlib.sha256(content).hexdigest()
         if digest != listed.sha256:
             raise IntegrityError(
-                f"model {self.spec.id!r}: {path} has sha256 {digest[:12]}…, "
-                f"expected {listed.sha256[:12]}…: {fix}"
+                f"{where} has sha256 {digest[:12]}…, expected {listed.sha256[:12]}…: {fix}"
             )
-        return path
+        return content
 
 
 def open_folder(folder: str | os.PathLike[str], origin: str = "path") -> Artifact:

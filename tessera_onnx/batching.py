@@ -69,36 +69,35 @@ def windows(texts: Iterable[str], size: int = WINDOW) -> Iterator[list[str]]:
 def run(
     work: Callable[[NDArray[np.intp]], None], batches: Sequence[NDArray[np.intp]], workers: int
 ) -> BaseException | None:
-    """Call `work` once a batch on up to `workers` threads; the first exception, or None.
+    """Call `work` once a batch on up to `workers` threads; the failure of the first row, or None.
 
-    After a failure no further batch starts, and those that run are waited for, so that the caller
-    can hand out every result that exists before it raises.
+    After a failure only the batches run that hold an earlier row, so that the caller can hand out
+    every result before it; after an interrupt none does.
     """
-    if workers < 2 or len(batches) < 2:
-        for batch in batches:
-            try:
-                work(batch)
-            except BaseException as error:  # KeyboardInterrupt too: the caller raises it again
-                return error
-        return None
+    failures: list[tuple[int, BaseException]] = []
     pending = iter(batches)  # next() on a list iterator is atomic under the GIL
-    failures: list[BaseException] = []
 
     def drain() -> None:
-        while not failures:
-            batch = next(pending, None)
-            if batch is None:
-                return
+        for batch in pending:
+            row = int(batch.min())
+            if failures and row > min(first for first, _ in failures):
+                continue
             try:
                 work(batch)
-            except BaseException as error:  # handed to the caller
-                failures.append(error)
+            except Exception as error:  # raised by the caller
+                failures.append((row, error))
+            except BaseException as error:  # an interrupt goes before everything
+                failures.append((-1, error))
 
-    with ThreadPoolExecutor(min(workers, len(batches))) as pool:
-        futures = [pool.submit(drain) for _ in range(min(workers, len(batches)))]
-        try:
-            for future in futures:
-                future.result()
-        except BaseException as error:  # an interrupt reaches the waiting thread only
-            failures.append(error)
-    return failures[0] if failures else None
+    count = min(workers, len(batches))
+    if count < 2:
+        drain()
+    else:
+        with ThreadPoolExecutor(count) as pool:
+            futures = [pool.submit(drain) for _ in range(count)]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException as error:  # an interrupt reaches the waiting thread only
+                failures.append((-1, error))
+    return min(failures, key=lambda failure: failure[0])[1] if failures else None

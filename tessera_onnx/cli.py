@@ -350,7 +350,7 @@ def doctor(cache_dir: str | None, *, as_json: bool) -> None:
 
 
 def _resolve(model: str | None, cache_dir: str | None, kind: Kind | None = None) -> Artifact:
-    if model is not None and Path(model, "model.toml").is_file():
+    if model is not None and os.path.isfile(os.path.join(model, "model.toml")):  # noqa: PTH113, PTH118 (a Path raises for what cannot be a name)
         return artifacts.resolve(None, kind=kind, path=model)
     return artifacts.resolve(model, kind=kind, cache_dir=cache_dir)
 

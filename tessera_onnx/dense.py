@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from tessera_onnx import pooling, quantization, scoring
 from tessera_onnx.model import Model, RoleName
 from tessera_onnx.quantization import Output
-from tessera_onnx.registry import Dense, Kind
-from tessera_onnx.results import BinaryTokens, Int8Vectors, Ranked, ranking
+from tessera_onnx.registry import Dense, Kind, Role
+from tessera_onnx.results import Ranked, check_top_k, ranking
 from tessera_onnx.runtime import Array
 from tessera_onnx.text import Batch
 
 Float = NDArray[np.float32]
-Vectors = Float | Int8Vectors | BinaryTokens
 
 
 class TesseraDense(Model):
@@ -48,20 +47,17 @@ class TesseraDense(Model):
         output="int8" gives Int8Vectors, "binary" BinaryTokens. Every item is checked before the
         first is encoded; the errors of `encode` name the item's index.
         """
+        quantization.check_output(output)
         results = self._encoder.encode(texts, self._document, self._head, progress=progress)
         return quantization.convert(self._stack(results), output)
 
     def encode_query(self, text: str | Iterable[str], *, output: Output = "float32") -> Any:
         """A query's vector (dimension,), or (n, dimension) for an iterable of queries."""
-        return self._one_or_many(
-            text, self._encoder.one_or_many(text, self._query, self._head), output
-        )
+        return self._one_or_many(text, self._query, output)
 
     def encode_document(self, text: str | Iterable[str], *, output: Output = "float32") -> Any:
         """A document's vector (dimension,), or (n, dimension) for an iterable of documents."""
-        return self._one_or_many(
-            text, self._encoder.one_or_many(text, self._document, self._head), output
-        )
+        return self._one_or_many(text, self._document, output)
 
     def encode_iter(
         self, texts: Iterable[str], *, role: RoleName = "document", progress: bool = False
@@ -75,7 +71,8 @@ class TesseraDense(Model):
 
     def similarity(self, a: str, b: str) -> float:
         """Cosine of query `a` and document `b`, in [-1, 1]."""
-        return scoring.cosine(self.encode_query(a), self.encode(b))
+        left = self._encoder.one(a, self._query, self._head, name="a")
+        return scoring.cosine(left, self._encoder.one(b, self._document, self._head, name="b"))
 
     def rank(
         self,
@@ -88,6 +85,7 @@ class TesseraDense(Model):
         Either side may be given as vectors from an earlier call, (dimension,) and (n, dimension),
         taken as unit vectors.
         """
+        check_top_k(top_k, 0)
         left = self.encode_query(query) if isinstance(query, str) else query
         right = (
             documents
@@ -115,5 +113,7 @@ class TesseraDense(Model):
             return np.empty((0, self._dimension), dtype=np.float32)
         return np.stack(results)
 
-    def _one_or_many(self, text: Any, found: Any, output: Output) -> Any:
+    def _one_or_many(self, text: str | Iterable[str], role: Role, output: Output) -> Any:
+        quantization.check_output(output)
+        found = self._encoder.one_or_many(text, role, self._head)
         return quantization.convert(found if isinstance(text, str) else self._stack(found), output)

@@ -14,17 +14,21 @@ from tessera_onnx.registry import Kind
 
 def table(rows: Iterable[Sequence[str]], indent: str = "") -> Iterator[str]:
     """Rows with their columns aligned."""
-    rows = list(rows)
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         yield f"{indent}{'  '.join(cells)}".rstrip()
 
 
+def printable(text: str) -> str:
+    """A text without control characters, which could steer the terminal."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def one_line(text: str, width: int = 72) -> str:
-    """A text as one short line without control characters, which could steer the terminal."""
-    line = " ".join(text[: 8 * width].split())
-    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+    """A text as one short printable line."""
+    line = printable(" ".join(text[: 8 * width].split()))
     return line if len(line) <= width else line[: width - 1] + "…"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 
@@ -22,7 +22,11 @@ RoleName = Literal["query", "document"]
 
 
 class Model:
-    """An open model. Shared by threads, usable as a context manager, pickled as its arguments."""
+    """An open model. Shared by threads, usable as a context manager, pickled as its arguments.
+
+    An int8 graph quantizes activations a batch at a time, so there a text's vector also depends a
+    little on the texts in the same call; fp32 and fp16 graphs have no such dependence.
+    """
 
     _kind: ClassVar[Kind]
 
@@ -87,13 +91,10 @@ class Model:
         else:
             width = recipe.dimension
             self._dimension = check_dimension(dimension, width, recipe.matryoshka, self._spec.id)
-        tokenizer = text.Tokenizer(artifact.file(facts.tokenizer), facts)
+        tokenizer = text.Tokenizer(artifact.read(facts.tokenizer), facts)
         inputs = self._spec.graph.inputs
         session = runtime.open_session(
-            {
-                name: functools.partial(_graph_file, artifact, name, precision)
-                for name in runtime.PROVIDERS
-            },
+            {name: _graph(artifact, name, precision) for name in runtime.PROVIDERS},
             device=device,
             static=self._spec.graph.static,
             int8_on_cuda=_precision(self._spec, "cuda", precision) == "int8",
@@ -184,6 +185,8 @@ def _precision(spec: ModelSpec, device: str, precision: Precision | None) -> Pre
     return precision
 
 
-def _graph_file(artifact: artifacts.Artifact, device: str, precision: Precision | None) -> Any:
-    chosen = _precision(artifact.spec, device, precision)
-    return artifact.file(getattr(artifact.spec.graph, chosen))
+def _graph(
+    artifact: artifacts.Artifact, device: str, precision: Precision | None
+) -> tuple[str, Callable[[], bytes]]:
+    name = getattr(artifact.spec.graph, _precision(artifact.spec, device, precision))
+    return name, functools.partial(artifact.read, name)

@@ -14,7 +14,7 @@ from tessera_onnx.explain import Match
 from tessera_onnx.model import Model, RoleName
 from tessera_onnx.quantization import Output
 from tessera_onnx.registry import Kind, MultiVector, TokenRole
-from tessera_onnx.results import BinaryTokens, Ranked, ranking
+from tessera_onnx.results import BinaryTokens, Ranked, check_top_k, ranking
 from tessera_onnx.runtime import Array
 from tessera_onnx.text import Batch, Head
 
@@ -54,12 +54,14 @@ class TesseraMultiVector(Model):
         output="int8" gives Int8Vectors, "binary" BinaryTokens. `pool_factor` 2 keeps about half
         of the rows: like rows are merged (see pooling.pool_tokens).
         """
+        _check_form(output, pool_factor)
         head = self._head(self._document)
         results = self._encoder.encode(texts, self._document, head, progress=progress)
         return [self._finish(tokens, output, pool_factor) for tokens in results]
 
     def encode_query(self, text: str | Iterable[str], *, output: Output = "float32") -> Any:
         """A query's token vectors, or a list of them for an iterable of queries."""
+        _check_form(output, 1)
         found = self._encoder.one_or_many(text, self._query, self._head(self._query))
         if isinstance(text, str):
             return self._finish(found, output, 1)
@@ -69,6 +71,7 @@ class TesseraMultiVector(Model):
         self, text: str | Iterable[str], *, output: Output = "float32", pool_factor: int = 1
     ) -> Any:
         """A document's token vectors, or a list of them for an iterable of documents."""
+        _check_form(output, pool_factor)
         if isinstance(text, str):
             return self._finish(self.encode(text), output, pool_factor)
         return self.encode_batch(text, output=output, pool_factor=pool_factor)
@@ -86,7 +89,9 @@ class TesseraMultiVector(Model):
 
     def similarity(self, a: str, b: str) -> float:
         """MaxSim of query `a` with document `b`, in [-n, n] for n query tokens."""
-        return float(self.score(a, [b])[0])
+        left = self._encoder.one(a, self._query, self._head(self._query), name="a")
+        right = self._encoder.one(b, self._document, self._head(self._document), name="b")
+        return float(self.score(left, [right])[0])
 
     def score(self, query: str | Array, documents: Sequence[str] | Sequence[Array]) -> Float:
         """MaxSim of one query with each document: (len(documents),) float32.
@@ -108,6 +113,7 @@ class TesseraMultiVector(Model):
         top_k: int | None = None,
     ) -> list[Ranked]:
         """Documents by falling MaxSim: (index, score), the first `top_k` or all."""
+        check_top_k(top_k, 0)
         return ranking(self.score(query, documents), top_k)
 
     def quantize(self, tokens: Array) -> BinaryTokens:
@@ -119,16 +125,17 @@ class TesseraMultiVector(Model):
         return quantization.binary(self.encode(text))
 
     def similarity_quantized(self, a: BinaryTokens, b: BinaryTokens) -> float:
-        """MaxSim of sign bits of a query `a` and a document `b`, in [-n, n]."""
-        return scoring.maxsim_binary(a, b)
+        """MaxSim of sign bits of a query `a` and a document `b`, on the scale of `similarity`."""
+        score = scoring.maxsim_binary(a, b)
+        return score / len(a) if self._recipe.score == "mean" else score
 
     def explain(self, query: str, document: str) -> list[Match]:
         """For each query token the document token that answers it best, and their dot product.
 
         The scores add up to `similarity(query, document)` (times n where the recipe averages).
         """
-        left, left_tokens = self._with_tokens(query, self._query)
-        right, right_tokens = self._with_tokens(document, self._document)
+        left, left_tokens = self._with_tokens(query, self._query, "query")
+        right, right_tokens = self._with_tokens(document, self._document, "document")
         return explain.matches(left, right, left_tokens, right_tokens)
 
     def dimension(self) -> int:
@@ -148,23 +155,28 @@ class TesseraMultiVector(Model):
         # Copies: a slice would keep the vectors of the whole batch alive.
         return [part.copy() for part in np.split(vectors, ends[:-1])]
 
-    def _with_tokens(self, text: str, role: TokenRole) -> tuple[Float, list[str]]:
+    def _with_tokens(self, text: str, role: TokenRole, name: str) -> tuple[Float, list[str]]:
         def head(outputs: list[Array], batch: Batch) -> list[tuple[Float, list[str]]]:
             kept = _kept(batch, role)
             names = [self._encoder.tokenizer.token(i) for i in batch.ids[0][kept[0]]]
             return [(self._rows(outputs[0], kept)[0], names)]
 
-        found: tuple[Float, list[str]] = self._encoder.one(text, role, head)
+        found: tuple[Float, list[str]] = self._encoder.one(text, role, head, name=name)
         return found
 
     def _finish(self, tokens: Float, output: Output, pool_factor: int) -> Any:
-        if isinstance(pool_factor, bool) or not isinstance(pool_factor, int):
-            raise TypeError(f"pool_factor must be int, got {type(pool_factor).__name__}")
-        if pool_factor < 1:
-            raise ConfigError(f"pool_factor must be at least 1, got {pool_factor}")
         if pool_factor > 1:
             tokens = pooling.pool_tokens(tokens, pool_factor)
         return quantization.convert(tokens, output)
+
+
+def _check_form(output: Output, pool_factor: int) -> None:
+    """Raises before any text is encoded."""
+    quantization.check_output(output)
+    if isinstance(pool_factor, bool) or not isinstance(pool_factor, int):
+        raise TypeError(f"pool_factor must be int, got {type(pool_factor).__name__}")
+    if pool_factor < 1:
+        raise ConfigError(f"pool_factor must be at least 1, got {pool_factor}")
 
 
 def _kept(batch: Batch, role: TokenRole) -> NDArray[np.bool_]:

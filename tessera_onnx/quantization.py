@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,7 +20,10 @@ Output = Literal["float32", "int8", "binary"]
 
 
 def _finite(vectors: ArrayLike) -> NDArray[np.float32]:
-    array = np.asarray(vectors)
+    try:
+        array = np.asarray(vectors)
+    except ValueError as error:
+        raise QuantizationError("vectors must be a rectangular array") from error
     if array.dtype.kind not in "fiu":
         raise TypeError(f"vectors must be numeric, got dtype {array.dtype}")
     array = array.astype(np.float32)
@@ -118,10 +121,13 @@ def check_dimension(
 
 def convert(vectors: NDArray[np.float32], output: Output) -> Any:
     """Float vectors in the form asked for: unchanged, Int8Vectors or BinaryTokens."""
+    check_output(output)
     if output == "float32":
         return vectors
-    if output == "int8":
-        return int8(vectors)
-    if output == "binary":
-        return binary(vectors)
-    raise ConfigError(f'output must be "float32", "int8" or "binary", got {output!r}')
+    return int8(vectors) if output == "int8" else binary(vectors)
+
+
+def check_output(output: Output) -> None:
+    """Raises ConfigError for an unknown form, before any text is encoded."""
+    if output not in get_args(Output):
+        raise ConfigError(f'output must be "float32", "int8" or "binary", got {output!r}')

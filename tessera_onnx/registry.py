@@ -192,7 +192,7 @@ def parse(text: str, where: str) -> tuple[ModelSpec, ...]:
     """
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # RecursionError: thousands of brackets
         raise LoadError(f"{where} is not valid TOML: {error}") from error
     schema = document.pop("schema", None)
     if schema != SCHEMA:
@@ -302,6 +302,10 @@ def _check(spec: ModelSpec, where: str) -> None:
             raise LoadError(f"{where}: graph has no {name} file although it is a device's best")
     if spec.sparse is not None and (spec.sparse.query_weights == "idf") != bool(spec.sparse.idf):
         raise LoadError(f"{where}.sparse: query_weights 'idf' and the idf file go together")
+    if spec.sparse is not None and spec.sparse.zero_ids:
+        ids = spec.sparse.zero_ids
+        if min(ids) < 0 or max(ids) >= spec.sparse.vocab_size:
+            raise LoadError(f"{where}.sparse: zero_ids must lie in 0..{spec.sparse.vocab_size - 1}")
     _check_text(spec, where)
 
 
@@ -313,6 +317,8 @@ def _check_text(spec: ModelSpec, where: str) -> None:
         if recipes:
             raise LoadError(f"{where}: a text model needs a [model.text] table")
         return
+    if min(spec.text.pad_id, *spec.text.prefix_ids, *spec.text.suffix_ids, 0) < 0:
+        raise LoadError(f"{where}.text: token ids are not negative")
     for recipe in recipes:
         if not isinstance(recipe, Sparse):
             sizes = recipe.matryoshka

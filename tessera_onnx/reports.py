@@ -184,7 +184,7 @@ def _tried(artifact: Artifact, providers: list[str]) -> dict[str, Any]:
     tried: dict[str, Any] = {"id": spec.id, "where": artifact.origin, "files": "verified"}
     try:
         for file in spec.files:
-            artifact.file(file.name)
+            artifact.read(file.name)
     except TesseraError as error:
         return {**tried, "files": str(error), "probes": []}
     devices = [name for name, provider in runtime.PROVIDERS.items() if provider in providers]

@@ -12,8 +12,9 @@ import functools
 import logging
 import math
 import os
+import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tessera_onnx.errors import ConfigError, DeviceError, EncodingError, LoadErr
 Array = NDArray[Any]
 logger = logging.getLogger("tessera_onnx")
 
+MAX_THREADS = 1024  # more is a mistake, and ONNX Runtime's own message for it is a C++ signature
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -45,8 +47,8 @@ def cpu_threads(threads: int | None = None) -> int:
     if threads is not None:
         if isinstance(threads, bool) or not isinstance(threads, int):
             raise TypeError(f"threads must be int or None, got {type(threads).__name__}")
-        if threads < 1:
-            raise ConfigError(f"threads must be at least 1, got {threads}")
+        if not 1 <= threads <= MAX_THREADS:
+            raise ConfigError(f"threads must lie in 1..{MAX_THREADS}, got {threads}")
         return threads
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
@@ -112,10 +114,9 @@ def choose_device(device: str, *, static: bool, int8_on_cuda: bool = False) -> l
         available = onnxruntime().get_available_providers()
         wanted = ([] if int8_on_cuda else ["cuda"]) + (["coreml"] if static else [])
         return [name for name in wanted if PROVIDERS[name] in available] + ["cpu"]
-    name, _, number = device.partition(":")
-    if name not in PROVIDERS or (number and (name != "cuda" or not number.isdecimal())):
+    if not re.fullmatch(r"cpu|coreml|cuda(:\d{1,3})?", device):
         raise ConfigError(f'device must be "auto", "cpu", "cuda", "cuda:N" or "coreml": {device!r}')
-    if name == "coreml" and not static:
+    if device == "coreml" and not static:
         raise DeviceError(
             "this model has dynamic shapes, which CoreML runs wrongly or slowly: use device='cpu'"
         )
@@ -130,22 +131,26 @@ class Session:
 
     def __init__(
         self,
-        path: Path,
+        name: str,
+        read: Callable[[], bytes],
         *,
         device: str,
         threads: int | None,
         inputs: Sequence[str],
         outputs: Sequence[str],
     ) -> None:
-        """Open `path` on `device` and check that it has exactly the inputs and the outputs named.
+        """Open the graph that `read` gives and check its inputs and outputs against those named.
 
+        `read` returns verified bytes and is called again for the second session. A graph in memory
+        has no folder, so that ONNX Runtime cannot be led to files that nobody checked.
         Raises DeviceError when the device does not really take the graph, LoadError when the file
         is not such a graph.
         """
         self.device = device
         self.inputs = list(inputs)
         self.outputs = list(outputs)
-        self._path = path
+        self._name = name
+        self._read = read
         self._threads = cpu_threads(threads)
         self.workers = self._threads if device == "cpu" else 1
         self._lock = threading.Lock()
@@ -157,12 +162,11 @@ class Session:
         graph_inputs = {item.name for item in first.get_inputs()}
         if graph_inputs != set(inputs):
             raise LoadError(
-                f"{path.name} has the inputs {sorted(graph_inputs)}, "
-                f"model.toml says {sorted(inputs)}"
+                f"{name} has the inputs {sorted(graph_inputs)}, model.toml says {sorted(inputs)}"
             )
         missing = set(outputs) - {item.name for item in first.get_outputs()}
         if missing:
-            raise LoadError(f"{path.name} has no output {min(missing)!r}")
+            raise LoadError(f"{name} has no output {min(missing)!r}")
 
     def run(self, feeds: Mapping[str, Array], *, parallel: bool = False) -> list[Array]:
         """The outputs for one batch, in the order of `outputs`.
@@ -188,10 +192,12 @@ class Session:
 
     def close(self) -> None:
         """Free the graph. Calls that already run finish; later ones raise. May be called twice."""
-        self._closed = True
-        self._sessions = {}
+        with self._lock:
+            self._closed = True
+            self._sessions = {}
 
-    def _session(self, *, parallel: bool) -> Any:
+    def check_open(self) -> None:
+        """Raises EncodingError when the session is closed or belongs to a parent process."""
         if self._closed:
             raise EncodingError("this model is closed: make a new object")
         if self._pid != os.getpid():
@@ -199,18 +205,22 @@ class Session:
                 f"this model was opened in process {self._pid} and is used in its fork "
                 f"{os.getpid()}: open it in the child, or start the child with 'spawn' (it pickles)"
             )
+
+    def _session(self, *, parallel: bool) -> Any:
+        self.check_open()
         session = self._sessions.get(parallel)
         if session is None:
             with self._lock:
+                self.check_open()  # it may have been closed while this thread waited
                 session = self._sessions.get(parallel)
                 if session is None:
                     intra = 1 if parallel else self._threads
-                    session = _open(self._path, self.device, intra)
-                    self._sessions = {**self._sessions, parallel: session}
+                    session = _open(self._name, self._read(), self.device, intra)
+                    self._sessions[parallel] = session
         return session
 
 
-def _open(path: Path, device: str, intra_threads: int) -> Any:
+def _open(graph_name: str, graph: bytes, device: str, intra_threads: int) -> Any:
     ort = onnxruntime()
     name, _, number = device.partition(":")
     provider = PROVIDERS[name]
@@ -231,7 +241,7 @@ def _open(path: Path, device: str, intra_threads: int) -> Any:
     config = {"device_id": number or "0"} if name == "cuda" else {}
     try:
         session = ort.InferenceSession(
-            str(path),
+            graph,
             options,
             providers=[(provider, config)],
             # Fusing LayerNorm with the residual sum costs 10 to 20 % on CPUs (ORT 1.32).
@@ -239,17 +249,17 @@ def _open(path: Path, device: str, intra_threads: int) -> Any:
         )
     except Exception as error:  # ORT raises its own unrelated classes, all from C++
         kind = LoadError if name == "cpu" else DeviceError
-        raise kind(f"{path.name} cannot be opened on {device}: {str(error)[:500]}") from error
+        raise kind(f"{graph_name} cannot be opened on {device}: {str(error)[:500]}") from error
     if session.get_providers()[0] != provider:
         raise DeviceError(
-            f"ONNX Runtime put {path.name} on {session.get_providers()[0]} although {device} was "
+            f"ONNX Runtime put {graph_name} on {session.get_providers()[0]} although {device} was "
             "asked for: a CUDA or cuDNN library is missing; `tessera doctor` shows what is"
         )
     return session
 
 
 def open_session(
-    find: Mapping[str, Any],
+    graphs: Mapping[str, tuple[str, Callable[[], bytes]]],
     *,
     device: str,
     static: bool,
@@ -261,18 +271,22 @@ def open_session(
 ) -> Session:
     """A session on the first device that opens *and runs* the graph.
 
-    `find` gives the graph's path for each of "cpu", "cuda" and "coreml" (a function without
-    arguments, called only for the device that is tried). `outputs` names the outputs wanted and
-    the size of their last axis. `probe` is a tiny input: some providers take a graph and fail when
-    it runs. Only "auto" falls back, logging the reason; an explicit
-    device that fails raises DeviceError.
+    `graphs` holds the graph for each of "cpu", "cuda" and "coreml": its file name and a function
+    that reads it. `outputs` names the outputs wanted and the size of their last axis. `probe` is a
+    tiny input: some providers take a graph and fail when it runs. Only "auto" falls back, logging
+    the reason; an explicit device that fails raises DeviceError.
     """
     candidates = choose_device(device, static=static, int8_on_cuda=int8_on_cuda)
     for candidate in candidates:
         try:
-            path = find[candidate.partition(":")[0]]()
+            file_name, read = graphs[candidate.partition(":")[0]]
             session = Session(
-                path, device=candidate, threads=threads, inputs=inputs, outputs=list(outputs)
+                file_name,
+                read,
+                device=candidate,
+                threads=threads,
+                inputs=inputs,
+                outputs=list(outputs),
             )
             results = session.run(probe, parallel=True)
         except (DeviceError, EncodingError) as error:
@@ -283,7 +297,7 @@ def open_session(
             for (name, width), result in zip(outputs.items(), results, strict=True):
                 if result.shape[-1] != width:
                     raise LoadError(
-                        f"the output {name!r} of {path.name} has the shape {result.shape}, "
+                        f"the output {name!r} of {file_name} has the shape {result.shape}, "
                         f"model.toml says {width} in the last place"
                     )
             return session

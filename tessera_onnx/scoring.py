@@ -14,12 +14,16 @@ from tessera_onnx.results import BinaryTokens, SparseVector
 
 Float = NDArray[np.float32]
 
-# Document tokens a product: the (tokens, query tokens) block stays in the processor's cache.
+# A product's result stays in the processor's cache: at most so many document tokens and pairs.
 BLOCK_TOKENS = 4096
+BLOCK_PAIRS = 1 << 22
 
 
 def _matrix(name: str, value: ArrayLike) -> Float:
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ConfigError(f"{name} must be a rectangular array (n_tokens, dim)") from error
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be a numeric array, got dtype {array.dtype}")
     if array.ndim != 2:
@@ -46,29 +50,51 @@ def maxsim(query: ArrayLike, document: ArrayLike) -> float:
 def maxsim_scores(query: ArrayLike, documents: Sequence[ArrayLike]) -> Float:
     """MaxSim of one query (n, dim) with each document (m_i, dim): (len(documents),) float32.
 
-    The documents' tokens are joined into blocks of some thousand rows: one matrix product and one
-    segmented maximum a block, no loop over documents. Raises as `maxsim`, naming the document.
+    Raises as `maxsim`, naming the document.
     """
-    left = _matrix("query", query)
-    scores = np.empty(len(documents), dtype=np.float32)
-    for start, block in _blocks(documents, left.shape[1]):
-        lengths = [len(rows) for rows in block]
-        rows = block[0] if len(block) == 1 else np.concatenate(block)
-        similarities = rows @ left.T
-        starts = np.cumsum([0, *lengths[:-1]])
-        best = np.maximum.reduceat(similarities, starts, axis=0)
-        scores[start : start + len(block)] = best.sum(axis=1)
+    scores: Float = _maxsim([_matrix("query", query)], documents)[0]
     return scores
 
 
-def _blocks(documents: Sequence[ArrayLike], dim: int) -> Iterator[tuple[int, list[Float]]]:
+def maxsim_matrix(queries: Sequence[ArrayLike], documents: Sequence[ArrayLike]) -> Float:
+    """MaxSim of each query with each document: (len(queries), len(documents)) float32.
+
+    One pass over the documents serves all queries. Raises as `maxsim`, naming the item.
+    """
+    matrices = [_matrix(f"queries[{i}]", query) for i, query in enumerate(queries)]
+    if any(matrix.shape[1] != matrices[0].shape[1] for matrix in matrices):
+        raise DimensionMismatch("the queries differ in their dims")
+    if not matrices:
+        return np.empty((0, len(documents)), dtype=np.float32)
+    return _maxsim(matrices, documents)
+
+
+def _maxsim(queries: Sequence[Float], documents: Sequence[ArrayLike]) -> Float:
+    """Documents' tokens in blocks: a product and two segmented reductions each, no loop inside."""
+    tokens = np.concatenate(queries) if len(queries) > 1 else queries[0]
+    starts = np.cumsum([0, *(len(query) for query in queries[:-1])])
+    size = max(1, min(BLOCK_TOKENS, BLOCK_PAIRS // len(tokens)))
+    scores = np.empty((len(queries), len(documents)), dtype=np.float32)
+    for first, block in _blocks(documents, tokens.shape[1], size):
+        rows = np.concatenate(block) if len(block) > 1 else block[0]
+        ends = np.cumsum([len(document) for document in block])
+        similarities = rows @ tokens.T
+        best = np.maximum.reduceat(similarities, np.concatenate([[0], ends[:-1]]), axis=0)
+        scores[:, first : first + len(block)] = np.add.reduceat(best, starts, axis=1).T
+    return scores
+
+
+def _blocks(
+    documents: Sequence[ArrayLike], dim: int, size: int
+) -> Iterator[tuple[int, list[Float]]]:
+    """(index of the first document, documents) of about `size` tokens each."""
     block: list[Float] = []
     tokens = start = 0
     for i, document in enumerate(documents):
         rows = _matrix(f"documents[{i}]", document)
         if rows.shape[1] != dim:
             raise DimensionMismatch(f"documents[{i}] has {rows.shape[1]} dims, the query {dim}")
-        if block and tokens + len(rows) > BLOCK_TOKENS:
+        if block and tokens + len(rows) > size:
             yield start, block
             block, tokens, start = [], 0, i
         block.append(rows)
@@ -88,6 +114,8 @@ def maxsim_binary(query: BinaryTokens, document: BinaryTokens) -> float:
             raise TypeError(f"{name} must be BinaryTokens, got {type(tokens).__name__}")
         if tokens.bits.ndim != 2 or len(tokens) == 0:
             raise ConfigError(f"{name} must hold at least one token, got {tokens.bits.shape}")
+        if tokens.bits.dtype != np.uint8 or tokens.bits.shape[1] != -(-tokens.dim // 8):
+            raise ConfigError(f"{name}: {tokens.bits.shape} bytes do not hold {tokens.dim} bits")
     nearest = quantization.hamming(query, document).min(axis=1)
     return float((1 - 2 * nearest / query.dim).sum())
 
@@ -105,33 +133,57 @@ def cosine(a: ArrayLike, b: ArrayLike) -> float:
 
 
 def dense_scores(query: ArrayLike, documents: ArrayLike) -> Float:
-    """Dot products of one vector (dim,) with the rows of (n, dim): (n,) float32."""
+    """Dot products of one vector (dim,) with the rows of (n, dim): (n,) float32.
+
+    Raises ConfigError for a query that is not one vector, DimensionMismatch when the dims differ.
+    """
+    if np.ndim(query) != 1:
+        raise ConfigError(f"query must be one vector (dim,), got shape {np.shape(query)}")
     left = _matrix("query", np.atleast_2d(query))
-    array = np.asarray(documents)
-    if array.size == 0:
+    shape = np.shape(documents)
+    if len(shape) == 2 and shape[1] != left.shape[1]:
+        raise DimensionMismatch(f"documents have {shape[1]} dims, the query {left.shape[1]}")
+    if 0 in shape:
         return np.empty(0, dtype=np.float32)
-    right = _matrix("documents", array)
-    if right.shape[1] != left.shape[1]:
-        raise DimensionMismatch(f"documents have {right.shape[1]} dims, query {left.shape[1]}")
-    return np.asarray(right @ left[0], dtype=np.float32)
+    return np.asarray(_matrix("documents", documents) @ left[0], dtype=np.float32)
+
+
+def check_sparse(vector: Any, name: str) -> SparseVector:
+    """`vector`, a pair of arrays, as a SparseVector.
+
+    Raises TypeError for anything else, ConfigError for indices that are negative, not ascending
+    or not as many as the values.
+    """
+    try:
+        indices, values = (np.asarray(part) for part in vector)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{name} must be a SparseVector or (indices, values), got {type(vector).__name__}"
+        ) from None
+    if indices.ndim != 1 or indices.shape != values.shape:
+        raise ConfigError(f"{name} has indices {indices.shape} and values {values.shape}")
+    if len(indices) and (indices.dtype.kind not in "iu" or values.dtype.kind not in "fiu"):
+        raise TypeError(f"{name} must hold whole indices and numeric values")
+    if len(indices) and (indices[0] < 0 or (np.diff(indices) <= 0).any()):
+        raise ConfigError(f"{name}: indices must ascend from 0")
+    return SparseVector(indices.astype(np.int32), values.astype(np.float32))
 
 
 def sparse_scores(query: SparseVector, documents: Sequence[SparseVector]) -> Float:
     """Dot products of one sparse vector with each of the others: (len(documents),) float32.
 
-    A vector without entries scores 0 with everything.
+    A vector without entries scores 0 with everything. Raises as `check_sparse`.
     """
-    vectors = [query, *documents]
-    size = 1 + max((int(v.indices[-1]) for v in vectors if len(v.indices)), default=0)
-    table = np.zeros(size, dtype=np.float32)
-    table[query.indices] = query.values
-    lengths = np.array([len(v.indices) for v in documents], dtype=np.int64)
-    scores = np.zeros(len(documents), dtype=np.float32)
+    query = check_sparse(query, "query")
+    checked = [check_sparse(vector, f"documents[{i}]") for i, vector in enumerate(documents)]
+    scores = np.zeros(len(checked), dtype=np.float32)
+    lengths = np.array([len(vector.indices) for vector in checked], dtype=np.int64)
     filled = np.flatnonzero(lengths)
-    if len(filled):
-        products = table[np.concatenate([v.indices for v in documents])] * np.concatenate(
-            [v.values for v in documents]
-        )
+    if len(filled) and len(query.indices):
+        indices = np.concatenate([vector.indices for vector in checked])
+        table = np.zeros(1 + max(int(indices.max()), int(query.indices[-1])), dtype=np.float32)
+        table[query.indices] = query.values
+        products = table[indices] * np.concatenate([vector.values for vector in checked])
         starts = np.cumsum(np.concatenate([[0], lengths[filled][:-1]]))
         scores[filled] = np.add.reduceat(products, starts)
     return scores

@@ -13,7 +13,7 @@ from tessera_onnx import explain, pooling, scoring
 from tessera_onnx.errors import LoadError
 from tessera_onnx.model import Model, RoleName
 from tessera_onnx.registry import Kind, Sparse
-from tessera_onnx.results import Ranked, SparseVector, ranking
+from tessera_onnx.results import Ranked, SparseVector, check_top_k, ranking
 from tessera_onnx.runtime import Array
 from tessera_onnx.text import Batch
 
@@ -67,7 +67,9 @@ class TesseraSparse(Model):
 
     def similarity(self, a: str, b: str) -> float:
         """Dot product of query `a` and document `b`, at least 0."""
-        return float(scoring.sparse_scores(self.encode_query(a), [self.encode(b)])[0])
+        left = self._encoder.one(a, self._query, name="a", **self._query_options())
+        right = self._encoder.one(b, self._document, self._head, name="b")
+        return float(scoring.sparse_scores(left, [right])[0])
 
     def rank(
         self,
@@ -79,6 +81,7 @@ class TesseraSparse(Model):
 
         Either side may be given as vectors from an earlier call.
         """
+        check_top_k(top_k, 0)
         left = self.encode_query(query) if isinstance(query, str) else query
         right = scoring.as_list(documents)
         if right and isinstance(right[0], str):
@@ -89,7 +92,8 @@ class TesseraSparse(Model):
         """(token, weight) of the heaviest entries, falling; entries the text does not contain are
         the model's expansion.
         """
-        return explain.weights(SparseVector(*vector), self._encoder.tokenizer.token, top_k)
+        checked = scoring.check_sparse(vector, "vector")
+        return explain.weights(checked, self._encoder.tokenizer.token, top_k)
 
     def vocab_size(self) -> int:
         """Entries of the vocabulary: indices lie in [0, vocab_size)."""
@@ -115,13 +119,15 @@ class TesseraSparse(Model):
         if self._recipe.query_weights == "idf":
             table[:] = 0  # a token that the table does not name is dropped
             try:
-                entries = json.loads(self._artifact.file(self._recipe.idf).read_bytes())
+                entries = json.loads(self._artifact.read(self._recipe.idf))
                 for token, weight in entries.items():
                     token_id = self._encoder.tokenizer.token_id(token)
                     if token_id is not None:
                         table[token_id] = weight
-            except (ValueError, AttributeError, IndexError) as error:
+            except (ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
                 raise LoadError(f"{self._recipe.idf} is not a table of token weights") from error
+            if not (np.isfinite(table).all() and (table >= 0).all()):
+                raise LoadError(f"{self._recipe.idf} holds a weight that is negative or not finite")
         table[list(self._recipe.zero_ids)] = 0
         return table
 
@@ -130,6 +136,7 @@ class TesseraSparse(Model):
         vectors = []
         for ids, length in zip(batch.ids, batch.lengths, strict=True):
             distinct = np.unique(ids[:length])
+            distinct = distinct[distinct < self._recipe.vocab_size]
             weights = np.zeros(self._recipe.vocab_size, dtype=np.float32)
             weights[distinct] = self._query_table[distinct]
             vectors.append(_sparse(weights))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -55,12 +56,21 @@ def checked(texts: Iterable[str], name: str = "texts") -> Iterator[str]:
         raise TypeError(
             f"{name} must be a list or another iterable of str, got {type(texts).__name__}"
         )
-    return (_checked_item(text, f"{name}[{i}]") for i, text in enumerate(texts))
+    return (check_text(text, f"{name}[{i}]", i) for i, text in enumerate(texts))
 
 
-def _checked_item(text: Any, name: str) -> str:
+def check_text(text: Any, name: str, index: int = 0) -> str:
+    """`text` itself. Raises TypeError unless it is a str, TokenizationError for bad Unicode."""
     if not isinstance(text, str):
         raise TypeError(f"{name} must be str, got {type(text).__name__}")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise TokenizationError(
+                f"text {index} (length {len(text)}) has a lone surrogate at character "
+                f"{error.start}: it is not valid Unicode; decode its source with errors='replace'"
+            ) from error
     return text
 
 
@@ -71,14 +81,15 @@ class Tokenizer:
     the file itself asks for (the public all-MiniLM-L6-v2 file pads to 128 and cuts at 128).
     """
 
-    def __init__(self, path: Path, facts: Text) -> None:
-        """Raises LoadError when the file is no tokenizer."""
+    def __init__(self, content: bytes, facts: Text) -> None:
+        """`content` is that of a tokenizer.json. Raises LoadError when it is none."""
         from tokenizers import Tokenizer as Backend
 
         try:
-            self._backend = Backend.from_file(str(path))
+            self._backend = Backend.from_buffer(content)
         except Exception as error:  # the binding raises bare Exception
-            raise LoadError(f"{path} is not a tokenizer.json: {str(error)[:200]}") from error
+            reason = str(error)[:200]
+            raise LoadError(f"{facts.tokenizer} is not a tokenizer.json: {reason}") from error
         self._backend.no_padding()
         self._backend.no_truncation()
         self.facts = facts
@@ -86,16 +97,14 @@ class Tokenizer:
     def ids(self, texts: Sequence[str], prompt: str = "", first: int = 0) -> list[Ids]:
         """Ids of prompt + text, uncut, without special tokens; `first` is the first text's index.
 
-        Raises TokenizationError naming a text that is not valid Unicode.
+        Raises TokenizationError when the tokenizer fails on valid text.
         """
         prompted = [prompt + text for text in texts] if prompt else list(texts)
         if self.facts.lowercase:
             prompted = [text.strip().lower() for text in prompted]
         try:
             encodings = self._backend.encode_batch_fast(prompted, add_special_tokens=False)
-        except Exception as error:  # TypeError for lone surrogates, bare Exception for the rest
-            for i, text in enumerate(texts, first):
-                _check_unicode(text, i)
+        except Exception as error:  # the binding raises bare Exception
             raise TokenizationError(
                 f"texts {first} to {first + len(texts) - 1} cannot be tokenised: {error}"
             ) from error
@@ -109,16 +118,6 @@ class Tokenizer:
         """The id of a vocabulary entry."""
         found: int | None = self._backend.token_to_id(token)
         return found
-
-
-def _check_unicode(text: str, index: int) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise TokenizationError(
-            f"text {index} (length {len(text)}) has a lone surrogate at character {error.start}: "
-            "it is not valid Unicode; decode its source with errors='replace'"
-        ) from error
 
 
 class TextEncoder:
@@ -147,10 +146,16 @@ class TextEncoder:
         Whatever stops the stream (a bad item, a failing batch, an exception of `texts` itself),
         every earlier result is yielded first.
         """
+        source = checked(texts)  # a wrong argument is wrong now, not at the first result
         bar = _bar(texts) if progress else None
+        return self._stream(source, role, head, bar, graph=graph)
+
+    def _stream(
+        self, texts: Iterator[str], role: Role | TokenRole, head: Head, bar: Any, *, graph: bool
+    ) -> Iterator[Any]:
         first = n_long = longest = 0
         try:
-            for window in batching.windows(checked(texts)):
+            for window in batching.windows(texts):
                 rows, counts = self._rows(window, role, first)
                 over = counts[counts > role.max_length]
                 if len(over) and self._on_long == "error":
@@ -162,31 +167,33 @@ class TextEncoder:
                     )
                 n_long += len(over)
                 longest = max(longest, int(over.max(initial=0)))
-                yield from self._run(rows, head, first, bar, graph=graph)
                 first += len(window)
-        finally:
+                yield from self._run(rows, head, first - len(window), bar, graph=graph)
+        finally:  # also when the stream fails or is left early: no cut is silent
             if bar is not None:
                 bar.close()
-        if n_long and self._on_long == "warn":
-            warnings.warn(
-                f"{n_long} of {first} texts were cut to {role.max_length} tokens (the longest has "
-                f'{longest}); pass on_long="truncate" to accept that silently',
-                TruncationWarning,
-                stacklevel=4,
-            )
+            if n_long and self._on_long == "warn":
+                warnings.warn(
+                    f"{n_long} of {first} texts were cut to {role.max_length} tokens (the longest "
+                    f'has {longest}); pass on_long="truncate" to accept that silently',
+                    TruncationWarning,
+                    stacklevel=_callers_level(),
+                )
 
     def encode(
-        self, texts: Iterable[str], role: Role | TokenRole, head: Head, **options: bool
+        self, texts: Iterable[str], role: Role | TokenRole, head: Head, **options: Any
     ) -> list[Any]:
         """One head result a text, in order; every item is checked before the first is run."""
         return list(self.stream(check_texts(texts), role, head, **options))
 
-    def one(self, text: str, role: Role | TokenRole, head: Head, **options: bool) -> Any:
+    def one(
+        self, text: str, role: Role | TokenRole, head: Head, *, name: str = "text", **options: Any
+    ) -> Any:
         """The head's result for one text. Raises TypeError for anything but a str."""
-        return self.encode([_checked_item(text, "text")], role, head, **options)[0]
+        return self.encode([check_text(text, name)], role, head, **options)[0]
 
     def one_or_many(
-        self, text: str | Iterable[str], role: Role | TokenRole, head: Head, **options: bool
+        self, text: str | Iterable[str], role: Role | TokenRole, head: Head, **options: Any
     ) -> Any:
         """A result for a str, a list of results for an iterable of str."""
         if isinstance(text, str):
@@ -232,6 +239,7 @@ class TextEncoder:
         graph: bool,
     ) -> Iterator[Any]:
         """Results of one window, in order; those before the first failure, then the failure."""
+        self.session.check_open()
         results: list[Any] = [None] * len(rows)
         batches = batching.plan([len(ids) for ids, _ in rows])
         parallel = len(batches) > 1
@@ -276,6 +284,17 @@ def probe(facts: Text, inputs: Sequence[str]) -> dict[str, Array]:
     """Inputs for one text of no words: what a session is tried with after loading."""
     ids = np.array([[*facts.prefix_ids, *facts.suffix_ids] or [facts.pad_id]], dtype=np.int64)
     return feeds(Batch(ids, np.ones_like(ids), np.array([ids.shape[1]])), inputs)
+
+
+def _callers_level() -> int:
+    """The stacklevel, for the function that asks, of the first frame outside this package."""
+    folder = str(Path(__file__).parent)
+    frame = sys._getframe(1)  # noqa: SLF001 - warnings' own skip_file_prefixes needs Python 3.12
+    level = 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(folder):
+        frame = frame.f_back
+        level += 1
+    return level
 
 
 def _bar(texts: Iterable[str]) -> Any:

@@ -42,6 +42,8 @@ def test_packs_come_before_the_cache(cache):
     assert "colbertv2.0" not in list_models(installed=True)
     assert "test-splade" in list_models("sparse")
     assert "test-splade" not in list_models("dense")
+    with pytest.raises(ValueError, match="kind must be one of dense"):
+        list_models("bogus")
     with TesseraSparse() as sparse:
         assert sparse.model() == "splade-tiny"
 

@@ -2,8 +2,8 @@
 
 ```python blocks are doctests, ```console blocks are commands behind `$ ` with their output.
 ```bash blocks are for .ci/run, which executes them in a fresh environment. int8 graphs differ a
-little from processor to processor, so a printed number holds to one unit in its last place, or to
-0.03 where more digits than that are printed.
+little from processor to processor, so a printed number holds to one unit in its last place or to
+0.03, whichever is more.
 """
 
 import doctest
@@ -81,4 +81,5 @@ def test_every_block_is_of_a_kind_that_is_run():
         languages = set(re.findall(r"^```(\w*)\n", page.read_text(), re.MULTILINE)) - {""}
         assert languages <= {"python", "console", "bash"}, page
     readme = (ROOT / "README.md").read_text()
+    assert not re.search(r"@[A-Z_]+@", readme)
     assert len(re.findall(r"^```bash\n", readme, re.MULTILINE)) == 2

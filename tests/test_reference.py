@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from artifact_tools import ARTIFACTS, TEXTS, add_file, copy, golden, replace
 
-from tessera_onnx import TesseraDense, TesseraMultiVector, TesseraSparse, TruncationWarning
+from tessera_onnx import (
+    LoadError,
+    TesseraDense,
+    TesseraMultiVector,
+    TesseraSparse,
+    TruncationWarning,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::tessera_onnx.TruncationWarning")
 
@@ -149,6 +155,17 @@ def test_inference_free_model(tmp_path):
         assert model.similarity("cat", "the cat sat") == pytest.approx(
             2.5 * document.get("cat", 0), rel=1e-5
         )
+
+
+@pytest.mark.parametrize(
+    "table", ['{"cat": null}', '{"cat": NaN}', '{"cat": 1e999}', '{"cat": -1}', "[]", "[" * 99_999]
+)
+def test_an_idf_table_that_makes_no_sense_is_refused(tmp_path, table):
+    edit = replace(('query_weights = "model"', 'query_weights = "idf"'), ('idf = ""', 'idf = "i"'))
+    folder = copy("splade", tmp_path / "m", edit)
+    add_file(folder, "i", table.encode())
+    with pytest.raises(LoadError, match="^i "):
+        TesseraSparse(path=folder)
 
 
 def test_bag_of_words_queries(tmp_path):

@@ -87,6 +87,7 @@ def test_every_missing_field_is_an_error(path):
         ((('name = "tokenizer.json"', 'name = "a\\\\b"'),), "leaves the model's folder"),
         ((("schema = 1", "schema = 1\nextra = 1"),), "and nothing else"),
         ((("schema = 1", "schema = "),), "not valid TOML"),
+        ((("pad_id = 0", "pad_id = -5"),), "token ids are not negative"),
     ],
 )
 def test_refused(pairs, match):
@@ -112,6 +113,12 @@ def test_a_huge_file_is_refused_before_it_is_read(tmp_path):
         stream.truncate(registry.MAX_TOML_BYTES + 1)
     with pytest.raises(LoadError, match="larger than"):
         registry.read(path)
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 20_000, "schema = " + "1" * 5_000])
+def test_hostile_toml_is_one_clear_error(text):
+    with pytest.raises(LoadError, match="model.toml"):
+        registry.parse(text, "model.toml")
 
 
 def test_not_text(tmp_path):

@@ -9,14 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from artifact_tools import ARTIFACTS, TEXTS
+from artifact_tools import ARTIFACTS, TEXTS, copy, replace
 
 from tessera_onnx import (
     ConfigError,
     DeviceError,
     EncodingError,
+    IntegrityError,
     TesseraDense,
     TesseraMultiVector,
+    TesseraSparse,
     UnsupportedDimension,
     runtime,
 )
@@ -34,8 +36,10 @@ def test_threads_follow_argument_environment_affinity(monkeypatch):
         runtime.cpu_threads()
     monkeypatch.delenv("TESSERA_THREADS")
     assert 1 <= runtime.cpu_threads() <= len(os.sched_getaffinity(0))
-    with pytest.raises(ConfigError, match="threads must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match=r"threads must lie in 1\.\.1024, got 0"):
         runtime.cpu_threads(0)
+    with pytest.raises(ConfigError, match=r"lie in 1\.\.1024"):
+        runtime.cpu_threads(1 << 40)
     with pytest.raises(TypeError, match="threads must be int"):
         runtime.cpu_threads("2")
 
@@ -64,7 +68,7 @@ def test_device_names():
     assert runtime.choose_device("cuda:1", static=False) == ["cuda:1"]
     assert runtime.choose_device("auto", static=False)[-1] == "cpu"
     assert runtime.choose_device("auto", static=False, int8_on_cuda=True) == ["cpu"]
-    for name in ("gpu", "cuda:x", "cpu:1", ""):
+    for name in ("gpu", "cuda:x", "cuda:", "cpu:1", "cpu:", ""):
         with pytest.raises(ConfigError, match="device must be"):
             runtime.choose_device(name, static=False)
     with pytest.raises(DeviceError, match="dynamic shapes"):
@@ -132,6 +136,26 @@ def test_close_is_idempotent_and_later_use_raises():
     model.close()
     with pytest.raises(EncodingError, match="this model is closed"):
         model.encode("cat")
+
+
+def test_close_ends_inference_free_queries_too(tmp_path):
+    edit = replace(('query_weights = "model"', 'query_weights = "ones"'))
+    with TesseraSparse(path=copy("splade", tmp_path / "m", edit)) as model:
+        model.encode_query("cat")
+    with pytest.raises(EncodingError, match="this model is closed"):
+        model.encode_query("cat")
+
+
+def test_a_graph_that_changes_under_an_open_model_is_never_used(tmp_path):
+    folder = copy("prompts", tmp_path / "m")
+    with TesseraDense(path=folder, threads=2) as model:
+        model.encode_batch(["cat", "dog " * 30] * 20)  # the session for batches is open
+        path = folder / "model.fp32.onnx"
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(IntegrityError, match="has sha256"):
+            model.encode("cat")  # opens the session for single texts
 
 
 def test_close_during_use_gives_results_or_one_clear_error():

@@ -43,6 +43,29 @@ def test_blocks_never_change_a_score(query, documents, block):
     np.testing.assert_allclose(alone, whole, atol=1e-5)
 
 
+@settings(max_examples=30)
+@given(
+    st.lists(token_arrays(4), min_size=1, max_size=5),
+    st.lists(token_arrays(4), min_size=1, max_size=8),
+    st.integers(1, 300),
+)
+def test_maxsim_matrix_equals_the_double_loop(queries, documents, pairs):
+    expected = [[naive_maxsim(query, document) for document in documents] for query in queries]
+    with pytest.MonkeyPatch().context() as context:
+        context.setattr(scoring, "BLOCK_PAIRS", pairs)
+        found = scoring.maxsim_matrix(queries, documents)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_maxsim_matrix_edges():
+    assert scoring.maxsim_matrix([], [[[1.0]]]).shape == (0, 1)
+    assert scoring.maxsim_matrix([[[1.0]]], []).shape == (1, 0)
+    with pytest.raises(DimensionMismatch, match="queries differ"):
+        scoring.maxsim_matrix([[[1.0]], [[1.0, 0.0]]], [])
+    with pytest.raises(ConfigError, match=r"queries\[1\] has no tokens"):
+        scoring.maxsim_matrix([[[1.0]], np.empty((0, 1))], [])
+
+
 def test_all_negative_similarities_are_not_lifted_to_zero():
     assert maxsim([[1.0, 0.0]], [[-1.0, 0.0], [-0.6, -0.8]]) == pytest.approx(-0.6)
 

@@ -109,6 +109,27 @@ def test_lone_surrogate_names_index_and_length_never_the_text(model):
     assert "secret" not in str(e.value)
 
 
+def test_lone_surrogate_in_a_stream_loses_nothing(model):
+    seen = []
+    with pytest.raises(TokenizationError, match="text 3 "):
+        for result in model.encode_iter(["a", "b", "c", "\ud800", "e"]):
+            seen.append(result)
+    assert len(seen) == 3
+
+
+def test_a_stream_refuses_a_wrong_argument_at_once(model):
+    with pytest.raises(TypeError, match="texts must be a list"):
+        model.encode_iter("cat")
+    with pytest.raises(ValueError, match='role must be "query" or "document"'):
+        model.encode_iter(["cat"], role="passage")
+
+
+def test_streamed_queries_equal_queries(model):
+    for found, text in zip(model.encode_iter(TEXTS[:4], role="query"), TEXTS[:4], strict=True):
+        same(found, model.encode_query(text))
+    assert model.token_count(["cat"], role="query")[0] >= 3
+
+
 def test_empty_inputs(model):
     assert len(model.encode_batch([])) == 0
     assert list(model.encode_iter([])) == []
@@ -186,23 +207,26 @@ def test_a_bad_item_in_a_stream_loses_nothing(model):
     assert len(seen) == 2
 
 
-def test_a_failing_batch_in_a_stream_loses_nothing_before_it(model, monkeypatch):
+@pytest.mark.parametrize("fails", ["long", "short"])
+def test_a_failing_batch_in_a_stream_loses_nothing_before_it(model, monkeypatch, fails):
+    """Long batches run first, so a long text that fails last in order is the hard case."""
     run = model._encoder.session.run
 
-    def fails_on_short(feeds, **kwargs):
-        if feeds["input_ids"].shape[1] < 20:
+    def broken(feeds, **kwargs):
+        if (feeds["input_ids"].shape[1] > 15) == (fails == "long"):
             raise EncodingError("out of memory")
         return run(feeds, **kwargs)
 
-    monkeypatch.setattr(model._encoder.session, "run", fails_on_short)
+    monkeypatch.setattr(model._encoder.session, "run", broken)
     plan = batching.plan
     monkeypatch.setattr(batching, "plan", lambda lengths: plan(lengths, 50))
     long, short = "cat " * 20, "cat"
+    good, bad = (short, long) if fails == "long" else (long, short)
     seen = []
-    with pytest.raises(RuntimeError, match="texts 2, 3: out of memory"):
-        for result in model.encode_iter([long, long, short, short]):
+    with pytest.raises(RuntimeError, match="texts 40, 41: out of memory"):
+        for result in model.encode_iter([good] * 40 + [bad] * 2 + [good] * 4):
             seen.append(result)
-    assert len(seen) == 2
+    assert len(seen) == 40
 
 
 LIMITS = {"dense": 40, "multi-vector": 48, "sparse": 40}
@@ -238,6 +262,22 @@ def test_too_long_in_a_stream_loses_nothing_before_it():
             for vector in model.encode_iter(["cat", "dog", "cat " * 50, "mat"]):
                 seen.append(vector)
         assert len(seen) == 2
+
+
+def test_a_stream_that_is_left_early_still_warns(model):
+    stream = model.encode_iter(["cat " * 90, "cat"])
+    with pytest.warns(TruncationWarning, match="1 of 2 texts were cut"):
+        next(stream)
+        stream.close()
+    broken = model.encode_iter(iter(["cat " * 90, 3]))
+    with pytest.warns(TruncationWarning), pytest.raises(TypeError):
+        list(broken)
+
+
+def test_the_warning_points_at_the_callers_line(model):
+    with pytest.warns(TruncationWarning) as caught:
+        model.encode("cat " * 90)
+    assert caught[0].filename == __file__
 
 
 def test_idf_queries_are_not_cut_silently_either(tmp_path):
@@ -330,6 +370,32 @@ def test_rank_with_texts_equals_rank_with_vectors(model):
         model.rank(query, texts, top_k=0)
     with pytest.raises(TypeError, match="top_k must be int"):
         model.rank(query, texts, top_k="2")
+
+
+def test_malformed_arguments_are_clear_errors():
+    with open_kind("dense") as dense, open_kind("multi-vector") as multi:
+        with open_kind("sparse") as sparse:
+            cases = [
+                (lambda: dense.rank(np.zeros((3, 32)), ["a"]), ValueError, "one vector"),
+                (lambda: dense.rank(np.zeros(5), np.empty((0, 32))), ValueError, "32 dims"),
+                (lambda: dense.similarity(["a"], "a"), TypeError, "a must be str, got list"),
+                (lambda: multi.similarity("a", ["a"]), TypeError, "b must be str, got list"),
+                (lambda: sparse.similarity(["a"], "a"), TypeError, "a must be str, got list"),
+                (lambda: multi.explain(3, "a"), TypeError, "query must be str, got int"),
+                (lambda: multi.rank("a", [[[1, 2], [3]]]), ValueError, "rectangular"),
+                (lambda: multi.quantize([[1, 2], [3]]), ValueError, "rectangular"),
+                (lambda: multi.encode_batch([], output="x"), ValueError, "output must be"),
+                (lambda: multi.encode_batch([], pool_factor=0), ValueError, "pool_factor"),
+                (lambda: sparse.rank(None, ["a"]), TypeError, "query must be a SparseVector"),
+                (lambda: sparse.rank("a", [sparse.encode("a"), "b"]), TypeError, r"documents\[1\]"),
+                (lambda: sparse.explain(([-1], [1.0])), ValueError, "ascend from 0"),
+                (lambda: sparse.explain(([2, 1], [1.0, 1.0])), ValueError, "ascend from 0"),
+                (lambda: sparse.explain(([1], [1.0, 1.0])), ValueError, r"indices \(1,\)"),
+            ]
+            for call, error, match in cases:
+                with pytest.raises(error, match=match):
+                    call()
+            assert sparse.rank("a", [([1], [1.0])])[0].index == 0
 
 
 def test_explanations_add_up():

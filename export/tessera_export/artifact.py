@@ -207,6 +207,8 @@ def _folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
         raise ExportError(f"{output} is a file, the output must be a folder")
     if output.is_dir() and any(output.iterdir()) and not overwrite:
         raise ExportError(f"{output} is not empty: give --overwrite to replace it")
+    if output.is_dir() and any(output.iterdir()) and not (output / "model.toml").is_file():
+        raise ExportError(f"{output} holds something that is not an artifact: name another folder")
     output = output.resolve()
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -220,6 +222,11 @@ def _folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
         yield new
         if output.is_dir():
             output.replace(temporary / "old")
-        new.replace(output)
+        try:
+            new.replace(output)
+        except BaseException:
+            if (temporary / "old").exists():
+                (temporary / "old").replace(output)
+            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
