@@ -1,6 +1,6 @@
 """Peak memory of encode_iter over a generator: 10,000 against 100,000 short texts.
 
-    python benchmarks/stream_memory.py [--kind dense|multi-vector|sparse]
+    python benchmarks/stream_memory.py [--kind dense|multi-vector|sparse] [--sizes N N]
 
 Each size runs in a process of its own. The two peaks differ by less than 100 MB when memory does
 not grow with the stream.
@@ -38,12 +38,13 @@ def child(n: int, kind: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kind", default="dense")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         child(options.child, options.kind)
         return
-    for n in (10_000, 100_000):
+    for n in options.sizes:
         command = [sys.executable, __file__, "--kind", options.kind, "--child", str(n)]
         subprocess.run(command, check=True)
 
