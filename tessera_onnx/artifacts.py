@@ -2,19 +2,19 @@
 
 Order: explicit `path=`, installed packs, the local cache. Nothing here reaches the network, and
 no code of a pack is ever run: a pack is found by its entry point and read as files.
+
+Some standard modules are imported where they are used: together they take longer to import than
+the rest of this package.
 """
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import importlib.util
 import itertools
 import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from tessera_onnx import registry
@@ -40,6 +40,8 @@ class Artifact:
         Raises LoadError for a file that is not listed, IntegrityError for one that is missing,
         truncated, changed, or a link to somewhere else.
         """
+        import hashlib
+
         listed = self.spec.file(name)
         path = self.folder / name
         where = f"model {self.spec.id!r}: {path}"
@@ -171,6 +173,8 @@ def _find(
                 "and open the folder with path=DIR, or put it into the cache folder "
                 f"{cache_folder(cache_dir)}{_broken_note(cache_dir)}"
             )
+    import difflib
+
     known = [artifact.spec for artifact in here] + list(registry.catalogue())
     names = sorted({name for spec in known for name in (spec.id, *spec.aliases)})
     near = difflib.get_close_matches(model_id, names, n=3, cutoff=0.5)
@@ -186,6 +190,8 @@ def _broken_note(cache_dir: str | os.PathLike[str] | None) -> str:
 def _pack_folders() -> Iterator[tuple[Path, str]]:
     # The starter first: it holds the defaults. Then by name, so that the order never depends on
     # the order of installation.
+    from importlib import metadata
+
     points = metadata.entry_points(group=ENTRY_POINTS)
     for point in sorted(points, key=lambda point: (point.name != "starter", point.name)):
         module = importlib.util.find_spec(point.module.split(".")[0])  # found, never imported
