@@ -168,7 +168,8 @@ def _find(
     for spec in registry.catalogue():
         if model_id == spec.id or model_id in spec.aliases:
             raise ModelNotFound(
-                f"model {spec.id!r} is known but not on this machine: run `tessera-export "
+                f"model {spec.id!r} is known but not on this machine: with "
+                f"tessera-onnx-export installed, run `tessera-export "
                 f"{spec.source} {' '.join(f'--kind {kind}' for kind in spec.kinds)} --output DIR` "
                 "and open the folder with path=DIR, or put it into the cache folder "
                 f"{cache_folder(cache_dir)}{_broken_note(cache_dir)}"

@@ -215,12 +215,18 @@ class Session:
                 session = self._sessions.get(parallel)
                 if session is None:
                     intra = 1 if parallel else self._threads
-                    session = _open(self._name, self._read(), self.device, intra)
+                    session = open_graph(self._name, self._read(), self.device, intra)
                     self._sessions[parallel] = session
         return session
 
 
-def _open(graph_name: str, graph: bytes, device: str, intra_threads: int) -> Any:
+def open_graph(graph_name: str, graph: bytes, device: str, intra_threads: int) -> Any:
+    """An onnxruntime.InferenceSession with this package's options, on that device and no other.
+
+    The export's parity gate opens its graphs here too, so what it measures is what runs.
+    Raises DeviceError when the device is not there or does not take the graph, LoadError when the
+    bytes are no graph.
+    """
     ort = onnxruntime()
     name, _, number = device.partition(":")
     provider = PROVIDERS[name]

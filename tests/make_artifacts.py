@@ -134,27 +134,25 @@ def make_colbert(work: Path) -> None:
     settings = json.loads((work / "config.json").read_text())
     settings["architectures"] = ["HF_ColBERT"]
     (work / "config.json").write_text(json.dumps(settings))
-    (work / "artifact.metadata").write_text(
-        json.dumps(
-            {
-                "query_maxlen": 32,
-                "doc_maxlen": 48,
-                "mask_punctuation": True,
-                "attend_to_mask_tokens": False,
-                "dim": 128,
-                "query_token_id": "[unused0]",
-                "doc_token_id": "[unused1]",
-                "similarity": "cosine",
-            }
-        )
-    )
+    metadata = {
+        "query_maxlen": 32,
+        "doc_maxlen": 48,
+        "mask_punctuation": True,
+        "attend_to_mask_tokens": False,
+        "dim": 128,
+        "query_token_id": "[unused0]",
+        "doc_token_id": "[unused1]",
+        "similarity": "cosine",
+    }
+    (work / "artifact.metadata").write_text(json.dumps(metadata))
     export(work, "colbert", "multi-vector")
     upstream = MultiVectorEncoder(str(work), device="cpu")
-    write_golden(
-        "colbert",
-        **ragged("query", upstream.encode_query(TEXTS, convert_to_numpy=True)),
-        **ragged("document", upstream.encode_document(TEXTS, convert_to_numpy=True)),
-    )
+    golden = ragged("query", upstream.encode_query(TEXTS, convert_to_numpy=True))
+    golden |= ragged("document", upstream.encode_document(TEXTS, convert_to_numpy=True))
+    (work / "artifact.metadata").write_text(json.dumps(metadata | {"attend_to_mask_tokens": True}))
+    attending = MultiVectorEncoder(str(work), device="cpu")
+    golden |= ragged("attended", attending.encode_query(TEXTS, convert_to_numpy=True))
+    write_golden("colbert", **golden)
 
 
 def make_prompts(work: Path) -> None:

@@ -55,13 +55,13 @@ def test_colbert_shape_of_the_contract():
         assert model.encode_query("What is machine learning?").shape == (32, 128)
 
 
-def test_attended_expansion_gives_other_vectors(tmp_path):
+def test_attended_expansion_equals_upstream(tmp_path):
     edit = replace(('expansion = "unattended"', 'expansion = "attended"'))
     stored = golden("colbert")
     with TesseraMultiVector(path=copy("colbert", tmp_path / "m", edit)) as model:
-        # The masks' own rows and, unlike above, the text's rows change.
-        found = model.encode_query(TEXTS[0])
-        assert np.abs(found - stored["query_0"]).max() > 0.01
+        assert_rows_equal(model.encode_query(TEXTS), stored, "attended")
+    # The text's own rows change too, or the masks were not attended to.
+    assert np.abs(stored["attended_0"][:8] - stored["query_0"][:8]).max() > 0.01
 
 
 def test_no_expansion_keeps_the_real_tokens(tmp_path):

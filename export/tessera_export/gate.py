@@ -68,7 +68,7 @@ class Gate:
 
         Raises ExportError naming output, precision, metric, value and limit when one is missed.
         """
-        session = graph.session(path)
+        session = graph.session(path.read_bytes())
         measured: dict[str, list[tuple[Array, Array]]] = {name: [] for name in self._outputs}
         for batch in _batches(len(self.items)):
             results = self._run(session, batch)

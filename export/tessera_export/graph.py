@@ -21,6 +21,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from tessera_export.errors import ExportError
 from tessera_export.wrappers import Wrapper
+from tessera_onnx import runtime
 
 OPSET = 18
 INPUTS: tuple[Literal["input_ids"], Literal["attention_mask"]] = ("input_ids", "attention_mask")
@@ -222,19 +223,9 @@ def save(model: onnx.ModelProto, path: Path) -> None:
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def session(path_or_bytes: Path | bytes) -> onnxruntime.InferenceSession:
-    """A CPU session with the options that the runtime takes."""
-    options = onnxruntime.SessionOptions()
-    options.enable_cpu_mem_arena = False
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # torch runs beside
-    source = path_or_bytes if isinstance(path_or_bytes, bytes) else str(path_or_bytes)
-    return onnxruntime.InferenceSession(
-        source,
-        options,
-        providers=["CPUExecutionProvider"],
-        disabled_optimizers=["SkipLayerNormFusion"],
-    )
+def session(graph: bytes) -> onnxruntime.InferenceSession:
+    """The session that the runtime would make on a CPU; one thread, since torch runs beside it."""
+    return runtime.open_graph("graph", graph, "cpu", 1)
 
 
 def _example() -> tuple[torch.Tensor, torch.Tensor]:

@@ -135,7 +135,8 @@ class Running:
         for number, row in enumerate(rows):
             ids[number, : len(row)] = row
             mask[number, : len(row)] = 1
-        session = graph.session(self.place / getattr(self.spec.graph, precision))
+        path = self.place / getattr(self.spec.graph, precision)
+        session = graph.session(path.read_bytes())
         (result,) = session.run([output], {"input_ids": ids, "attention_mask": mask})
         self.last_ids = ids
         return result, mask
