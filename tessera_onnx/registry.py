@@ -41,6 +41,17 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
+class Hub:
+    """The repository that holds the listed files ready for download.
+
+    Often not that of the original weights. Absent where the files come from an export.
+    """
+
+    repository: str  # "owner/name"
+    revision: str  # 40 hex digits, or "unpinned" in the catalogue
+
+
+@dataclass(frozen=True, slots=True)
 class Graph:
     """The ONNX graph: input names in any order, a file for each precision ("" = none)."""
 
@@ -162,6 +173,7 @@ class ModelSpec:
     licence: str
     unverified: tuple[str, ...]  # fields that nobody could check, by dotted name
     files: tuple[File, ...]
+    hub: Hub | None
     graph: Graph
     text: Text | None
     dense: Dense | None
@@ -334,8 +346,11 @@ def _check_text(spec: ModelSpec, where: str) -> None:
 def _check_identity(spec: ModelSpec, where: str) -> None:
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", spec.id):
         raise LoadError(f"{where}: an id is lower-case letters, digits, '.', '_' and '-'")
-    if spec.revision != UNPINNED and not re.fullmatch(r"[0-9a-f]{40}", spec.revision):
-        raise LoadError(f"{where}: revision must be 40 hex digits or {UNPINNED!r}")
+    for revision in (spec.revision, spec.hub.revision if spec.hub else UNPINNED):
+        if revision != UNPINNED and not re.fullmatch(r"[0-9a-f]{40}", revision):
+            raise LoadError(f"{where}: revision must be 40 hex digits or {UNPINNED!r}")
+    if spec.hub and not re.fullmatch(r"[\w.-]+/[\w.-]+", spec.hub.repository):
+        raise LoadError(f"{where}: hub.repository must read owner/name")
     for file in spec.files:
         if file.sha256 != UNPINNED and not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
             raise LoadError(f"{where}: sha256 of {file.name!r} must be 64 hex digits")

@@ -158,6 +158,7 @@ def _spec(
         licence=origin.licence,
         unverified=(*absent, *origin.unverified),
         files=tuple(files),
+        hub=None,
         graph=Graph(
             inputs=graph.INPUTS,
             fp32=graphs["fp32"],
