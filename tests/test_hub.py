@@ -5,14 +5,18 @@ or one clear sentence, after which the next try works.
 """
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 import logging
 import os
 import pickle
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -437,8 +441,10 @@ def test_a_licence_that_forbids_commercial_use_is_told_once(here, caplog, licenc
         assert works()
     said = [r for r in caplog.records if "forbids commercial use" in r.getMessage()]
     assert len(said) == forbidden
-    shown = CliRunner().invoke(main, ["info", "hub-splade"]).stdout
-    assert ("forbids commercial use" in shown) == forbidden
+    for command in ("info", "pull"):
+        shown = CliRunner().invoke(main, [command, "hub-splade"]).stdout
+        assert licence in shown
+        assert ("forbids commercial use" in shown) == forbidden
 
 
 # ---------------------------------------------------------------- damage
@@ -833,6 +839,18 @@ def test_info_asks_no_hub(server, here):
     assert server.requests == []
     run("pull", "hub-splade")
     assert str(hub.snapshot(PINNED.hub)) in run("info", "hub-splade").stdout
+
+
+def test_pull_shows_a_progress_bar_on_a_terminal(big, monkeypatch):
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS")
+    big.pause = 0.0
+    terminal, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    subprocess.run([sys.executable, "-c", PULL], stdout=subprocess.PIPE, stderr=theirs, check=True)
+    shown = os.read(terminal, 1 << 16).decode(errors="replace")
+    os.close(theirs)
+    os.close(terminal)
+    assert re.search(r"model\.fp32\.onnx: 100%\|.+35\.2M/35\.2M", shown), shown
 
 
 def test_pull_force_fetches_again(server):
