@@ -74,7 +74,8 @@ CLASSES: dict[Kind, type[Model]] = {
 def Tessera(model_id: str | None = None, *, kind: Kind | None = None, **options: Any) -> Model:  # noqa: N802 (the original's name)
     """The object of the right class for a model; `options` are those of the class.
 
-    A model of several kinds gives the first that its entry names unless `kind` says otherwise.
+    A model of several kinds gives the first that its entry names unless `kind` says otherwise;
+    `encode_all` of any of them gives every kind from one run.
     Raises ModelNotFound, LoadError, ConfigError.
     """
     if kind is not None and kind not in CLASSES:

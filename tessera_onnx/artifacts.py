@@ -167,6 +167,7 @@ def _find(
             return artifact
     for spec in registry.catalogue():
         if model_id == spec.id or model_id in spec.aliases:
+            _check_served(spec)
             raise ModelNotFound(
                 f"model {spec.id!r} is known but not on this machine: with "
                 f"tessera-onnx-export installed, run `tessera-export "
@@ -181,6 +182,15 @@ def _find(
     near = difflib.get_close_matches(model_id, names, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else "`tessera models` lists them"
     raise ModelNotFound(f"no model is named {model_id!r}; {hint}{_broken_note(cache_dir)}")
+
+
+def _check_served(spec: ModelSpec) -> None:
+    """Raises ModelNotFound for a model of which the catalogue has the facts and nothing more."""
+    if spec.kinds == ("vision",):
+        raise ModelNotFound(
+            f"model {spec.id!r} is not yet served: its facts are in the catalogue, but this "
+            "version of tessera-onnx has no code for images"
+        )
 
 
 def _broken_note(cache_dir: str | os.PathLike[str] | None) -> str:

@@ -224,7 +224,8 @@ def test_models_lists_the_installed_first_and_then_the_catalogue():
     ids = [row["id"] for row in rows]
     assert len(ids) == len(set(ids))
     assert {spec.id for spec in registry.catalogue()} <= set(ids)
-    assert rows[-1]["where"] == "not installed"
+    assert {row["where"] for row in rows if row["kinds"] == ["vision"]} == {"not yet served"}
+    assert {row["where"] for row in rows[2:] if row["kinds"] != ["vision"]} == {"not installed"}
     text = run("models").stdout
     assert all(row["id"] in text for row in rows)
     assert len(text.splitlines()) == len(rows) + 1
