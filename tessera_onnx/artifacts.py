@@ -161,7 +161,7 @@ def installed(
         found.setdefault(artifact.spec.id, artifact)
     for spec in registry.catalogue():
         pinned = pins.recorded(spec, cache_folder(cache_dir)) if spec.hub else None
-        if pinned is not None and _is_complete(pinned):
+        if pinned is not None and hub.is_complete(pinned):
             found.setdefault(spec.id, _in_hub_cache(pinned, offline=offline))
     return list(found.values())
 
@@ -281,7 +281,7 @@ def from_hub(
             f"it into the cache folder {cache_folder(cache_dir)}{_broken_note(cache_dir)}"
         )
     pinned = pins.recorded(spec, cache_folder(cache_dir))
-    if offline and (pinned is None or not _is_complete(pinned)):
+    if offline and (pinned is None or not hub.is_complete(pinned)):
         raise _offline(spec, "a complete copy")
     return _in_hub_cache(pinned or pins.resolve(spec, cache_folder(cache_dir)), offline=offline)
 
@@ -315,17 +315,6 @@ def _from_catalogue(
 def named(specs: Iterable[ModelSpec], name: str | None) -> ModelSpec | None:
     """The entry with that id or alias."""
     return next((spec for spec in specs if name == spec.id or name in spec.aliases), None)
-
-
-def _is_complete(spec: ModelSpec) -> bool:
-    """Whether the hub cache holds all that one precision needs."""
-    if spec.hub is None:
-        return False
-    folder = hub.snapshot(spec.hub)
-    return folder.is_dir() and any(
-        all((folder / name).is_file() for name in spec.files_for(precision))
-        for precision in spec.graph.precisions()
-    )
 
 
 def _in_hub_cache(spec: ModelSpec, *, offline: bool) -> Artifact:

@@ -28,7 +28,6 @@ from tessera_onnx import (
     reports,
     writing,
 )
-from tessera_onnx.artifacts import Artifact
 from tessera_onnx.errors import EncodingError, InputTooLong, ModelNotFound, TesseraError
 from tessera_onnx.quantization import Output
 from tessera_onnx.registry import Kind, Precision
@@ -149,7 +148,7 @@ def demo(cache_dir: str | None, *, as_json: bool) -> None:
     """
     kinds = {kind for artifact in artifacts.installed(cache_dir) for kind in artifact.spec.kinds}
     if not kinds:
-        _resolve(None, cache_dir)  # raises ModelNotFound with what to do
+        artifacts.resolve(None, cache_dir=cache_dir)  # raises ModelNotFound with what to do
     shown = {}
     for kind in CLASSES:
         if kind in kinds:
@@ -190,7 +189,7 @@ def info(model: str, cache_dir: str | None, *, as_json: bool) -> None:
     Example: tessera info all-minilm-l6-v2
     """
     try:
-        artifact = _resolve(model, cache_dir)
+        artifact = artifacts.resolve(**_place(model, cache_dir), offline=True)
         spec, place = artifact.spec, {"where": artifact.origin, "folder": str(artifact.folder)}
     except ModelNotFound:
         known = [spec for spec in registry.catalogue() if model in {spec.id, *spec.aliases}]
@@ -390,16 +389,13 @@ def _place(model: str | None, cache_dir: str | None) -> dict[str, Any]:
     return {"model_id": model, "cache_dir": cache_dir}
 
 
-def _resolve(model: str | None, cache_dir: str | None, kind: Kind | None = None) -> Artifact:
-    return artifacts.resolve(**_place(model, cache_dir), kind=kind)
-
-
 def _open(
     model: str | None, cache_dir: str | None, kind: Kind | None, **options: Any
 ) -> tuple[Any, Kind]:
     """The open model and its kind."""
-    kind = kind or _resolve(model, cache_dir).spec.kinds[0]
-    return CLASSES[kind](**_place(model, cache_dir), **options), kind
+    place = _place(model, cache_dir)
+    kind = kind or artifacts.resolve(**place).spec.kinds[0]
+    return CLASSES[kind](**place, **options), kind
 
 
 def _check_encode(source: str | None, text: str | None, output: str | None) -> None:

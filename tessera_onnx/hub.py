@@ -45,6 +45,15 @@ def shared_store() -> Path:
     return cache_folder() / "blobs"
 
 
+def is_complete(spec: ModelSpec) -> bool:
+    """Whether the hub cache holds all that one precision needs; their content is not looked at."""
+    folder = snapshot(_source(spec))
+    return folder.is_dir() and any(
+        all((folder / name).is_file() for name in spec.files_for(precision))
+        for precision in spec.graph.precisions()
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Remote:
     """What the hub says of a file, in one request for its headers."""
@@ -113,8 +122,8 @@ def download(spec: ModelSpec, name: str, *, again: bool = False) -> Path:
         with WeakFileLock(lock):
             if again or not blob.is_file():
                 _fill(blob, remote, source, name)
-                if again and not path.is_symlink():  # a copy, where the system has no links
-                    path.unlink(missing_ok=True)
+                if again and path.resolve() != blob.resolve():
+                    path.unlink(missing_ok=True)  # a copy on systems without links, or a stray link
         patiently(
             lambda: hf_hub_download(
                 source.repository,

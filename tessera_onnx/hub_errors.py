@@ -114,13 +114,14 @@ def _explained(error: Exception, source: Hub, name: str) -> TesseraError:
         )
     if status is not None:
         return _refused(error, status, source, name)
-    kinds = {cls.__name__ for one in (error, error.__cause__) for cls in type(one).__mro__}
+    chain = (error, error.__cause__, error.__context__)
+    kinds = {cls.__name__ for one in chain for cls in type(one).__mro__}
     if any("Timeout" in kind for kind in kinds):
         return LoadError(
             f"the hub went silent during {file}: try again, which resumes, or raise "
             "HF_HUB_DOWNLOAD_TIMEOUT (seconds)"
         )
-    if "TooManyRedirects" in kinds:
+    if kinds & {"TooManyRedirects", "RecursionError"}:  # older versions follow one by recursion
         return LoadError(f"the hub sends {file} in a circle of redirects: check HF_ENDPOINT")
     host = endpoint()
     return LoadError(

@@ -20,15 +20,15 @@ def pull(
     Raises ModelNotFound, with the export command for a model that nobody offers ready, and what
     `hub.download` raises.
     """
-    offline = hub.is_offline()
     spec = _known(model)
     elsewhere = _installed(spec.id if spec else model, cache_dir)
     if spec is None or (spec.hub is None and elsewhere):
         artifact = artifacts.resolve(model, cache_dir=cache_dir)
         return _report(artifact, artifact.present(), None)
-    artifact = artifacts.from_hub(spec, cache_dir, offline=offline)
-    precisions = [precision] if precision else _precisions(artifact.spec)
-    registry.check_precision(artifact.spec, precisions[0])
+    if precision:
+        registry.check_precision(spec, precision)
+    artifact = artifacts.from_hub(spec, cache_dir, offline=hub.is_offline())
+    precisions = [precision] if precision else _precisions(spec)
     names = list(dict.fromkeys(n for p in precisions for n in artifact.spec.files_for(p)))
     for name in names:
         if force:
