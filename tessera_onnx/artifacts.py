@@ -251,6 +251,7 @@ def _find(
     known = registry.catalogue()
     spec = named(known, model_id)
     if spec is not None:
+        _check_served(spec)
         _check_kind(spec, kind)
         return from_hub(spec, cache_dir, offline=offline)
     import difflib
