@@ -30,7 +30,7 @@ from tessera_onnx.errors import (
 from tessera_onnx.model import Model
 from tessera_onnx.multi_vector import TesseraMultiVector
 from tessera_onnx.registry import Kind
-from tessera_onnx.results import BinaryTokens, Int8Vectors, Ranked, SparseVector
+from tessera_onnx.results import BinaryTokens, Embeddings, Int8Vectors, Ranked, SparseVector
 from tessera_onnx.scoring import maxsim
 from tessera_onnx.sparse import TesseraSparse
 
@@ -41,6 +41,7 @@ __all__ = [
     "ConfigError",
     "DeviceError",
     "DimensionMismatch",
+    "Embeddings",
     "EncodingError",
     "FileError",
     "InputTooLong",
@@ -73,7 +74,8 @@ CLASSES: dict[Kind, type[Model]] = {
 def Tessera(model_id: str | None = None, *, kind: Kind | None = None, **options: Any) -> Model:  # noqa: N802 (the original's name)
     """The object of the right class for a model; `options` are those of the class.
 
-    A model of several kinds gives the first that its entry names unless `kind` says otherwise.
+    A model of several kinds gives the first that its entry names unless `kind` says otherwise;
+    `encode_all` of any of them gives every kind from one run.
     Raises ModelNotFound, LoadError, ConfigError.
     """
     if kind is not None and kind not in CLASSES:

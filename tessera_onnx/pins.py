@@ -164,7 +164,8 @@ def _table(table: Any, name: str) -> Iterator[str]:
 
 def _value(value: Any) -> str:
     if dataclasses.is_dataclass(value):
-        pairs = (f"{f.name} = {_value(getattr(value, f.name))}" for f in dataclasses.fields(value))
+        fields = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+        pairs = (f"{name} = {_value(part)}" for name, part in fields if part is not None)
         return f"{{ {', '.join(pairs)} }}"
     if isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
         return "".join(["[\n", *(f"  {_value(part)},\n" for part in value), "]"])

@@ -66,23 +66,34 @@ def models(cache_dir: str | None, kind: Kind | None, *, installed: bool) -> list
     places = {artifact.spec: artifact.origin for artifact in artifacts.installed(cache_dir)}
     if not installed:
         here = {spec.id for spec in places}
-        places |= {spec: "not installed" for spec in registry.catalogue() if spec.id not in here}
+        places |= {spec: _absence(spec) for spec in registry.catalogue() if spec.id not in here}
     chosen = (spec for spec in places if kind is None or kind in spec.kinds)
     return [_summary(spec, places[spec]) for spec in chosen]
 
 
 def _summary(spec: ModelSpec, where: str) -> dict[str, Any]:
     # One dimension and one length a kind, each named once.
-    recipes = [getattr(spec, registry.KIND_TABLES[kind]) for kind in spec.kinds]
-    sizes = [r.vocab_size if isinstance(r, registry.Sparse) else r.dimension for r in recipes]
+    sizes = [_sizes(getattr(spec, registry.KIND_TABLES[kind])) for kind in spec.kinds]
     return {
         "id": spec.id,
         "kinds": list(spec.kinds),
-        "dimension": list(dict.fromkeys(sizes)),
-        "max_length": list(dict.fromkeys(recipe.document.max_length for recipe in recipes)),
+        "dimension": list(dict.fromkeys(dimension for dimension, _ in sizes)),
+        "max_length": list(dict.fromkeys(length for _, length in sizes if length)),
         "licence": spec.licence,
         "where": where,
     }
+
+
+def _sizes(recipe: Any) -> tuple[int, int]:
+    """What a model gives for an input, and how much it reads of a text (0 = no limit known)."""
+    if isinstance(recipe, registry.Vision):
+        return recipe.dimension, recipe.query_length
+    width = recipe.vocab_size if isinstance(recipe, registry.Sparse) else recipe.dimension
+    return width, recipe.document.max_length
+
+
+def _absence(spec: ModelSpec) -> str:
+    return "not installed" if set(spec.kinds) & set(CLASSES) else "not yet served"
 
 
 def facts(spec: ModelSpec) -> Iterator[tuple[str, str]]:

@@ -876,11 +876,11 @@ def artifacts_pull(precision):
 
 
 def test_pull_of_a_model_that_nobody_offers_ready(here, server):
-    message = run("pull", "colbertv2.0", code=1).stderr
-    command = "tessera-export colbert-ir/colbertv2.0 --kind multi-vector --output DIR"
+    message = run("pull", "splade-v3", code=1).stderr
+    command = "tessera-export naver/splade-v3 --kind sparse --output DIR"
     assert command in message
     assert "did you mean" in run("pull", "hub-spade", code=1).stderr
-    assert "all-minilm-l6-v2: " in run("pull", "all-minilm-l6-v2").stdout  # the starter's
+    assert "splade-tiny: " in run("pull", "splade-tiny").stdout  # the starter's
     assert server.requests == []
 
 
@@ -909,7 +909,7 @@ def test_pin_prints_lines_that_a_catalogue_takes(server, here):
     (entry,) = registry.parse(text, "what pin printed")
     assert entry == PINNED
     assert run("pin", "hub-alias").stdout.splitlines() == lines
-    assert "no [model.hub] table" in run("pin", "colbertv2.0", code=1).stderr
+    assert "no [model.hub] table" in run("pin", "splade-v3", code=1).stderr
 
 
 def test_doctor_looks_at_what_was_fetched(server):
