@@ -332,6 +332,23 @@ def test_an_unpinned_model_is_pinned_at_the_first_download(server, here, caplog)
     assert caplog.records == []
 
 
+def test_a_listed_graph_that_the_hub_lacks_hinders_no_other(server, here, caplog):
+    wrong = registry.File("model.int8.onnx", UNPINNED, -1)
+    graph = dataclasses.replace(LOOSE.graph, int8=wrong.name)
+    catalogue(here, dataclasses.replace(LOOSE, graph=graph, files=(wrong, *LOOSE.files)))
+    assert works()
+    assert "no file 'model.int8.onnx'" in caplog.text
+    before = len(server.requests)
+    assert works()
+    assert len(server.requests) == before
+    with pytest.raises(LoadError, match="no file 'model.int8.onnx' .* the entry is wrong"):
+        TesseraSparse("hub-splade", precision="int8")
+    server.repositories[REPOSITORY].clear()
+    (here / "cache" / "hub" / "hub-splade" / "model.toml").unlink()
+    with pytest.raises(LoadError, match="the entry is wrong"):
+        TesseraSparse("hub-splade")
+
+
 def test_a_record_brings_the_same_revision_back_when_the_hub_cache_is_emptied(server, here):
     catalogue(here, LOOSE)
     assert works()
@@ -511,6 +528,20 @@ def test_a_cache_of_copies_is_repaired_too():
         assert not path.is_symlink()
         assert path.read_bytes() == FILES[TOKENIZER]
         path.write_bytes(flip(FILES[TOKENIZER]))
+
+
+def test_a_blob_in_the_store_that_repositories_share_is_used():
+    """The layout that newer versions of huggingface_hub make of what they fetch by Xet."""
+    assert works()
+    shared = hub.shared_store() / "ab" / f"ab{'0' * 62}"
+    shared.parent.mkdir(parents=True)
+    own = blob()
+    own.rename(shared)
+    own.symlink_to(os.path.relpath(shared, own.parent))
+    assert works(offline=True)
+    shared.write_bytes(flip(FILES[GRAPH]))
+    assert works()  # repaired without a write into the shared store
+    assert shared.read_bytes() == flip(FILES[GRAPH])
 
 
 def test_a_link_out_of_the_hub_cache_is_refused(here):
