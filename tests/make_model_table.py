@@ -25,6 +25,7 @@ TITLES = {
     "dense": "Dense",
     "multi-vector": "Multi-vector",
     "sparse": "Sparse",
+    "time-series": "Time series",
     "vision": "Vision: facts alone, not yet served",
 }
 HEAD = """# Models
@@ -32,12 +33,12 @@ HEAD = """# Models
 Made by `tests/make_model_table.py`; change models.toml or tests/checks.toml, not this page.
 
 A model is a table of facts in models.toml. **ONNX** names the repository whose file is read, or
-says that `tessera-export` is to make one from the weights. **Checked** says by which test the model's
-recipe was held to upstream code; the letters are explained below the table. No file of a model hub
-has been opened where this page was made: what a letter says is all that was checked, and a dash
-means that the recipe follows its sources and nothing more. **Unverified** lists the facts that no
-source vouches for (`tessera info ID` marks them too); `graph` and `files` are the names of inputs
-and files in the ONNX repository, `text` the special token ids.
+says that `tessera-export` is to make one from the weights. **Checked** says by which tests the
+model's recipe was held to upstream code; the letters are explained below the tables. No file of a
+model hub has been opened where this page was made: what a letter says is all that was checked, and
+a dash means that the recipe follows its sources and nothing more. **Unverified** lists the facts
+that no source vouches for (`tessera info ID` marks them too); `graph` and `files` are the names of
+inputs and files in the ONNX repository, `text` the special token ids.
 
 Licences with `nc` forbid commercial use.
 """

@@ -24,6 +24,8 @@ LAYERS = {
     "quantization": {"errors", "pooling", "results"},
     "scoring": {"errors", "quantization", "results"},
     "explain": {"results"},
+    "patching": set(),
+    "series": {"errors"},
     "text": {"batching", "errors", "registry", "runtime"},
     "heads": {"errors", "pooling", "quantization", "registry", "results", "runtime", "text"},
     "combined": {"errors", "heads", "registry", "results", "text"},
@@ -33,6 +35,7 @@ LAYERS = {
 TEXT_CLASS = {"explain", "pooling", "quantization", "scoring", "results"}
 TEXT_CLASS |= {"errors", "heads", "model", "registry", "runtime", "text"}
 LAYERS |= dict.fromkeys(("dense", "multi_vector", "sparse"), TEXT_CLASS)
+LAYERS["timeseries"] = {"batching", "errors", "model", "patching", "registry", "runtime", "series"}
 THIRD_PARTY = {"numpy", "onnxruntime", "tokenizers", "tqdm", "scipy", "PIL", "click"}
 
 
@@ -91,6 +94,7 @@ def test_every_public_callable_is_documented():
         tessera_onnx.TesseraDense,
         tessera_onnx.TesseraMultiVector,
         tessera_onnx.TesseraSparse,
+        tessera_onnx.TesseraTimeSeries,
     ):
         for name in dir(cls):
             if not name.startswith("_"):
