@@ -36,7 +36,13 @@ from tessera_onnx.text import OnLong
 MODEL = click.option(
     "-m", "--model", metavar="ID_OR_FOLDER", help="Model id or folder, else the installed default."
 )
-KIND = click.option("--kind", type=click.Choice(list(CLASSES)), help="Kind of embedding.")
+SERIES: Kind = "time-series"
+KIND = click.option("--kind", type=click.Choice(list(CLASSES)), help="Kind of model.")
+TEXT_KIND = click.option(
+    "--kind",
+    type=click.Choice([kind for kind in CLASSES if kind != SERIES]),
+    help="Kind of embedding.",
+)
 CACHE = click.option(
     "--cache-dir",
     metavar="DIR",
@@ -66,7 +72,7 @@ def _opening(command: Command) -> Command:
         DEVICE,
         click.option("--precision", type=click.Choice(registry.PRECISIONS), help="Graph to run."),
         click.option("--dimension", type=AT_LEAST_1, help="Cut vectors to it (Matryoshka)."),
-        KIND,
+        TEXT_KIND,
         MODEL,
     ):
         command = option(command)
@@ -152,7 +158,7 @@ def demo(cache_dir: str | None, *, as_json: bool) -> None:
     shown = {}
     for kind in CLASSES:
         if kind in kinds:
-            with _open(None, cache_dir, kind)[0] as model:
+            with CLASSES[kind](cache_dir=cache_dir) as model:
                 shown[kind] = reports.demo(model, kind)
             if not as_json:
                 _print_lines(layout.demo(kind, shown[kind]))
@@ -394,7 +400,11 @@ def _open(
 ) -> tuple[Any, Kind]:
     """The open model and its kind."""
     place = _place(model, cache_dir)
-    kind = kind or artifacts.resolve(**place).spec.kinds[0]
+    if kind is None:
+        spec = artifacts.resolve(**place).spec
+        kind = spec.kinds[0]
+        if kind == SERIES:
+            raise click.UsageError(f"{spec.id} forecasts series, it reads no text")
     return CLASSES[kind](**place, **options), kind
 
 

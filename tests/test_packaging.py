@@ -27,6 +27,8 @@ LAYERS = {
     "quantization": {"errors", "pooling", "results"},
     "scoring": {"errors", "quantization", "results"},
     "explain": {"results"},
+    "patching": set(),
+    "series": {"errors"},
     "text": {"batching", "errors", "registry", "runtime"},
     "heads": {"errors", "pooling", "quantization", "registry", "results", "runtime", "text"},
     "combined": {"errors", "heads", "registry", "results", "text"},
@@ -46,6 +48,7 @@ THIRD_PARTY = {
     "PIL",
     "click",
 }
+LAYERS["timeseries"] = {"batching", "errors", "model", "patching", "registry", "runtime", "series"}
 
 
 def imports(path):
@@ -103,6 +106,7 @@ def test_every_public_callable_is_documented():
         tessera_onnx.TesseraDense,
         tessera_onnx.TesseraMultiVector,
         tessera_onnx.TesseraSparse,
+        tessera_onnx.TesseraTimeSeries,
     ):
         for name in dir(cls):
             if not name.startswith("_"):
