@@ -102,7 +102,7 @@ def wide(path: Path) -> dict[str, np.ndarray]:
 
 
 def rolling(
-    values: np.ndarray, train: int, start: int, horizon: int, season: int, stride: int = 0
+    values: np.ndarray, train: int, start: int, horizon: int, season: int, *, stride: int = 0
 ) -> Iterator[Window]:
     """Windows every `stride` points from `start` on; 0: every horizon."""
     scale = seasonal_scale(values[:train], season)
@@ -127,7 +127,11 @@ def tasks(data: Path) -> Iterator[Task]:
         if name == "ETTh1":
             for steps in (24, 96):
                 parts = [
-                    list(rolling(values[:ETT_END], ETT_TRAIN, ETT_TEST, steps, season, ETT_STRIDE))
+                    list(
+                        rolling(
+                            values[:ETT_END], ETT_TRAIN, ETT_TEST, steps, season, stride=ETT_STRIDE
+                        )
+                    )
                     for values in series
                 ]
                 alone = parts[entry["values"].index("OT")]
