@@ -38,7 +38,13 @@ from tessera_onnx.text import OnLong
 MODEL = click.option(
     "-m", "--model", metavar="ID_OR_FOLDER", help="Model id or folder, else the installed default."
 )
-KIND = click.option("--kind", type=click.Choice(list(CLASSES)), help="Kind of embedding.")
+SERIES: Kind = "time-series"
+KIND = click.option("--kind", type=click.Choice(list(CLASSES)), help="Kind of model.")
+TEXT_KIND = click.option(
+    "--kind",
+    type=click.Choice([kind for kind in CLASSES if kind != SERIES]),
+    help="Kind of embedding.",
+)
 CACHE = click.option(
     "--cache-dir",
     metavar="DIR",
@@ -68,7 +74,7 @@ def _opening(command: Command) -> Command:
         DEVICE,
         click.option("--precision", type=click.Choice(registry.PRECISIONS), help="Graph to run."),
         click.option("--dimension", type=AT_LEAST_1, help="Cut vectors to it (Matryoshka)."),
-        KIND,
+        TEXT_KIND,
         MODEL,
     ):
         command = option(command)
@@ -165,7 +171,7 @@ def demo(cache_dir: str | None, *, as_json: bool) -> None:
     shown = {}
     for kind in CLASSES:
         if kind in kinds:
-            with _open(None, cache_dir, kind)[0] as model:
+            with CLASSES[kind](path=_resolve(None, cache_dir, kind).folder) as model:
                 shown[kind] = reports.demo(model, kind)
             if not as_json:
                 _print_lines(layout.demo(kind, shown[kind]))
@@ -388,8 +394,7 @@ def forecast(
     table = csv_series.read(source, target=target, timestamp=timestamp, id=id)
     for warning in table.warnings:
         click.echo(f"Warning: {warning}", err=True)
-    opened, _ = _open(model, cache_dir, "time-series", **options)
-    with opened:
+    with CLASSES[SERIES](path=_resolve(model, cache_dir, SERIES).folder, **options) as opened:
         found = forecasts.of(table, opened, horizon, levels)
     if output is not None:
         forecasts.write(Path(output), table, found, levels)
@@ -439,6 +444,10 @@ def _open(
     """The open model and its kind."""
     artifact = _resolve(model, cache_dir, kind)
     kind = kind or artifact.spec.kinds[0]
+    if kind == SERIES:
+        raise click.UsageError(
+            f"{artifact.spec.id} forecasts series, it reads no text: see tessera forecast"
+        )
     return CLASSES[kind](path=artifact.folder, **options), kind
 
 

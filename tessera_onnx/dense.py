@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import pooling, quantization, scoring
-from tessera_onnx.model import Model, RoleName
+from tessera_onnx.model import RoleName, TextModel
 from tessera_onnx.quantization import Output
 from tessera_onnx.registry import Dense, Kind, Role
 from tessera_onnx.results import Ranked, check_top_k, ranking
@@ -19,7 +19,7 @@ from tessera_onnx.text import Batch
 Float = NDArray[np.float32]
 
 
-class TesseraDense(Model):
+class TesseraDense(TextModel):
     """Texts as unit vectors, (dimension,) float32.
 
     A model that treats queries and documents differently has a prompt for each; `encode` means a

@@ -69,6 +69,12 @@ def vector(facts: dict[str, Any]) -> Iterator[str]:
 
 def demo(kind: Kind, shown: dict[str, Any]) -> Iterator[str]:
     """What reports.demo found."""
+    if kind == "time-series":
+        yield f"{kind}, {shown['model']}: the next months of a series, at the levels"
+        rows = [[f"{value:.1f}" for value in step] for step in shown["forecast"]]
+        yield from table([["month", *map(str, shown["levels"])], *_numbered(rows)], "  ")
+        yield ""
+        return
     scores = {"dense": "cosine", "multi-vector": "MaxSim"}
     yield f"{kind}, {shown['model']}: documents by {scores.get(kind, 'dot product')}"
     yield f"  {shown['query']}"
@@ -89,6 +95,10 @@ def demo(kind: Kind, shown: dict[str, Any]) -> Iterator[str]:
         yield from table(zip_longest(terms[0::3], terms[1::3], terms[2::3], fillvalue=""), "  ")
         return
     yield ""
+
+
+def _numbered(rows: Iterable[list[str]]) -> Iterator[list[str]]:
+    return ([str(number), *row] for number, row in enumerate(rows, 1))
 
 
 def forecast(found: Iterable[Forecast], levels: Sequence[float], time: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import platform
 import re
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Any, TypeVar
 
-from tessera_onnx import CLASSES, artifacts, registry, runtime
+from tessera_onnx import CLASSES, TesseraTimeSeries, artifacts, registry, runtime
 from tessera_onnx.artifacts import Artifact
 from tessera_onnx.errors import TesseraError
 from tessera_onnx.registry import Kind, ModelSpec
@@ -32,13 +33,19 @@ DOCUMENTS = (
     "A frozen slice tastes newly baked after a minute in the toaster.",
 )
 SENTENCE = DOCUMENTS[1]
+# Eight years of months: a trend and a season.
+SERIES = [round(100 + i / 2 + 20 * math.sin(math.tau * i / 12), 1) for i in range(96)]
 
 # Wheels that hold the same files: the one installed last wins, in part.
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
 
 
 def demo(model: Any, kind: Kind) -> dict[str, Any]:
-    """A ranking of DOCUMENTS and what explains it."""
+    """A ranking of DOCUMENTS and what explains it; for series the next year of SERIES."""
+    if kind == "time-series":
+        levels = [0.1, 0.5, 0.9]
+        (steps,) = model.forecast_quantiles(SERIES, 12, levels).tolist()
+        return {"model": model.model(), "series": SERIES, "levels": levels, "forecast": steps}
     ranked = model.rank(QUERY, DOCUMENTS)
     ranking = [{"score": score, "document": DOCUMENTS[index]} for index, score in ranked]
     found = {"model": model.model(), "query": QUERY, "ranking": ranking}
@@ -73,16 +80,23 @@ def models(cache_dir: str | None, kind: Kind | None, *, installed: bool) -> list
 
 def _summary(spec: ModelSpec, where: str) -> dict[str, Any]:
     # One dimension and one length a kind, each named once.
-    recipes = [getattr(spec, registry.KIND_TABLES[kind]) for kind in spec.kinds]
-    sizes = [r.vocab_size if isinstance(r, registry.Sparse) else r.dimension for r in recipes]
+    sizes = [_sizes(getattr(spec, registry.KIND_TABLES[kind])) for kind in spec.kinds]
     return {
         "id": spec.id,
         "kinds": list(spec.kinds),
-        "dimension": list(dict.fromkeys(sizes)),
-        "max_length": list(dict.fromkeys(recipe.document.max_length for recipe in recipes)),
+        "dimension": list(dict.fromkeys(dimension for dimension, _ in sizes)),
+        "max_length": list(dict.fromkeys(length for _, length in sizes)),
         "licence": spec.licence,
         "where": where,
     }
+
+
+def _sizes(recipe: Any) -> tuple[int, int]:
+    """What a model gives for an input, and what it reads of one."""
+    if isinstance(recipe, registry.TimeSeries):
+        return recipe.prediction_length, recipe.context_length
+    width = recipe.vocab_size if isinstance(recipe, registry.Sparse) else recipe.dimension
+    return width, recipe.document.max_length
 
 
 def facts(spec: ModelSpec) -> Iterator[tuple[str, str]]:
@@ -202,7 +216,10 @@ def _probe(artifact: Artifact, kind: Kind, device: str) -> dict[str, Any]:
     }
     try:
         with CLASSES[kind](path=artifact.folder, device=device) as model:
-            model.encode("one text")  # type: ignore[attr-defined]  # every class has it
+            if isinstance(model, TesseraTimeSeries):
+                model.forecast(SERIES)
+            else:
+                model.encode("one text")  # type: ignore[attr-defined]  # every other class has it
     except TesseraError as error:
         return {**probe, "result": str(error)}
     return {**probe, "result": "works"}

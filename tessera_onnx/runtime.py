@@ -272,13 +272,13 @@ def open_session(
     int8_on_cuda: bool,
     threads: int | None,
     inputs: Sequence[str],
-    outputs: Mapping[str, int],
+    outputs: Mapping[str, tuple[int, ...]],
     probe: Mapping[str, Array],
 ) -> Session:
     """A session on the first device that opens *and runs* the graph.
 
     `graphs` holds the graph for each of "cpu", "cuda" and "coreml": its file name and a function
-    that reads it. `outputs` names the outputs wanted and the size of their last axis. `probe` is a
+    that reads it. `outputs` names the outputs wanted and the sizes of their last axes. `probe` is a
     tiny input: some providers take a graph and fail when it runs. Only "auto" falls back, logging
     the reason; an explicit device that fails raises DeviceError.
     """
@@ -300,11 +300,11 @@ def open_session(
                 raise error if isinstance(error, DeviceError) else LoadError(str(error)) from error
             logger.warning("falling back from %s to %s: %s", candidate, candidates[-1], error)
         else:
-            for (name, width), result in zip(outputs.items(), results, strict=True):
-                if result.shape[-1] != width:
+            for (name, sizes), result in zip(outputs.items(), results, strict=True):
+                if result.shape[-len(sizes) :] != sizes:
                     raise LoadError(
                         f"the output {name!r} of {file_name} has the shape {result.shape}, "
-                        f"model.toml says {width} in the last place"
+                        f"model.toml says {', '.join(map(str, sizes))} in the last place"
                     )
             return session
     raise DeviceError(f"no device for {device!r}")  # choose_device never returns an empty list

@@ -2,7 +2,8 @@
 
 Run with torch, sentence-transformers and tessera-onnx-export: `python tests/make_artifacts.py`.
 The golden values come from sentence-transformers on the same weights, never from this project:
-SentenceTransformer, SparseEncoder and MultiVectorEncoder (which follows ColBERT and PyLate).
+SentenceTransformer, SparseEncoder and MultiVectorEncoder (which follows ColBERT and PyLate), and
+for series from chronos-forecasting.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from pathlib import Path
 import numpy as np
 import tomli_w
 import torch
+from chronos.chronos_bolt import ChronosBoltModelForForecasting, ChronosBoltPipeline
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from sentence_transformers.sparse_encoder.modules import MLMTransformer, SpladePooling
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
+from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast, T5Config
 
-from tessera_export import artifact, folder
+from tessera_export import artifact, folder, series
 
 HERE = Path(__file__).parent / "artifacts"
 WORDS = """
@@ -280,6 +282,70 @@ def make_starter(_: Path) -> None:
     (HERE / "starter" / "texts.json").write_text(json.dumps(STARTER_TEXTS, indent=1) + "\n")
 
 
+def contexts() -> list[np.ndarray]:
+    """Series around the length of a patch and of the context, with gaps, of extreme scales."""
+    rng = np.random.default_rng(11)
+    lengths = (1, 15, 16, 17, 100, 333, 2049, 40, 40, 40, 40)
+    rows = [
+        (3 + np.sin(np.arange(n) / 4) + rng.normal(0, 0.3, n).cumsum()).astype(np.float32)
+        for n in lengths
+    ]
+    rows[4][::3] = np.nan
+    rows[5][40:90] = np.nan  # whole patches
+    rows[7] = rows[7] * np.float32(1e-6)
+    rows[8] = rows[8] * np.float32(1e9)
+    rows[9][:] = 5
+    rows[10][:] = np.nan
+    return rows
+
+
+def make_bolt(work: Path) -> None:
+    """Chronos-Bolt, three quarters of its parameters in the 9 x 64 outputs."""
+    torch.manual_seed(6)
+    settings = {
+        "context_length": 2048,
+        "prediction_length": 64,
+        "input_patch_size": 16,
+        "input_patch_stride": 16,
+        "quantiles": [i / 10 for i in range(1, 10)],
+        "use_reg_token": True,
+    }
+    small = T5Config(
+        d_model=12,
+        d_ff=12,
+        d_kv=6,
+        num_heads=2,
+        num_layers=2,
+        num_decoder_layers=1,
+        feed_forward_proj="relu",
+        decoder_start_token_id=0,
+        pad_token_id=0,
+        initializer_factor=0.5,  # large enough that every patch matters
+        chronos_config=settings,
+    )
+    model = ChronosBoltModelForForecasting(small)
+    with torch.no_grad():  # forecasts of about the series' own scale whose levels seldom cross
+        head = model.output_patch_embedding
+        head.output_layer.weight *= 0.1
+        head.residual_layer.weight *= 0.1
+        head.residual_layer.bias += torch.linspace(-1, 1, 9).repeat_interleave(64)
+    model.save_pretrained(work)
+    origin = artifact.Origin(id="test-bolt", source="random weights", licence="apache-2.0")
+    series.export(series.read(work), HERE / "bolt", origin, ("fp32",), overwrite=True)
+    upstream = ChronosBoltPipeline.from_pretrained(work)
+    rows = contexts()
+    tensors = [torch.from_numpy(row) for row in rows]
+    levels = [*settings["quantiles"], 0.05, 0.25, 0.99]
+    write_golden(
+        "bolt",
+        **ragged("context", rows),
+        trained=upstream.predict(tensors, 135).numpy(),  # three passes, (n, 9, 135)
+        # A level that it was not trained for makes upstream interpolate all of them.
+        levels=np.array(levels),
+        interpolated=upstream.predict_quantiles(tensors, 70, levels)[0].numpy(),
+    )
+
+
 def graph_table(name: str, inputs: list[str]) -> dict:
     best = dict.fromkeys(("best_cpu", "best_cuda", "best_coreml"), "fp32")
     return {"inputs": inputs, "fp32": name, "fp16": "", "int8": "", **best, "static": False}
@@ -300,7 +366,7 @@ def write_toml(target: Path, entry: dict) -> None:
 
 
 def main() -> None:
-    for make in (make_colbert, make_prompts, make_states, make_splade, make_starter):
+    for make in (make_colbert, make_prompts, make_states, make_splade, make_bolt, make_starter):
         with tempfile.TemporaryDirectory() as work:
             make(Path(work))
     (HERE / "texts.json").write_text(json.dumps(TEXTS, indent=1) + "\n")
