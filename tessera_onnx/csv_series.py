@@ -106,11 +106,12 @@ class _Cells:
             raise FileError(f"{self.name}, line {reader.line_num}: {error}") from None
         return rows
 
-    def column(self, option: str, name: str) -> list[str]:
+    def named(self, option: str, name: str) -> str:
+        """The name of a column that is there."""
         if name not in self.columns:
             names = ", ".join(map(repr, self.columns))
             raise ConfigError(f"--{option} {name!r} is no column of {self.name}: it has {names}")
-        return self.columns[name]
+        return name
 
     def wrong(self, row: int, column: str, what: str) -> FileError:
         return FileError(f"{self.name}, line {self.lines[row + 1]}: column {column!r} holds {what}")
@@ -134,6 +135,10 @@ def read(
     timestamps without a regular step. No message holds a cell.
     """
     cells = _Cells(source)
+    named = {"target": target, "timestamp": timestamp, "id": id}
+    given = [cells.named(option, name) for option, name in named.items() if name is not None]
+    if len(set(given)) < len(given):
+        raise ConfigError("the target, the timestamp and the id must be columns of their own")
     groups, ids = _groups(cells, id)
     clock, warnings = None, []
     if timestamp is not None:
@@ -145,14 +150,10 @@ def read(
                 clock = _clock(cells, timestamp, groups)
             except (ConfigError, FileError) as error:
                 warnings.append(f"steps are numbered: {error}")
-    known = {id, timestamp}
     if target is not None:
-        cells.column("target", target)
-        if target in known:
-            raise ConfigError("the target, the timestamp and the id must be columns of their own")
         found = {target: _numbers(cells, target)}
     else:
-        found, left_out = _all_numbers(cells, known)
+        found, left_out = _all_numbers(cells, {id, timestamp})
         warnings += (f"a column is left out: {reason}" for reason in left_out)
     series = [
         Series(ids[group], name, values[rows], group)
@@ -180,7 +181,7 @@ def _groups(cells: _Cells, name: str | None) -> tuple[list[NDArray[np.intp]], li
     if name is None:
         return [np.arange(len(next(iter(cells.columns.values()))))], [None]
     rows: dict[str, list[int]] = {}
-    for row, cell in enumerate(cells.column("id", name)):
+    for row, cell in enumerate(cells.columns[name]):
         if not cell:
             raise cells.wrong(row, name, "no id")
         rows.setdefault(cell, []).append(row)
@@ -188,7 +189,7 @@ def _groups(cells: _Cells, name: str | None) -> tuple[list[NDArray[np.intp]], li
 
 
 def _clock(cells: _Cells, name: str, groups: list[NDArray[np.intp]]) -> Clock:
-    column = cells.column("timestamp", name)
+    column = cells.columns[name]
     if all(re.fullmatch(r"[+-]?\d{1,18}", cell) for cell in column):
         stamps, unit, separator, offset = np.array(column, np.int64), None, "", ""
     else:

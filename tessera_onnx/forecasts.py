@@ -123,8 +123,12 @@ def draw(path: Path, found: Sequence[Forecast], levels: Sequence[float]) -> int:
         for low, high in zip(ordered, ordered[::-1], strict=True):
             if levels[low] < 0.5 < levels[high]:
                 band = forecast.quantiles[:, low], forecast.quantiles[:, high]
-                axes.fill_between(ahead, *band, color="tab:blue", alpha=0.2, linewidth=0)
-        axes.plot(ahead, forecast.median, color="tab:blue", linewidth=1.5)
+                label = f"{levels[low]:g} to {levels[high]:g}"
+                axes.fill_between(
+                    ahead, *band, color="tab:blue", alpha=0.2, linewidth=0, label=label
+                )
+        axes.plot(ahead, forecast.median, color="tab:blue", linewidth=1.5, label="median")
+        axes.legend(loc="upper left", fontsize="small")
         axes.set_title(forecast.title(), fontsize="medium", loc="left", parse_math=False)
         axes.set_xlabel(f"steps from {forecast.times[0]}")
     with replacing(path) as stream:
