@@ -33,6 +33,7 @@ from tessera_onnx.registry import Kind
 from tessera_onnx.results import BinaryTokens, Embeddings, Int8Vectors, Ranked, SparseVector
 from tessera_onnx.scoring import maxsim
 from tessera_onnx.sparse import TesseraSparse
+from tessera_onnx.timeseries import TesseraTimeSeries
 
 __version__ = "0.1.0"
 
@@ -57,6 +58,7 @@ __all__ = [
     "TesseraError",
     "TesseraMultiVector",
     "TesseraSparse",
+    "TesseraTimeSeries",
     "TokenizationError",
     "TruncationWarning",
     "UnsupportedDimension",
@@ -68,6 +70,7 @@ CLASSES: dict[Kind, type[Model]] = {
     "dense": TesseraDense,
     "multi-vector": TesseraMultiVector,
     "sparse": TesseraSparse,
+    "time-series": TesseraTimeSeries,
 }
 
 

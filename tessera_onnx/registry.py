@@ -61,7 +61,17 @@ class Graph:
     """The ONNX graph: input names in any order, a file for each precision ("" = none)."""
 
     inputs: tuple[
-        Literal["input_ids", "attention_mask", "token_type_ids", "task_id", "pixel_values"], ...
+        Literal[
+            "input_ids",
+            "attention_mask",
+            "token_type_ids",
+            "task_id",
+            "pixel_values",
+            "patches",
+            "future_patches",
+            "group_ids",
+        ],
+        ...,
     ]
     fp32: str
     fp16: str
@@ -196,6 +206,26 @@ class Vision:
 
 
 @dataclass(frozen=True, slots=True)
+class TimeSeries:
+    """Forecasts of quantiles from the patches of a scaled series.
+
+    A graph with the input future_patches forecasts as many output patches as it is given; one
+    without forecasts one. With group_ids, series of one group see each other.
+    """
+
+    output: str  # graph output, (batch, quantiles, steps), of the scaled series
+    context_length: int  # latest values that are read of a series
+    patch_size: int
+    output_patch_size: int  # steps
+    prediction_length: int  # longest horizon of one pass; a longer one is rolled out
+    quantiles: tuple[float, ...]  # levels of the output, rising, 0.5 among them
+    arcsinh: bool  # after the scaling
+    time_scale: int  # divides the time channel of a patch; -1 = patches have none
+    rollout_quantiles: tuple[float, ...]  # the paths on which a longer horizon is continued
+    rollout_weights: Literal["equal", "mass"]  # of a path: 1, or the probability around its level
+
+
+@dataclass(frozen=True, slots=True)
 class Parity:
     """One figure that the export measured and the limit it had to meet."""
 
@@ -234,6 +264,7 @@ class ModelSpec:
     multi_vector: MultiVector | None
     sparse: Sparse | None
     vision: Vision | None
+    time_series: TimeSeries | None
     export: Export | None  # absent in the catalogue
 
     def text_recipes(self) -> dict[Kind, Dense | MultiVector | Sparse]:
@@ -269,6 +300,7 @@ KIND_TABLES: dict[Kind, str] = {
     "multi-vector": "multi_vector",
     "sparse": "sparse",
     "vision": "vision",
+    "time-series": "time_series",
 }
 
 
@@ -436,6 +468,29 @@ def _check(spec: ModelSpec, where: str) -> None:
         if min(ids) < 0 or max(ids) >= spec.sparse.vocab_size:
             raise LoadError(f"{where}.sparse: zero_ids must lie in 0..{spec.sparse.vocab_size - 1}")
     _check_text(spec, where)
+    if spec.time_series is not None:
+        _check_series(spec, spec.time_series, f"{where}.time_series")
+
+
+def _check_series(spec: ModelSpec, recipe: TimeSeries, where: str) -> None:
+    inputs = set(spec.graph.inputs)
+    if len(spec.kinds) > 1 or not {"patches", "attention_mask"} <= inputs:
+        raise LoadError(f"{where}: its graph takes patches and attention_mask, and serves no text")
+    levels = recipe.quantiles
+    if list(levels) != sorted(set(levels)) or not 0 < min(levels, default=0) <= max(levels) < 1:
+        raise LoadError(f"{where}: quantiles must rise strictly within 0 and 1")
+    if 0.5 not in levels or not set(recipe.rollout_quantiles) <= set(levels):
+        raise LoadError(f"{where}: quantiles must hold 0.5 and the rollout_quantiles")
+    if min(recipe.patch_size, recipe.output_patch_size) < 1 or not recipe.rollout_quantiles:
+        raise LoadError(f"{where}: patch sizes are at least 1, rollout_quantiles not empty")
+    lengths = (recipe.context_length, recipe.output_patch_size)
+    if min(lengths) < 1 or any(length % recipe.patch_size for length in lengths):
+        raise LoadError(f"{where}: context and output patch are whole numbers of patches")
+    n_patches, rest = divmod(recipe.prediction_length, recipe.output_patch_size)
+    if rest or n_patches < 1 or (n_patches > 1 and "future_patches" not in inputs):
+        raise LoadError(f"{where}: prediction_length must be what the output patches cover")
+    if recipe.time_scale != -1 and recipe.time_scale < 1:
+        raise LoadError(f"{where}: time_scale is at least 1, or -1 for patches without time")
 
 
 def _check_text(spec: ModelSpec, where: str) -> None:

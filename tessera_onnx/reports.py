@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import platform
 import re
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Any, TypeVar
 
-from tessera_onnx import CLASSES, artifacts, registry, runtime
+from tessera_onnx import CLASSES, TesseraTimeSeries, artifacts, registry, runtime
 from tessera_onnx.artifacts import Artifact
 from tessera_onnx.errors import TesseraError
 from tessera_onnx.registry import Kind, ModelSpec
@@ -32,13 +33,19 @@ DOCUMENTS = (
     "A frozen slice tastes newly baked after a minute in the toaster.",
 )
 SENTENCE = DOCUMENTS[1]
+# Eight years of months: a trend and a season.
+SERIES = [round(100 + i / 2 + 20 * math.sin(math.tau * i / 12), 1) for i in range(96)]
 
 # Wheels that hold the same files: the one installed last wins, in part.
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
 
 
 def demo(model: Any, kind: Kind) -> dict[str, Any]:
-    """A ranking of DOCUMENTS and what explains it."""
+    """A ranking of DOCUMENTS and what explains it; for series the next year of SERIES."""
+    if kind == "time-series":
+        levels = [0.1, 0.5, 0.9]
+        (steps,) = model.forecast_quantiles(SERIES, 12, levels).tolist()
+        return {"model": model.model(), "series": SERIES, "levels": levels, "forecast": steps}
     ranked = model.rank(QUERY, DOCUMENTS)
     ranking = [{"score": score, "document": DOCUMENTS[index]} for index, score in ranked]
     found = {"model": model.model(), "query": QUERY, "ranking": ranking}
@@ -85,9 +92,11 @@ def _summary(spec: ModelSpec, where: str) -> dict[str, Any]:
 
 
 def _sizes(recipe: Any) -> tuple[int, int]:
-    """What a model gives for an input, and how much it reads of a text (0 = no limit known)."""
+    """What a model gives for an input, and how much it reads of one (0 = no limit known)."""
     if isinstance(recipe, registry.Vision):
         return recipe.dimension, recipe.query_length
+    if isinstance(recipe, registry.TimeSeries):
+        return recipe.prediction_length, recipe.context_length
     width = recipe.vocab_size if isinstance(recipe, registry.Sparse) else recipe.dimension
     return width, recipe.document.max_length
 
@@ -223,7 +232,10 @@ def _probe(artifact: Artifact, kind: Kind, device: str, cache_dir: str | None) -
         with CLASSES[kind](
             artifact.spec.id, cache_dir=cache_dir, device=device, offline=True
         ) as model:
-            model.encode("one text")  # type: ignore[attr-defined]  # every class has it
+            if isinstance(model, TesseraTimeSeries):
+                model.forecast(SERIES)
+            else:
+                model.encode("one text")  # type: ignore[attr-defined]  # every other class has it
     except TesseraError as error:
         return {**probe, "result": str(error)}
     return {**probe, "result": "works"}

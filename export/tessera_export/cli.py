@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tessera_onnx.registry import PRECISIONS, UNPINNED, Precision
 # What the export reads; pickles, other frameworks' weights and ready graphs stay on the hub.
 HUB_FILES = ["*.json", "*.safetensors", "artifact.metadata", "README.md", "*/*.json"]
 LENGTH = click.IntRange(min=3)
+SERIES = "time-series"
 
 
 class DefaultGroup(click.Group):
@@ -31,7 +33,7 @@ class DefaultGroup(click.Group):
 @click.group(cls=DefaultGroup)
 @click.version_option(__version__, prog_name="tessera-export")
 def main() -> None:
-    """Export torch embedding models to tessera-onnx artifacts.
+    """Export torch embedding and forecasting models to tessera-onnx artifacts.
 
     `tessera-export MODEL ...` is short for `tessera-export model MODEL ...`.
     """
@@ -59,7 +61,7 @@ def _sizes(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[in
     "kinds",
     multiple=True,
     required=True,
-    type=click.Choice(folders.KINDS),
+    type=click.Choice((*folders.KINDS, SERIES)),
     help="What the model serves; repeat it for one graph of several kinds.",
 )
 @click.option(
@@ -131,22 +133,35 @@ def model(
     quiet()
     try:
         folder, source, revision = _locate(model, source, revision)
-        facts = folders.read(folder, kinds, folders.Overrides(**overrides))
         origin = artifact.Origin(
             id=name or artifact.identifier(model if not Path(model).is_dir() else folder.name),
             source=source,
             revision=revision,
             licence=licence or _declared_licence(folder),
         )
-        spec = artifact.export(
-            facts if idf is None else folders.with_idf(facts, idf),
-            output,
-            origin,
-            precisions,
-            int8_exclude=int8_exclude,
-            extra={} if idf is None else {folders.IDF: idf},
-            overwrite=overwrite,
-        )
+        if SERIES in kinds:
+            _check_series(kinds, {**overrides, "idf": idf})
+            from tessera_export import series
+
+            spec = series.export(
+                series.read(folder),
+                output,
+                origin,
+                precisions,
+                int8_exclude=int8_exclude,
+                overwrite=overwrite,
+            )
+        else:
+            facts = folders.read(folder, kinds, folders.Overrides(**overrides))
+            spec = artifact.export(
+                facts if idf is None else folders.with_idf(facts, idf),
+                output,
+                origin,
+                precisions,
+                int8_exclude=int8_exclude,
+                extra={} if idf is None else {folders.IDF: idf},
+                overwrite=overwrite,
+            )
     except ExportError as error:
         raise click.ClickException(str(error)) from error
     for file in spec.files:
@@ -187,6 +202,15 @@ def quiet() -> None:
     verbosity: Any = logging  # its functions carry no annotations
     verbosity.set_verbosity_error()
     verbosity.disable_progress_bar()
+
+
+def _check_series(kinds: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Raises ExportError for what only a model of texts can have."""
+    if len(set(kinds)) > 1:
+        raise ExportError("a time-series model serves no other kind")
+    for name, value in options.items():
+        if value not in (None, (), "graph"):  # click's defaults of those options
+            raise ExportError(f"--{name.replace('_', '-')} is for models of texts")
 
 
 def _locate(model: str, source: str | None, revision: str | None) -> tuple[Path, str, str]:

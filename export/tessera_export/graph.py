@@ -152,7 +152,7 @@ def quantize(model: onnx.ModelProto, exclude: Sequence[str] = ()) -> onnx.ModelP
         if not fnmatch.filter(names, pattern):
             raise ExportError(f"no node of the graph is named {pattern!r}")
     kept = [name for name in names if any(fnmatch.fnmatchcase(name, p) for p in exclude)]
-    with tempfile.TemporaryDirectory(prefix="tessera-export-") as folder, _quiet():
+    with tempfile.TemporaryDirectory(prefix="tessera-export-") as folder, quiet():
         source, target = Path(folder, "fp32.onnx"), Path(folder, "int8.onnx")
         save(model, source)
         quantize_dynamic(
@@ -240,7 +240,7 @@ def _legacy(wrapper: Wrapper) -> onnx.ModelProto:
         for name, result in zip(wrapper.outputs, wrapper(*_example()), strict=True):
             axes[name] = {0: "batch"} | ({1: "sequence"} if result.dim() == 3 else {})
     buffer: Any = io.BytesIO()  # a file name by its annotation, a stream by its documentation
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         torch.onnx.export(
             wrapper,
             _example(),
@@ -256,7 +256,7 @@ def _legacy(wrapper: Wrapper) -> onnx.ModelProto:
 
 def _dynamo(wrapper: Wrapper) -> onnx.ModelProto:
     shape = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         program = torch.onnx.export(
             wrapper,
             _example(),
@@ -299,7 +299,7 @@ def _probe(model: onnx.ModelProto, wrapper: Wrapper) -> float:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the exporters' deprecation and tracer warnings, here only."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "")]
     levels = [logger.level for logger in loggers]
