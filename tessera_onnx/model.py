@@ -12,10 +12,11 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import artifacts, registry, runtime, text
+from tessera_onnx import artifacts, combined, heads, registry, runtime, text
 from tessera_onnx.errors import ConfigError, LoadError, UnsupportedDimension
 from tessera_onnx.quantization import check_dimension
 from tessera_onnx.registry import Kind, ModelSpec, Precision, Role, TokenRole
+from tessera_onnx.results import Embeddings
 
 AnyRole = TypeVar("AnyRole", Role, TokenRole)
 RoleName = Literal["query", "document"]
@@ -38,6 +39,7 @@ class Model:
             kind=self._kind,
             path=options["path"],
             cache_dir=options["cache_dir"],
+            offline=options["offline"],
         )
         # Absolute: what is unpickled may run in another folder.
         places = {
@@ -123,12 +125,13 @@ class TextModel(Model):
 
         Args:
             model_id: id or alias; None takes the installed default of this kind.
-            path: a model folder, in place of looking the id up.
+            path: a model folder, or a catalogue (.toml) in which to look the id up.
             device: "auto", "cpu", "cuda", "cuda:N" or "coreml". Only "auto" may fall back.
             precision: "fp32", "fp16" or "int8"; None takes the model's best for the device.
             threads: CPU threads; None takes TESSERA_THREADS, else the affinity and cgroup quota.
             cache_dir: folder of local models; None takes TESSERA_CACHE, else the user's cache.
-            offline: accepted for callers that must never reach a network; nothing here does.
+            offline: True fetches nothing; None lets HF_HUB_OFFLINE decide. A model that is on
+                this machine is opened without a network in any case.
             dimension: cut vectors to this size, one that the model was trained for (Matryoshka).
             max_length: tokens read of a document, and of a query unless queries have a fixed
                 length; up to what the graph takes.
@@ -136,6 +139,7 @@ class TextModel(Model):
 
         Raises:
             ModelNotFound, LoadError, IntegrityError, DeviceError: the model cannot be opened.
+            FileError: it cannot be written to the hub cache.
             ConfigError, UnsupportedDimension: an argument cannot work with this model.
         """
         super().__init__(
@@ -159,14 +163,19 @@ class TextModel(Model):
         if self._kind == "sparse":
             if dimension is not None:
                 raise UnsupportedDimension("sparse vectors are not cut: leave dimension out")
-            width: int = recipe.vocab_size
-            self._dimension = width
+            self._dimension: int = recipe.vocab_size
         else:
-            width = recipe.dimension
-            self._dimension = check_dimension(dimension, width, recipe.matryoshka, self._spec.id)
+            sizes = recipe.matryoshka
+            self._dimension = check_dimension(dimension, recipe.dimension, sizes, self._spec.id)
         tokenizer = text.Tokenizer(self._artifact.read(facts.tokenizer), facts)
-        probe = text.probe(facts, self._spec.graph.inputs)
-        self._session = self._open({recipe.output: (width,)}, probe)
+        # Every kind's output is checked, since encode_all reads them all from this session.
+        probe = text.probe(facts)
+        inputs = self._spec.graph.inputs
+        shapes = {
+            other.output: heads.shape(other, probe.ids.shape[1])
+            for other in self._spec.text_recipes().values()
+        }
+        self._session = self._open(shapes, text.feeds(probe, recipe.document, inputs))
         self._encoder = text.TextEncoder(tokenizer, self._session, on_long)
 
     @staticmethod
@@ -188,6 +197,26 @@ class TextModel(Model):
         """Tokens of each text before any cut, prompt, marker and special tokens included: (n,)."""
         return self._encoder.token_counts(texts, self._role(role))
 
+    def encode_all(
+        self, texts: Iterable[str], *, role: RoleName = "document", progress: bool = False
+    ) -> Embeddings:
+        """The texts in every kind that the model serves, from one run of its graph (bge-m3).
+
+        Each part is what the class of that kind gives for the same texts; the part of a kind that
+        the model does not serve is None. `dimension` cuts the vectors of this object's kind alone.
+        Raises ConfigError for a model whose kinds read the same text differently, and for queries
+        that one of its kinds looks up in a table; otherwise as `encode_batch`.
+        """
+        return combined.encode_all(
+            texts,
+            self._encoder,
+            self._spec,
+            role,
+            self._role(role),
+            dimensions={self._kind: self._dimension},
+            progress=progress,
+        )
+
     def _role(self, name: RoleName) -> Any:
         if name not in get_args(RoleName):
             raise ConfigError(f'role must be "query" or "document", got {name!r}')
@@ -206,13 +235,7 @@ def _precision(spec: ModelSpec, device: str, precision: Precision | None) -> Pre
     if precision is None:
         best: Precision = getattr(spec.graph, f"best_{device}")
         return best
-    if precision not in registry.PRECISIONS:
-        raise ConfigError(f"precision must be one of {', '.join(registry.PRECISIONS)}")
-    if precision not in spec.graph.precisions():
-        raise ConfigError(
-            f"model {spec.id!r} has no {precision} graph, only "
-            f"{', '.join(spec.graph.precisions())}: export it with --precision {precision}"
-        )
+    registry.check_precision(spec, precision)
     return precision
 
 

@@ -70,10 +70,10 @@ class TesseraTimeSeries(Model):
             offline=offline,
         )
         recipe = self._recipe
-        sizes = (len(recipe.quantiles), recipe.output_patch_size)
+        shape = (1, len(recipe.quantiles), recipe.output_patch_size)
         nothing = self._patches(np.full((1, recipe.patch_size), np.nan, np.float32))
         probe = feeds(recipe, self._spec.graph.inputs, nothing, 1, np.zeros(1, np.int64))
-        self._session = self._open({recipe.output: sizes}, probe)
+        self._session = self._open({recipe.output: shape}, probe)
 
     def forecast(
         self, context: Any, horizon: int | None = None, *, groups: Sequence[Any] | None = None

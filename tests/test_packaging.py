@@ -16,7 +16,10 @@ PACKAGE = Path(tessera_onnx.__file__).parent
 LAYERS = {
     "errors": set(),
     "registry": {"errors"},
-    "artifacts": {"errors", "registry"},
+    "hub_errors": {"errors", "registry"},
+    "hub": {"errors", "hub_errors", "registry"},
+    "pins": {"errors", "hub", "registry"},
+    "artifacts": {"errors", "hub", "pins", "registry"},
     "runtime": {"errors"},
     "batching": set(),
     "results": {"errors"},
@@ -31,15 +34,18 @@ LAYERS = {
     "csv_series": {"errors", "frequency", "reading"},
     "forecasts": {"csv_series", "errors", "writing"},
     "text": {"batching", "errors", "registry", "runtime"},
-    "model": {"artifacts", "errors", "quantization", "registry", "runtime", "text"},
+    "heads": {"errors", "pooling", "quantization", "registry", "results", "runtime", "text"},
+    "combined": {"errors", "heads", "registry", "results", "text"},
+    "model": {"artifacts", "combined", "errors", "heads", "quantization", "registry", "results"}
+    | {"runtime", "text"},
 }
 TEXT_CLASS = {"explain", "pooling", "quantization", "scoring", "results"}
-TEXT_CLASS |= {"errors", "model", "registry", "runtime", "text"}
+TEXT_CLASS |= {"errors", "heads", "model", "registry", "runtime", "text"}
 LAYERS |= dict.fromkeys(("dense", "multi_vector", "sparse"), TEXT_CLASS)
 LAYERS["timeseries"] = {"batching", "errors", "frames", "model", "patching", "registry", "runtime"}
 LAYERS["timeseries"] |= {"series"}
-THIRD_PARTY = {"numpy", "onnxruntime", "tokenizers", "tqdm", "scipy", "PIL", "click"}
-THIRD_PARTY |= {"matplotlib", "narwhals"}
+THIRD_PARTY = {"numpy", "onnxruntime", "huggingface_hub", "tokenizers", "tqdm", "scipy", "PIL"}
+THIRD_PARTY |= {"click", "matplotlib", "narwhals"}
 
 
 def imports(path):

@@ -173,11 +173,12 @@ def entry(
     files: Sequence[File],
     best_cpu: Sequence[Precision],
 ) -> ModelSpec:
-    """The entry of an artifact: `tables` are those of its kinds by name, None = absent.
+    """The entry of an artifact: `tables` holds its text table and those of its kinds, by name.
 
     `best_cpu` is the order in which a precision that was built is a CPU's best.
     """
     graphs = {p: graph_name(p) if p in built else "" for p in PRECISIONS}
+    tables = {**dict.fromkeys(("text", *KIND_TABLES.values())), **tables}  # the others are absent
     absent = [field for field in ("source", "licence") if not getattr(origin, field)]
     return ModelSpec(
         id=origin.id,

@@ -252,9 +252,8 @@ def _entry(
     parity: list[Parity],
     files: list[File],
 ) -> ModelSpec:
-    absent = dict.fromkeys(("text", "dense", "multi_vector", "sparse"))
     return artifact.entry(
-        {**absent, "time_series": facts.recipe},
+        {"time_series": facts.recipe},
         origin,
         inputs=facts.family.INPUTS,
         weights_sha256=facts.weights.sha256,

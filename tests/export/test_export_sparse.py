@@ -83,7 +83,9 @@ def test_the_double_logarithm_of_opensearch_models(splade, exported, texts, tmp_
 def test_one_graph_for_sparse_and_token_vectors(splade, exported, texts):
     facts = folder.read(splade, ["sparse"], folder.Overrides(max_length=64))
     role = TokenRole("", 64, (), "none", ())
-    both = replace(facts, multi_vector=MultiVector("token_embeddings", 128, (), "sum", role, role))
+    both = replace(
+        facts, multi_vector=MultiVector("token_embeddings", False, 128, (), "sum", role, role)
+    )
     running = exported(both)
     assert running.spec.kinds == ("multi-vector", "sparse")
     ours, _ = running.run(texts, running.spec.sparse.document, "sparse_embedding")
