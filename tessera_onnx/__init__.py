@@ -84,7 +84,9 @@ def Tessera(model_id: str | None = None, *, kind: Kind | None = None, **options:
     if kind is not None and kind not in CLASSES:
         raise ConfigError(f"kind must be one of {', '.join(CLASSES)}, got {kind!r}")
     artifact = artifacts.resolve(
-        model_id, kind=kind, path=options.get("path"), cache_dir=options.get("cache_dir")
+        model_id,
+        kind=kind,
+        **{name: options.get(name) for name in ("path", "cache_dir", "offline")},
     )
     return CLASSES[kind or artifact.spec.kinds[0]](model_id or artifact.spec.id, **options)
 

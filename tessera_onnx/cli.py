@@ -22,15 +22,15 @@ from tessera_onnx import (
     __version__,
     artifacts,
     layout,
+    pulling,
     reading,
     registry,
     reports,
     writing,
 )
-from tessera_onnx.artifacts import Artifact
 from tessera_onnx.errors import EncodingError, InputTooLong, ModelNotFound, TesseraError
 from tessera_onnx.quantization import Output
-from tessera_onnx.registry import Kind
+from tessera_onnx.registry import Kind, Precision
 from tessera_onnx.text import OnLong
 
 MODEL = click.option(
@@ -154,11 +154,11 @@ def demo(cache_dir: str | None, *, as_json: bool) -> None:
     """
     kinds = {kind for artifact in artifacts.installed(cache_dir) for kind in artifact.spec.kinds}
     if not kinds:
-        _resolve(None, cache_dir)  # raises ModelNotFound with what to do
+        artifacts.resolve(None, cache_dir=cache_dir)  # raises ModelNotFound with what to do
     shown = {}
     for kind in CLASSES:
         if kind in kinds:
-            with CLASSES[kind](path=_resolve(None, cache_dir, kind).folder) as model:
+            with CLASSES[kind](**_place(None, cache_dir)) as model:
                 shown[kind] = reports.demo(model, kind)
             if not as_json:
                 _print_lines(layout.demo(kind, shown[kind]))
@@ -195,7 +195,7 @@ def info(model: str, cache_dir: str | None, *, as_json: bool) -> None:
     Example: tessera info all-minilm-l6-v2
     """
     try:
-        artifact = _resolve(model, cache_dir)
+        artifact = artifacts.resolve(**_place(model, cache_dir), offline=True)
         spec, place = artifact.spec, {"where": artifact.origin, "folder": str(artifact.folder)}
     except ModelNotFound:
         known = [spec for spec in registry.catalogue() if model in {spec.id, *spec.aliases}]
@@ -206,6 +206,39 @@ def info(model: str, cache_dir: str | None, *, as_json: bool) -> None:
         _print_json({**dataclasses.asdict(spec), **place})
     else:
         _print_lines(layout.table([*reports.facts(spec), *place.items()]))
+
+
+@main.command()
+@click.argument("model", metavar="ID")
+@click.option("--precision", type=click.Choice(registry.PRECISIONS), help="Graph to fetch.")
+@click.option("--force", is_flag=True, help="Fetch again what is here already.")
+@CACHE
+@JSON
+def pull(
+    model: str, precision: Precision | None, cache_dir: str | None, *, force: bool, as_json: bool
+) -> None:
+    """Download and verify a model, so that it runs without a network from then on.
+
+    \b
+    Example: tessera pull all-minilm-l6-v2
+    """
+    report = pulling.pull(model, cache_dir, precision, force=force)
+    if as_json:
+        _print_json(report)
+    else:
+        _print_lines(pulling.lines(report))
+
+
+@main.command()
+@click.argument("model", metavar="ID")
+@CACHE
+def pin(model: str, cache_dir: str | None) -> None:
+    """Print a model's revision and hashes as lines for a catalogue.
+
+    \b
+    Example: tessera pin all-minilm-l6-v2
+    """
+    _print_lines(pulling.pin(model, cache_dir))
 
 
 @main.command()
@@ -355,21 +388,23 @@ def doctor(cache_dir: str | None, *, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _resolve(model: str | None, cache_dir: str | None, kind: Kind | None = None) -> Artifact:
+def _place(model: str | None, cache_dir: str | None) -> dict[str, Any]:
+    """Where to look: in the folder that MODEL is, else for the model of that id."""
     if model is not None and os.path.isfile(os.path.join(model, "model.toml")):  # noqa: PTH113, PTH118 (a Path raises for what cannot be a name)
-        return artifacts.resolve(None, kind=kind, path=model)
-    return artifacts.resolve(model, kind=kind, cache_dir=cache_dir)
+        return {"model_id": None, "path": model}
+    return {"model_id": model, "cache_dir": cache_dir}
 
 
 def _open(
     model: str | None, cache_dir: str | None, kind: Kind | None, **options: Any
 ) -> tuple[Any, Kind]:
     """The open model and its kind."""
-    artifact = _resolve(model, cache_dir, kind)
-    kind = kind or artifact.spec.kinds[0]
+    place = _place(model, cache_dir)
+    spec = artifacts.resolve(**place).spec
+    kind = kind or spec.kinds[0]
     if kind == SERIES:
-        raise click.UsageError(f"{artifact.spec.id} forecasts series, it reads no text")
-    return CLASSES[kind](path=artifact.folder, **options), kind
+        raise click.UsageError(f"{spec.id} forecasts series, it reads no text")
+    return CLASSES[kind](**place, **options), kind
 
 
 def _check_encode(source: str | None, text: str | None, output: str | None) -> None:

@@ -39,6 +39,7 @@ class Model:
             kind=self._kind,
             path=options["path"],
             cache_dir=options["cache_dir"],
+            offline=options["offline"],
         )
         # Absolute: what is unpickled may run in another folder.
         places = {
@@ -124,12 +125,13 @@ class TextModel(Model):
 
         Args:
             model_id: id or alias; None takes the installed default of this kind.
-            path: a model folder, in place of looking the id up.
+            path: a model folder, or a catalogue (.toml) in which to look the id up.
             device: "auto", "cpu", "cuda", "cuda:N" or "coreml". Only "auto" may fall back.
             precision: "fp32", "fp16" or "int8"; None takes the model's best for the device.
             threads: CPU threads; None takes TESSERA_THREADS, else the affinity and cgroup quota.
             cache_dir: folder of local models; None takes TESSERA_CACHE, else the user's cache.
-            offline: accepted for callers that must never reach a network; nothing here does.
+            offline: True fetches nothing; None lets HF_HUB_OFFLINE decide. A model that is on
+                this machine is opened without a network in any case.
             dimension: cut vectors to this size, one that the model was trained for (Matryoshka).
             max_length: tokens read of a document, and of a query unless queries have a fixed
                 length; up to what the graph takes.
@@ -137,6 +139,7 @@ class TextModel(Model):
 
         Raises:
             ModelNotFound, LoadError, IntegrityError, DeviceError: the model cannot be opened.
+            FileError: it cannot be written to the hub cache.
             ConfigError, UnsupportedDimension: an argument cannot work with this model.
         """
         super().__init__(
@@ -232,13 +235,7 @@ def _precision(spec: ModelSpec, device: str, precision: Precision | None) -> Pre
     if precision is None:
         best: Precision = getattr(spec.graph, f"best_{device}")
         return best
-    if precision not in registry.PRECISIONS:
-        raise ConfigError(f"precision must be one of {', '.join(registry.PRECISIONS)}")
-    if precision not in spec.graph.precisions():
-        raise ConfigError(
-            f"model {spec.id!r} has no {precision} graph, only "
-            f"{', '.join(spec.graph.precisions())}: export it with --precision {precision}"
-        )
+    registry.check_precision(spec, precision)
     return precision
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
+import os
 import re
 import tomllib
 import types
@@ -18,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tessera_onnx.errors import LoadError
+from tessera_onnx.errors import ConfigError, LoadError
+
+logger = logging.getLogger("tessera_onnx")
 
 SCHEMA = 1
 UNPINNED = "unpinned"
@@ -276,6 +280,19 @@ class ModelSpec:
                 return file
         raise LoadError(f"model {self.id!r} uses the file {name!r} but does not list it in files")
 
+    def files_for(self, precision: Precision) -> list[str]:
+        """Names of the files that one precision needs: all but those of the other graphs.
+
+        Weights beside a graph are named after it (`model.onnx_data`, `model.onnx.data`).
+        """
+        graphs = {getattr(self.graph, name) for name in self.graph.precisions()}
+
+        def owner(name: str) -> str:
+            return max((graph for graph in graphs if name.startswith(graph)), key=len, default="")
+
+        wanted = ("", getattr(self.graph, precision))
+        return [file.name for file in self.files if owner(file.name) in wanted]
+
 
 # The table that each kind needs.
 KIND_TABLES: dict[Kind, str] = {
@@ -331,12 +348,44 @@ def read(path: Path) -> tuple[ModelSpec, ...]:
     return parse(text, str(path))
 
 
-@functools.cache
 def catalogue() -> tuple[ModelSpec, ...]:
+    """All known models: those of the file that TESSERA_MODELS names, then the shipped ones.
+
+    A user's entry takes the place of a shipped one with the same id, which is logged once. Raises
+    LoadError when the user's file is missing or not valid.
+    """
+    own = os.environ.get("TESSERA_MODELS")
+    if not own:
+        return _shipped()
+    path = Path(own)
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError as error:
+        raise LoadError(f"TESSERA_MODELS names {own}, which cannot be read: {error}") from error
+    return _with_users(path, changed)
+
+
+@functools.lru_cache(maxsize=8)
+def _with_users(path: Path, changed: int) -> tuple[ModelSpec, ...]:  # noqa: ARG001 (a newer file is read again)
+    specs = read(path)
+    ids = {spec.id for spec in specs}
+    replaced = sorted(ids & {spec.id for spec in _shipped()})
+    if replaced:
+        logger.warning("%s replaces the shipped entry of %s", path, ", ".join(replaced))
+    return specs + tuple(spec for spec in _shipped() if spec.id not in ids)
+
+
+@functools.cache
+def _shipped() -> tuple[ModelSpec, ...]:
     """The shipped models.toml: inside the wheel, or one folder up in a source tree."""
     here = Path(__file__).parent
     shipped = here / "models.toml"
     return read(shipped if shipped.exists() else here.parent / "models.toml")
+
+
+def forbids_commercial_use(licence: str) -> bool:
+    """Whether a licence is a non-commercial one, by its identifier: "cc-by-nc-4.0" and such."""
+    return bool(re.search(r"(^|[-_ ])(nc|non-?commercial)($|[-_ .])", licence.lower()))
 
 
 def _build(target: Any, value: Any, where: str) -> Any:
@@ -379,6 +428,17 @@ def _build_table(target: Any, value: Any, where: str) -> Any:
         else:
             raise LoadError(f"{where}.{name} is missing; no such fact has a default")
     return target(**built)
+
+
+def check_precision(spec: ModelSpec, precision: Precision) -> None:
+    """Raises ConfigError unless the model has a graph of that precision."""
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}")
+    if precision not in spec.graph.precisions():
+        raise ConfigError(
+            f"model {spec.id!r} has no {precision} graph, only "
+            f"{', '.join(spec.graph.precisions())}: export it with --precision {precision}"
+        )
 
 
 def check_length(role: Role | TokenRole, text: Text, where: str) -> None:

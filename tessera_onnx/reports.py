@@ -108,8 +108,10 @@ def _absence(spec: ModelSpec) -> str:
 def facts(spec: ModelSpec) -> Iterator[tuple[str, str]]:
     """(dotted name, what it says) of every fact, those that nobody could check marked."""
     for name, fact in _facts(spec, ""):
+        restricted = name == "licence" and registry.forbids_commercial_use(spec.licence)
         doubtful = any(f"{name}.".startswith(f"{doubt}.") for doubt in spec.unverified)
-        yield name, f"{fact}  (unverified)" if doubtful else fact
+        note = "  (forbids commercial use)" if restricted else ""
+        yield name, f"{fact}{note}{'  (unverified)' if doubtful else ''}"
 
 
 def _facts(value: Any, name: str) -> Iterator[tuple[str, str]]:
@@ -155,7 +157,7 @@ def doctor(cache_dir: str | None) -> dict[str, Any]:
     nothing: list[Artifact] = []
     installed = attempt(lambda: artifacts.installed(cache_dir), nothing)
     problems += artifacts.broken(cache_dir)
-    tried = [_tried(artifact, providers) for artifact in installed]
+    tried = [_tried(artifact, providers, cache_dir) for artifact in installed]
     for model in tried:
         if model["files"] != "verified":
             problems.append(model["files"])
@@ -198,30 +200,38 @@ def _thread_sources() -> dict[str, Any]:
     }
 
 
-def _tried(artifact: Artifact, providers: list[str]) -> dict[str, Any]:
+def _tried(artifact: Artifact, providers: list[str], cache_dir: str | None) -> dict[str, Any]:
     """A model's files compared with their hashes, then one text on every device of each kind."""
     spec = artifact.spec
     tried: dict[str, Any] = {"id": spec.id, "where": artifact.origin, "files": "verified"}
     try:
-        for file in spec.files:
-            artifact.read(file.name)
+        present = artifact.present()
+        for name in present:
+            artifact.read(name)
     except TesseraError as error:
         return {**tried, "files": str(error), "probes": []}
     devices = [name for name, provider in runtime.PROVIDERS.items() if provider in providers]
     if not spec.graph.static and "coreml" in devices:
         devices.remove("coreml")
-    probes = [_probe(artifact, kind, device) for kind in spec.kinds for device in devices]
+    if artifact.origin == artifacts.HUB:  # which holds the graphs that somebody asked for
+        best = {name: getattr(spec.graph, f"best_{name}") for name in devices}
+        devices = [name for name in devices if getattr(spec.graph, best[name]) in present]
+    probes = [
+        _probe(artifact, kind, device, cache_dir) for kind in spec.kinds for device in devices
+    ]
     return {**tried, "probes": probes}
 
 
-def _probe(artifact: Artifact, kind: Kind, device: str) -> dict[str, Any]:
+def _probe(artifact: Artifact, kind: Kind, device: str, cache_dir: str | None) -> dict[str, Any]:
     probe = {
         "kind": kind,
         "device": device,
         "precision": getattr(artifact.spec.graph, f"best_{device}"),
     }
     try:
-        with CLASSES[kind](path=artifact.folder, device=device) as model:
+        with CLASSES[kind](
+            artifact.spec.id, cache_dir=cache_dir, device=device, offline=True
+        ) as model:
             if isinstance(model, TesseraTimeSeries):
                 model.forecast(SERIES)
             else:

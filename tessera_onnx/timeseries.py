@@ -54,7 +54,7 @@ class TesseraTimeSeries(Model):
             precision: "fp32", "fp16" or "int8"; None takes the model's best for the device.
             threads: CPU threads; None takes TESSERA_THREADS, else the affinity and cgroup quota.
             cache_dir: folder of local models; None takes TESSERA_CACHE, else the user's cache.
-            offline: accepted for callers that must never reach a network; nothing here does.
+            offline: True fetches nothing; None lets HF_HUB_OFFLINE decide.
 
         Raises:
             ModelNotFound, LoadError, IntegrityError, DeviceError: the model cannot be opened.

@@ -171,7 +171,7 @@ def test_a_narrow_encoding_replaces_characters():
 
 def test_advice_names_options_of_the_command():
     here = {artifact.spec.id for artifact in artifacts.installed()}
-    absent = next(spec.id for spec in registry.catalogue() if spec.id not in here)
+    absent = next(s.id for s in registry.catalogue() if s.id not in here and not s.hub)
     error = run("encode", "--text", "a", "-m", absent, code=1).stderr
     assert "open the folder with --model DIR" in error
     assert "path=" not in error

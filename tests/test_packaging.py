@@ -16,7 +16,10 @@ PACKAGE = Path(tessera_onnx.__file__).parent
 LAYERS = {
     "errors": set(),
     "registry": {"errors"},
-    "artifacts": {"errors", "registry"},
+    "hub_errors": {"errors", "registry"},
+    "hub": {"errors", "hub_errors", "registry"},
+    "pins": {"errors", "hub", "registry"},
+    "artifacts": {"errors", "hub", "pins", "registry"},
     "runtime": {"errors"},
     "batching": set(),
     "results": {"errors"},
@@ -36,7 +39,16 @@ TEXT_CLASS = {"explain", "pooling", "quantization", "scoring", "results"}
 TEXT_CLASS |= {"errors", "heads", "model", "registry", "runtime", "text"}
 LAYERS |= dict.fromkeys(("dense", "multi_vector", "sparse"), TEXT_CLASS)
 LAYERS["timeseries"] = {"batching", "errors", "model", "patching", "registry", "runtime", "series"}
-THIRD_PARTY = {"numpy", "onnxruntime", "tokenizers", "tqdm", "scipy", "PIL", "click"}
+THIRD_PARTY = {
+    "numpy",
+    "onnxruntime",
+    "huggingface_hub",
+    "tokenizers",
+    "tqdm",
+    "scipy",
+    "PIL",
+    "click",
+}
 
 
 def imports(path):
