@@ -116,3 +116,32 @@ def pool(samples: Float, levels: Sequence[float]) -> Float:
     """Quantiles over axis 1 of equally likely samples: (n, k, steps) to (n, levels, steps)."""
     found: Array = np.quantile(samples, levels, axis=1)
     return np.moveaxis(found, 0, 1).astype(np.float32)
+
+
+def pool_weighted(samples: Float, weights: Array, levels: Sequence[float]) -> Float:
+    """The same for samples of different weight, (k,).
+
+    A sample stands at the sum of the weights up to its own, and values are linear in between.
+    """
+    order = np.argsort(samples, axis=1)
+    values = np.take_along_axis(samples, order, axis=1).astype(np.float64)
+    reached = np.cumsum((weights / weights.sum())[order], axis=1)
+    start, end = np.zeros_like(reached[:, :1]), np.ones_like(reached[:, :1])
+    reached = np.concatenate([start, reached, end], axis=1)
+    values = np.concatenate([values[:, :1], values, values[:, -1:]], axis=1)
+    found = np.empty((samples.shape[0], len(levels), samples.shape[2]), dtype=np.float32)
+    for i, level in enumerate(levels):
+        upper = (reached[:, :-1] <= level).sum(axis=1, keepdims=True)
+        low, high = (np.take_along_axis(reached, at, axis=1) for at in (upper - 1, upper))
+        below, above = (np.take_along_axis(values, at, axis=1) for at in (upper - 1, upper))
+        weight = (level - low) / (high - low)
+        found[:, i] = (below + weight * (above - below))[:, 0]
+    return found
+
+
+def masses(levels: Sequence[float]) -> NDArray[np.float64]:
+    """The probability that each rising level stands for: half way to its neighbours, sum 1."""
+    edges = np.array([0.0, *levels, 1.0])
+    widths = edges[2:] - edges[:-2]
+    found: Array = widths / widths.sum()
+    return found

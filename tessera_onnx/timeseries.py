@@ -14,7 +14,7 @@ from tessera_onnx.errors import ConfigError, EncodingError
 from tessera_onnx.model import Model
 from tessera_onnx.registry import Kind, Precision, TimeSeries
 from tessera_onnx.runtime import Array
-from tessera_onnx.series import is_number, read
+from tessera_onnx.series import check_horizon, check_levels, read
 
 Float = NDArray[np.float32]
 
@@ -75,15 +75,22 @@ class TesseraTimeSeries(Model):
         probe = feeds(recipe, self._spec.graph.inputs, nothing, 1, np.zeros(1, np.int64))
         self._session = self._open({recipe.output: shape}, probe)
 
-    def forecast(self, context: Any, horizon: int | None = None) -> Float:
+    def forecast(
+        self, context: Any, horizon: int | None = None, *, groups: Sequence[Any] | None = None
+    ) -> Float:
         """The median of each next step: (b, horizon) float32.
 
         The column of `forecast_quantiles` at the level 0.5; a single series gives b = 1.
         """
-        return self.forecast_quantiles(context, horizon, [0.5])[..., 0]
+        return self.forecast_quantiles(context, horizon, [0.5], groups=groups)[..., 0]
 
     def forecast_quantiles(
-        self, context: Any, horizon: int | None = None, levels: Sequence[float] | None = None
+        self,
+        context: Any,
+        horizon: int | None = None,
+        levels: Sequence[float] | None = None,
+        *,
+        groups: Sequence[Any] | None = None,
     ) -> Float:
         """Quantiles of each next step: (b, horizon, len(levels)) float32, in the order of `levels`.
 
@@ -96,21 +103,28 @@ class TesseraTimeSeries(Model):
         interpolates. Where the model's own values do not cross, which they hardly ever do in a
         trained model, trained levels are upstream's.
 
+        `groups`, one label a series, lets a model of several series (Chronos-2) read those of one
+        label together: several measurements of one thing, of about the same time. Without it each
+        series is forecast from itself alone.
+
         Raises TypeError for what is no series of numbers, ConfigError for an empty series, for
-        infinity (also values beyond float32), for a horizon below 1 and a level outside (0, 1),
-        EncodingError when the graph fails.
+        infinity (also values beyond float32), for a horizon below 1, a level outside (0, 1), and
+        groups that are not one a series or that the model cannot read, EncodingError when the
+        graph fails.
         """
         recipe = self._recipe
-        steps = _check_horizon(horizon, recipe.prediction_length)
-        wanted = recipe.quantiles if levels is None else _check_levels(levels)
+        steps = check_horizon(horizon, recipe.prediction_length)
+        wanted = recipe.quantiles if levels is None else check_levels(levels)
         series = [values[-recipe.context_length :] for values in read(context)]
         self._session.check_open()
         quantiles = np.empty((len(series), steps, len(wanted)), dtype=np.float32)
-        batches = self._plan(series, steps)
+        labels = self._labels(groups, len(series))
+        batches = self._plan(series, labels, steps)
 
         def work(picked: NDArray[np.intp]) -> None:
             try:
-                found = self._rollout([series[i] for i in picked], steps, parallel=len(batches) > 1)
+                rows = [series[i] for i in picked]
+                found = self._rollout(rows, labels[picked], steps, parallel=len(batches) > 1)
             except EncodingError as error:
                 names = ", ".join(map(str, sorted(picked.tolist())))
                 raise EncodingError(f"series {names}: {error}") from error
@@ -134,13 +148,39 @@ class TesseraTimeSeries(Model):
         """The levels that the model was trained for."""
         return self._recipe.quantiles
 
-    def _plan(self, series: Sequence[Float], horizon: int) -> list[NDArray[np.intp]]:
+    def _labels(self, groups: Sequence[Any] | None, n: int) -> NDArray[np.int64]:
+        """A number a series, the same for those that are read together."""
+        if groups is None:
+            return np.arange(n, dtype=np.int64)
+        if "group_ids" not in self._session.inputs:
+            raise ConfigError(f"model {self._spec.id!r} reads every series alone: leave groups out")
+        if isinstance(groups, str) or not hasattr(groups, "__len__"):
+            raise TypeError(f"groups must be a list of labels, got {type(groups).__name__}")
+        if len(groups) != n:
+            raise ConfigError(f"groups must hold a label a series: {len(groups)} for {n} series")
+        numbers: dict[Any, int] = {}
+        found = [numbers.setdefault(label, len(numbers)) for label in groups]
+        return np.array(found, dtype=np.int64)
+
+    def _plan(
+        self, series: Sequence[Float], labels: NDArray[np.int64], horizon: int
+    ) -> list[NDArray[np.intp]]:
+        """Batches of whole groups, of like size."""
         recipe = self._recipe
         paths = len(recipe.rollout_quantiles) if horizon > recipe.prediction_length else 1
-        # Two positions more than patches: the graph's own token, and the step before the end.
-        return batching.plan([(len(s) // recipe.patch_size + 2) * paths for s in series])
+        # One position more than patches, the graph's own token, and the part of a patch.
+        more = 2 + -(-min(horizon, recipe.prediction_length) // recipe.output_patch_size)
+        positions = np.array([len(values) // recipe.patch_size + more for values in series])
+        order = np.argsort(labels, kind="stable")
+        members = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+        if not len(order):
+            return []
+        costs = [len(rows) * int(positions[rows].max()) * paths for rows in members]
+        return [np.concatenate([members[i] for i in picked]) for picked in batching.plan(costs)]
 
-    def _rollout(self, series: Sequence[Float], horizon: int, *, parallel: bool) -> Float:
+    def _rollout(
+        self, series: Sequence[Float], labels: NDArray[np.int64], horizon: int, *, parallel: bool
+    ) -> Float:
         """The trained quantiles, (n, quantiles, horizon), as the graph orders them.
 
         Past one pass every path (the context and a quantile's forecast) is forecast on its own;
@@ -148,26 +188,39 @@ class TesseraTimeSeries(Model):
         """
         recipe = self._recipe
         context = patching.left_pad(series, recipe.patch_size)
-        blocks = [self._forecast(context, horizon, parallel=parallel)]
+        blocks = [self._forecast(context, labels, horizon, parallel=parallel)]
         left = horizon - blocks[0].shape[2]
         n, paths = len(series), len(recipe.rollout_quantiles)
         rows = [recipe.quantiles.index(level) for level in recipe.rollout_quantiles]
         context = np.repeat(context[:, None], paths, axis=1)
+        # A path sees the paths of its group at its own level.
+        labels = (labels[:, None] * paths + np.arange(paths)).ravel()
         while left > 0:
             context = np.concatenate([context, blocks[-1][:, rows]], axis=2)
             context = context[:, :, -recipe.context_length :]
             flat = context.reshape(n * paths, -1)
-            samples = self._forecast(flat, left, parallel=parallel)
-            blocks.append(patching.pool(samples.reshape(n, -1, samples.shape[2]), recipe.quantiles))
+            samples = self._forecast(flat, labels, left, parallel=parallel)
+            blocks.append(self._pool(samples.reshape(n, -1, samples.shape[2])))
             left -= samples.shape[2]
         return np.concatenate(blocks, axis=2)[:, :, :horizon]
 
-    def _forecast(self, context: Float, horizon: int, *, parallel: bool) -> Float:
+    def _pool(self, samples: Float) -> Float:
+        """The trained quantiles of the forecasts of all paths, (n, paths x quantiles, steps)."""
+        recipe = self._recipe
+        if recipe.rollout_weights == "equal":
+            return patching.pool(samples, recipe.quantiles)
+        of_paths = patching.masses(recipe.rollout_quantiles)
+        weights = np.outer(of_paths, patching.masses(recipe.quantiles)).ravel()
+        return patching.pool_weighted(samples, weights, recipe.quantiles)
+
+    def _forecast(
+        self, context: Float, labels: NDArray[np.int64], horizon: int, *, parallel: bool
+    ) -> Float:
         """One pass over (n, t), t whole patches: (n, quantiles, steps of that pass)."""
         recipe = self._recipe
         patched = self._patches(context)
         n_patches = -(-min(horizon, recipe.prediction_length) // recipe.output_patch_size)
-        inputs = feeds(recipe, self._session.inputs, patched, n_patches, np.arange(len(context)))
+        inputs = feeds(recipe, self._session.inputs, patched, n_patches, labels)
         (scaled,) = self._session.run(inputs, parallel=parallel)
         quantiles = patching.unscale(scaled, patched, arcsinh=recipe.arcsinh)
         if not np.isfinite(quantiles).all():
@@ -201,28 +254,3 @@ def feeds(
     if "group_ids" in inputs:
         known["group_ids"] = groups
     return {name: known[name] for name in inputs}
-
-
-def _check_horizon(horizon: int | None, default: int) -> int:
-    if horizon is None:
-        return default
-    if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer):
-        raise TypeError(f"horizon must be int or None, got {type(horizon).__name__}")
-    if horizon < 1:
-        raise ConfigError(f"horizon must be at least 1, got {horizon}")
-    return int(horizon)
-
-
-def _check_levels(levels: Sequence[float]) -> tuple[float, ...]:
-    if isinstance(levels, str | bytes) or not hasattr(levels, "__iter__"):
-        raise TypeError(f"levels must be a list of numbers, got {type(levels).__name__}")
-    checked = []
-    for i, level in enumerate(levels):
-        if not is_number(level):
-            raise TypeError(f"levels[{i}] must be a number, got {type(level).__name__}")
-        if not 0 < level < 1:
-            raise ConfigError(f"levels[{i}] must lie between 0 and 1, both excluded, got {level}")
-        checked.append(float(level))
-    if not checked:
-        raise ConfigError("levels is empty: name one level at least, or None for the trained ones")
-    return tuple(checked)

@@ -17,6 +17,7 @@ from tessera_onnx import ConfigError, EncodingError, LoadError, TesseraTimeSerie
 STORED = golden("bolt")
 CONTEXTS = [STORED[f"context_{i}"] for i in range(11)]
 TRAINED = STORED["trained"]  # (series, level, step), as upstream orders them
+ALONE = np.zeros(1, np.int64)  # the group of one series
 LEVELS = tuple(i / 10 for i in range(1, 10))
 FORM = np.sin(np.arange(300) / 5).astype(np.float32) + 2
 
@@ -59,12 +60,12 @@ def test_trained_levels_equal_upstream_where_its_own_do_not_cross(model):
 def test_the_order_of_the_graph_equals_upstream(model):
     """Before the levels are sorted: levels and steps are not confused, paths keep their level."""
     for i, context in enumerate(CONTEXTS):
-        found = model._rollout([context[-2048:]], 135, parallel=False)
+        found = model._rollout([context[-2048:]], ALONE, 135, parallel=False)
         close(found, TRAINED[i : i + 1])
 
 
 def test_levels_within_and_around_the_trained_ones(model):
-    risen = (np.diff(model._rollout([FORM], 64, parallel=False)[0], axis=0) >= 0).all(axis=0)
+    risen = (np.diff(model._rollout([FORM], ALONE, 64, parallel=False)[0], axis=0) >= 0).all(axis=0)
     assert risen.sum() > 20
     trained = model.forecast_quantiles(FORM)[:, risen]
     found = model.forecast_quantiles(FORM, None, [0.999, 0.3, 0.01, 0.35, 0.3])[:, risen]
@@ -355,3 +356,45 @@ def test_the_command_shows_it_and_reads_it_no_text(tmp_path, monkeypatch):
     refused = run("encode", "--text", "a", "--model", "test-bolt")
     assert refused.exit_code == 2
     assert "test-bolt forecasts series, it reads no text" in refused.output
+
+
+@pytest.fixture(scope="module")
+def grouped():
+    with TesseraTimeSeries(path=ARTIFACTS / "chronos2") as opened:
+        yield opened
+
+
+def test_chronos2_equals_upstream(grouped):
+    """arcsinh, the time channel, 21 levels, 32 steps a pass, pooled by weight past them."""
+    truth = golden("chronos2")["trained"]
+    for i, context in enumerate(CONTEXTS):
+        close(grouped._rollout([context[-512:]], ALONE, 70, parallel=False), truth[i : i + 1])
+    found = grouped.forecast_quantiles(CONTEXTS, 70)
+    assert found.shape == (11, 70, 21)
+    close(found[:, 32:], truth[:, :, 32:].swapaxes(1, 2))  # pooled, so upstream's do not cross
+    assert (np.diff(found, axis=2) >= 0).all()
+    assert grouped.forecast(CONTEXTS).shape == (11, 32)
+    for steps in (1, 16, 17):  # a horizon that needs fewer patches is not the start of a longer one
+        assert grouped.forecast(CONTEXTS, steps).shape == (11, steps)
+
+
+def test_series_of_a_group_see_each_other(grouped):
+    contexts = [context[-40:] for context in CONTEXTS[4:7]]
+    truth = golden("chronos2")["together"]
+    close(grouped._rollout(contexts, np.zeros(3, np.int64), 40, parallel=False), truth)
+    mixed = [CONTEXTS[0], contexts[0], contexts[1], CONTEXTS[8], contexts[2]]
+    found = grouped.forecast_quantiles(mixed, 40, groups=["x", "a", "a", "y", "a"])
+    close(found[[1, 2, 4], 32:], truth[:, :, 32:].swapaxes(1, 2))
+    alone = grouped.forecast_quantiles(mixed, 40)
+    close(found[[0, 3]], alone[[0, 3]], 1e-5)
+    assert not np.allclose(found[1], alone[1], rtol=1e-2)
+
+
+def test_groups_that_cannot_be(model, grouped):
+    with pytest.raises(ConfigError, match="reads every series alone: leave groups out"):
+        model.forecast([FORM, FORM], groups=[0, 0])
+    with pytest.raises(ConfigError, match="a label a series: 1 for 2 series"):
+        grouped.forecast([FORM, FORM], groups=[0])
+    for groups in ("ab", 3):
+        with pytest.raises(TypeError, match="groups must be a list of labels"):
+            grouped.forecast([FORM, FORM], groups=groups)

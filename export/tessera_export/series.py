@@ -14,7 +14,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from tessera_export import artifact, bolt, gate, graph
+from tessera_export import artifact, bolt, chronos2, gate, graph
 from tessera_export.errors import ExportError
 from tessera_export.files import Weights, read_json, read_weights
 from tessera_onnx import patching, timeseries
@@ -31,7 +31,7 @@ from tessera_onnx.registry import (
 Array = NDArray[Any]
 KIND = "time-series"
 # By the class that config.json names: a module with recipe, model_class, Core and upstream.
-FAMILIES: dict[str, ModuleType] = {bolt.ARCHITECTURE: bolt}
+FAMILIES: dict[str, ModuleType] = {bolt.ARCHITECTURE: bolt, chronos2.ARCHITECTURE: chronos2}
 LIMITS: dict[Precision, dict[gate.Metric, float]] = {
     "fp32": {"max_relative": 1e-4},
     "fp16": {"min_cosine": 0.9999},
@@ -40,6 +40,8 @@ LIMITS: dict[Precision, dict[gate.Metric, float]] = {
 AXES = {
     "patches": {0: "batch", 1: "patches"},
     "attention_mask": {0: "batch", 1: "patches"},
+    "future_patches": {0: "batch", 1: "future"},
+    "group_ids": {0: "batch"},
 }
 # Lengths of the compared series, a batch each: around a patch, ragged, alone. None was traced.
 BATCHES = ((1,), (15, 16, 17), (100, 333, 48, 5, 700), (2000, 64))
@@ -154,6 +156,7 @@ def trace(facts: Facts) -> onnx.ModelProto:
     """The fp32 graph of the family's core; every batch and patch count is dynamic."""
     core = facts.family.Core(load(facts, "eager"))
     inputs, output = facts.family.INPUTS, facts.recipe.output
+    produced = {0: "batch"} | ({2: "steps"} if "future_patches" in inputs else {})
     buffer: Any = io.BytesIO()
     try:
         with graph.quiet(), torch.no_grad():
@@ -165,7 +168,7 @@ def trace(facts: Facts) -> onnx.ModelProto:
                 opset_version=graph.OPSET,
                 input_names=list(inputs),
                 output_names=[output],
-                dynamic_axes={name: AXES[name] for name in inputs} | {output: {0: "batch"}},
+                dynamic_axes={name: AXES[name] for name in inputs} | {output: produced},
             )
     except Exception as error:  # the exporter raises whatever the model made it meet
         raise ExportError(
@@ -216,11 +219,14 @@ def _samples(recipe: TimeSeries, model: Any, family: ModuleType) -> Iterator[Sam
             context, recipe.patch_size, arcsinh=recipe.arcsinh, time_scale=recipe.time_scale
         )
         groups = np.arange(len(series)) // 2
+        n_patches = min(3, recipe.prediction_length // recipe.output_patch_size)
         with torch.no_grad():
-            truth = family.upstream(model, torch.from_numpy(context), 1, torch.from_numpy(groups))
+            truth = family.upstream(
+                model, torch.from_numpy(context), n_patches, torch.from_numpy(groups)
+            )
         yield Sample(
             patched,
-            timeseries.feeds(recipe, family.INPUTS, patched, 1, groups),
+            timeseries.feeds(recipe, family.INPUTS, patched, n_patches, groups),
             _rows(truth.numpy(), patched),
         )
 
