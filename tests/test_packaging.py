@@ -30,7 +30,7 @@ LAYERS = {
     "patching": set(),
     "series": {"errors"},
     "text": {"batching", "errors", "registry", "runtime"},
-    "heads": {"errors", "pooling", "quantization", "registry", "results", "runtime", "text"},
+    "heads": {"pooling", "quantization", "registry", "results", "runtime", "text"},
     "combined": {"errors", "heads", "registry", "results", "text"},
     "model": {"artifacts", "combined", "errors", "heads", "quantization", "registry", "results"}
     | {"runtime", "text"},
