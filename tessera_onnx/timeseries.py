@@ -136,6 +136,48 @@ class TesseraTimeSeries(Model):
             raise failure
         return quantiles
 
+    def forecast_frame(
+        self,
+        df: Any,
+        *,
+        id: str | None = None,  # noqa: A002 (the name of the column's role, as timestamp and target)
+        timestamp: str = "timestamp",
+        target: str = "target",
+        horizon: int | None = None,
+        levels: Sequence[float] | None = None,
+    ) -> Any:
+        """Forecasts of the series in a data frame, as a frame of the same library.
+
+        `df` is a frame of pandas, polars, PyArrow or another library with eager frames that
+        narwhals reads, in long form: a row is a series' value at a time. `id` names the column
+        that tells series apart, None where there is one series; `timestamp` a column of datetimes,
+        dates or integers; `target` a column of numbers, where null and NaN are missing values. The
+        rows of a series ascend in time at one step, which is inferred and must be the same for all
+        series: months, quarters and years on a day or at the month's end, days, weeks, business
+        days, or any fixed time. Steps of days and more keep the local time of a time zone.
+
+        The result has `horizon` rows a series, in the order in which the series first appear: the
+        id, the next timestamps in the type and time zone of `df` (integers as int64), the median
+        as "forecast", and a column a level named as chronos-forecasting does, "0.1" to "0.9" by
+        default, all float32. `horizon` and `levels` are those of `forecast_quantiles`.
+
+        Raises ImportError without narwhals (`pip install "tessera-onnx[frames]"`), TypeError for
+        what is no eager frame, ConfigError for columns that are missing, of a wrong type or with
+        nulls in id or timestamp, and for timestamps that do not ascend, repeat, are irregular or
+        too few to tell their step; and what `forecast_quantiles` raises.
+        """
+        from tessera_onnx import frames
+
+        return frames.forecast(
+            df,
+            self.forecast_quantiles,
+            check_horizon(horizon, self.prediction_length()),
+            self.quantiles() if levels is None else check_levels(levels),
+            id=id,
+            timestamp=timestamp,
+            target=target,
+        )
+
     def prediction_length(self) -> int:
         """Steps that the model forecasts in one pass, and the default horizon."""
         return self._recipe.prediction_length

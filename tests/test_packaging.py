@@ -29,6 +29,10 @@ LAYERS = {
     "explain": {"results"},
     "patching": set(),
     "series": {"errors"},
+    "frequency": {"errors"},
+    "frames": {"errors", "frequency"},
+    "csv_series": {"errors", "frequency", "reading"},
+    "forecasts": {"csv_series", "errors", "writing"},
     "text": {"batching", "errors", "registry", "runtime"},
     "heads": {"pooling", "quantization", "registry", "results", "runtime", "text"},
     "combined": {"errors", "heads", "registry", "results", "text"},
@@ -38,17 +42,10 @@ LAYERS = {
 TEXT_CLASS = {"explain", "pooling", "quantization", "scoring", "results"}
 TEXT_CLASS |= {"errors", "heads", "model", "registry", "runtime", "text"}
 LAYERS |= dict.fromkeys(("dense", "multi_vector", "sparse"), TEXT_CLASS)
-LAYERS["timeseries"] = {"batching", "errors", "model", "patching", "registry", "runtime", "series"}
-THIRD_PARTY = {
-    "numpy",
-    "onnxruntime",
-    "huggingface_hub",
-    "tokenizers",
-    "tqdm",
-    "scipy",
-    "PIL",
-    "click",
-}
+LAYERS["timeseries"] = {"batching", "errors", "frames", "model", "patching", "registry", "runtime"}
+LAYERS["timeseries"] |= {"series"}
+THIRD_PARTY = {"numpy", "onnxruntime", "huggingface_hub", "tokenizers", "tqdm", "scipy", "PIL"}
+THIRD_PARTY |= {"click", "matplotlib", "narwhals"}
 
 
 def imports(path):
@@ -82,6 +79,7 @@ def run(code, *options):
 
 def test_import_loads_nothing_heavy():
     heavy = "onnxruntime torch PIL tokenizers huggingface_hub transformers onnx click tqdm scipy"
+    heavy += " narwhals pandas polars matplotlib csv zoneinfo"
     code = f"import sys, tessera_onnx; print(*(set({heavy.split()}) & set(sys.modules)))"
     assert run(code) == ""
 
