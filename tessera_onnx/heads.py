@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import pooling, quantization
-from tessera_onnx.errors import TokenizationError
 from tessera_onnx.registry import Dense, MultiVector, Sparse, TokenRole
 from tessera_onnx.results import SparseVector
 from tessera_onnx.runtime import Array
@@ -63,15 +62,26 @@ def kept_tokens(batch: Batch, recipe: MultiVector, role: TokenRole) -> NDArray[n
 def sparse(recipe: Sparse) -> Head:
     """SparseVectors, one a text."""
 
-    def apply(outputs: list[Array], batch: Batch) -> list[SparseVector]:
+    def pooled(outputs: list[Array], batch: Batch) -> list[SparseVector]:
         weights = outputs[0]
-        if recipe.head != "graph":
-            weights = pooling.activate(_pooled(recipe, weights, batch), recipe.activation)
-        if recipe.zero_ids:
-            weights[:, list(recipe.zero_ids)] = 0
+        if recipe.head == "logits":
+            weights = pooling.splade(weights, batch.attention)
+            weights = pooling.activate(weights, recipe.activation)
+        weights[:, list(recipe.zero_ids)] = 0
         return [_sparse(row) for row in weights]
 
-    return Head((recipe.output,), apply)
+    def by_token(outputs: list[Array], batch: Batch) -> list[SparseVector]:
+        # Token by token: a row of bge-m3's whole vocabulary would be a megabyte.
+        vectors = []
+        for row, ids, real in zip(outputs[0], batch.ids, batch.attention != 0, strict=True):
+            entries, weights = pooling.largest(row[real, 0], ids[real])
+            weights = pooling.activate(weights, recipe.activation)
+            kept = (weights > 0) & ~np.isin(entries, recipe.zero_ids)
+            kept &= entries < recipe.vocab_size
+            vectors.append(SparseVector(entries[kept].astype(np.int32), weights[kept]))
+        return vectors
+
+    return Head((recipe.output,), by_token if recipe.head == "tokens" else pooled)
 
 
 def lookup(table: Float) -> Head:
@@ -110,17 +120,6 @@ def shape(recipe: Dense | MultiVector | Sparse, n_tokens: int) -> tuple[int, ...
         width = recipe.vocab_size if recipe.head != "tokens" else 1
         return (1, width) if recipe.head == "graph" else (1, n_tokens, width)
     return (1, recipe.dimension) if recipe.pooling == "graph" else (1, n_tokens, recipe.dimension)
-
-
-def _pooled(recipe: Sparse, weights: Array, batch: Batch) -> Float:
-    if recipe.head == "logits":
-        return pooling.splade(weights, batch.attention)
-    if batch.ids.max() >= recipe.vocab_size:
-        raise TokenizationError(
-            f"the tokenizer gave the id {batch.ids.max()}, the vocabulary has {recipe.vocab_size} "
-            "entries: tokenizer.json and model.toml are not of one model"
-        )
-    return pooling.scatter_max(weights[..., 0], batch.ids, batch.attention, recipe.vocab_size)
 
 
 def _sparse(weights: Float) -> SparseVector:

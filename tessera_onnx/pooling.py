@@ -71,16 +71,15 @@ def splade(logits: Array, mask: Array) -> Float:
     return pooled
 
 
-def scatter_max(weights: Array, ids: Array, mask: Array, vocab_size: int) -> Float:
-    """The largest weight of each vocabulary entry among a row's real tokens (bge-m3).
+def largest(weights: Array, ids: Array) -> tuple[Array, Float]:
+    """The distinct ids of a text's tokens, rising, and the largest weight that each of them has.
 
-    weights (b, n), ids (b, n) below vocab_size, mask (b, n), 1 = real; result (b, vocab_size).
-    An entry that no real token has gives -inf, as `splade` does for a row without tokens.
+    weights (n,), ids (n,); both results have as many entries as there are distinct ids (bge-m3).
     """
-    pooled = np.full((len(ids), vocab_size), -np.inf, dtype=np.float32)
-    rows, columns = np.nonzero(mask)
-    np.maximum.at(pooled, (rows, ids[rows, columns]), weights[rows, columns])
-    return pooled
+    entries, places = np.unique(ids, return_inverse=True)
+    found = np.full(len(entries), -np.inf, dtype=np.float32)
+    np.maximum.at(found, places, np.asarray(weights, dtype=np.float32))
+    return entries, found
 
 
 def activate(pooled: Array, activation: str) -> Float:

@@ -487,6 +487,43 @@ def make_bolt(work: Path) -> None:
     )
 
 
+def make_chronos2(work: Path) -> None:
+    """Chronos-2 with passes of 32 steps in place of 1,024, so that a test can go past them."""
+    torch.manual_seed(7)
+    settings = {
+        "context_length": 512,
+        "input_patch_size": 16,
+        "input_patch_stride": 16,
+        "output_patch_size": 16,
+        "max_output_patches": 2,
+        "quantiles": [0.01, *(i / 20 for i in range(1, 20)), 0.99],
+        "use_arcsinh": True,
+        "use_reg_token": True,
+    }
+    small = Chronos2CoreConfig(
+        d_model=12,
+        d_ff=12,
+        d_kv=6,
+        num_heads=2,
+        num_layers=1,
+        initializer_factor=0.6,
+        chronos_config=settings,
+        architectures=["Chronos2Model"],
+    )
+    Chronos2Model(small).save_pretrained(work)
+    origin = artifact.Origin(id="test-chronos2", source="random weights", licence="apache-2.0")
+    series.export(series.read(work), HERE / "chronos2", origin, ("fp32",), overwrite=True)
+    upstream = Chronos2Pipeline.from_pretrained(work)
+    rows = contexts()
+    tensors = [torch.from_numpy(row) for row in rows]
+    together = [torch.from_numpy(np.stack([row[-40:] for row in rows[4:7]]))]
+    write_golden(
+        "chronos2",
+        trained=torch.cat(upstream.predict(tensors, 70)).numpy(),  # three passes, (n, 21, 70)
+        together=upstream.predict(together, 40)[0].numpy(),  # three series of one group
+    )
+
+
 class Traced(torch.nn.Module):
     """A function as a module that owns the weights it uses, for the tracer."""
 
@@ -550,43 +587,6 @@ def dense_table(query: dict, document: dict, *, output: str, pooling: str) -> di
         "query": query,
         "document": document,
     }
-
-
-def make_chronos2(work: Path) -> None:
-    """Chronos-2 with passes of 32 steps in place of 1,024, so that a test can go past them."""
-    torch.manual_seed(7)
-    settings = {
-        "context_length": 512,
-        "input_patch_size": 16,
-        "input_patch_stride": 16,
-        "output_patch_size": 16,
-        "max_output_patches": 2,
-        "quantiles": [0.01, *(i / 20 for i in range(1, 20)), 0.99],
-        "use_arcsinh": True,
-        "use_reg_token": True,
-    }
-    small = Chronos2CoreConfig(
-        d_model=12,
-        d_ff=12,
-        d_kv=6,
-        num_heads=2,
-        num_layers=1,
-        initializer_factor=0.6,
-        chronos_config=settings,
-        architectures=["Chronos2Model"],
-    )
-    Chronos2Model(small).save_pretrained(work)
-    origin = artifact.Origin(id="test-chronos2", source="random weights", licence="apache-2.0")
-    series.export(series.read(work), HERE / "chronos2", origin, ("fp32",), overwrite=True)
-    upstream = Chronos2Pipeline.from_pretrained(work)
-    rows = contexts()
-    tensors = [torch.from_numpy(row) for row in rows]
-    together = [torch.from_numpy(np.stack([row[-40:] for row in rows[4:7]]))]
-    write_golden(
-        "chronos2",
-        trained=torch.cat(upstream.predict(tensors, 70)).numpy(),  # three passes, (n, 21, 70)
-        together=upstream.predict(together, 40)[0].numpy(),  # three series of one group
-    )
 
 
 def graph_table(name: str, inputs: list[str]) -> dict:

@@ -50,6 +50,8 @@ ABSENT = """
 - Qdrant/bm42-all-minilm-l6-v2-attentions needs the same stemmer and hash after its network.
 - Qdrant/minicoil-v1 needs them too, and word matrices in NumPy files whose layout no source states.
 - google/timesfm-1.0-200m is a JAX checkpoint, and no ONNX file of it is known.
+- google/timesfm-2.5-200m-pytorch and ibm-granite/granite-timeseries-ttm-r2: no ONNX file is known
+  and `tessera-export` does not read them.
 - jinaai/jina-clip-v2: image size, ONNX files and recipe are not known.
 
 `jina-colbert-v2` with `dimension=96` or `64` is the sure way to those sizes.

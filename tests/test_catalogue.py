@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tessera_onnx import ModelNotFound, Tessera, TesseraDense, registry
+from tessera_onnx import ModelNotFound, Tessera, TesseraDense, registry, reports
 from tessera_onnx.registry import PRECISIONS
 
 SPECS = registry.catalogue()
@@ -75,6 +75,16 @@ def test_what_is_unverified_is_a_field_of_the_entry(spec):
             value = getattr(value, part)
         assert value is not None, name
     assert len(set(spec.unverified)) == len(spec.unverified)
+
+
+def test_info_marks_what_is_unverified(spec):
+    shown = list(reports.facts(spec))
+    assert dict(shown)["source"].startswith(spec.source)
+    for name, fact in shown:
+        doubtful = any(f"{name}.".startswith(f"{doubt}.") for doubt in spec.unverified)
+        assert fact.endswith("(unverified)") == doubtful
+    marked = {name for name, fact in shown if fact.endswith("(unverified)")}
+    assert all(any(f"{m}.".startswith(f"{name}.") for m in marked) for name in spec.unverified)
 
 
 def test_no_hash_is_claimed_for_a_file_that_nobody_saw(spec):

@@ -34,7 +34,7 @@ LAYERS = {
     "csv_series": {"errors", "frequency", "reading"},
     "forecasts": {"csv_series", "errors", "writing"},
     "text": {"batching", "errors", "registry", "runtime"},
-    "heads": {"errors", "pooling", "quantization", "registry", "results", "runtime", "text"},
+    "heads": {"pooling", "quantization", "registry", "results", "runtime", "text"},
     "combined": {"errors", "heads", "registry", "results", "text"},
     "model": {"artifacts", "combined", "errors", "heads", "quantization", "registry", "results"}
     | {"runtime", "text"},

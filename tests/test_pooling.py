@@ -114,14 +114,13 @@ def test_pool_tokens_edges(rng):
         pooling.pool_tokens(tokens, 0)
 
 
-def test_scatter_max_by_hand():
-    weights = np.array([[0.5, 2.0, 1.0, 9.0], [-1.0, 3.0, 9.0, 9.0]], dtype=np.float32)
-    ids = np.array([[4, 2, 2, 0], [1, 1, 0, 0]])
-    mask = np.array([[1, 1, 1, 0], [1, 0, 0, 0]])
-    found = pooling.scatter_max(weights, ids, mask, 5)
-    inf = np.inf
-    assert found.tolist() == [[-inf, -inf, 2.0, -inf, 0.5], [-inf, -1.0, -inf, -inf, -inf]]
+def test_largest_weight_of_each_token_by_hand():
+    weights = np.array([0.5, 2.0, 1.0, -1.0], dtype=np.float32)
+    entries, found = pooling.largest(weights, np.array([4, 2, 2, 7]))
+    assert (entries.tolist(), found.tolist()) == ([2, 4, 7], [2.0, 0.5, -1.0])
     assert found.dtype == np.float32
+    entries, found = pooling.largest(np.empty(0), np.empty(0, dtype=np.int64))
+    assert (len(entries), len(found)) == (0, 0)
 
 
 def test_activations_by_hand():
