@@ -29,6 +29,9 @@ class TesseraTimeSeries(Model):
 
     What upstream answers for a series without any observed value is given here too: the forecast
     of an unknown series of mean 0 and standard deviation 1. A constant series has a scale of 1e-5.
+
+    An int8 graph quantizes activations a batch at a time, so there a forecast also depends a
+    little on the series in the same call; fp32 and fp16 graphs have no such dependence.
     """
 
     _kind: ClassVar[Kind] = "time-series"
@@ -54,7 +57,8 @@ class TesseraTimeSeries(Model):
             precision: "fp32", "fp16" or "int8"; None takes the model's best for the device.
             threads: CPU threads; None takes TESSERA_THREADS, else the affinity and cgroup quota.
             cache_dir: folder of local models; None takes TESSERA_CACHE, else the user's cache.
-            offline: True fetches nothing; None lets HF_HUB_OFFLINE decide.
+            offline: True fetches nothing; None lets HF_HUB_OFFLINE decide. A model that is on
+                this machine is opened without a network in any case.
 
         Raises:
             ModelNotFound, LoadError, IntegrityError, DeviceError: the model cannot be opened.
