@@ -29,7 +29,6 @@ import importlib.util
 import json
 import math
 import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -40,6 +39,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tessera_onnx import TesseraTimeSeries, list_models
+from tessera_onnx.runtime import cpu_threads
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 LEVELS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
@@ -169,7 +169,7 @@ def one_ets(history: np.ndarray, horizon: int, season: int) -> np.ndarray:
 def auto_ets(histories: list[np.ndarray], horizon: int, season: int) -> np.ndarray:
     kept = [history[-max(ETS_SEASONS * season, ETS_POINTS) :] for history in histories]
     spawn = multiprocessing.get_context("spawn")  # a fork of a process with torch in it may hang
-    with ProcessPoolExecutor(min(len(kept), len(os.sched_getaffinity(0))), spawn) as pool:
+    with ProcessPoolExecutor(min(len(kept), cpu_threads()), spawn) as pool:
         return np.stack(list(pool.map(one_ets, kept, repeat(horizon), repeat(season), chunksize=8)))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import logging
 import os
 import signal
@@ -21,8 +20,6 @@ from tessera_onnx import (
     CLASSES,
     __version__,
     artifacts,
-    csv_series,
-    forecasts,
     layout,
     pulling,
     reading,
@@ -30,37 +27,38 @@ from tessera_onnx import (
     reports,
     writing,
 )
+from tessera_onnx.cli_forecast import forecast
+from tessera_onnx.cli_options import (
+    AT_LEAST_1,
+    CACHE,
+    DEVICE,
+    JSON,
+    MODEL,
+    PRECISION,
+    SERIES,
+    THREADS,
+    ProgramCommand,
+    location,
+    print_json,
+    print_lines,
+)
 from tessera_onnx.errors import EncodingError, InputTooLong, ModelNotFound, TesseraError
 from tessera_onnx.quantization import Output
 from tessera_onnx.registry import Kind, Precision
 from tessera_onnx.text import OnLong
 
-MODEL = click.option(
-    "-m", "--model", metavar="ID_OR_FOLDER", help="Model id or folder, else the installed default."
-)
-SERIES: Kind = "time-series"
 KIND = click.option("--kind", type=click.Choice(list(CLASSES)), help="Kind of model.")
 TEXT_KIND = click.option(
     "--kind",
     type=click.Choice([kind for kind in CLASSES if kind != SERIES]),
     help="Kind of embedding.",
 )
-CACHE = click.option(
-    "--cache-dir",
-    metavar="DIR",
-    help="Folder of local models, else TESSERA_CACHE, else the user's cache folder.",
-)
 FIELD = click.option(
     "--field", default="text", show_default=True, help="Key of the text in .jsonl objects."
-)
-DEVICE = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or coreml."
 )
 ON_LONG = click.option(
     "--on-long", type=click.Choice(get_args(OnLong)), default="warn", show_default=True
 )
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-AT_LEAST_1 = click.IntRange(min=1)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -70,9 +68,9 @@ def _opening(command: Command) -> Command:
         CACHE,
         ON_LONG,
         click.option("--max-length", type=AT_LEAST_1, help="Tokens read of a text."),
-        click.option("--threads", type=AT_LEAST_1, help="CPU threads."),
+        THREADS,
         DEVICE,
-        click.option("--precision", type=click.Choice(registry.PRECISIONS), help="Graph to run."),
+        PRECISION,
         click.option("--dimension", type=AT_LEAST_1, help="Cut vectors to it (Matryoshka)."),
         TEXT_KIND,
         MODEL,
@@ -81,31 +79,10 @@ def _opening(command: Command) -> Command:
     return command
 
 
-def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
-    """The numbers of a list with commas; the model checks that they are levels."""
-    try:
-        levels = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise click.BadParameter("expected numbers between commas, such as 0.1,0.5,0.9") from None
-    if len(set(levels)) < len(levels):
-        raise click.BadParameter("a level comes twice")
-    return levels
-
-
-class _Command(click.Command):
-    allow_extra_args = True  # so that no message of click's repeats a text given without quotes
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        rest = super().parse_args(ctx, args)
-        if rest:
-            ctx.fail("too many arguments: a text with spaces needs quotes")
-        return rest
-
-
 class _Program(click.Group):
     """Turns what the package raises into one line on stderr and an exit code."""
 
-    command_class = _Command
+    command_class = ProgramCommand
 
     def invoke(self, ctx: click.Context) -> Any:
         if isinstance(sys.stdout, io.TextIOWrapper):
@@ -174,9 +151,9 @@ def demo(cache_dir: str | None, *, as_json: bool) -> None:
             with CLASSES[kind](cache_dir=cache_dir) as model:
                 shown[kind] = reports.demo(model, kind)
             if not as_json:
-                _print_lines(layout.demo(kind, shown[kind]))
+                print_lines(layout.demo(kind, shown[kind]))
     if as_json:
-        _print_json(shown)
+        print_json(shown)
 
 
 @main.command()
@@ -192,9 +169,9 @@ def models(kind: Kind | None, cache_dir: str | None, *, installed: bool, as_json
     """
     rows = reports.models(cache_dir, kind, installed=installed)
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     else:
-        _print_lines(layout.models(rows))
+        print_lines(layout.models(rows))
 
 
 @main.command()
@@ -208,7 +185,7 @@ def info(model: str, cache_dir: str | None, *, as_json: bool) -> None:
     Example: tessera info all-minilm-l6-v2
     """
     try:
-        artifact = artifacts.resolve(**_place(model, cache_dir), offline=True)
+        artifact = artifacts.resolve(**location(model, cache_dir), offline=True)
         spec, place = artifact.spec, {"where": artifact.origin, "folder": str(artifact.folder)}
     except ModelNotFound:
         known = [spec for spec in registry.catalogue() if model in {spec.id, *spec.aliases}]
@@ -216,9 +193,9 @@ def info(model: str, cache_dir: str | None, *, as_json: bool) -> None:
             raise
         spec, place = known[0], {"where": "not installed"}
     if as_json:
-        _print_json({**dataclasses.asdict(spec), **place})
+        print_json({**dataclasses.asdict(spec), **place})
     else:
-        _print_lines(layout.table([*reports.facts(spec), *place.items()]))
+        print_lines(layout.table([*reports.facts(spec), *place.items()]))
 
 
 @main.command()
@@ -237,9 +214,9 @@ def pull(
     """
     report = pulling.pull(model, cache_dir, precision, force=force)
     if as_json:
-        _print_json(report)
+        print_json(report)
     else:
-        _print_lines(pulling.lines(report))
+        print_lines(pulling.lines(report))
 
 
 @main.command()
@@ -251,7 +228,7 @@ def pin(model: str, cache_dir: str | None) -> None:
     \b
     Example: tessera pin all-minilm-l6-v2
     """
-    _print_lines(pulling.pin(model, cache_dir))
+    print_lines(pulling.pin(model, cache_dir))
 
 
 @main.command()
@@ -306,13 +283,13 @@ def encode(
         if output is None:
             (vector,) = vectors
             found = {**facts, **writing.row(vector, form)}
-            _print_json(found) if as_json else _print_lines(layout.vector(found))
+            print_json(found) if as_json else print_lines(layout.vector(found))
             return
         hidden = None if progress is None else not progress  # None: unless stderr is a terminal
         bar = tqdm(vectors, total=n_texts, unit="text", disable=hidden)
         written = writing.write(Path(output), bar, kind=kind, width=width, output=form)
     if as_json:
-        _print_json({**facts, "output": output, "texts": written, "width": width})
+        print_json({**facts, "output": output, "texts": written, "width": width})
     else:
         click.echo(f"{written} texts in {click.format_filename(output)}: {model!r}, {form}")
 
@@ -334,7 +311,7 @@ def similarity(query: str, document: str, *, as_json: bool, **options: Any) -> N
     with model:
         value = model.similarity(query, document)
     if as_json:
-        _print_json({"model": model.model(), "kind": kind, "similarity": value})
+        print_json({"model": model.model(), "kind": kind, "similarity": value})
     else:
         click.echo(f"{value:.6f}")
 
@@ -372,78 +349,17 @@ def rank(
         ranked = model.rank(query, texts, top_k)
     if as_json:
         found = [{"index": i, "score": score, "text": texts[i]} for i, score in ranked]
-        _print_json({"model": model.model(), "kind": kind, "ranking": found})
+        print_json({"model": model.model(), "kind": kind, "ranking": found})
         return
     rows = [
         (str(place), f"{score:.4f}", str(i + 1), layout.one_line(texts[i]))
         for place, (i, score) in enumerate(ranked, 1)
     ]
     number = "DOCUMENT" if source is None else "LINE"
-    _print_lines(layout.table([("RANK", "SCORE", number, "TEXT"), *rows]))
+    print_lines(layout.table([("RANK", "SCORE", number, "TEXT"), *rows]))
 
 
-@main.command()
-@click.argument("source", metavar="FILE.csv")
-@click.option("--horizon", type=AT_LEAST_1, help="Steps ahead, else as many as the model's pass.")
-@click.option("--levels", callback=_levels, default="0.1,0.5,0.9", show_default=True)
-@click.option("--target", metavar="COL", help="Column of values, else every column of numbers.")
-@click.option("--timestamp", metavar="COL", help="Column of times, else the first of dates.")
-@click.option("--id", metavar="COL", help="Column that tells series apart.")
-@click.option("-o", "--output", metavar="OUT", help="File to write: .csv or .jsonl.")
-@click.option("--plot", metavar="IMAGE", help="Chart to write: .png, .svg or .pdf.")
-@MODEL
-@click.option("--precision", type=click.Choice(registry.PRECISIONS), help="Graph to run.")
-@DEVICE
-@click.option("--threads", type=AT_LEAST_1, help="CPU threads.")
-@CACHE
-@JSON
-def forecast(
-    *,
-    source: str,
-    horizon: int | None,
-    levels: list[float],
-    output: str | None,
-    plot: str | None,
-    model: str | None,
-    cache_dir: str | None,
-    as_json: bool,
-    target: str | None,
-    timestamp: str | None,
-    id: str | None,  # noqa: A002 (the option's name)
-    **options: Any,
-) -> None:
-    """Forecast the series of a CSV file: the quantiles of each step ahead.
-
-    FILE.csv has the column names in its first line and a row a step, the latest last; - is stdin.
-    Every column of numbers is a series of its own, and with --id every value of that column starts
-    one. Empty cells are gaps. OUT and IMAGE are written whole or not at all.
-
-    \b
-    Example: tessera forecast sales.csv --horizon 12 --timestamp month --output next.csv
-    """
-    forecasts.check(output, plot)
-    if source and output and os.path.realpath(source) == os.path.realpath(output):
-        raise click.UsageError("--output is FILE.csv itself")
-    table = csv_series.read(source, target=target, timestamp=timestamp, id=id)
-    for warning in table.warnings:
-        click.echo(f"Warning: {warning}", err=True)
-    with CLASSES[SERIES](**_place(model, cache_dir), **options) as opened:
-        found = forecasts.of(table, opened, horizon, levels)
-    if output is not None:
-        forecasts.write(Path(output), table, found, levels)
-    if plot is not None:
-        shown = forecasts.draw(Path(plot), found, levels)
-        if shown < len(found):
-            click.echo(f"Warning: the first {shown} of {len(found)} series are drawn", err=True)
-    if as_json:
-        facts = {"model": opened.model(), "horizon": len(found[0].median), "levels": levels}
-        series = len(found) if output is not None else list(forecasts.objects(found, levels))
-        _print_json({**facts, "output": output, "plot": plot, "series": series})
-    elif output is None:
-        _print_lines(layout.forecast(found, levels, table.timestamp or "step"))
-    else:
-        steps = len(found[0].median)
-        click.echo(f"{len(found)} series, {steps} steps each, in {click.format_filename(output)}")
+main.add_command(forecast)
 
 
 @main.command()
@@ -458,25 +374,18 @@ def doctor(cache_dir: str | None, *, as_json: bool) -> None:
     report = reports.doctor(cache_dir)
     report["problems"] = [layout.as_options(problem) for problem in report["problems"]]
     if as_json:
-        _print_json(report)
+        print_json(report)
     else:
-        _print_lines(layout.doctor(report))
+        print_lines(layout.doctor(report))
     if report["problems"]:
         raise click.exceptions.Exit(1)
-
-
-def _place(model: str | None, cache_dir: str | None) -> dict[str, Any]:
-    """Where to look: in the folder that MODEL is, else for the model of that id."""
-    if model is not None and os.path.isfile(os.path.join(model, "model.toml")):  # noqa: PTH113, PTH118 (a Path raises for what cannot be a name)
-        return {"model_id": None, "path": model}
-    return {"model_id": model, "cache_dir": cache_dir}
 
 
 def _open(
     model: str | None, cache_dir: str | None, kind: Kind | None, **options: Any
 ) -> tuple[Any, Kind]:
     """The open model and its kind."""
-    place = _place(model, cache_dir)
+    place = location(model, cache_dir)
     if kind is None:
         spec = artifacts.resolve(**place).spec
         kind = spec.kinds[0]
@@ -504,12 +413,3 @@ def _vectors(model: Any, texts: Iterable[str], role: str, source: str | None) ->
         if source is None:
             raise
         raise type(error)(reading.by_line(str(error), source)) from error
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value))
-
-
-def _print_lines(lines: Iterable[str]) -> None:
-    for line in lines:
-        click.echo(line)
