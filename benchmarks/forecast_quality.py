@@ -39,6 +39,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tessera_onnx import TesseraTimeSeries, list_models
+
 DATA = Path(__file__).parents[2] / "shared" / "data"
 LEVELS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 ETT_TRAIN, ETT_TEST, ETT_END = 8640, 11520, 14400  # the standard split; later rows are unused
@@ -211,10 +213,8 @@ def chronos(folder: Path) -> Forecaster:
     return forecast
 
 
-def tessera(target: str | None, precision: str | None) -> tuple[str, Forecaster]:
-    from tessera_onnx import TesseraTimeSeries
-
-    where = "path" if target is not None and Path(target).is_dir() else "model_id"
+def tessera(target: str, precision: str | None) -> tuple[str, Forecaster]:
+    where = "path" if Path(target).is_dir() else "model_id"
     model = TesseraTimeSeries(**{where: target}, precision=precision)
     return (
         f"{model.model()} {model.precision}",
@@ -251,7 +251,10 @@ def forecasters(options: argparse.Namespace) -> dict[str, Forecaster]:
     for i, folder in enumerate(options.chronos):
         makers[f"chronos{i}"] = lambda at=folder: (f"chronos torch {at.name}", chronos(at))
         needs[f"chronos{i}"] = "chronos"
-    for i, target in enumerate(options.model or [None]):
+    targets = options.model or list_models("time-series", installed=True)
+    if not targets:
+        print("left out: tessera, no time-series model is installed, see --model")
+    for i, target in enumerate(targets):
         makers[f"tessera{i}"] = lambda at=target: tessera(at, options.precision)
     found = {}
     for key, maker in makers.items():
@@ -294,7 +297,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument(
-        "--model", action="append", help="id or folder for tessera; default: the installed one"
+        "--model", action="append", help="id or folder for tessera; default: all installed"
     )
     parser.add_argument("--precision")
     parser.add_argument(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import re
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from tessera_onnx.frequency import Stamps, Step
 
 MISSING = {"", "na", "nan", "null"}
 SEPARATORS = ",;\t"
+LARGEST = float(np.finfo(np.float32).max)
 STAMP = re.compile(
     r"(\d{4}-\d\d(?:-\d\d(?:([T ])\d\d:\d\d(?::\d\d(?:\.(\d{1,6}))?)?)?)?)(Z|[+-]\d\d:?\d\d)?"
 )
@@ -245,8 +245,8 @@ def _numbers(cells: _Cells, name: str) -> NDArray[np.float64]:
             values[row] = float(cell if "_" not in cell else "")  # Python reads 1_000 as 1000
         except ValueError:
             raise cells.wrong(row, name, "no number") from None
-        if math.isinf(values[row]):
-            raise cells.wrong(row, name, "infinity")
+        if abs(values[row]) > LARGEST:
+            raise cells.wrong(row, name, "infinity, or a value beyond float32")
     return values
 
 

@@ -38,6 +38,10 @@ DISK = {
 }
 
 
+class NotOnHub(LoadError):
+    """The repository is there at that revision, the file is not."""
+
+
 def cache_folder() -> Path:
     """The hub cache that all tools share: HF_HUB_CACHE, else `hub` in HF_HOME, else ~/.cache.
 
@@ -147,7 +151,7 @@ def _refused(error: Exception, status: int, source: Hub, name: str) -> TesseraEr
     if code == "RevisionNotFound":
         return ModelNotFound(f"{source.repository} has no revision {source.revision} on the hub")
     if status == 404:
-        return LoadError(
+        return NotOnHub(
             f"the hub has no file {file} at revision {source.revision}: the entry is wrong"
         )
     if status == 429:

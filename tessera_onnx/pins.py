@@ -15,6 +15,7 @@ from typing import Any
 
 from tessera_onnx import hub, registry
 from tessera_onnx.errors import FileError, LoadError
+from tessera_onnx.hub_errors import NotOnHub
 from tessera_onnx.registry import UNPINNED, File, Hub, ModelSpec
 
 logger = logging.getLogger("tessera_onnx")
@@ -41,7 +42,7 @@ def recorded(spec: ModelSpec, cache: Path) -> ModelSpec | None:
     except LoadError as error:
         logger.warning("left out: %s", error)
         return None
-    if len(found) != 1 or not _is_pinned(found[0]):
+    if len(found) != 1 or found[0].hub is None or found[0].hub.revision == UNPINNED:
         return None
     return _with_pins(spec, found[0])
 
@@ -50,27 +51,41 @@ def resolve(spec: ModelSpec, cache: Path) -> ModelSpec:
     """Ask the hub for what the entry leaves open, record it and say so.
 
     Small files, for which the hub has no sha256, are downloaded, compared with git's hash and
-    hashed here. Raises what `hub.describe` and `hub.download` raise, FileError when the record
-    cannot be written.
+    hashed here. A file that the hub does not have stays unpinned, as nobody may ever need it.
+    Raises what `hub.describe` and `hub.download` raise, FileError when the record cannot be
+    written.
     """
-    first = hub.describe(_source(spec), spec.files[0].name)
-    source = dataclasses.replace(_source(spec), revision=first.commit)
-    asked = dataclasses.replace(spec, hub=source)
-    files = tuple(_pin(asked, file) for file in spec.files)
-    revision = spec.revision
-    if revision == UNPINNED and spec.source == source.repository:
-        revision = first.commit
-    pinned = dataclasses.replace(asked, files=files, revision=revision)
+    source = _source(spec)
+    found: dict[str, File] = {}
+    missing: list[NotOnHub] = []
+    for file in spec.files:
+        try:
+            if source.revision == UNPINNED:  # one commit for all, even if "main" moves on
+                commit = hub.describe(source, file.name).commit
+                source = dataclasses.replace(source, revision=commit)
+            found[file.name] = _pin(dataclasses.replace(spec, hub=source), file)
+        except NotOnHub as error:
+            missing.append(error)
+    if not found:
+        raise missing[0]
+    revision = source.revision if spec.source == source.repository else UNPINNED
+    pinned = dataclasses.replace(
+        spec,
+        hub=source,
+        files=tuple(found.get(file.name, file) for file in spec.files),
+        revision=revision if spec.revision == UNPINNED else spec.revision,
+    )
     path = record_path(spec, cache)
     _write(path, toml(pinned))
     logger.warning(
         "model %r had no pinned revision or hash: now %s of %s, recorded in %s; `tessera pin %s` "
-        "prints the lines for a catalogue",
+        "prints the lines for a catalogue%s",
         spec.id,
-        first.commit,
+        source.revision,
         source.repository,
         path,
         spec.id,
+        "".join(f"; {error}" for error in missing),
     )
     return pinned
 

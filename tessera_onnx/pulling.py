@@ -86,6 +86,8 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     total = sum(file["size"] for file in report["files"])
     yield f"{report['model']}: {len(report['files'])} files, {total:,} bytes, verified"
     yield f"  in {Path(report['folder'])}"
+    forbids = registry.forbids_commercial_use(report["licence"])
+    yield f"  licence {report['licence']}{', which forbids commercial use' if forbids else ''}"
     if report["hidden_by"]:
         yield f"  not used by its id: {report['hidden_by']} holds that model and comes first"
     yield f'Next: tessera info {report["model"]}, or in Python Tessera("{report["model"]}")'

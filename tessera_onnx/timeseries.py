@@ -49,7 +49,7 @@ class TesseraTimeSeries(Model):
 
         Args:
             model_id: id or alias; None takes the installed default of this kind.
-            path: a model folder, in place of looking the id up.
+            path: a model folder, or a catalogue (.toml) in which to look the id up.
             device: "auto", "cpu", "cuda", "cuda:N" or "coreml". Only "auto" may fall back.
             precision: "fp32", "fp16" or "int8"; None takes the model's best for the device.
             threads: CPU threads; None takes TESSERA_THREADS, else the affinity and cgroup quota.

@@ -15,8 +15,11 @@ ARTIFACTS = Path(__file__).parent / "artifacts"
 
 @pytest.fixture(autouse=True)
 def _no_local_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests see the installed packs only, never what lies in this user's cache."""
+    """Tests see the installed packs only, never this user's caches, catalogue or network."""
     monkeypatch.setenv("TESSERA_CACHE", str(tmp_path / "no-cache"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "no-hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("TESSERA_MODELS", raising=False)
     monkeypatch.delenv("TESSERA_THREADS", raising=False)
 
 

@@ -108,6 +108,7 @@ def test_dates_without_a_step_are_left_where_nobody_named_them(read):
         ("a\n1\nsecret\n", {"target": "a"}, FileError, "line 3: column 'a' holds no number"),
         ("a\n1_000\n", {"target": "a"}, FileError, "line 2: column 'a' holds no number"),
         ("a\n1\n-inf\n", {"target": "a"}, FileError, "line 3: column 'a' holds infinity"),
+        ("a\n1\n1e39\n", {"target": "a"}, FileError, "line 3: .*beyond float32"),
         ("a\n1\n", {"target": "b"}, ConfigError, "--target 'b' is no column .* it has 'a'"),
         ("a\n1\n", {"id": "b"}, ConfigError, "--id 'b' is no column"),
         ("a,b\n1,\n", {"id": "b"}, FileError, "line 2: column 'b' holds no id"),

@@ -5,14 +5,18 @@ or one clear sentence, after which the next try works.
 """
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 import logging
 import os
 import pickle
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -83,10 +87,10 @@ BIG_PINNED = dataclasses.replace(
 
 @pytest.fixture
 def big(server, here):
-    """The hub serves a graph that takes a few seconds."""
+    """The hub serves a graph of several parts."""
     catalogue(here, BIG_PINNED)
     server.repositories[REPOSITORY][GRAPH] = BIG
-    server.chunk, server.pause = 1_000_000, 0.1
+    server.chunk = 1_000_000
     return server
 
 
@@ -109,7 +113,12 @@ def here(tmp_path, monkeypatch, server):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(hub_errors, "PATIENCE", 2.5)
     catalogue(tmp_path, PINNED)
-    return tmp_path
+    yield tmp_path
+    for running in RUNNING:  # what a failed test left
+        if running.poll() is None:
+            running.kill()
+        running.communicate()
+    RUNNING.clear()
 
 
 def catalogue(folder, *specs):
@@ -147,14 +156,20 @@ with TesseraSparse("hub-splade") as model:
 """
 
 
+RUNNING = []
+
+
 def process(code=CODE, **environment):
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    RUNNING.append(
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     )
+    return RUNNING[-1]
 
 
 PULL = "from tessera_onnx.cli import main; main(['pull', 'hub-splade'])"
@@ -162,6 +177,7 @@ PULL = "from tessera_onnx.cli import main; main(['pull', 'hub-splade'])"
 
 def outcome(running):
     stdout, stderr = running.communicate(timeout=60)
+    RUNNING.remove(running)
     return running.returncode, stdout, stderr
 
 
@@ -328,6 +344,23 @@ def test_an_unpinned_model_is_pinned_at_the_first_download(server, here, caplog)
     assert caplog.records == []
 
 
+def test_a_listed_graph_that_the_hub_lacks_hinders_no_other(server, here, caplog):
+    wrong = registry.File("model.int8.onnx", UNPINNED, -1)
+    graph = dataclasses.replace(LOOSE.graph, int8=wrong.name)
+    catalogue(here, dataclasses.replace(LOOSE, graph=graph, files=(wrong, *LOOSE.files)))
+    assert works()
+    assert "no file 'model.int8.onnx'" in caplog.text
+    before = len(server.requests)
+    assert works()
+    assert len(server.requests) == before
+    with pytest.raises(LoadError, match="no file 'model.int8.onnx' .* the entry is wrong"):
+        TesseraSparse("hub-splade", precision="int8")
+    server.repositories[REPOSITORY].clear()
+    (here / "cache" / "hub" / "hub-splade" / "model.toml").unlink()
+    with pytest.raises(LoadError, match="the entry is wrong"):
+        TesseraSparse("hub-splade")
+
+
 def test_a_record_brings_the_same_revision_back_when_the_hub_cache_is_emptied(server, here):
     catalogue(here, LOOSE)
     assert works()
@@ -437,8 +470,10 @@ def test_a_licence_that_forbids_commercial_use_is_told_once(here, caplog, licenc
         assert works()
     said = [r for r in caplog.records if "forbids commercial use" in r.getMessage()]
     assert len(said) == forbidden
-    shown = CliRunner().invoke(main, ["info", "hub-splade"]).stdout
-    assert ("forbids commercial use" in shown) == forbidden
+    for command in ("info", "pull"):
+        shown = CliRunner().invoke(main, [command, "hub-splade"]).stdout
+        assert licence in shown
+        assert ("forbids commercial use" in shown) == forbidden
 
 
 # ---------------------------------------------------------------- damage
@@ -495,16 +530,29 @@ def test_a_hub_with_another_content_than_the_catalogue_is_refused_undownloaded(s
 
 
 def test_a_cache_of_copies_is_repaired_too():
-    """As on a system without symbolic links."""
-    copies = {"HF_HUB_DISABLE_SYMLINKS": "1"}
+    """As on a system without symbolic links; older versions have no such switch, and link again."""
     path = hub.snapshot(PINNED.hub) / TOKENIZER
     for _ in range(2):
-        code, stdout, stderr = outcome(process(**copies))
+        code, stdout, stderr = outcome(process(HF_HUB_DISABLE_SYMLINKS="1"))
         assert code == 0, stderr
         assert stdout.startswith("nonzero ")
-        assert not path.is_symlink()
         assert path.read_bytes() == FILES[TOKENIZER]
+        path.unlink()
         path.write_bytes(flip(FILES[TOKENIZER]))
+
+
+def test_a_blob_in_the_store_that_repositories_share_is_used():
+    """The layout that newer versions of huggingface_hub make of what they fetch by Xet."""
+    assert works()
+    shared = hub.shared_store() / "ab" / f"ab{'0' * 62}"
+    shared.parent.mkdir(parents=True)
+    own = blob()
+    own.rename(shared)
+    own.symlink_to(os.path.relpath(shared, own.parent))
+    assert works(offline=True)
+    shared.write_bytes(flip(FILES[GRAPH]))
+    assert works()  # repaired without a write into the shared store
+    assert shared.read_bytes() == flip(FILES[GRAPH])
 
 
 def test_a_link_out_of_the_hub_cache_is_refused(here):
@@ -691,7 +739,7 @@ def test_a_hub_that_stalls_in_the_middle(big, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.4)
-    big.stall_after, big.pause = 0, 0.0
+    big.stall_after = 0
     with pytest.raises(LoadError, match="went silent during .*HF_HUB_DOWNLOAD_TIMEOUT"):
         TesseraSparse("hub-splade")
     big.stall_after = 21_000_000  # each request brings two parts of 10 MB: two bring all
@@ -712,18 +760,21 @@ def wait_for(condition, seconds=30):
         time.sleep(0.02)
 
 
-def grown():
-    return partial() is not None and partial().stat().st_size > 5_000_000
+def half_way():
+    """Two parts of 10 MB have come, and the hub has stalled."""
+    found = partial()
+    return found is not None and found.stat().st_size >= 20_000_000
 
 
 @pytest.mark.parametrize("command", [CODE, PULL], ids=["library", "command"])
 def test_a_killed_download_is_resumed(big, command):
-    running = process(command)
-    wait_for(grown)
+    big.stall_after = 21_000_000
+    running = process(command, HF_HUB_DOWNLOAD_TIMEOUT="60")
+    wait_for(half_way)
     running.send_signal(signal.SIGKILL)
     assert outcome(running)[0] == -signal.SIGKILL
     kept = partial().stat().st_size
-    big.pause = 0.0
+    big.stall_after = None
     big.requests.clear()
     assert works()
     assert [request.range for request in big.seen("storage", "GET")] == [f"bytes={kept}-"]
@@ -761,6 +812,7 @@ def test_a_hub_cache_that_cannot_be_written(here, monkeypatch):
 
 
 def test_two_processes_fetch_one_file_once(big):
+    big.pause = 0.1  # longer than the second takes to ask for the same file
     first, second = process(), process()
     for code, stdout, stderr in (outcome(first), outcome(second)):
         assert code == 0, stderr
@@ -769,11 +821,12 @@ def test_two_processes_fetch_one_file_once(big):
 
 
 def test_a_second_process_takes_over_from_a_killed_one(big):
-    first = process()
-    wait_for(grown)
+    big.stall_after = 21_000_000
+    first = process(HF_HUB_DOWNLOAD_TIMEOUT="60")
+    wait_for(half_way)
     second = process()
     wait_for(lambda: len(big.seen("hub", "HEAD", GRAPH)) == 2)
-    big.pause = 0.0
+    big.stall_after = None
     first.send_signal(signal.SIGKILL)
     assert outcome(first)[0] == -signal.SIGKILL
     code, stdout, stderr = outcome(second)
@@ -833,6 +886,17 @@ def test_info_asks_no_hub(server, here):
     assert server.requests == []
     run("pull", "hub-splade")
     assert str(hub.snapshot(PINNED.hub)) in run("info", "hub-splade").stdout
+
+
+def test_pull_shows_a_progress_bar_on_a_terminal(big, monkeypatch):
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS")
+    terminal, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    subprocess.run([sys.executable, "-c", PULL], stdout=subprocess.PIPE, stderr=theirs, check=True)
+    shown = os.read(terminal, 1 << 16).decode(errors="replace")
+    os.close(theirs)
+    os.close(terminal)
+    assert re.search(r"model\.fp32\.onnx: 100%\|.+35\.2M/35\.2M", shown), shown
 
 
 def test_pull_force_fetches_again(server):

@@ -18,7 +18,7 @@ LAYERS = {
     "registry": {"errors"},
     "hub_errors": {"errors", "registry"},
     "hub": {"errors", "hub_errors", "registry"},
-    "pins": {"errors", "hub", "registry"},
+    "pins": {"errors", "hub", "hub_errors", "registry"},
     "artifacts": {"errors", "hub", "pins", "registry"},
     "runtime": {"errors"},
     "batching": set(),

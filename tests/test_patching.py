@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -88,10 +88,19 @@ def test_pooling_is_over_the_paths_at_each_step():
     np.testing.assert_allclose(found[0, :, 1], 2 * np.arange(8, 73, 8), rtol=1e-6)
 
 
+@settings(deadline=None)
+@given(arrays(np.float32, (2, 9, 3), elements=st.integers(-99, 99)), st.floats(0.001, 0.999))
+def test_pooling_is_numpys_linear_quantile(samples, level):
+    found = patching.pool(samples, [0.5, level])
+    truth = np.quantile(samples.astype(np.float64), [0.5, level], axis=1)
+    np.testing.assert_allclose(found, np.moveaxis(truth, 0, 1), rtol=1e-5, atol=1e-5)
+
+
 WHOLE = st.integers(-1000, 1000).map(float)
 SERIES = arrays(np.float32, st.integers(1, 70), elements=st.one_of(WHOLE, st.just(NAN)))
 
 
+@settings(deadline=None)
 @given(SERIES, st.integers(-3, 3), st.integers(-100, 100))
 def test_scaled_patches_know_neither_unit_nor_origin(series, power, shift):
     """Powers of two and whole numbers are exact in float32: what differs is the recipe."""
@@ -103,6 +112,7 @@ def test_scaled_patches_know_neither_unit_nor_origin(series, power, shift):
     np.testing.assert_allclose(base.values, changed.values, atol=1e-5)
 
 
+@settings(deadline=None)
 @given(SERIES, st.integers(0, 40))
 def test_missing_values_in_front_change_nothing(series, n):
     base, padded = made(series), made(np.concatenate([np.full(n, NAN, np.float32), series]))
@@ -113,6 +123,7 @@ def test_missing_values_in_front_change_nothing(series, n):
     np.testing.assert_allclose(padded.scale, base.scale)
 
 
+@settings(deadline=None)
 @given(arrays(np.float32, (3, 9), elements=WHOLE), st.lists(st.floats(0.001, 0.999), min_size=1))
 def test_quantiles_rise_with_the_level_and_stay_within(values, levels):
     found = patching.at_levels(values, TENTHS, sorted(levels))
