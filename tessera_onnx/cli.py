@@ -241,6 +241,8 @@ def pin(model: str, cache_dir: str | None) -> None:
     help="File to write: .npy (dense), .npz or .jsonl. Needed with INPUT.",
 )
 @click.option("--role", type=click.Choice(["query", "document"]), default="document")
+@click.option("--task", help="A purpose that a dense model knows by name, such as clustering.")
+@click.option("--prompt", help="Text before every text, in place of a dense model's own.")
 @click.option(
     "--format", "form", type=click.Choice(get_args(Output)), default="float32", show_default=True
 )
@@ -254,6 +256,8 @@ def encode(
     text: str | None,
     output: str | None,
     role: str,
+    task: str | None,
+    prompt: str | None,
     form: Output,
     field: str,
     progress: bool | None,
@@ -275,9 +279,14 @@ def encode(
     model, kind = _open(**options)
     with model:
         writing.check(output, kind, form)
+        purpose = {
+            name: value for name, value in (("task", task), ("prompt", prompt)) if value is not None
+        }
+        if purpose and kind != "dense":
+            raise click.UsageError(f"--task and --prompt are for dense models, this one is {kind}")
         n_texts = 1 if source is None else reading.count(source, field)
         texts = reading.texts(source, field) if source is not None else [text or ""]
-        vectors = _vectors(model, texts, role, source)
+        vectors = _vectors(model, texts, source, role=role, **purpose)
         width = model.vocab_size() if kind == "sparse" else model.dimension()
         facts = {"model": model.model(), "kind": kind, "role": role, "format": form}
         if output is None:
@@ -405,10 +414,10 @@ def _check_encode(source: str | None, text: str | None, output: str | None) -> N
         raise click.UsageError("--output is INPUT itself")
 
 
-def _vectors(model: Any, texts: Iterable[str], role: str, source: str | None) -> Iterator[Any]:
+def _vectors(model: Any, texts: Iterable[str], source: str | None, **options: Any) -> Iterator[Any]:
     """Vectors of the texts in order, in bounded memory; errors name the line."""
     try:
-        yield from model.encode_iter(texts, role=role)
+        yield from model.encode_iter(texts, **options)
     except (EncodingError, InputTooLong) as error:
         if source is None:
             raise

@@ -334,6 +334,31 @@ def test_npz_and_jsonl_are_what_the_api_gives(kind, form, corpus, model, tmp_pat
             np.testing.assert_array_equal(read, wanted)
 
 
+def test_encode_for_a_task_and_with_a_prompt(corpus, tmp_path):
+    out = tmp_path / "out.npy"
+    run("encode", corpus, "-o", out, "--model", ARTIFACTS / "tasks", "--task", "classification")
+    with TesseraDense(path=ARTIFACTS / "tasks", on_long="truncate") as tasks:
+        expected = tasks.encode_batch(TEXTS, task="classification")
+        np.testing.assert_array_equal(np.load(out), expected)
+    prompted = (
+        "encode",
+        corpus,
+        "-o",
+        out,
+        "--model",
+        ARTIFACTS / "prompts",
+        "--prompt",
+        "query: ",
+    )
+    run(*prompted)
+    with TesseraDense(path=ARTIFACTS / "prompts", on_long="truncate") as prompts:
+        np.testing.assert_array_equal(np.load(out), prompts.encode_query(TEXTS))
+    bad = run("encode", "--text", "cat", "--model", ARTIFACTS / "tasks", "--task", "x", code=1)
+    assert "task must be one of separation, classification" in bad.stderr
+    bad = run("encode", "--text", "cat", "--kind", "sparse", "--prompt", "x", code=2)
+    assert "--task and --prompt are for dense models, this one is sparse" in bad.stderr
+
+
 def test_sparse_files_are_a_csr_matrix_and_pairs(corpus, sparse, tmp_path):
     for name in ("out.npz", "out.jsonl"):
         run("encode", corpus, "-o", tmp_path / name, "--kind", "sparse")
