@@ -98,15 +98,16 @@ def unscale(forecast: Float, patched: Patches, *, arcsinh: bool) -> Float:
 def at_levels(values: Float, known: Sequence[float], levels: Sequence[float]) -> Float:
     """Quantiles at `levels` from those at the rising levels `known`: (..., known) to (..., levels).
 
-    As upstream: the outermost values are repeated for the levels 0 and 1, all are sorted, and
-    between two levels the value is linear. Upstream does so only when a level is asked for that
-    the model was not trained for, and else hands out values that may cross.
+    Values that cross are sorted first, the outermost stand for the levels 0 and 1 too, and between
+    two levels the value is linear. Where they do not cross, this is upstream. Where they do,
+    upstream leaves trained levels as they are, and for any other level sorts after repeating the
+    outermost, so that what it gives for a level depends on the other levels asked for.
     """
     grid = np.array([0.0, *known, 1.0])
     upper = np.clip(np.searchsorted(grid, levels, side="right"), 1, len(grid) - 1)
     weight = (np.asarray(levels) - grid[upper - 1]) / (grid[upper] - grid[upper - 1])
-    padded = np.concatenate([values[..., :1], values, values[..., -1:]], axis=-1, dtype=np.float64)
-    padded.sort(axis=-1)
+    risen = np.sort(values, axis=-1)
+    padded = np.concatenate([risen[..., :1], risen, risen[..., -1:]], axis=-1, dtype=np.float64)
     low, high = padded[..., upper - 1], padded[..., upper]
     found: Array = low + weight * (high - low)
     return found.astype(np.float32)

@@ -75,6 +75,8 @@ def test_levels_between_and_outside():
     values = np.float32([10, 20, 30, 40, 50, 60, 70, 80, 90])
     found = patching.at_levels(values, TENTHS, [0.5, 0.05, 0.25, 0.99, 0.9, 0.1])
     np.testing.assert_allclose(found, [50, 10, 25, 90, 90, 10], rtol=1e-6)
+    # Values that cross change places, and none is lost.
+    np.testing.assert_array_equal(patching.at_levels(values[::-1], TENTHS, TENTHS), values)
     # Levels need not be evenly spaced.
     found = patching.at_levels(np.float32([0, 10, 20]), [0.1, 0.5, 0.6], [0.3, 0.55, 0.8])
     np.testing.assert_allclose(found, [5, 15, 20], rtol=1e-6)
