@@ -180,6 +180,39 @@ def starter(output: Path, precisions: list[Precision]) -> None:
         raise click.ClickException(str(error)) from error
 
 
+@main.command()
+@click.argument(
+    "folders",
+    metavar="ARTIFACT...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
+@click.option("--name", required=True, help="Name of the distribution, as pip will know it.")
+@click.option("--version", default="0.1.0", show_default=True, help="Version of the distribution.")
+@click.option(
+    "--output",
+    default=".",
+    show_default=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the wheel.",
+)
+def pack(folders: tuple[Path, ...], name: str, version: str, output: Path) -> None:
+    """Write a wheel of artifacts: pip installs it, and tessera-onnx finds its models by id.
+
+    For machines without a network. The wheel holds every file of the artifacts, uncompressed;
+    package indexes limit a file's size (PyPI: 100 MB).
+    """
+    from tessera_export.pack import build
+
+    try:
+        path = build(folders, name, version, output)
+    except ExportError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{path.stat().st_size / 1e6:9.2f} MB  {path}")
+    click.echo(f"Next: pip install {path}")
+
+
 def quiet() -> None:
     """Silence transformers' progress bars and reports: the errors that matter are raised."""
     from transformers.utils import logging
