@@ -82,7 +82,7 @@ def export(
         traced = graph.trace(wrapper)
         del wrapper
         # Upstream's own default attention: a graph that copies a fault of eager attention fails.
-        gate = Gate(load_model(facts, "sdpa"), facts, rotation)
+        gate = Gate(load_model(facts, None), facts, rotation)
         for precision in wanted:
             path = folder / graph_name(precision)
             graph.save(_at(traced, precision, int8_exclude), path)

@@ -20,6 +20,8 @@ OFFSET_POSITIONS = {
     "camembert", "data2vec-text", "ibert", "luke", "mpnet", "roberta", "roberta-prelayernorm",
     "xlm-roberta", "xlm-roberta-xl", "xmod",
 }  # fmt: skip
+# Only their encoder is exported. Their positions are relative, so that no table ends anywhere.
+ENCODER_DECODERS = {"t5", "mt5", "umt5"}
 PROBES = (
     "The quick brown fox jumps over the lazy dog.",
     "Two plus two is four; three plus three is six",
@@ -79,7 +81,7 @@ def read(folder: Path, config: dict[str, Any]) -> TokenizerFile:
             suffix_ids=suffix,
             pad_id=_pad_id(folder, tokenizer),
             mask_id=-1 if mask is None else mask,
-            max_positions=positions(config),
+            max_positions=positions(folder, config),
         ),
     )
 
@@ -112,9 +114,14 @@ def check_length(length: int, what: str, max_positions: int) -> None:
         raise ExportError(f"{what} {length} must lie in 3..{max_positions}, the model's positions")
 
 
-def positions(config: dict[str, Any]) -> int:
-    """The longest sequence that the model can read. Raises ExportError when config is silent."""
-    count = config.get("max_position_embeddings")
+def positions(folder: Path, config: dict[str, Any]) -> int:
+    """The longest sequence that the model can read. Raises ExportError when nothing says it.
+
+    Relative positions have no end: there it is the length that the authors trained or advise.
+    """
+    count = config.get("max_position_embeddings", config.get("n_positions"))
+    if count is None and config.get("model_type") in ENCODER_DECODERS:
+        count = read_table(folder / "sentence_bert_config.json").get("max_seq_length")
     if not isinstance(count, int) or count < 1:
         raise ExportError("max_positions is missing: config.json has no max_position_embeddings")
     if config.get("model_type") in OFFSET_POSITIONS:

@@ -11,20 +11,28 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModel, AutoModelForMaskedLM, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForTextEncoding,
+    PreTrainedModel,
+)
 
 from tessera_export.errors import ExportError
 from tessera_export.folder import Facts
 from tessera_export.layers import Layer
+from tessera_export.tokens import ENCODER_DECODERS
 
 
-def load_model(facts: Facts, attention: str) -> PreTrainedModel:
+def load_model(facts: Facts, attention: str | None) -> PreTrainedModel:
     """The folder's model in fp32 with its own weights, in eval mode, no code of the folder run.
 
-    `attention` is "eager" for tracing, "sdpa" for what upstream runs. Raises ExportError when
+    `attention` is "eager" for tracing, None for what upstream runs. Raises ExportError when
     the weights lack a tensor, since transformers would fill it with random numbers.
     """
     factory: Any = AutoModelForMaskedLM if facts.sparse is not None else AutoModel
+    if facts.config.get("model_type") in ENCODER_DECODERS:
+        factory = AutoModelForTextEncoding  # AutoModel would want the decoder's inputs too
     try:
         model, report = factory.from_pretrained(
             facts.folder,
