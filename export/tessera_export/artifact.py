@@ -8,10 +8,9 @@ import importlib.metadata
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -59,21 +58,21 @@ def export(
     *,
     rotation: NDArray[np.float32] | None = None,
     int8_exclude: Sequence[str] = (),
-    extra: Mapping[str, Path] = MappingProxyType({}),
     overwrite: bool = False,
 ) -> ModelSpec:
     """Trace, convert, compare with torch and write the artifact folder `output`.
 
     `rotation` (dimension, k) multiplies the token vectors of a multi-vector recipe, whose
     `dimension` is then k. `int8_exclude` are patterns of node names that int8 leaves alone.
-    `extra` are files to copy in, by their name there (an idf table, say).
     Raises ExportError, leaving `output` as it was, when a fact is missing, no exporter copes, a
     parity limit is missed, or `output` holds files and `overwrite` is false.
     """
     _check(facts, precisions, rotation)
     wanted = [precision for precision in PRECISIONS if precision in precisions]
-    tokenizer = facts.tokenizer.text.tokenizer
-    names = [*(graph_name(precision) for precision in wanted), tokenizer, *extra]
+    contents = {facts.tokenizer.text.tokenizer: facts.tokenizer.json}
+    if facts.sparse is not None and facts.sparse.idf:
+        contents[facts.sparse.idf] = facts.idf
+    names = [*(graph_name(precision) for precision in wanted), *contents]
     # Before the work of minutes: is this a valid entry, whatever the graphs will measure?
     _document(_spec(facts, origin, wanted, (), [File(name, UNPINNED, 0) for name in names]))
     with _folder(output, overwrite=overwrite) as folder:
@@ -87,9 +86,8 @@ def export(
             path = folder / graph_name(precision)
             graph.save(_at(traced, precision, int8_exclude), path)
             parity += gate.check(path, precision)
-        (folder / tokenizer).write_text(facts.tokenizer.json, "utf-8")
-        for name, source in extra.items():
-            shutil.copyfile(source, folder / name)
+        for name, content in contents.items():
+            (folder / name).write_text(content, "utf-8", newline="")
         files = [
             File(name, sha256(folder / name), (folder / name).stat().st_size) for name in names
         ]

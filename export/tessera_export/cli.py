@@ -138,13 +138,14 @@ def model(
             revision=revision,
             licence=licence or _declared_licence(folder),
         )
+        if idf is not None:
+            facts = folders.with_table(facts, idf.read_text(encoding="utf-8"))
         spec = artifact.export(
-            facts if idf is None else folders.with_idf(facts, idf),
+            facts,
             output,
             origin,
             precisions,
             int8_exclude=int8_exclude,
-            extra={} if idf is None else {folders.IDF: idf},
             overwrite=overwrite,
         )
     except ExportError as error:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tessera_export import colbert, layers, tokens
+from tessera_export import colbert, layers, splade, tokens
 from tessera_export.errors import ExportError
 from tessera_export.files import Weights, read_json, read_list, read_table, read_weights
 from tessera_export.layers import Layer
@@ -15,7 +15,6 @@ from tessera_export.tokens import TokenizerFile
 from tessera_onnx.registry import Dense, MultiVector, Role, Sparse
 
 Pooling = Literal["cls", "mean", "last"]
-IDF = "idf.json"
 KINDS = ("dense", "multi-vector", "sparse")
 # Older folders write one boolean a mode, newer ones `pooling_mode`
 # (sentence_transformers/sentence_transformer/modules/pooling.py).
@@ -47,6 +46,7 @@ class Facts:
     dense: Dense | None
     multi_vector: MultiVector | None
     sparse: Sparse | None
+    idf: str = ""  # content of the table of query weights, where the sparse recipe names one
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +73,16 @@ def read(folder: Path, kinds: Collection[str], overrides: Overrides | None = Non
     unknown = sorted(set(kinds) - set(KINDS))
     if unknown:
         raise ExportError(f"kind {unknown[0]!r} cannot be exported, known are {', '.join(KINDS)}")
-    config_path = folder / "config.json"
+    routed = splade.route(folder)
+    if routed is not None and set(kinds) != {"sparse"}:
+        raise ExportError(f"{folder} routes queries and documents apart: it is of kind sparse only")
+    place = folder if routed is None else routed.encoder
+    config_path = place / "config.json"
     if not config_path.is_file():
-        raise ExportError(f"{folder} is not a model folder: it has no config.json")
+        raise ExportError(f"{place} is not a model folder: it has no config.json")
     config = read_json(config_path)
-    weights = read_weights(folder)
-    tokenizer = tokens.read(folder, config)
+    weights = read_weights(place)
+    tokenizer = tokens.read(place, config)
     dense, pooling, multi_vector = None, None, None
     dense_layers: tuple[Layer, ...] = ()
     token_layers: tuple[Layer, ...] = ()
@@ -93,9 +97,12 @@ def read(folder: Path, kinds: Collection[str], overrides: Overrides | None = Non
             query_length=overrides.query_length,
             document_length=overrides.document_length,
         )
-    sparse = _sparse(folder, config, tokenizer, overrides) if "sparse" in kinds else None
-    return Facts(
-        folder=folder,
+    sparse = None
+    if "sparse" in kinds:
+        roles = _roles(folder, place, tokenizer, overrides)
+        sparse = splade.read(folder, config, roles, overrides.sparse_head, routed)
+    facts = Facts(
+        folder=place,
         config=config,
         weights=weights,
         tokenizer=tokenizer,
@@ -106,27 +113,31 @@ def read(folder: Path, kinds: Collection[str], overrides: Overrides | None = Non
         multi_vector=multi_vector,
         sparse=sparse,
     )
+    if routed is None:
+        return facts
+    return with_table(facts, splade.static_table(routed.table, tokenizer))
 
 
-def with_idf(facts: Facts, table: Path) -> Facts:
+def with_table(facts: Facts, table: str) -> Facts:
     """The facts of a sparse model whose queries are looked up in `table`, JSON {token: weight}.
 
-    Raises ExportError for a table that is none, or that holds what the vocabulary does not.
+    Special tokens weigh nothing on either side, as in OpenSearch's own code: the runtime puts them
+    around queries too. Raises ExportError for a table that is none, or that holds what the
+    vocabulary does not.
     """
     if facts.sparse is None:
         raise ExportError("an idf table is for the sparse kind")
-    for token, weight in read_table(table).items():
-        facts.tokenizer.id_of(token, f"{table.name} weighs")
-        if isinstance(weight, bool) or not isinstance(weight, int | float):
-            raise ExportError(f"{table.name} gives {token!r} a weight that is no number")
-    return replace(facts, sparse=replace(facts.sparse, query_weights="idf", idf=IDF))
+    splade.check_table(table, facts.tokenizer)
+    special = facts.tokenizer.special_ids
+    sparse = replace(facts.sparse, query_weights="idf", idf=splade.IDF, zero_ids=special)
+    return replace(facts, sparse=sparse, idf=table)
 
 
 def _dense(
     folder: Path, config: dict[str, Any], tokenizer: TokenizerFile, overrides: Overrides
 ) -> tuple[Dense, Pooling, tuple[Layer, ...]]:
     modules = read_list(folder / "modules.json")
-    names = [_class_of(module) for module in modules]
+    names = [layers.class_of(module) for module in modules]
     after = [name for name in names[2:] if name != "Normalize"]
     if names and (names[:2] != ["Transformer", "Pooling"] or set(after) - {"Dense"}):
         raise ExportError(
@@ -134,9 +145,11 @@ def _dense(
             "Pooling, Dense modules and Normalize"
         )
     stack = tuple(
-        layers.dense_layer(folder, module) for module in modules[2:] if _class_of(module) == "Dense"
+        layers.dense_layer(folder, module)
+        for module in modules[2:]
+        if layers.class_of(module) == "Dense"
     )
-    query, document = _roles(folder, tokenizer, overrides)
+    query, document = _roles(folder, folder, tokenizer, overrides)
     pooling = _pooling(folder, modules, overrides, prompted=bool(query.prompt or document.prompt))
     dense = Dense(
         output="sentence_embedding",
@@ -173,56 +186,11 @@ def _pooling(
     return POOLINGS[modes[0]]
 
 
-def _sparse(
-    folder: Path, config: dict[str, Any], tokenizer: TokenizerFile, overrides: Overrides
-) -> Sparse:
-    modules = read_list(folder / "modules.json")
-    names = [_class_of(module) for module in modules]
-    # A bare masked language model: SparseEncoder makes it max and relu
-    # (sentence_transformers/sparse_encoder/model.py, "Detected MLM architecture").
-    settings: dict[str, Any] = {"pooling_strategy": "max", "activation_function": "relu"}
-    if names:
-        if names[0] not in ("MLMTransformer", "Transformer") or names[1:] != ["SpladePooling"]:
-            raise ExportError(
-                f"{folder / 'modules.json'} lists {', '.join(names)}; "
-                "a sparse model is a Transformer and SpladePooling"
-            )
-        # Absent keys take the same two values (sparse_encoder/modules/splade_pooling.py).
-        settings |= read_table(folder / str(modules[1].get("path", "")) / "config.json")
-    elif not any(str(name).endswith("ForMaskedLM") for name in config.get("architectures") or []):
-        raise ExportError(
-            f"config.json names the architectures {config.get('architectures')}; "
-            "a sparse model needs a ...ForMaskedLM with its vocabulary head"
-        )
-    if settings["pooling_strategy"] != "max":
-        raise ExportError(
-            f"SpladePooling takes the {settings['pooling_strategy']}, known is the max"
-        )
-    activations: dict[str, Literal["log1p", "log1p-log1p"]] = {
-        "relu": "log1p",
-        "log1p_relu": "log1p-log1p",
-    }
-    if settings["activation_function"] not in activations:
-        raise ExportError(
-            f"SpladePooling has the activation {settings['activation_function']!r}, "
-            f"known are {', '.join(activations)}"
-        )
-    query, document = _roles(folder, tokenizer, overrides)
-    return Sparse(
-        output="logits" if overrides.sparse_head == "logits" else "sparse_embedding",
-        head=overrides.sparse_head,
-        activation=activations[settings["activation_function"]],
-        vocab_size=int(config["vocab_size"]),
-        zero_ids=(),
-        query_weights="model",
-        idf="",
-        query=query,
-        document=document,
-    )
-
-
-def _roles(folder: Path, tokenizer: TokenizerFile, overrides: Overrides) -> tuple[Role, Role]:
-    length = tokens.max_length(folder, overrides.max_length, tokenizer.text.max_positions)
+def _roles(
+    folder: Path, place: Path, tokenizer: TokenizerFile, overrides: Overrides
+) -> tuple[Role, Role]:
+    """Roles with the prompts of `folder` and the length of the encoder's folder `place`."""
+    length = tokens.max_length(place, overrides.max_length, tokenizer.text.max_positions)
     prompts = read_table(folder / "config_sentence_transformers.json").get("prompts") or {}
     # The names that encode_query and encode_document of sentence-transformers look for; without
     # one of them it puts nothing before the text.
@@ -239,7 +207,3 @@ def _roles(folder: Path, tokenizer: TokenizerFile, overrides: Overrides) -> tupl
             "give --query-prompt and --document-prompt"
         )
     return Role(query or "", length), Role(document or "", length)
-
-
-def _class_of(module: dict[str, Any]) -> str:
-    return str(module.get("type", "")).rsplit(".", 1)[-1]

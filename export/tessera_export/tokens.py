@@ -43,6 +43,12 @@ class TokenizerFile:
             raise ExportError(f"{what} {token!r} is not a token of the vocabulary")
         return int(number)
 
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """Ids of the tokens that the file marks as special: padding, separators, mask, unknown."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        return tuple(sorted(number for number, token in added.items() if token.special))
+
     def ids(self, text: str) -> list[int]:
         """Ids of the bare text, nothing put around it."""
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)

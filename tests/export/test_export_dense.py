@@ -3,8 +3,8 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-import transformers
-from conftest import SMALL, Running
+from architectures import small
+from conftest import Running
 from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 
@@ -67,51 +67,6 @@ def test_parity_is_written_with_its_limits(minilm_artifact):
     assert rows["int8", "mean_cosine"].value >= rows["int8", "mean_cosine"].limit == 0.98
 
 
-def t5():
-    config = transformers.T5Config(
-        vocab_size=30522, d_model=64, d_kv=32, d_ff=96, num_layers=2, num_heads=2,
-        relative_attention_num_buckets=8, relative_attention_max_distance=20, n_positions=130,
-    )  # fmt: skip
-    return transformers.T5EncoderModel(config)
-
-
-def small(name):
-    torch.manual_seed(1)
-    if name == "t5":
-        return t5()
-    if name == "distilbert":
-        config = transformers.DistilBertConfig(
-            dim=64, n_layers=2, n_heads=2, hidden_dim=96, vocab_size=30522,
-            max_position_embeddings=130,
-        )  # fmt: skip
-        return transformers.DistilBertModel(config)
-    if name == "qwen3":
-        config = transformers.Qwen3Config(
-            **SMALL, num_key_value_heads=1, head_dim=32, pad_token_id=0, bos_token_id=None,
-            eos_token_id=102,
-        )  # fmt: skip
-        return transformers.Qwen3Model(config)
-    if name == "modernbert":
-        config = transformers.ModernBertConfig(
-            **SMALL, pad_token_id=0, cls_token_id=101, sep_token_id=102, bos_token_id=101,
-            eos_token_id=102, local_attention=16, global_attn_every_n_layers=2,
-        )  # fmt: skip
-        return transformers.ModernBertModel(config)
-    if name == "bert":
-        return transformers.BertModel(transformers.BertConfig(**SMALL))
-    prefix = {
-        "roberta": "Roberta",
-        "xlm-roberta": "XLMRoberta",
-        "mpnet": "MPNet",
-        "nomic": "NomicBert",
-        "gte": "Gte",
-        "eurobert": "EuroBert",
-    }[name]
-    config = getattr(transformers, f"{prefix}Config")
-    config = config(**SMALL, pad_token_id=0, bos_token_id=101, eos_token_id=102)
-    return getattr(transformers, f"{prefix}Model")(config)
-
-
 @pytest.mark.parametrize(
     ("name", "mode", "old"),
     [
@@ -172,12 +127,6 @@ def test_prompts_and_dense_layers_after_the_pooling(make, dense_files, exported,
 
 def test_embeddinggemma(make, dense_files, exported, texts):
     """Attention both ways, a window in every second layer, two Dense modules, long prompts."""
-    torch.manual_seed(5)
-    config = transformers.Gemma3TextConfig(
-        **SMALL, num_key_value_heads=1, head_dim=32, pad_token_id=0, bos_token_id=101,
-        eos_token_id=102, sliding_window=16, layer_types=["sliding_attention", "full_attention"],
-        use_bidirectional_attention=True,
-    )  # fmt: skip
     layer = {"bias": False, "activation_function": "torch.nn.modules.linear.Identity"}
     sizes = [(64, 96), (96, 64)]
     dense = [layer | {"in_features": a, "out_features": b} for a, b in sizes]
@@ -187,7 +136,7 @@ def test_embeddinggemma(make, dense_files, exported, texts):
         "Clustering": "task: clustering | query: ",
     }
     files = dense_files("mean", dense=dense, prompts=prompts)
-    place = make("gemma", transformers.Gemma3TextModel(config), files)
+    place = make("gemma", small("gemma3"), files)
     for number, (a, b) in enumerate(sizes):
         tensors = {"linear.weight": torch.randn(b, a) / 8}
         save_file(tensors, place / f"{number + 2}_Dense/model.safetensors")
