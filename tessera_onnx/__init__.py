@@ -30,7 +30,7 @@ from tessera_onnx.errors import (
 from tessera_onnx.model import Model
 from tessera_onnx.multi_vector import TesseraMultiVector
 from tessera_onnx.registry import Kind
-from tessera_onnx.results import BinaryTokens, Int8Vectors, Ranked, SparseVector
+from tessera_onnx.results import BinaryTokens, Embeddings, Int8Vectors, Ranked, SparseVector
 from tessera_onnx.scoring import maxsim
 from tessera_onnx.sparse import TesseraSparse
 
@@ -41,6 +41,7 @@ __all__ = [
     "ConfigError",
     "DeviceError",
     "DimensionMismatch",
+    "Embeddings",
     "EncodingError",
     "FileError",
     "InputTooLong",

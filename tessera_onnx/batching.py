@@ -32,9 +32,10 @@ def plan(lengths: Sequence[int], budget: int = TOKEN_BUDGET) -> list[NDArray[np.
     return batches
 
 
-def pad(rows: Sequence[NDArray[np.int64]], value: int) -> NDArray[np.int64]:
-    """Right-pad ragged 1-D rows to (len(rows), longest) int64."""
-    padded = np.full((len(rows), max(len(row) for row in rows)), value, dtype=np.int64)
+def pad(rows: Sequence[NDArray[np.int64]], value: int, least: int = 0) -> NDArray[np.int64]:
+    """Right-pad ragged 1-D rows to (len(rows), longest or `least`) int64."""
+    width = max(least, *(len(row) for row in rows))
+    padded = np.full((len(rows), width), value, dtype=np.int64)
     for target, row in zip(padded, rows, strict=True):
         target[: len(row)] = row
     return padded

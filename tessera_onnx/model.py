@@ -12,10 +12,11 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import artifacts, registry, runtime, text
+from tessera_onnx import artifacts, combined, heads, registry, runtime, text
 from tessera_onnx.errors import ConfigError, LoadError, UnsupportedDimension
 from tessera_onnx.quantization import check_dimension
 from tessera_onnx.registry import Kind, ModelSpec, Precision, Role, TokenRole
+from tessera_onnx.results import Embeddings
 
 AnyRole = TypeVar("AnyRole", Role, TokenRole)
 RoleName = Literal["query", "document"]
@@ -86,13 +87,18 @@ class Model:
         if self._kind == "sparse":
             if dimension is not None:
                 raise UnsupportedDimension("sparse vectors are not cut: leave dimension out")
-            width: int = recipe.vocab_size
-            self._dimension = width
+            self._dimension: int = recipe.vocab_size
         else:
-            width = recipe.dimension
-            self._dimension = check_dimension(dimension, width, recipe.matryoshka, self._spec.id)
+            sizes = recipe.matryoshka
+            self._dimension = check_dimension(dimension, recipe.dimension, sizes, self._spec.id)
         tokenizer = text.Tokenizer(artifact.read(facts.tokenizer), facts)
+        # Every kind's output is checked, since encode_all reads them all from this session.
+        probe = text.probe(facts)
         inputs = self._spec.graph.inputs
+        shapes = {
+            other.output: heads.shape(other, probe.ids.shape[1])
+            for other in self._spec.text_recipes().values()
+        }
         session = runtime.open_session(
             {name: _graph(artifact, name, precision) for name in runtime.PROVIDERS},
             device=device,
@@ -100,8 +106,8 @@ class Model:
             int8_on_cuda=_precision(self._spec, "cuda", precision) == "int8",
             threads=threads,
             inputs=inputs,
-            outputs={recipe.output: width},
-            probe=text.probe(facts, inputs),
+            outputs=shapes,
+            probe=text.feeds(probe, recipe.document, inputs),
         )
         self._encoder = text.TextEncoder(tokenizer, session, on_long)
         self._artifact = artifact
@@ -139,6 +145,26 @@ class Model:
     ) -> NDArray[np.int64]:
         """Tokens of each text before any cut, prompt, marker and special tokens included: (n,)."""
         return self._encoder.token_counts(texts, self._role(role))
+
+    def encode_all(
+        self, texts: Iterable[str], *, role: RoleName = "document", progress: bool = False
+    ) -> Embeddings:
+        """The texts in every kind that the model serves, from one run of its graph (bge-m3).
+
+        Each part is what the class of that kind gives for the same texts; the part of a kind that
+        the model does not serve is None. `dimension` cuts the vectors of this object's kind alone.
+        Raises ConfigError for a model whose kinds read the same text differently, and for queries
+        that one of its kinds looks up in a table; otherwise as `encode_batch`.
+        """
+        return combined.encode_all(
+            texts,
+            self._encoder,
+            self._spec,
+            role,
+            self._role(role),
+            dimensions={self._kind: self._dimension},
+            progress=progress,
+        )
 
     def model(self) -> str:
         """The model's id."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import explain, pooling, quantization, scoring
+from tessera_onnx import explain, heads, pooling, quantization, scoring
 from tessera_onnx.errors import ConfigError
 from tessera_onnx.explain import Match
 from tessera_onnx.model import Model, RoleName
@@ -143,24 +143,17 @@ class TesseraMultiVector(Model):
         return self._dimension
 
     def _head(self, role: TokenRole) -> Head:
-        return lambda outputs, batch: self._rows(outputs[0], _kept(batch, role))
-
-    def _rows(self, states: Array, kept: NDArray[np.bool_]) -> list[Float]:
-        chosen = states[kept]
-        if self._dimension == self._recipe.dimension:
-            vectors = pooling.l2_normalize(chosen)
-        else:
-            vectors = quantization.matryoshka(chosen, self._dimension)
-        ends = np.cumsum(kept.sum(axis=1))
-        # Copies: a slice would keep the vectors of the whole batch alive.
-        return [part.copy() for part in np.split(vectors, ends[:-1])]
+        return heads.multi_vector(self._recipe, self._dimension, role)
 
     def _with_tokens(self, text: str, role: TokenRole, name: str) -> tuple[Float, list[str]]:
-        def head(outputs: list[Array], batch: Batch) -> list[tuple[Float, list[str]]]:
-            kept = _kept(batch, role)
-            names = [self._encoder.tokenizer.token(i) for i in batch.ids[0][kept[0]]]
-            return [(self._rows(outputs[0], kept)[0], names)]
+        vectors = self._head(role)
 
+        def apply(outputs: list[Array], batch: Batch) -> list[tuple[Float, list[str]]]:
+            kept = heads.kept_tokens(batch, self._recipe, role)
+            names = [self._encoder.tokenizer.token(i) for i in batch.ids[0][kept[0]]]
+            return [(vectors.apply(outputs, batch)[0], names)]
+
+        head = Head(vectors.outputs, apply)
         found: tuple[Float, list[str]] = self._encoder.one(text, role, head, name=name)
         return found
 
@@ -177,12 +170,3 @@ def _check_form(output: Output, pool_factor: int) -> None:
         raise TypeError(f"pool_factor must be int, got {type(pool_factor).__name__}")
     if pool_factor < 1:
         raise ConfigError(f"pool_factor must be at least 1, got {pool_factor}")
-
-
-def _kept(batch: Batch, role: TokenRole) -> NDArray[np.bool_]:
-    """Positions that get a row: (b, n) bool. Every text keeps at least one."""
-    real = np.arange(batch.ids.shape[1]) < batch.lengths[:, None]
-    kept = real & ~np.isin(batch.ids, role.skip_ids) if role.skip_ids else real
-    empty = ~kept.any(axis=1)
-    kept[empty] = real[empty]
-    return kept

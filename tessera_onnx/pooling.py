@@ -71,10 +71,27 @@ def splade(logits: Array, mask: Array) -> Float:
     return pooled
 
 
+def scatter_max(weights: Array, ids: Array, mask: Array, vocab_size: int) -> Float:
+    """The largest weight of each vocabulary entry among a row's real tokens (bge-m3).
+
+    weights (b, n), ids (b, n) below vocab_size, mask (b, n), 1 = real; result (b, vocab_size).
+    An entry that no real token has gives -inf, as `splade` does for a row without tokens.
+    """
+    pooled = np.full((len(ids), vocab_size), -np.inf, dtype=np.float32)
+    rows, columns = np.nonzero(mask)
+    np.maximum.at(pooled, (rows, ids[rows, columns]), weights[rows, columns])
+    return pooled
+
+
 def activate(pooled: Array, activation: str) -> Float:
-    """log1p(relu(x)), or log1p of that again for "log1p-log1p" (OpenSearch v3)."""
-    weights = np.log1p(np.maximum(np.asarray(pooled, dtype=np.float32), 0))
-    return np.log1p(weights) if activation == "log1p-log1p" else weights
+    """relu(x) for "relu", log1p of it for "log1p", and that twice for "log1p-log1p".
+
+    bge-m3, SPLADE, and the third generation of OpenSearch's models.
+    """
+    weights = np.maximum(np.asarray(pooled, dtype=np.float32), 0)
+    for _ in range(("relu", "log1p", "log1p-log1p").index(activation)):
+        weights = np.log1p(weights)
+    return weights
 
 
 def pool_tokens(tokens: Array, factor: int) -> Float:

@@ -2,7 +2,8 @@
 
 A model is data: every fact that changes a number stands in its entry, none has a default here. A
 missing field and an unknown key are load errors. TOML has no null, so an absent fact is written
-out: an empty string, an empty list, "none" or -1, as the comment beside the field says.
+out: an empty string, an empty list, "none" or -1, as the comment beside the field says. Left out
+are only the tables of other kinds, and task_id where the graph has no such input.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ class Hub:
 class Graph:
     """The ONNX graph: input names in any order, a file for each precision ("" = none)."""
 
-    inputs: tuple[Literal["input_ids", "attention_mask", "token_type_ids"], ...]
+    inputs: tuple[
+        Literal["input_ids", "attention_mask", "token_type_ids", "task_id", "pixel_values"], ...
+    ]
     fp32: str
     fp16: str
     int8: str
@@ -80,6 +83,7 @@ class Text:
     pad_id: int
     mask_id: int  # -1 = the vocabulary has no mask token
     max_positions: int  # longest sequence that the graph takes, all special tokens included
+    fixed_length: int  # every row is padded to it (SigLIP's text tower); 0 = to its batch's longest
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,16 @@ class Role:
 
     prompt: str
     max_length: int  # prefix, marker and suffix included
+    task_id: int | None = None  # there exactly where the graph has an input of that name
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A purpose beside search that the model was trained for; callers ask for it by name."""
+
+    name: str
+    prompt: str
+    task_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +124,7 @@ class Dense:
     dimension: int
     matryoshka: tuple[int, ...]  # dimensions that the vector may be cut to
     matryoshka_layer_norm: bool  # layer norm over the full vector before the cut
+    tasks: tuple[Task, ...]
     query: Role
     document: Role
 
@@ -119,6 +134,7 @@ class MultiVector:
     """One unit vector a token."""
 
     output: str  # graph output, (batch, tokens, dimension)
+    drop_first: bool  # the output has no row for the first token (bge-m3): tokens - 1 rows
     dimension: int
     matryoshka: tuple[int, ...]
     score: Literal["sum", "mean"]  # MaxSim summed over query tokens, or divided by their number
@@ -131,14 +147,48 @@ class Sparse:
     """A weight a vocabulary entry."""
 
     output: str
-    head: Literal["graph", "logits"]  # pooled weights (batch, vocab) or logits (batch, n, vocab)
-    activation: Literal["log1p", "log1p-log1p"]  # after relu and the maximum over tokens
+    # What the output is: the pooled weights, (batch, vocab); logits that are still to be pooled,
+    # (batch, n, vocab); or one number a token for the token's own entry, (batch, n, 1), of which
+    # the largest counts (bge-m3).
+    head: Literal["graph", "logits", "tokens"]
+    activation: Literal["relu", "log1p", "log1p-log1p"]  # after the maximum; log1p is of relu
     vocab_size: int
     zero_ids: tuple[int, ...]  # entries that are always 0
     query_weights: Literal["model", "idf", "ones"]  # "model": queries run through the graph
     idf: str  # JSON file {token: weight}; "" unless query_weights = "idf"
     query: Role
     document: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """How a page or a photograph becomes pixels: RGB, resized, scaled to 0..1, normalised."""
+
+    size: int  # edge of the square that the encoder reads, or of a tile, in pixels
+    # "stretch": to the square, aspect ignored. "crop": shortest edge, then the centre.
+    # "tiles": longest edge to `longest`, tiles of `size`, then the whole image once more.
+    # "dynamic": both edges to multiples of `size`, within a budget of pixels.
+    resize: Literal["stretch", "crop", "tiles", "dynamic"]
+    longest: int  # 0 where nothing is tiled
+    resample: Literal["bilinear", "bicubic", "lanczos"]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    tokens: int  # vectors of a square, or of a tile; 0 = as many as the image's size gives
+
+
+@dataclass(frozen=True, slots=True)
+class Vision:
+    """Images and the texts that find them. Facts alone: no code reads them yet."""
+
+    vectors: Literal["one", "patches"]  # one vector an image, or one a patch and a query token
+    pooling: Literal["graph", "cls"]  # "cls": the first state is the image's vector
+    output: str
+    dimension: int
+    image: Image
+    image_prompt: str  # text that surrounds the image's tokens; "" where the graph takes none
+    query_prefix: str
+    query_suffix: str
+    query_length: int  # texts are padded to it; 0 = as long as they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +229,14 @@ class ModelSpec:
     dense: Dense | None
     multi_vector: MultiVector | None
     sparse: Sparse | None
+    vision: Vision | None
     export: Export | None  # absent in the catalogue
+
+    def text_recipes(self) -> dict[Kind, Dense | MultiVector | Sparse]:
+        """The recipe of each kind that reads text, in the order of `kinds`."""
+        tables = {kind: getattr(self, KIND_TABLES[kind]) for kind in self.kinds}
+        texts = (Dense, MultiVector, Sparse)
+        return {kind: table for kind, table in tables.items() if isinstance(table, texts)}
 
     def file(self, name: str) -> File:
         """The listed file of that name. Raises LoadError when the entry does not list it."""
@@ -189,11 +246,12 @@ class ModelSpec:
         raise LoadError(f"model {self.id!r} uses the file {name!r} but does not list it in files")
 
 
-# The kinds whose recipe the schema holds today, and the table that each needs.
+# The table that each kind needs.
 KIND_TABLES: dict[Kind, str] = {
     "dense": "dense",
     "multi-vector": "multi_vector",
     "sparse": "sparse",
+    "vision": "vision",
 }
 
 
@@ -295,10 +353,9 @@ def check_length(role: Role | TokenRole, text: Text, where: str) -> None:
     """Raises LoadError unless max_length holds the special tokens and at least one more."""
     markers = len(role.marker_ids) if isinstance(role, TokenRole) else 0
     least = len(text.prefix_ids) + markers + len(text.suffix_ids) + 1
-    if not least <= role.max_length <= text.max_positions:
-        raise LoadError(
-            f"{where}: max_length {role.max_length} must lie in {least}..{text.max_positions}"
-        )
+    most = text.fixed_length or text.max_positions
+    if not least <= role.max_length <= most:
+        raise LoadError(f"{where}: max_length {role.max_length} must lie in {least}..{most}")
 
 
 def _check(spec: ModelSpec, where: str) -> None:
@@ -322,25 +379,47 @@ def _check(spec: ModelSpec, where: str) -> None:
 
 
 def _check_text(spec: ModelSpec, where: str) -> None:
-    recipes: list[Dense | MultiVector | Sparse] = [
-        table for table in (spec.dense, spec.multi_vector, spec.sparse) if table is not None
-    ]
+    recipes = spec.text_recipes().values()
     if spec.text is None:
         if recipes:
             raise LoadError(f"{where}: a text model needs a [model.text] table")
         return
     if min(spec.text.pad_id, *spec.text.prefix_ids, *spec.text.suffix_ids, 0) < 0:
         raise LoadError(f"{where}.text: token ids are not negative")
+    if not 0 <= spec.text.fixed_length <= spec.text.max_positions:
+        raise LoadError(f"{where}.text: fixed_length must lie in 0..{spec.text.max_positions}")
     for recipe in recipes:
-        if not isinstance(recipe, Sparse):
-            sizes = recipe.matryoshka
-            if any(not 0 < size <= recipe.dimension for size in sizes):
-                raise LoadError(f"{where}: matryoshka sizes must lie in 1..{recipe.dimension}")
-        for role in (recipe.query, recipe.document):
-            check_length(role, spec.text, where)
-            expands = isinstance(role, TokenRole) and role.expansion != "none"
-            if expands and spec.text.mask_id < 0:
-                raise LoadError(f"{where}: expansion needs a mask_id")
+        _check_recipe(recipe, spec.text, where)
+    _check_tasks(spec, where)
+
+
+def _check_recipe(recipe: Dense | MultiVector | Sparse, text: Text, where: str) -> None:
+    if not isinstance(recipe, Sparse) and any(
+        not 0 < size <= recipe.dimension for size in recipe.matryoshka
+    ):
+        raise LoadError(f"{where}: matryoshka sizes must lie in 1..{recipe.dimension}")
+    around = len(text.prefix_ids) + len(text.suffix_ids)
+    if isinstance(recipe, MultiVector) and recipe.drop_first and around < 2:
+        raise LoadError(f"{where}: drop_first would leave an empty text without any row")
+    for role in (recipe.query, recipe.document):
+        check_length(role, text, where)
+        expands = isinstance(role, TokenRole) and role.expansion != "none"
+        if expands and text.mask_id < 0:
+            raise LoadError(f"{where}: expansion needs a mask_id")
+
+
+def _check_tasks(spec: ModelSpec, where: str) -> None:
+    """A task id for every role and task of a graph that takes one, and for no other."""
+    wanted = "task_id" in spec.graph.inputs
+    tasks = spec.dense.tasks if spec.dense is not None else ()
+    roles: list[Role | TokenRole | Task] = list(tasks)
+    for recipe in spec.text_recipes().values():
+        roles += [recipe.query, recipe.document]
+    for role in roles:
+        if (not isinstance(role, TokenRole) and role.task_id is not None) != wanted:
+            raise LoadError(f"{where}: task_id and the graph's input of that name go together")
+    if len({task.name for task in tasks}) != len(tasks):
+        raise LoadError(f"{where}.dense: two tasks have one name")
 
 
 def _check_identity(spec: ModelSpec, where: str) -> None:

@@ -40,6 +40,14 @@ class SparseVector(NamedTuple):
         return csr_matrix((self.values, self.indices, pointers), shape=(1, vocab_size))
 
 
+class Embeddings(NamedTuple):
+    """Texts in every kind that a model serves; None for a kind that it does not."""
+
+    dense: NDArray[np.float32] | None  # (n, dimension)
+    multi_vector: list[NDArray[np.float32]] | None  # (n_tokens, dimension) a text
+    sparse: list[SparseVector] | None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class BinaryTokens:
     """Sign bits of vectors, 32 times smaller than float32.

@@ -168,21 +168,28 @@ class Session:
         if missing:
             raise LoadError(f"{name} has no output {min(missing)!r}")
 
-    def run(self, feeds: Mapping[str, Array], *, parallel: bool = False) -> list[Array]:
-        """The outputs for one batch, in the order of `outputs`.
+    def run(
+        self,
+        feeds: Mapping[str, Array],
+        *,
+        outputs: Sequence[str] | None = None,
+        parallel: bool = False,
+    ) -> list[Array]:
+        """The named outputs for one batch, in that order; None takes all that were asked for.
 
         Raises EncodingError when ONNX Runtime fails, the session is closed or belongs to a parent
         process, or an output holds NaN or infinity.
         """
         session = self._session(parallel=parallel and self.workers > 1)
+        names = self.outputs if outputs is None else list(outputs)
         try:
-            results: list[Array] = session.run(self.outputs, dict(feeds))
+            results: list[Array] = session.run(names, dict(feeds))
         except Exception as error:  # ORT raises its own unrelated classes, all from C++
             raise EncodingError(
                 f"ONNX Runtime failed on a batch of shape {next(iter(feeds.values())).shape} on "
                 f"{self.device}: {str(error)[:300]}"
             ) from error
-        for name, result in zip(self.outputs, results, strict=True):
+        for name, result in zip(names, results, strict=True):
             if result.dtype.kind == "f" and not np.isfinite(result).all():
                 raise EncodingError(
                     f"the output {name!r} holds NaN or infinity on {self.device}: this graph's "
@@ -272,13 +279,13 @@ def open_session(
     int8_on_cuda: bool,
     threads: int | None,
     inputs: Sequence[str],
-    outputs: Mapping[str, int],
+    outputs: Mapping[str, tuple[int, ...]],
     probe: Mapping[str, Array],
 ) -> Session:
     """A session on the first device that opens *and runs* the graph.
 
     `graphs` holds the graph for each of "cpu", "cuda" and "coreml": its file name and a function
-    that reads it. `outputs` names the outputs wanted and the size of their last axis. `probe` is a
+    that reads it. `outputs` names the outputs wanted and the shape that each has for `probe`, a
     tiny input: some providers take a graph and fail when it runs. Only "auto" falls back, logging
     the reason; an explicit device that fails raises DeviceError.
     """
@@ -300,11 +307,11 @@ def open_session(
                 raise error if isinstance(error, DeviceError) else LoadError(str(error)) from error
             logger.warning("falling back from %s to %s: %s", candidate, candidates[-1], error)
         else:
-            for (name, width), result in zip(outputs.items(), results, strict=True):
-                if result.shape[-1] != width:
+            for (name, shape), result in zip(outputs.items(), results, strict=True):
+                if result.shape != shape:
                     raise LoadError(
-                        f"the output {name!r} of {file_name} has the shape {result.shape}, "
-                        f"model.toml says {width} in the last place"
+                        f"the output {name!r} of {file_name} has the shape {result.shape} for one "
+                        f"text of no words, by model.toml it is {shape}"
                     )
             return session
     raise DeviceError(f"no device for {device!r}")  # choose_device never returns an empty list

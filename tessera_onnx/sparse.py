@@ -9,13 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import explain, pooling, scoring
+from tessera_onnx import explain, heads, scoring
 from tessera_onnx.errors import LoadError
 from tessera_onnx.model import Model, RoleName
 from tessera_onnx.registry import Kind, Sparse
 from tessera_onnx.results import Ranked, SparseVector, check_top_k, ranking
-from tessera_onnx.runtime import Array
-from tessera_onnx.text import Batch
+from tessera_onnx.text import Head
 
 
 class TesseraSparse(Model):
@@ -27,11 +26,16 @@ class TesseraSparse(Model):
 
     _kind: ClassVar[Kind] = "sparse"
     _recipe: Sparse
+    _head: Head
+    _query_head: Head
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """See Model; `dimension` does not apply."""
         super().__init__(*args, **kwargs)
-        self._query_table = self._load_query_table()
+        self._head = heads.sparse(self._recipe)
+        self._query_head = self._head
+        if self._recipe.query_weights != "model":
+            self._query_head = heads.lookup(self._load_query_table())
 
     def encode(self, text: str) -> SparseVector:
         """One document: (indices int32 ascending, values float32 > 0).
@@ -48,7 +52,7 @@ class TesseraSparse(Model):
 
     def encode_query(self, text: str | Iterable[str]) -> Any:
         """A query's SparseVector, or a list of them for an iterable of queries."""
-        return self._encoder.one_or_many(text, self._query, **self._query_options())
+        return self._encoder.one_or_many(text, self._query, self._query_head)
 
     def encode_document(self, text: str | Iterable[str]) -> Any:
         """A document's SparseVector, or a list of them for an iterable of documents."""
@@ -62,12 +66,12 @@ class TesseraSparse(Model):
         Reads up to 4,096 texts ahead. When an item is wrong or `texts` itself raises, the vectors
         of everything before it are yielded first.
         """
-        options = self._query_options() if role == "query" else {"head": self._head}
-        return self._encoder.stream(texts, self._role(role), progress=progress, **options)
+        head = self._query_head if role == "query" else self._head
+        return self._encoder.stream(texts, self._role(role), head, progress=progress)
 
     def similarity(self, a: str, b: str) -> float:
         """Dot product of query `a` and document `b`, at least 0."""
-        left = self._encoder.one(a, self._query, name="a", **self._query_options())
+        left = self._encoder.one(a, self._query, self._query_head, name="a")
         right = self._encoder.one(b, self._document, self._head, name="b")
         return float(scoring.sparse_scores(left, [right])[0])
 
@@ -99,20 +103,6 @@ class TesseraSparse(Model):
         """Entries of the vocabulary: indices lie in [0, vocab_size)."""
         return self._recipe.vocab_size
 
-    def _query_options(self) -> dict[str, Any]:
-        if self._recipe.query_weights == "model":
-            return {"head": self._head}
-        return {"head": self._query_head, "graph": False}
-
-    def _head(self, outputs: list[Array], batch: Batch) -> list[SparseVector]:
-        weights = outputs[0]
-        if self._recipe.head == "logits":
-            weights = pooling.splade(weights, batch.attention)
-            weights = pooling.activate(weights, self._recipe.activation)
-        if self._recipe.zero_ids:
-            weights[:, list(self._recipe.zero_ids)] = 0
-        return [_sparse(row) for row in weights]
-
     def _load_query_table(self) -> NDArray[np.float32]:
         """The weight of each vocabulary entry in a query that is not run through the graph."""
         table = np.ones(self._recipe.vocab_size, dtype=np.float32)
@@ -130,19 +120,3 @@ class TesseraSparse(Model):
                 raise LoadError(f"{self._recipe.idf} holds a weight that is negative or not finite")
         table[list(self._recipe.zero_ids)] = 0
         return table
-
-    def _query_head(self, _: list[Array], batch: Batch) -> list[SparseVector]:
-        """Queries without inference: each distinct token once, weighed by the table."""
-        vectors = []
-        for ids, length in zip(batch.ids, batch.lengths, strict=True):
-            distinct = np.unique(ids[:length])
-            distinct = distinct[distinct < self._recipe.vocab_size]
-            weights = np.zeros(self._recipe.vocab_size, dtype=np.float32)
-            weights[distinct] = self._query_table[distinct]
-            vectors.append(_sparse(weights))
-        return vectors
-
-
-def _sparse(weights: NDArray[np.float32]) -> SparseVector:
-    indices = np.flatnonzero(weights > 0)
-    return SparseVector(indices.astype(np.int32), weights[indices])

@@ -41,8 +41,12 @@ class Batch:
     lengths: Ids
 
 
-# Turns the graph's outputs for a batch into one result a row; runs on the worker threads.
-Head = Callable[[list[Array], Batch], Sequence[Any] | Array]
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What becomes of the graph's outputs: `apply` gives one result a row, on worker threads."""
+
+    outputs: tuple[str, ...]  # () = the token ids say all: the graph does not run
+    apply: Callable[[list[Array], Batch], Sequence[Any] | Array]
 
 
 def check_texts(texts: Iterable[str], name: str = "texts") -> list[str]:
@@ -137,21 +141,18 @@ class TextEncoder:
         head: Head,
         *,
         progress: bool = False,
-        graph: bool = True,
     ) -> Iterator[Any]:
         """One head result a text, in order, some thousand texts read ahead.
-
-        With graph=False the head gets no outputs: it needs the token ids alone.
 
         Whatever stops the stream (a bad item, a failing batch, an exception of `texts` itself),
         every earlier result is yielded first.
         """
         source = checked(texts)  # a wrong argument is wrong now, not at the first result
         bar = _bar(texts) if progress else None
-        return self._stream(source, role, head, bar, graph=graph)
+        return self._stream(source, role, head, bar)
 
     def _stream(
-        self, texts: Iterator[str], role: Role | TokenRole, head: Head, bar: Any, *, graph: bool
+        self, texts: Iterator[str], role: Role | TokenRole, head: Head, bar: Any
     ) -> Iterator[Any]:
         first = n_long = longest = 0
         try:
@@ -160,7 +161,7 @@ class TextEncoder:
                 over = counts[counts > role.max_length]
                 if len(over) and self._on_long == "error":
                     stop = int(np.argmax(counts > role.max_length))
-                    yield from self._run(rows[:stop], head, first, bar, graph=graph)
+                    yield from self._run(rows[:stop], role, head, first, bar)
                     raise InputTooLong(
                         f"text {first + stop} has {counts[stop]} tokens, the model reads "
                         f'{role.max_length}: shorten it, or pass on_long="truncate"'
@@ -168,7 +169,7 @@ class TextEncoder:
                 n_long += len(over)
                 longest = max(longest, int(over.max(initial=0)))
                 first += len(window)
-                yield from self._run(rows, head, first - len(window), bar, graph=graph)
+                yield from self._run(rows, role, head, first - len(window), bar)
         finally:  # also when the stream fails or is left early: no cut is silent
             if bar is not None:
                 bar.close()
@@ -232,27 +233,26 @@ class TextEncoder:
     def _run(
         self,
         rows: list[tuple[Ids, int]],
+        role: Role | TokenRole,
         head: Head,
         first: int,
         bar: Any,
-        *,
-        graph: bool,
     ) -> Iterator[Any]:
         """Results of one window, in order; those before the first failure, then the failure."""
         self.session.check_open()
         results: list[Any] = [None] * len(rows)
-        batches = batching.plan([len(ids) for ids, _ in rows])
+        least = self.tokenizer.facts.fixed_length
+        batches = batching.plan([max(len(ids), least) for ids, _ in rows])
         parallel = len(batches) > 1
 
         def work(picked: NDArray[np.intp]) -> None:
             batch = self._batch([rows[i] for i in picked])
             try:
-                inputs = feeds(batch, self.session.inputs)
-                outputs = self.session.run(inputs, parallel=parallel) if graph else []
+                outputs = self._outputs(batch, role, head, parallel=parallel)
             except EncodingError as error:
                 names = ", ".join(str(first + i) for i in sorted(picked.tolist()))
                 raise EncodingError(f"texts {names}: {error}") from error
-            for i, result in zip(picked, head(outputs, batch), strict=True):
+            for i, result in zip(picked, head.apply(outputs, batch), strict=True):
                 results[i] = result
             if bar is not None:
                 bar.update(len(picked))
@@ -265,25 +265,40 @@ class TextEncoder:
         if failure is not None:
             raise failure
 
+    def _outputs(
+        self, batch: Batch, role: Role | TokenRole, head: Head, *, parallel: bool
+    ) -> list[Array]:
+        if not head.outputs:
+            return []
+        inputs = feeds(batch, role, self.session.inputs)
+        return self.session.run(inputs, outputs=head.outputs, parallel=parallel)
+
     def _batch(self, rows: list[tuple[Ids, int]]) -> Batch:
-        ids = batching.pad([ids for ids, _ in rows], self.tokenizer.facts.pad_id)
-        attended = np.array([count for _, count in rows])
-        attention = (np.arange(ids.shape[1]) < attended[:, None]).astype(np.int64)
-        return Batch(ids, attention, np.array([len(ids) for ids, _ in rows]))
+        return padded(rows, self.tokenizer.facts)
 
 
-def feeds(batch: Batch, inputs: Sequence[str]) -> dict[str, Array]:
+def padded(rows: Sequence[tuple[Ids, int]], facts: Text) -> Batch:
+    """(ids, attended positions) of each text as one right-padded batch."""
+    ids = batching.pad([ids for ids, _ in rows], facts.pad_id, facts.fixed_length)
+    attended = np.array([count for _, count in rows])
+    attention = (np.arange(ids.shape[1]) < attended[:, None]).astype(np.int64)
+    return Batch(ids, attention, np.array([len(ids) for ids, _ in rows]))
+
+
+def feeds(batch: Batch, role: Role | TokenRole, inputs: Sequence[str]) -> dict[str, Array]:
     """The graph's inputs, by name, for a batch."""
     known = {"input_ids": batch.ids, "attention_mask": batch.attention}
     if "token_type_ids" in inputs:
         known["token_type_ids"] = np.zeros_like(batch.ids)
+    if isinstance(role, Role) and role.task_id is not None:
+        known["task_id"] = np.array(role.task_id, dtype=np.int64)  # a scalar (jina-embeddings-v3)
     return {name: known[name] for name in inputs}
 
 
-def probe(facts: Text, inputs: Sequence[str]) -> dict[str, Array]:
-    """Inputs for one text of no words: what a session is tried with after loading."""
-    ids = np.array([[*facts.prefix_ids, *facts.suffix_ids] or [facts.pad_id]], dtype=np.int64)
-    return feeds(Batch(ids, np.ones_like(ids), np.array([ids.shape[1]])), inputs)
+def probe(facts: Text) -> Batch:
+    """One text of no words: what a session is tried with after loading."""
+    ids = np.array([*facts.prefix_ids, *facts.suffix_ids] or [facts.pad_id], dtype=np.int64)
+    return padded([(ids, len(ids))], facts)
 
 
 def _callers_level() -> int:

@@ -1,8 +1,9 @@
 """Make tests/artifacts: small random-weight models of the true classes and their golden values.
 
-Run with torch, sentence-transformers and tessera-onnx-export: `python tests/make_artifacts.py`.
-The golden values come from sentence-transformers on the same weights, never from this project:
-SentenceTransformer, SparseEncoder and MultiVectorEncoder (which follows ColBERT and PyLate).
+Run with torch, sentence-transformers, FlagEmbedding and tessera-onnx-export:
+`python tests/make_artifacts.py [NAME ...]`. The golden values come from upstream code on the same
+weights, never from this project: sentence-transformers' SentenceTransformer, SparseEncoder and
+MultiVectorEncoder (which follows ColBERT and PyLate), FlagEmbedding's M3 model, transformers.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import hashlib
 import json
 import shutil
 import string
+import sys
 import tempfile
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,10 +23,25 @@ import numpy as np
 import tomli_w
 import torch
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder
-from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+from sentence_transformers.sentence_transformer.modules import (
+    Dense,
+    Normalize,
+    Pooling,
+    Transformer,
+)
 from sentence_transformers.sparse_encoder.modules import MLMTransformer, SpladePooling
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    PreTrainedTokenizerFast,
+    SiglipTextConfig,
+    SiglipTextModel,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+)
 
 from tessera_export import artifact, folder
 
@@ -181,61 +199,181 @@ def make_states(work: Path) -> None:
     """A graph as model authors ship it: token_type_ids in, last_hidden_state out, no pooling."""
     save_encoder(work, BertModel, seed=4)
     model = BertModel.from_pretrained(work, attn_implementation="eager").eval()
-    target = HERE / "states"
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
     names = ["input_ids", "attention_mask", "token_type_ids"]
 
-    class States(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
+    def states(input_ids, attention_mask, token_type_ids):
+        return model(
+            input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
+        ).last_hidden_state
 
-        def forward(self, input_ids, attention_mask, token_type_ids):
-            found = self.model(
-                input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
-            )
-            return found.last_hidden_state
-
-    axes = {name: {0: "batch", 1: "sequence"} for name in [*names, "last_hidden_state"]}
-    torch.onnx.export(
-        States().eval(),
-        tuple(torch.ones(2, 5, dtype=torch.long) for _ in names),
-        target / "model.onnx",
-        input_names=names,
-        output_names=["last_hidden_state"],
-        dynamic_axes=axes,
-        dynamo=False,
-        opset_version=18,
-    )
-    facts = folder.read(work, [])
-    (target / "tokenizer.json").write_text(facts.tokenizer.json, "utf-8")
     role = {"prompt": "", "max_length": 40}
-    write_toml(
-        target,
-        {
-            "id": "test-states",
-            "aliases": [],
-            "kinds": ["dense"],
-            "graph": graph_table("model.onnx", names),
-            "text": dataclasses.asdict(facts.tokenizer.text),
-            "dense": {
-                "output": "last_hidden_state",
-                "pooling": "mean",
-                "dimension": 32,
-                "matryoshka": [],
-                "matryoshka_layer_norm": False,
-                "query": role,
-                "document": role,
-            },
-        },
-    )
+    recipe = dense_table(role, role, output="last_hidden_state", pooling="mean")
+    write_graph(work, "states", names, {"last_hidden_state": 2}, states, [model], {"dense": recipe})
     golden = {}
     for mode, upstream_mode in (("mean", "mean"), ("cls", "cls"), ("last", "lasttoken")):
         transformer = Transformer(str(work), max_seq_length=40)
         modules = [transformer, Pooling(32, pooling_mode=upstream_mode), Normalize()]
         golden[mode] = SentenceTransformer(modules=modules, device="cpu").encode(TEXTS)
+    # nomic's own recipe for a shorter vector: pool, layer norm over all of it, cut, L2.
+    modules = [Transformer(str(work), max_seq_length=40), Pooling(32, pooling_mode="mean")]
+    pooled = SentenceTransformer(modules=modules, device="cpu").encode(
+        TEXTS, convert_to_tensor=True
+    )
+    cut = torch.nn.functional.layer_norm(pooled, normalized_shape=(32,))[:, :16]
+    golden["layer_norm_16"] = torch.nn.functional.normalize(cut, dim=1).numpy()
     write_golden("states", **golden)
+
+
+def make_m3(work: Path) -> None:
+    """bge-m3's shape: XLM-R, three heads, three outputs; the token vectors lack the first token."""
+    from FlagEmbedding.finetune.embedder.encoder_only.m3 import modeling
+
+    tokenizer(work)
+    torch.manual_seed(6)
+    small = config(vocab_size(work)).to_dict()
+    keys = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+    keys = (*keys, "intermediate_size", "max_position_embeddings", "initializer_range")
+    settings = {key: small[key] for key in keys} | {"pad_token_id": 0, "type_vocab_size": 1}
+    base = XLMRobertaModel(XLMRobertaConfig(**settings, attn_implementation="eager"))
+    base.save_pretrained(work)
+    heads = {"sparse_linear": torch.nn.Linear(32, 1), "colbert_linear": torch.nn.Linear(32, 32)}
+    torch.nn.init.normal_(heads["sparse_linear"].weight, std=0.3)
+    torch.nn.init.constant_(heads["sparse_linear"].bias, 0.5)
+    loaded = AutoTokenizer.from_pretrained(work)
+    loaded.eos_token = "[SEP]"  # bge-m3's </s> is both
+    upstream = modeling.EncoderOnlyEmbedderM3ModelForInference(
+        {"model": base, **heads}, tokenizer=loaded, normalize_embeddings=True
+    ).eval()
+
+    def three(input_ids, attention_mask):
+        states = base(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        tokens = heads["colbert_linear"](states[:, 1:])
+        return states[:, 0], torch.relu(heads["sparse_linear"](states)), tokens
+
+    role = {"prompt": "", "max_length": 40}
+    token_role = {**role, "marker_ids": [], "expansion": "none", "skip_ids": []}
+    specials = [loaded.pad_token_id, loaded.unk_token_id, loaded.cls_token_id, loaded.sep_token_id]
+    recipes = {
+        "dense": dense_table(role, role, output="dense", pooling="graph"),
+        "sparse": {
+            "output": "sparse",
+            "head": "tokens",
+            "activation": "relu",
+            "vocab_size": small["vocab_size"],
+            "zero_ids": sorted(specials),
+            "query_weights": "model",
+            "idf": "",
+            "query": role,
+            "document": role,
+        },
+        "multi_vector": {
+            "output": "colbert",
+            "drop_first": True,
+            "dimension": 32,
+            "matryoshka": [],
+            "score": "mean",
+            "query": token_role,
+            "document": token_role,
+        },
+    }
+    names = ["input_ids", "attention_mask"]
+    outputs = {"dense": 1, "sparse": 2, "colbert": 2}
+    write_graph(work, "m3", names, outputs, three, [base, *heads.values()], recipes)
+    golden: dict[str, np.ndarray] = {}
+    sparse, dense = [], []
+    for i, text in enumerate(TEXTS):  # one by one: no padding to leave out
+        batch = loaded([text], truncation=True, max_length=40, return_tensors="pt")
+        batch.pop("token_type_ids", None)
+        with torch.no_grad():
+            found = upstream(
+                dict(batch), return_sparse=True, return_colbert_vecs=True,
+                return_sparse_embedding=True,
+            )  # fmt: skip
+        dense.append(found["dense_vecs"][0].numpy())
+        sparse.append(found["sparse_vecs"][0].numpy())
+        golden[f"tokens_{i}"] = found["colbert_vecs"][0].numpy()
+    tokens = [torch.from_numpy(golden[f"tokens_{i}"]) for i in range(len(TEXTS))]
+    golden["maxsim"] = np.array(
+        [[float(torch.einsum("in,jn->ij", q, d).amax(-1).mean()) for d in tokens] for q in tokens]
+    )
+    write_golden("m3", dense=np.array(dense), sparse=np.array(sparse), **golden)
+
+
+def make_tasks(work: Path) -> None:
+    """jina-embeddings-v3's shape: a scalar task_id picks an adapter, search has prompts too."""
+    save_encoder(work, BertModel, seed=7)
+    model = BertModel.from_pretrained(work, attn_implementation="eager").eval()
+    adapters = torch.randn(4, 32, 32)
+
+    def adapted(input_ids, attention_mask, task_id):
+        states = model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return states @ adapters[task_id]
+
+    prompts = ["query: ", "passage: ", "", "rain "]
+    query, document, *others = (
+        {"prompt": prompt, "max_length": 40, "task_id": i} for i, prompt in enumerate(prompts)
+    )
+    recipe = dense_table(query, document, output="last_hidden_state", pooling="mean")
+    recipe["tasks"] = [
+        {"name": name, "prompt": other["prompt"], "task_id": other["task_id"]}
+        for name, other in zip(("separation", "classification"), others, strict=True)
+    ]
+    names = ["input_ids", "attention_mask", "task_id"]
+    write_graph(work, "tasks", names, {"last_hidden_state": 2}, adapted, [model], {"dense": recipe})
+    golden = {}
+    for i, prompt in enumerate(prompts):
+        adapter = Dense(32, 32, bias=False, activation_function=torch.nn.Identity())
+        adapter.linear.weight = torch.nn.Parameter(adapters[i].T)
+        transformer = Transformer(str(work), max_seq_length=40)
+        # The mean of linear maps is the linear map of the mean.
+        modules = [transformer, Pooling(32, pooling_mode="mean"), adapter, Normalize()]
+        golden[f"task_{i}"] = SentenceTransformer(modules=modules, device="cpu").encode(
+            TEXTS, prompt=prompt
+        )
+    write_golden("tasks", **golden)
+
+
+def make_siglip(work: Path) -> None:
+    """SigLIP's text tower: no mask, every text padded to 16, the last position is the vector."""
+    tokenizer(work)
+    torch.manual_seed(8)
+    settings = SiglipTextConfig(
+        vocab_size=vocab_size(work),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=16,
+        projection_size=32,
+        pad_token_id=0,
+        bos_token_id=4,
+        eos_token_id=5,
+        attn_implementation="eager",
+    )
+    model = SiglipTextModel(settings).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "norm" not in name and weight.dim() == 2:  # the class starts nearly linear
+                weight.normal_(std=0.4)
+    model.save_pretrained(work)
+    role = {"prompt": "", "max_length": 16}
+    recipe = dense_table(role, role, output="pooler_output", pooling="graph")
+    write_graph(
+        work,
+        "siglip",
+        ["input_ids"],
+        {"pooler_output": 1},
+        lambda input_ids: model(input_ids=input_ids).pooler_output,
+        [model],
+        {"dense": recipe},
+        fixed_length=16,
+    )
+    loaded = AutoTokenizer.from_pretrained(work)
+    options = {"padding": "max_length", "truncation": True, "max_length": 16}
+    with torch.no_grad():
+        ids = loaded(TEXTS, return_tensors="pt", **options)["input_ids"]
+        pooled = model(input_ids=ids).pooler_output
+    write_golden("siglip", document=torch.nn.functional.normalize(pooled, dim=1).numpy())
 
 
 def make_splade(work: Path) -> None:
@@ -280,6 +418,71 @@ def make_starter(_: Path) -> None:
     (HERE / "starter" / "texts.json").write_text(json.dumps(STARTER_TEXTS, indent=1) + "\n")
 
 
+class Traced(torch.nn.Module):
+    """A function as a module that owns the weights it uses, for the tracer."""
+
+    def __init__(self, function: Callable[..., object], owned: list[torch.nn.Module]) -> None:
+        super().__init__()
+        self.owned = torch.nn.ModuleList(owned)
+        self.forward = function
+
+
+def write_graph(
+    work: Path,
+    name: str,
+    inputs: list[str],
+    outputs: dict[str, int],
+    function: Callable[..., object],
+    owned: list[torch.nn.Module],
+    recipes: dict[str, dict],
+    fixed_length: int = 0,
+) -> None:
+    """An artifact of a graph that tessera-export does not make; outputs with their dynamic axes."""
+    target = HERE / name
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    ids = torch.ones(2, fixed_length or 5, dtype=torch.long)
+    arguments = tuple(torch.tensor(1) if each == "task_id" else ids for each in inputs)
+    axes = {each: {0: "batch", 1: "sequence"} for each in inputs if each != "task_id"}
+    axes |= {each: {0: "batch"} for each in outputs}
+    for each in [each for each, rank in outputs.items() if rank == 2]:
+        axes[each][1] = f"{each}_sequence"
+    torch.onnx.export(
+        Traced(function, owned).eval(),
+        arguments,
+        target / "model.onnx",
+        input_names=inputs,
+        output_names=list(outputs),
+        dynamic_axes=axes,
+        dynamo=False,
+        opset_version=18,
+    )
+    facts = folder.read(work, [])
+    (target / "tokenizer.json").write_text(facts.tokenizer.json, "utf-8")
+    text = dataclasses.asdict(facts.tokenizer.text)
+    entry = {
+        "id": f"test-{name}",
+        "aliases": [],
+        "kinds": [key.replace("_", "-") for key in recipes],
+        "graph": graph_table("model.onnx", inputs),
+        "text": {**text, "fixed_length": fixed_length},
+    }
+    write_toml(target, entry | recipes)
+
+
+def dense_table(query: dict, document: dict, *, output: str, pooling: str) -> dict:
+    return {
+        "output": output,
+        "pooling": pooling,
+        "dimension": 32,
+        "matryoshka": [],
+        "matryoshka_layer_norm": False,
+        "tasks": [],
+        "query": query,
+        "document": document,
+    }
+
+
 def graph_table(name: str, inputs: list[str]) -> dict:
     best = dict.fromkeys(("best_cpu", "best_cuda", "best_coreml"), "fp32")
     return {"inputs": inputs, "fp32": name, "fp16": "", "int8": "", **best, "static": False}
@@ -300,9 +503,11 @@ def write_toml(target: Path, entry: dict) -> None:
 
 
 def main() -> None:
-    for make in (make_colbert, make_prompts, make_states, make_splade, make_starter):
-        with tempfile.TemporaryDirectory() as work:
-            make(Path(work))
+    every = (make_colbert, make_prompts, make_states, make_splade, make_m3, make_tasks)
+    for make in (*every, make_siglip, make_starter):
+        if not sys.argv[1:] or make.__name__.removeprefix("make_") in sys.argv[1:]:
+            with tempfile.TemporaryDirectory() as work:
+                make(Path(work))
     (HERE / "texts.json").write_text(json.dumps(TEXTS, indent=1) + "\n")
 
 

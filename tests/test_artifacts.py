@@ -174,7 +174,7 @@ def test_honest_hashes_of_nonsense(tmp_path, name, content, match):
     ("pairs", "match"),
     [
         ((('output = "logits"', 'output = "other"'),), "has no output 'other'"),
-        ((("vocab_size = 128", "vocab_size = 64"),), r"says 64 in the last place"),
+        ((("vocab_size = 128", "vocab_size = 64"),), r"by model.toml it is \(1, 2, 64\)"),
         ((('    "attention_mask",\n', ""),), r"has the inputs .*attention_mask.*, model.toml says"),
     ],
 )

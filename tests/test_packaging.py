@@ -25,10 +25,13 @@ LAYERS = {
     "scoring": {"errors", "quantization", "results"},
     "explain": {"results"},
     "text": {"batching", "errors", "registry", "runtime"},
-    "model": {"artifacts", "errors", "quantization", "registry", "runtime", "text"},
+    "heads": {"errors", "pooling", "quantization", "registry", "results", "runtime", "text"},
+    "combined": {"errors", "heads", "registry", "results", "text"},
+    "model": {"artifacts", "combined", "errors", "heads", "quantization", "registry", "results"}
+    | {"runtime", "text"},
 }
 TEXT_CLASS = {"explain", "pooling", "quantization", "scoring", "results"}
-TEXT_CLASS |= {"errors", "model", "registry", "runtime", "text"}
+TEXT_CLASS |= {"errors", "heads", "model", "registry", "runtime", "text"}
 LAYERS |= dict.fromkeys(("dense", "multi_vector", "sparse"), TEXT_CLASS)
 THIRD_PARTY = {"numpy", "onnxruntime", "tokenizers", "tqdm", "scipy", "PIL", "click"}
 

@@ -112,3 +112,23 @@ def test_pool_tokens_edges(rng):
     assert pooling.pool_tokens(np.tile(tokens[:1], (9, 1)), 3).shape == (3, 4)
     with pytest.raises(ConfigError, match="pool_factor"):
         pooling.pool_tokens(tokens, 0)
+
+
+def test_scatter_max_by_hand():
+    weights = np.array([[0.5, 2.0, 1.0, 9.0], [-1.0, 3.0, 9.0, 9.0]], dtype=np.float32)
+    ids = np.array([[4, 2, 2, 0], [1, 1, 0, 0]])
+    mask = np.array([[1, 1, 1, 0], [1, 0, 0, 0]])
+    found = pooling.scatter_max(weights, ids, mask, 5)
+    inf = np.inf
+    assert found.tolist() == [[-inf, -inf, 2.0, -inf, 0.5], [-inf, -1.0, -inf, -inf, -inf]]
+    assert found.dtype == np.float32
+
+
+def test_activations_by_hand():
+    pooled = np.array([-np.inf, -1.0, 0.0, 1.0, np.e - 1], dtype=np.float32)
+    for name, expected in {
+        "relu": [0, 0, 0, 1, np.e - 1],
+        "log1p": [0, 0, 0, np.log(2), 1],
+        "log1p-log1p": [0, 0, 0, np.log(np.log(2) + 1), np.log(2)],
+    }.items():
+        np.testing.assert_allclose(pooling.activate(pooled, name), expected, rtol=1e-6)

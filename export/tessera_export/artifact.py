@@ -150,7 +150,7 @@ def _spec(
     return ModelSpec(
         id=origin.id,
         aliases=origin.aliases,
-        kinds=tuple(kind for kind, table in KIND_TABLES.items() if getattr(facts, table)),
+        kinds=tuple(kind for kind, table in KIND_TABLES.items() if getattr(facts, table, None)),
         source=origin.source,
         revision=origin.revision,
         licence=origin.licence,
@@ -171,6 +171,7 @@ def _spec(
         dense=facts.dense,
         multi_vector=facts.multi_vector,
         sparse=facts.sparse,
+        vision=None,
         export=Export(tool=tool(), weights_sha256=facts.weights.sha256, parity=tuple(parity)),
     )
 

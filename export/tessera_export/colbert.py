@@ -60,6 +60,7 @@ def read(
         tokens.check_length(role.max_length, what, tokenizer.text.max_positions)
     recipe = MultiVector(
         output=OUTPUT,
+        drop_first=False,
         dimension=layers.width(stack, layers.hidden_size(config)),
         matryoshka=(),
         score="mean" if settings.get("similarity_fn_name") == "meanmaxsim" else "sum",

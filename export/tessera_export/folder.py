@@ -157,6 +157,7 @@ def _dense(
         dimension=layers.width(stack, layers.hidden_size(config)),
         matryoshka=overrides.matryoshka,
         matryoshka_layer_norm=False,
+        tasks=(),
         query=query,
         document=document,
     )

@@ -86,6 +86,7 @@ def minilm(source: Path) -> Facts:
         raise ExportError(f"{source} is not a dense model")
     tokens = MultiVector(
         output="token_embeddings",
+        drop_first=False,
         dimension=facts.dense.dimension,
         matryoshka=(192, 128, 96, 64),
         score="sum",

@@ -88,6 +88,7 @@ def read(folder: Path, config: dict[str, Any]) -> TokenizerFile:
             pad_id=_pad_id(folder, tokenizer),
             mask_id=-1 if mask is None else mask,
             max_positions=positions(folder, config),
+            fixed_length=0,
         ),
     )
 

@@ -267,7 +267,7 @@ def test_one_graph_for_two_kinds_with_a_rotation(make, dense_files, bert, export
     """What the starter does: a dense model's vector, and its token vectors rotated."""
     facts = folder.read(make("model", bert, dense_files("mean")), ["dense"])
     query = TokenRole("", 100, (), "none", ())
-    recipe = MultiVector("token_embeddings", 64, (32, 16), "sum", query, query)
+    recipe = MultiVector("token_embeddings", False, 64, (32, 16), "sum", query, query)
     rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(64, 64)))[0]
     plain = exported(replace(facts, multi_vector=recipe), name="plain")
     running = exported(

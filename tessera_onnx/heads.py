@@ -1,0 +1,128 @@
+"""From the graph's outputs for a batch to a result a text: the last step of each text kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera_onnx import pooling, quantization
+from tessera_onnx.errors import TokenizationError
+from tessera_onnx.registry import Dense, MultiVector, Sparse, TokenRole
+from tessera_onnx.results import SparseVector
+from tessera_onnx.runtime import Array
+from tessera_onnx.text import Batch, Head
+
+Float = NDArray[np.float32]
+
+
+def dense(recipe: Dense, dimension: int) -> Head:
+    """Unit vectors, one a text, cut to `dimension`."""
+
+    def apply(outputs: list[Array], batch: Batch) -> Float:
+        states = outputs[0]
+        if recipe.pooling != "graph":
+            states = pooling.POOLINGS[recipe.pooling](states, batch.attention)
+        if dimension == recipe.dimension:
+            return pooling.l2_normalize(states)
+        return quantization.matryoshka(states, dimension, layer_norm=recipe.matryoshka_layer_norm)
+
+    return Head((recipe.output,), apply)
+
+
+def multi_vector(recipe: MultiVector, dimension: int, role: TokenRole) -> Head:
+    """Unit token vectors, (n_tokens, dimension) a text."""
+
+    def apply(outputs: list[Array], batch: Batch) -> list[Float]:
+        kept = kept_tokens(batch, recipe, role)
+        states = outputs[0][kept[:, 1:] if recipe.drop_first else kept]
+        if dimension == recipe.dimension:
+            vectors = pooling.l2_normalize(states)
+        else:
+            vectors = quantization.matryoshka(states, dimension)
+        ends = np.cumsum(kept.sum(axis=1))
+        # Copies: a slice would keep the vectors of the whole batch alive.
+        return [part.copy() for part in np.split(vectors, ends[:-1])]
+
+    return Head((recipe.output,), apply)
+
+
+def kept_tokens(batch: Batch, recipe: MultiVector, role: TokenRole) -> NDArray[np.bool_]:
+    """Positions that get a row: (b, n) bool. Every text keeps at least one."""
+    real = np.arange(batch.ids.shape[1]) < batch.lengths[:, None]
+    if recipe.drop_first:
+        real[:, 0] = False
+    kept = real & ~np.isin(batch.ids, role.skip_ids) if role.skip_ids else real
+    empty = ~kept.any(axis=1)
+    kept[empty] = real[empty]
+    return kept
+
+
+def sparse(recipe: Sparse) -> Head:
+    """SparseVectors, one a text."""
+
+    def apply(outputs: list[Array], batch: Batch) -> list[SparseVector]:
+        weights = outputs[0]
+        if recipe.head != "graph":
+            weights = pooling.activate(_pooled(recipe, weights, batch), recipe.activation)
+        if recipe.zero_ids:
+            weights[:, list(recipe.zero_ids)] = 0
+        return [_sparse(row) for row in weights]
+
+    return Head((recipe.output,), apply)
+
+
+def lookup(table: Float) -> Head:
+    """SparseVectors without inference: each distinct token once, weighed by `table` (vocab,)."""
+
+    def apply(_: list[Array], batch: Batch) -> list[SparseVector]:
+        vectors = []
+        for ids, length in zip(batch.ids, batch.lengths, strict=True):
+            distinct = np.unique(ids[:length])
+            distinct = distinct[distinct < len(table)]
+            weights = np.zeros_like(table)
+            weights[distinct] = table[distinct]
+            vectors.append(_sparse(weights))
+        return vectors
+
+    return Head((), apply)
+
+
+def together(heads: Sequence[Head]) -> Head:
+    """The results of several heads from one run of the graph: a tuple a text."""
+    names = tuple(dict.fromkeys(name for head in heads for name in head.outputs))
+
+    def apply(outputs: list[Array], batch: Batch) -> list[tuple[Any, ...]]:
+        found = dict(zip(names, outputs, strict=True))
+        results = [head.apply([found[name] for name in head.outputs], batch) for head in heads]
+        return list(zip(*results, strict=True))
+
+    return Head(names, apply)
+
+
+def shape(recipe: Dense | MultiVector | Sparse, n_tokens: int) -> tuple[int, ...]:
+    """What the recipe's output must look like for one text of `n_tokens` tokens."""
+    if isinstance(recipe, MultiVector):
+        return (1, n_tokens - recipe.drop_first, recipe.dimension)
+    if isinstance(recipe, Sparse):
+        width = recipe.vocab_size if recipe.head != "tokens" else 1
+        return (1, width) if recipe.head == "graph" else (1, n_tokens, width)
+    return (1, recipe.dimension) if recipe.pooling == "graph" else (1, n_tokens, recipe.dimension)
+
+
+def _pooled(recipe: Sparse, weights: Array, batch: Batch) -> Float:
+    if recipe.head == "logits":
+        return pooling.splade(weights, batch.attention)
+    if batch.ids.max() >= recipe.vocab_size:
+        raise TokenizationError(
+            f"the tokenizer gave the id {batch.ids.max()}, the vocabulary has {recipe.vocab_size} "
+            "entries: tokenizer.json and model.toml are not of one model"
+        )
+    return pooling.scatter_max(weights[..., 0], batch.ids, batch.attention, recipe.vocab_size)
+
+
+def _sparse(weights: Float) -> SparseVector:
+    indices = np.flatnonzero(weights > 0)
+    return SparseVector(indices.astype(np.int32), weights[indices])
