@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tessera_export import colbert, layers, splade, tokens
+from tessera_export import colbert, layers, m3, splade, tokens
 from tessera_export.errors import ExportError
 from tessera_export.files import Weights, read_json, read_list, read_table, read_weights
 from tessera_export.layers import Layer
@@ -43,10 +43,16 @@ class Facts:
     pooling: Pooling | None  # of the dense vector
     dense_layers: tuple[Layer, ...]  # on the pooled vector
     token_layers: tuple[Layer, ...]  # on every token vector
+    weight_layers: tuple[Layer, ...]  # on every token vector, to the weight of a sparse recipe
     dense: Dense | None
     multi_vector: MultiVector | None
     sparse: Sparse | None
     idf: str = ""  # content of the table of query weights, where the sparse recipe names one
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the sparse recipe reads a masked language model's vocabulary logits."""
+        return self.sparse is not None and not self.weight_layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +95,16 @@ def read(folder: Path, kinds: Collection[str], overrides: Overrides | None = Non
     if "dense" in kinds:
         dense, pooling, dense_layers = _dense(folder, config, tokenizer, overrides)
     if "multi-vector" in kinds:
-        multi_vector, token_layers = colbert.read(
-            folder,
-            weights,
-            tokenizer,
-            config,
-            query_length=overrides.query_length,
-            document_length=overrides.document_length,
-        )
+        multi_vector, token_layers = _multi_vector(folder, config, weights, tokenizer, overrides)
     sparse = None
+    weight_layers: tuple[Layer, ...] = ()
     if "sparse" in kinds:
         roles = _roles(folder, place, tokenizer, overrides)
-        sparse = splade.read(folder, config, roles, overrides.sparse_head, routed)
+        head = m3.head_file(folder, m3.SPARSE)
+        if head is None:
+            sparse = splade.read(folder, config, roles, overrides.sparse_head, routed)
+        else:
+            sparse, weight_layers = m3.sparse(folder, head, config, tokenizer, roles)
     facts = Facts(
         folder=place,
         config=config,
@@ -109,6 +113,7 @@ def read(folder: Path, kinds: Collection[str], overrides: Overrides | None = Non
         pooling=pooling,
         dense_layers=dense_layers,
         token_layers=token_layers,
+        weight_layers=weight_layers,
         dense=dense,
         multi_vector=multi_vector,
         sparse=sparse,
@@ -162,6 +167,29 @@ def _dense(
         document=document,
     )
     return dense, pooling, stack
+
+
+def _multi_vector(
+    folder: Path,
+    config: dict[str, Any],
+    weights: Weights,
+    tokenizer: TokenizerFile,
+    overrides: Overrides,
+) -> tuple[MultiVector, tuple[Layer, ...]]:
+    head = m3.head_file(folder, m3.COLBERT)
+    if head is None:
+        return colbert.read(
+            folder,
+            weights,
+            tokenizer,
+            config,
+            query_length=overrides.query_length,
+            document_length=overrides.document_length,
+        )
+    wanted = (overrides.query_length, overrides.document_length)
+    most = tokenizer.text.max_positions
+    query, document = (tokens.max_length(folder, length, most) for length in wanted)
+    return m3.multi_vector(head, config, query, document)
 
 
 def _pooling(

@@ -13,11 +13,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
-from tessera_export import graph
+from tessera_export import graph, tensors
 from tessera_export.errors import ExportError
 from tessera_export.folder import Facts
 from tessera_export.layers import Layer
@@ -73,11 +72,8 @@ class Gate:
         for batch in _batches(len(self.items)):
             results = self._run(session, batch)
             for row, index in enumerate(batch):
-                item = self.items[index]
                 for name, truth in self._expected[index].items():
-                    ours = results[name][row]
-                    if self._outputs[name] == "tokens":
-                        ours = ours[: len(item.ids)]
+                    ours = results[name][row][: len(truth)]  # rows of tokens end in padding
                     measured[name].append((np.atleast_2d(ours), np.atleast_2d(truth)))
         rows = []
         for name, shape in self._outputs.items():
@@ -109,6 +105,8 @@ class Gate:
         if sparse is not None and sparse.head == "logits":
             logits = np.where(mask[:, :, None] > 0, results[sparse.output], -np.inf)
             results[sparse.output] = _splade(logits.max(axis=1), sparse.activation)
+        if sparse is not None and sparse.head == "tokens":
+            results[sparse.output] = np.maximum(results[sparse.output][:, :, 0], 0)
         return results
 
 
@@ -139,25 +137,21 @@ def _reference(
     ids, mask = torch.from_numpy(item.ids)[None], torch.from_numpy(item.mask)[None]
     try:
         with torch.no_grad():
-            base = model.base_model if facts.sparse is not None else model
-            wants_hidden = facts.dense is not None or facts.multi_vector is not None
+            base = model.base_model if facts.decodes else model
+            wants_hidden = not facts.decodes or bool(facts.dense or facts.multi_vector)
             hidden = (
                 base(input_ids=ids, attention_mask=mask).last_hidden_state[0].double()
                 if wants_hidden
                 else None
             )
-            logits = (
-                model(input_ids=ids, attention_mask=mask).logits[0]
-                if facts.sparse is not None
-                else None
-            )
+            logits = model(input_ids=ids, attention_mask=mask).logits[0] if facts.decodes else None
     except (IndexError, RuntimeError) as error:
         raise ExportError(
             f"the torch model fails on an input of {len(item.ids)} tokens: {str(error)[:200]}"
         ) from error
     results: dict[str, Array] = {}
     if facts.multi_vector is not None and hidden is not None:
-        rows = _layers(hidden, facts.token_layers)
+        rows = _layers(hidden[int(facts.multi_vector.drop_first) :], facts.token_layers)
         if rotation is not None:
             rows = rows @ torch.from_numpy(rotation).double()
         results[facts.multi_vector.output] = _unit(rows.numpy())
@@ -166,6 +160,9 @@ def _reference(
     if facts.dense is not None and hidden is not None:
         pooled = {"cls": hidden[0], "mean": hidden.mean(0), "last": hidden[-1]}[str(facts.pooling)]
         results[facts.dense.output] = _unit(_layers(pooled, facts.dense_layers).numpy())
+    if facts.sparse is not None and hidden is not None and facts.weight_layers:
+        weights = _layers(hidden, facts.weight_layers)[:, 0].numpy()
+        results[facts.sparse.output] = np.maximum(weights, 0)
     if facts.sparse is not None and logits is not None:
         peak = logits.max(dim=0).values.double().numpy()
         results[facts.sparse.output] = _splade(peak, facts.sparse.activation)
@@ -174,15 +171,14 @@ def _reference(
 
 def _layers(x: torch.Tensor, layers: Sequence[Layer]) -> torch.Tensor:
     for layer in layers:
-        with safe_open(layer.file, framework="pt") as tensors:
-            y = x @ tensors.get_tensor(layer.weight).double().T
-            if layer.bias:
-                y = y + tensors.get_tensor(layer.bias).double()
-            y = ACTIVATIONS[layer.activation](y)
-            if layer.residual_weight:
-                y = y + x @ tensors.get_tensor(layer.residual_weight).double().T
-            elif layer.residual:
-                y = y + x
+        y = x @ tensors.load(layer.file, layer.weight).double().T
+        if layer.bias:
+            y = y + tensors.load(layer.file, layer.bias).double()
+        y = ACTIVATIONS[layer.activation](y)
+        if layer.residual_weight:
+            y = y + x @ tensors.load(layer.file, layer.residual_weight).double().T
+        elif layer.residual:
+            y = y + x
         x = y
     return x
 

@@ -76,7 +76,7 @@ def read(folder: Path, config: dict[str, Any]) -> TokenizerFile:
     except Exception as error:  # tokenizers raises bare Exception from Rust
         raise ExportError(f"{path} is not a tokenizer that `tokenizers` reads: {error}") from error
     prefix, suffix = _around(tokenizer)
-    mask = _special(folder, tokenizer, "mask")
+    mask = special(folder, tokenizer, "mask")
     return TokenizerFile(
         json=text,
         tokenizer=tokenizer,
@@ -157,8 +157,8 @@ def _around(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return found.pop()
 
 
-def _special(folder: Path, tokenizer: Tokenizer, role: str) -> int | None:
-    """Id of the pad or mask token that the tokenizer's configuration names."""
+def special(folder: Path, tokenizer: Tokenizer, role: str) -> int | None:
+    """Id of the token that the tokenizer's configuration names for `role`: "pad", "mask", ..."""
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         token = read_table(folder / name).get(f"{role}_token")
         if isinstance(token, dict):
@@ -172,7 +172,7 @@ def _special(folder: Path, tokenizer: Tokenizer, role: str) -> int | None:
 
 
 def _pad_id(folder: Path, tokenizer: Tokenizer) -> int:
-    pad = _special(folder, tokenizer, "pad")
+    pad = special(folder, tokenizer, "pad")
     if pad is None:
         pad = read_table(folder / "config.json").get("pad_token_id")
     if not isinstance(pad, int):
