@@ -108,6 +108,7 @@ class Model:
             inputs=inputs,
             outputs=shapes,
             probe=text.feeds(probe, recipe.document, inputs),
+            read_beside=artifact.read_beside,
         )
         self._encoder = text.TextEncoder(tokenizer, session, on_long)
         self._artifact = artifact
