@@ -28,13 +28,7 @@ def locations(graph: bytes, name: str) -> list[str]:
     if KEY not in graph:  # whatever names a file writes this word
         return []
     try:
-        found = [
-            _text(graph, *entry[ENTRY_VALUE])
-            for _, *model in _fields(graph, 0, len(graph), GRAPH)
-            for _, *tensor in _fields(graph, *model, INITIALIZER)
-            for _, *data in _fields(graph, *tensor, EXTERNAL_DATA)
-            if (entry := _entry(graph, *data)) and ENTRY_VALUE in entry
-        ]
+        found = list(_named(graph))
     except ValueError as error:
         raise IntegrityError(f"{name} is not a readable ONNX graph: {error}") from None
     if len(found) != len(WRITTEN.findall(graph)):
@@ -47,15 +41,15 @@ def locations(graph: bytes, name: str) -> list[str]:
     return sorted(set(found))
 
 
-def _entry(graph: bytes, start: int, end: int) -> dict[int, tuple[int, int]]:
-    """Where key and value of an external_data entry lie, {} when it is about another key."""
-    fields = {number: (at, to) for number, at, to in _fields(graph, start, end)}
-    key = fields.get(ENTRY_KEY)
-    return fields if key is not None and graph[slice(*key)] == KEY else {}
-
-
-def _text(graph: bytes, start: int, end: int) -> str:
-    return graph[start:end].decode()  # UnicodeDecodeError is a ValueError
+def _named(graph: bytes) -> Iterator[str]:
+    """The locations of the main graph's weights, repeated as often as they are written."""
+    for _, start, end in _fields(graph, 0, len(graph), GRAPH):
+        for _, weight, weight_end in _fields(graph, start, end, INITIALIZER):
+            for _, entry, entry_end in _fields(graph, weight, weight_end, EXTERNAL_DATA):
+                pair = {number: graph[at:to] for number, at, to in _fields(graph, entry, entry_end)}
+                if pair.get(ENTRY_KEY) == KEY:
+                    # UnicodeDecodeError is a ValueError
+                    yield pair.get(ENTRY_VALUE, b"").decode()
 
 
 def _fields(

@@ -107,6 +107,13 @@ def _sizes(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[in
     metavar="PATTERN",
     help="Node names that int8 leaves in fp32, e.g. '*embeddings*'; repeatable.",
 )
+@click.option(
+    "--backend",
+    type=click.Choice(["torch", "optimum"]),
+    default="torch",
+    show_default=True,
+    help="What makes the graph; optimum needs an environment of its own.",
+)
 def model(
     model: str,
     kinds: tuple[str, ...],
@@ -120,6 +127,7 @@ def model(
     revision: str | None,
     idf: Path | None,
     int8_exclude: tuple[str, ...],
+    backend: artifact.Backend,
     **overrides: Any,
 ) -> None:
     """Export MODEL, a folder or a repository id, to an artifact that tessera-onnx opens.
@@ -147,6 +155,7 @@ def model(
             precisions,
             int8_exclude=int8_exclude,
             overwrite=overwrite,
+            backend=backend,
         )
     except ExportError as error:
         raise click.ClickException(str(error)) from error

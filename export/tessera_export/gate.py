@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
-from tessera_export import graph, tensors
+from tessera_export import storage, tensors
 from tessera_export.errors import ExportError
 from tessera_export.folder import Facts
 from tessera_export.layers import Layer
@@ -67,7 +67,7 @@ class Gate:
 
         Raises ExportError naming output, precision, metric, value and limit when one is missed.
         """
-        session = graph.session(path.read_bytes())
+        session = storage.session(path)
         measured: dict[str, list[tuple[Array, Array]]] = {name: [] for name in self._outputs}
         for batch in _batches(len(self.items)):
             results = self._run(session, batch)
@@ -99,8 +99,13 @@ class Gate:
             ids[row, : len(item.ids)] = item.ids
             mask[row, : len(item.ids)] = item.mask
         names = list(self._outputs)
-        values = session.run(names, {"input_ids": ids, "attention_mask": mask})
+        feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        wanted = [item.name for item in session.get_inputs()]
+        values = session.run(names, {name: feeds[name] for name in wanted})
         results = dict(zip(names, values, strict=True))
+        dense = self._facts.dense
+        if dense is not None and dense.pooling != "graph":
+            results[dense.output] = _pooled(results[dense.output], mask, dense.pooling)
         sparse = self._facts.sparse
         if sparse is not None and sparse.head == "logits":
             logits = np.where(mask[:, :, None] > 0, results[sparse.output], -np.inf)
@@ -108,6 +113,15 @@ class Gate:
         if sparse is not None and sparse.head == "tokens":
             results[sparse.output] = np.maximum(results[sparse.output][:, :, 0], 0)
         return results
+
+
+def _pooled(states: Array, mask: Array, pooling: str) -> Array:
+    """Unit vectors (b, dimension) of states (b, n, dimension) that the graph left unpooled."""
+    rows = []
+    for tokens, count in zip(states.astype(np.float64), mask.sum(axis=1), strict=True):
+        real = tokens[:count]
+        rows.append({"cls": real[0], "mean": real.mean(axis=0), "last": real[-1]}[pooling])
+    return _unit(np.array(rows))
 
 
 def _outputs(facts: Facts) -> dict[str, Shape]:
