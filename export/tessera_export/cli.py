@@ -11,10 +11,11 @@ import click
 from tessera_export import __version__, artifact
 from tessera_export import folder as folders
 from tessera_export.errors import ExportError
-from tessera_onnx.registry import PRECISIONS, UNPINNED, Precision
+from tessera_export.source import Source, declared_licence, locate, read
+from tessera_onnx.errors import LoadError
+from tessera_onnx.registry import PRECISIONS, Precision
 
-# What the export reads; pickles, other frameworks' weights and ready graphs stay on the hub.
-HUB_FILES = ["*.json", "*.safetensors", "artifact.metadata", "README.md", "*/*.json"]
+CLASSES = {"dense": "Dense", "multi-vector": "MultiVector", "sparse": "Sparse"}
 LENGTH = click.IntRange(min=3)
 
 
@@ -58,9 +59,9 @@ def _sizes(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[in
     "--kind",
     "kinds",
     multiple=True,
-    required=True,
     type=click.Choice(folders.KINDS),
-    help="What the model serves; repeat it for one graph of several kinds.",
+    help="What the model serves; repeat it for one graph of several kinds. A model of the "
+    "catalogue needs none.",
 )
 @click.option(
     "--precision",
@@ -108,6 +109,11 @@ def _sizes(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[in
     help="Node names that int8 leaves in fp32, e.g. '*embeddings*'; repeatable.",
 )
 @click.option(
+    "--trust-remote-code",
+    is_flag=True,
+    help="Run the Python code of the model's own repository: only if you have read it.",
+)
+@click.option(
     "--backend",
     type=click.Choice(["torch", "optimum"]),
     default="torch",
@@ -130,24 +136,23 @@ def model(
     backend: artifact.Backend,
     **overrides: Any,
 ) -> None:
-    """Export MODEL, a folder or a repository id, to an artifact that tessera-onnx opens.
+    """Export MODEL to an artifact that tessera-onnx opens.
 
-    Every graph is compared with torch; a missed limit fails the export and writes nothing.
+    MODEL is a folder, a repository id, or an id of tessera-onnx's catalogue, whose facts then
+    stand in for options. Every graph is compared with torch; a missed limit fails the export and
+    writes nothing.
     """
     if revision is not None and not re.fullmatch(r"[0-9a-f]{40}", revision):
         raise click.BadParameter("must be 40 hex digits", param_hint="--revision")
     quiet()
     try:
-        folder, source, revision = _locate(model, source, revision)
-        facts = folders.read(folder, kinds, folders.Overrides(**overrides))
-        origin = artifact.Origin(
-            id=name or artifact.identifier(model if not Path(model).is_dir() else folder.name),
-            source=source,
-            revision=revision,
-            licence=licence or _declared_licence(folder),
-        )
+        found = locate(model, source, revision, code=overrides["trust_remote_code"])
+        if not kinds and found.entry is None:
+            raise click.UsageError("this model is not in the catalogue: give --kind")
+        facts = read(found, kinds, folders.Overrides(**overrides))
         if idf is not None:
             facts = folders.with_table(facts, idf.read_text(encoding="utf-8"))
+        origin = _origin(model, found, name, licence)
         spec = artifact.export(
             facts,
             output,
@@ -157,13 +162,29 @@ def model(
             overwrite=overwrite,
             backend=backend,
         )
-    except ExportError as error:
+    except (ExportError, LoadError) as error:  # LoadError: the catalogue
         raise click.ClickException(str(error)) from error
     for file in spec.files:
         click.echo(f"{file.size / 1e6:9.2f} MB  {output / file.name}")
     for row in spec.export.parity if spec.export else ():
         figure = f"{row.metric} {row.value:g} (limit {row.limit:g})"
         click.echo(f"{row.precision}  {row.output}  {figure}")
+    classes = ", ".join(f"Tessera{CLASSES[kind]}(path={str(output)!r})" for kind in spec.kinds)
+    click.echo(f"Next: {classes}")
+    click.echo(f"  or: tessera-export pack {output} --name NAME")
+
+
+def _origin(model: str, found: Source, name: str | None, licence: str | None) -> artifact.Origin:
+    """Who the model is: what the caller says, else the catalogue, else the folder."""
+    entry = found.entry
+    known = artifact.identifier(model if not Path(model).is_dir() else found.folder.name)
+    return artifact.Origin(
+        id=name or (entry.id if entry else known),
+        source=found.repository,
+        revision=found.revision,
+        licence=licence or (entry.licence if entry else declared_licence(found.folder)),
+        aliases=entry.aliases if entry and not name else (),
+    )
 
 
 @main.command()
@@ -230,32 +251,3 @@ def quiet() -> None:
     verbosity: Any = logging  # its functions carry no annotations
     verbosity.set_verbosity_error()
     verbosity.disable_progress_bar()
-
-
-def _locate(model: str, source: str | None, revision: str | None) -> tuple[Path, str, str]:
-    """Folder, source and revision of a folder or a repository id."""
-    if Path(model).is_dir():
-        return Path(model).resolve(), source or "", revision or UNPINNED
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model):
-        raise ExportError(f"{model!r} is neither a folder nor a repository id")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        folder = Path(snapshot_download(model, revision=revision, allow_patterns=HUB_FILES))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ExportError(f"{model!r} is no folder and cannot be downloaded: {first}") from error
-    # The snapshot's folder is named after the commit that a moving reference stood for.
-    return folder, source or model, revision or folder.name
-
-
-def _declared_licence(folder: Path) -> str:
-    """The `license:` line of README.md's front matter, or ""."""
-    try:
-        text = (folder / "README.md").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return ""
-    front = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
-    found = re.search(r"^license:\s*(\S+)\s*$", front[1], re.MULTILINE) if front else None
-    return found[1] if found else ""

@@ -47,6 +47,7 @@ class Facts:
     dense: Dense | None
     multi_vector: MultiVector | None
     sparse: Sparse | None
+    trust_remote_code: bool = False
     idf: str = ""  # content of the table of query weights, where the sparse recipe names one
 
     @property
@@ -67,6 +68,7 @@ class Overrides:
     pooling: Pooling | None = None
     matryoshka: tuple[int, ...] = ()
     sparse_head: Literal["graph", "logits"] = "graph"
+    trust_remote_code: bool = False  # run the folder's own Python to build the torch model
 
 
 def read(folder: Path, kinds: Collection[str], overrides: Overrides | None = None) -> Facts:
@@ -117,6 +119,7 @@ def read(folder: Path, kinds: Collection[str], overrides: Overrides | None = Non
         dense=dense,
         multi_vector=multi_vector,
         sparse=sparse,
+        trust_remote_code=overrides.trust_remote_code,
     )
     if routed is None:
         return facts

@@ -26,10 +26,11 @@ from tessera_export.tokens import ENCODER_DECODERS
 
 
 def load_model(facts: Facts, attention: str | None) -> PreTrainedModel:
-    """The folder's model in fp32 with its own weights, in eval mode, no code of the folder run.
+    """The folder's model in fp32 with its own weights, in eval mode.
 
-    `attention` is "eager" for tracing, None for what upstream runs. Raises ExportError when
-    the weights lack a tensor, since transformers would fill it with random numbers.
+    Code of the folder runs with `facts.trust_remote_code` only. `attention` is "eager" for
+    tracing, None for what upstream runs. Raises ExportError when the weights lack a tensor, since
+    transformers would fill it with random numbers.
     """
     factory: Any = AutoModelForMaskedLM if facts.decodes else AutoModel
     if facts.config.get("model_type") in ENCODER_DECODERS:
@@ -40,12 +41,12 @@ def load_model(facts: Facts, attention: str | None) -> PreTrainedModel:
             dtype=torch.float32,
             attn_implementation=attention,
             local_files_only=True,
-            trust_remote_code=False,
+            trust_remote_code=facts.trust_remote_code,
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise ExportError(f"transformers cannot load {facts.folder}: {error}") from error
+    except Exception as error:  # the folder's own code may raise anything
+        raise ExportError(f"transformers cannot load {facts.folder}: {_reason(error)}") from error
     # No output reads BERT's pooler, and sentence-transformers' checkpoints often lack it.
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     wrong = missing + sorted(str(key) for key in report["mismatched_keys"])
@@ -57,6 +58,15 @@ def load_model(facts: Facts, attention: str | None) -> PreTrainedModel:
     model.config.use_cache = False
     loaded: PreTrainedModel = model.eval()
     return loaded
+
+
+def _reason(error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return (
+            "its architecture is Python code in its repository; read that code, and if you trust "
+            "it give --trust-remote-code"
+        )
+    return str(error)
 
 
 class Step(nn.Module):
