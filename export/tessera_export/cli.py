@@ -11,6 +11,7 @@ import click
 from tessera_export import __version__, artifact
 from tessera_export import folder as folders
 from tessera_export.errors import ExportError
+from tessera_export.files import read_text
 from tessera_export.source import Source, declared_licence, locate, read
 from tessera_onnx.errors import LoadError
 from tessera_onnx.registry import PRECISIONS, Precision
@@ -151,7 +152,7 @@ def model(
             raise click.UsageError("this model is not in the catalogue: give --kind")
         facts = read(found, kinds, folders.Overrides(**overrides))
         if idf is not None:
-            facts = folders.with_table(facts, idf.read_text(encoding="utf-8"))
+            facts = folders.with_table(facts, read_text(idf))
         origin = _origin(model, found, name, licence)
         spec = artifact.export(
             facts,
@@ -177,13 +178,16 @@ def model(
 def _origin(model: str, found: Source, name: str | None, licence: str | None) -> artifact.Origin:
     """Who the model is: what the caller says, else the catalogue, else the folder."""
     entry = found.entry
-    known = artifact.identifier(model if not Path(model).is_dir() else found.folder.name)
+    if not name and entry is None:
+        name = artifact.identifier(found.folder.name if Path(model).is_dir() else model)
+    doubts = entry.unverified if entry else ()
     return artifact.Origin(
-        id=name or (entry.id if entry else known),
+        id=name or (entry.id if entry else ""),
         source=found.repository,
         revision=found.revision,
         licence=licence or (entry.licence if entry else declared_licence(found.folder)),
         aliases=entry.aliases if entry and not name else (),
+        unverified=tuple(doubt for doubt in doubts if doubt in {"source", "licence"}),
     )
 
 

@@ -12,7 +12,7 @@ from tessera_export.errors import ExportError
 from tessera_export.files import Weights, read_json, read_list, read_table, read_weights
 from tessera_export.layers import Layer
 from tessera_export.tokens import TokenizerFile
-from tessera_onnx.registry import Dense, MultiVector, Role, Sparse
+from tessera_onnx.registry import Dense, MultiVector, Role, Sparse, Task
 
 Pooling = Literal["cls", "mean", "last"]
 KINDS = ("dense", "multi-vector", "sparse")
@@ -26,6 +26,8 @@ OLD_MODES = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+# The names that encode_document of sentence-transformers looks for, in this order.
+DOCUMENTS = ("document", "passage", "corpus")
 POOLINGS: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
 
 
@@ -165,11 +167,18 @@ def _dense(
         dimension=layers.width(stack, layers.hidden_size(config)),
         matryoshka=overrides.matryoshka,
         matryoshka_layer_norm=False,
-        tasks=(),
+        tasks=_tasks(folder),
         query=query,
         document=document,
     )
     return dense, pooling, stack
+
+
+def _tasks(folder: Path) -> tuple[Task, ...]:
+    """Prompts for other purposes than search, which callers ask for by name."""
+    prompts = read_table(folder / "config_sentence_transformers.json").get("prompts") or {}
+    names = {"query", *DOCUMENTS}
+    return tuple(Task(name, prompt) for name, prompt in prompts.items() if name not in names)
 
 
 def _multi_vector(
@@ -224,14 +233,13 @@ def _roles(
     """Roles with the prompts of `folder` and the length of the encoder's folder `place`."""
     length = tokens.max_length(place, overrides.max_length, tokenizer.text.max_positions)
     prompts = read_table(folder / "config_sentence_transformers.json").get("prompts") or {}
-    # The names that encode_query and encode_document of sentence-transformers look for; without
-    # one of them it puts nothing before the text.
+    # Without one of the names sentence-transformers puts nothing before the text.
     query = overrides.query_prompt
     if query is None:
         query = prompts.get("query")
     document = overrides.document_prompt
     if document is None:
-        names = [name for name in ("document", "passage", "corpus") if name in prompts]
+        names = [name for name in DOCUMENTS if name in prompts]
         document = prompts[names[0]] if names else None
     if query is None and document is None and any(prompts.values()):
         raise ExportError(

@@ -9,6 +9,7 @@ from typing import Any
 
 from tessera_export import folder as folders
 from tessera_export.errors import ExportError
+from tessera_export.files import read_text
 from tessera_export.folder import Facts, Overrides
 from tessera_onnx import registry
 from tessera_onnx.registry import UNPINNED, ModelSpec, Sparse
@@ -116,11 +117,7 @@ def _known(source: Source, entry: ModelSpec) -> dict[str, Any]:
 def _sparse(facts: Facts, source: Source, known: Sparse) -> Facts:
     """Facts with the catalogue's queries, activation and zeroed ids."""
     if known.query_weights == "idf" and not facts.idf:
-        try:
-            table = (source.folder / known.idf).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ExportError(f"{source.folder / known.idf} cannot be read: {error}") from error
-        facts = folders.with_table(facts, table)
+        facts = folders.with_table(facts, read_text(source.folder / known.idf))
     sparse = facts.sparse
     if sparse is None:
         return facts

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 
 from tessera_export import artifact, folder
+from tessera_onnx.registry import Task
 
 pytestmark = pytest.mark.export
 
@@ -143,6 +144,7 @@ def test_embeddinggemma(make, dense_files, exported, texts):
     running = exported(place, "dense", precisions=("fp32", "fp16", "int8"))
     recipe = running.spec.dense
     assert (recipe.query.prompt, recipe.dimension) == (prompts["query"], 64)
+    assert recipe.tasks == (Task("Clustering", prompts["Clustering"]),)
     for role, name in ((recipe.query, "query"), (recipe.document, "document")):
         theirs = truth(place, texts, prompt_name=name)
         ours, _ = running.run(texts, role, recipe.output)
