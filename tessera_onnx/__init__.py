@@ -33,6 +33,7 @@ from tessera_onnx.registry import Kind
 from tessera_onnx.results import BinaryTokens, Embeddings, Int8Vectors, Ranked, SparseVector
 from tessera_onnx.scoring import maxsim
 from tessera_onnx.sparse import TesseraSparse
+from tessera_onnx.timeseries import TesseraTimeSeries
 
 __version__ = "0.1.0"
 
@@ -57,6 +58,7 @@ __all__ = [
     "TesseraError",
     "TesseraMultiVector",
     "TesseraSparse",
+    "TesseraTimeSeries",
     "TokenizationError",
     "TruncationWarning",
     "UnsupportedDimension",
@@ -68,19 +70,23 @@ CLASSES: dict[Kind, type[Model]] = {
     "dense": TesseraDense,
     "multi-vector": TesseraMultiVector,
     "sparse": TesseraSparse,
+    "time-series": TesseraTimeSeries,
 }
 
 
 def Tessera(model_id: str | None = None, *, kind: Kind | None = None, **options: Any) -> Model:  # noqa: N802 (the original's name)
     """The object of the right class for a model; `options` are those of the class.
 
-    A model of several kinds gives the first that its entry names unless `kind` says otherwise.
+    A model of several kinds gives the first that its entry names unless `kind` says otherwise;
+    `encode_all` of any of them gives every kind from one run.
     Raises ModelNotFound, LoadError, ConfigError.
     """
     if kind is not None and kind not in CLASSES:
         raise ConfigError(f"kind must be one of {', '.join(CLASSES)}, got {kind!r}")
     artifact = artifacts.resolve(
-        model_id, kind=kind, path=options.get("path"), cache_dir=options.get("cache_dir")
+        model_id,
+        kind=kind,
+        **{name: options.get(name) for name in ("path", "cache_dir", "offline")},
     )
     return CLASSES[kind or artifact.spec.kinds[0]](model_id or artifact.spec.id, **options)
 

@@ -1,7 +1,8 @@
 """A model id, or a folder, becomes verified local files.
 
-Order: explicit `path=`, installed packs, the local cache. Nothing here reaches the network, and
-no code of a pack is ever run: a pack is found by its entry point and read as files.
+Order: explicit `path=`, installed packs, the local cache, what is there of the hub cache, a
+download. A complete local copy is used without a network. No code of a pack is ever run: a pack is
+found by its entry point and read as files.
 
 Some standard modules are imported where they are used: together they take longer to import than
 the rest of this package.
@@ -9,6 +10,7 @@ the rest of this package.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import itertools
 import logging
@@ -17,11 +19,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from tessera_onnx import registry
+from tessera_onnx import hub, pins, registry
 from tessera_onnx.errors import FileError, IntegrityError, LoadError, ModelNotFound
 from tessera_onnx.registry import Kind, ModelSpec
 
 ENTRY_POINTS = "tessera_onnx.models"
+HUB = "hub"  # origin of an artifact whose files lie in the hub cache or are fetched into it
 logger = logging.getLogger("tessera_onnx")
 
 
@@ -31,25 +34,59 @@ class Artifact:
 
     spec: ModelSpec
     folder: Path
-    origin: str  # "path", "cache", or the name of the pack's distribution
+    origin: str  # "path", "cache", "hub", or the name of the pack's distribution
+    offline: bool = True  # whether files of the origin "hub" must be there already
 
     def read(self, name: str) -> bytes:
         """Content of a listed file, compared with model.toml by size and sha256.
 
         What is compared is what is returned, so a file that changes on disk later changes nothing.
+        A file of the hub that is missing is fetched first, a damaged one is fetched again, once.
         Raises LoadError for a file that is not listed, IntegrityError for one that is missing,
-        truncated, changed, or a link to somewhere else.
+        truncated, changed, or a link to somewhere else, ModelNotFound for one that would have to
+        be fetched offline, and what `hub.download` raises.
         """
+        self.locate(name)
+        try:
+            return self._checked(name)
+        except IntegrityError as error:
+            if self.origin != HUB or self.offline:
+                raise
+            logger.warning("%s; fetching it now", error)
+        hub.download(self.spec, name, again=True)
+        return self._checked(name)
+
+    def locate(self, name: str) -> Path:
+        """Where a listed file lies, fetched from the hub if need be; not compared with its hash.
+
+        Raises as `read` does, but for what only the content can tell.
+        """
+        self.spec.file(name)
+        path = self.folder / name
+        if self.origin == HUB and not path.is_file():
+            if self.offline:
+                raise _offline(self.spec, f"its file {name}")
+            hub.download(self.spec, name)
+        return path
+
+    def present(self) -> list[str]:
+        """Listed files to look at: all of them, of a model from the hub those that were fetched."""
+        names = [file.name for file in self.spec.files]
+        return [n for n in names if self.origin != HUB or (self.folder / n).is_file()]
+
+    def _checked(self, name: str) -> bytes:
         import hashlib
 
         listed = self.spec.file(name)
         path = self.folder / name
         where = f"model {self.spec.id!r}: {path}"
         fix = "install or export the model again"
+        if self.origin == HUB:
+            fix = f"`tessera pull {self.spec.id} --force` fetches it again"
         if not path.is_file():
             raise IntegrityError(f"{where} is missing: {fix}")
-        if not path.resolve().is_relative_to(self.folder.resolve()):
-            raise IntegrityError(f"{where} is a link out of its folder")
+        if not any(path.resolve().is_relative_to(root.resolve()) for root in self._roots()):
+            raise IntegrityError(f"{where} is a link out of its folder: {fix}")
         size = path.stat().st_size
         if size != listed.size:  # before reading: a huge file is refused unread
             raise IntegrityError(f"{where} has {size} bytes, expected {listed.size}: {fix}")
@@ -68,6 +105,12 @@ class Artifact:
         """Content of the listed file `name` in the folder of the graph, as `read` gives it."""
         return self.read((PurePosixPath(graph).parent / name).as_posix())
 
+    def _roots(self) -> list[Path]:
+        """Folders that a listed file may lie in; a snapshot of the hub cache is made of links."""
+        if self.origin == HUB and self.spec.hub is not None:
+            return [hub.repository_folder(self.spec.hub), hub.shared_store()]
+        return [self.folder]
+
 
 def open_folder(folder: str | os.PathLike[str], origin: str = "path") -> Artifact:
     """The artifact in `folder`. Raises LoadError when its model.toml is not one valid entry."""
@@ -81,9 +124,13 @@ def open_folder(folder: str | os.PathLike[str], origin: str = "path") -> Artifac
     specs = registry.read(description)
     if len(specs) != 1:
         raise LoadError(f"{description} describes {len(specs)} models, an artifact holds one")
-    if any(file.sha256 == registry.UNPINNED for file in specs[0].files):
+    return _pinned_folder(specs[0], description, origin)
+
+
+def _pinned_folder(spec: ModelSpec, description: Path, origin: str) -> Artifact:
+    if any(file.sha256 == registry.UNPINNED for file in spec.files):
         raise LoadError(f"{description} lists an unpinned file; an artifact pins every file")
-    return Artifact(specs[0], path, origin)
+    return Artifact(spec, description.parent, origin)
 
 
 def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -95,8 +142,13 @@ def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tessera-onnx"
 
 
-def installed(cache_dir: str | os.PathLike[str] | None = None) -> list[Artifact]:
-    """Every model that can be opened without a network: packs first, then the local cache.
+def installed(
+    cache_dir: str | os.PathLike[str] | None = None, *, offline: bool = True
+) -> list[Artifact]:
+    """Every model that can be opened without a network: packs, the local cache, the hub cache.
+
+    Of a model in the hub cache at least one precision is there; with `offline=False` the others
+    are fetched when they are read.
 
     A folder whose model.toml is no valid entry is left out; `broken` lists those. Raises LoadError
     when two packs claim one id, since either could be the wrong one.
@@ -111,6 +163,10 @@ def installed(cache_dir: str | os.PathLike[str] | None = None) -> list[Artifact]
             )
     for artifact in _valid(_cache_folders(cache_dir)):
         found.setdefault(artifact.spec.id, artifact)
+    for spec in registry.catalogue():
+        pinned = pins.recorded(spec, cache_folder(cache_dir)) if spec.hub else None
+        if pinned is not None and hub.is_complete(pinned):
+            found.setdefault(spec.id, _in_hub_cache(pinned, offline=offline))
     return list(found.values())
 
 
@@ -131,30 +187,57 @@ def resolve(
     kind: Kind | None = None,
     path: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
+    offline: bool | None = None,
 ) -> Artifact:
     """The artifact for an id, an alias, a folder, or (both None) the default of that kind.
 
+    `path` may also be a catalogue, a .toml file: the model is then looked up there alone. Graphs
+    are fetched when they are read, so that of several precisions only the one in use is. Offline,
+    by the argument or by HF_HUB_OFFLINE, nothing is fetched.
+
     Raises ModelNotFound, with near names or with what to do for a model that the catalogue knows
-    but that is not here, and LoadError when the model does not serve `kind`.
+    but that is not here, LoadError when the model does not serve `kind`, and what `hub.describe`
+    raises for a model whose revision has to be asked for.
     """
+    if offline is not None and not isinstance(offline, bool):
+        raise TypeError(f"offline must be bool or None, got {type(offline).__name__}")
+    offline = offline or hub.is_offline()
     if model_id is not None and not isinstance(model_id, str):
         raise TypeError(f"model_id must be str or None, got {type(model_id).__name__}")
-    if path is not None:
+    if path is not None and Path(path).suffix == ".toml" and Path(path).is_file():
+        artifact = _from_catalogue(Path(path), model_id, kind, cache_dir, offline=offline)
+    elif path is not None:
         artifact = open_folder(path)
         if model_id is not None and model_id not in {artifact.spec.id, *artifact.spec.aliases}:
             raise LoadError(f"the folder {path} holds {artifact.spec.id!r}, not {model_id!r}")
     else:
-        artifact = _find(model_id, kind, cache_dir)
-    if kind is not None and kind not in artifact.spec.kinds:
-        kinds = ", ".join(artifact.spec.kinds)
-        raise LoadError(f"model {artifact.spec.id!r} is of kind {kinds}, not {kind}")
+        artifact = _find(model_id, kind, cache_dir, offline=offline)
+    _check_kind(artifact.spec, kind)
+    _note_licence(artifact.spec)
     return artifact
 
 
+def _check_kind(spec: ModelSpec, kind: Kind | None) -> None:
+    if kind is not None and kind not in spec.kinds:
+        raise LoadError(f"model {spec.id!r} is of kind {', '.join(spec.kinds)}, not {kind}")
+
+
+@functools.cache  # once a process
+def _note_licence(spec: ModelSpec) -> None:
+    if registry.forbids_commercial_use(spec.licence):
+        logger.warning(
+            "model %r has the licence %s, which forbids commercial use", spec.id, spec.licence
+        )
+
+
 def _find(
-    model_id: str | None, kind: Kind | None, cache_dir: str | os.PathLike[str] | None
+    model_id: str | None,
+    kind: Kind | None,
+    cache_dir: str | os.PathLike[str] | None,
+    *,
+    offline: bool,
 ) -> Artifact:
-    here = installed(cache_dir)
+    here = installed(cache_dir, offline=offline)
     if model_id is None:
         for artifact in here:
             if kind is None or kind in artifact.spec.kinds:
@@ -169,22 +252,96 @@ def _find(
     for artifact in here:
         if model_id in artifact.spec.aliases:
             return artifact
-    for spec in registry.catalogue():
-        if model_id == spec.id or model_id in spec.aliases:
-            raise ModelNotFound(
-                f"model {spec.id!r} is known but not on this machine: with "
-                f"tessera-onnx-export installed, run `tessera-export "
-                f"{spec.source} {' '.join(f'--kind {kind}' for kind in spec.kinds)} --output DIR` "
-                "and open the folder with path=DIR, or put it into the cache folder "
-                f"{cache_folder(cache_dir)}{_broken_note(cache_dir)}"
-            )
+    known = registry.catalogue()
+    spec = named(known, model_id)
+    if spec is not None:
+        _check_served(spec)
+        _check_kind(spec, kind)
+        return from_hub(spec, cache_dir, offline=offline)
     import difflib
 
-    known = [artifact.spec for artifact in here] + list(registry.catalogue())
-    names = sorted({name for spec in known for name in (spec.id, *spec.aliases)})
+    specs = [artifact.spec for artifact in here] + list(known)
+    names = sorted({name for spec in specs for name in (spec.id, *spec.aliases)})
     near = difflib.get_close_matches(model_id, names, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else "`tessera models` lists them"
     raise ModelNotFound(f"no model is named {model_id!r}; {hint}{_broken_note(cache_dir)}")
+
+
+def from_hub(
+    spec: ModelSpec,
+    cache_dir: str | os.PathLike[str] | None = None,
+    *,
+    offline: bool = False,
+) -> Artifact:
+    """The artifact of a catalogue entry whose files the hub has; the files come when read.
+
+    Raises ModelNotFound with what to do when the entry names no such repository or offline, and
+    what `hub.describe` raises when the hub has to be asked for the revision.
+    """
+    _check_served(spec)
+    if spec.hub is None:
+        raise ModelNotFound(
+            f"model {spec.id!r} is known but not on this machine: with tessera-onnx-export "
+            f"installed, run `{export_command(spec)}` and open the folder with path=DIR, or put "
+            f"it into the cache folder {cache_folder(cache_dir)}{_broken_note(cache_dir)}"
+        )
+    pinned = pins.recorded(spec, cache_folder(cache_dir))
+    if offline and (pinned is None or not hub.is_complete(pinned)):
+        raise _offline(spec, "a complete copy")
+    return _in_hub_cache(pinned or pins.resolve(spec, cache_folder(cache_dir)), offline=offline)
+
+
+def export_command(spec: ModelSpec) -> str:
+    """What makes an artifact of a model whose files nobody offers ready."""
+    kinds = " ".join(f"--kind {kind}" for kind in spec.kinds)
+    return f"tessera-export {spec.source} {kinds} --output DIR"
+
+
+def _from_catalogue(
+    path: Path,
+    model_id: str | None,
+    kind: Kind | None,
+    cache_dir: str | os.PathLike[str] | None,
+    *,
+    offline: bool,
+) -> Artifact:
+    """A model of the catalogue file `path`: from its hub, else from the files beside it."""
+    specs = registry.read(path)
+    spec = specs[0] if model_id is None and len(specs) == 1 else named(specs, model_id)
+    if spec is None:
+        names = ", ".join(spec.id for spec in specs)
+        raise ModelNotFound(f"{path} describes {names or 'no model'}: name one of it as model_id")
+    _check_kind(spec, kind)
+    if spec.hub is None:
+        return _pinned_folder(spec, path, "path")
+    return from_hub(spec, cache_dir, offline=offline)
+
+
+def named(specs: Iterable[ModelSpec], name: str | None) -> ModelSpec | None:
+    """The entry with that id or alias."""
+    return next((spec for spec in specs if name == spec.id or name in spec.aliases), None)
+
+
+def _in_hub_cache(spec: ModelSpec, *, offline: bool) -> Artifact:
+    if spec.hub is None:
+        raise LoadError(f"model {spec.id!r} has no [model.hub] table")
+    return Artifact(spec, hub.snapshot(spec.hub), HUB, offline)
+
+
+def _offline(spec: ModelSpec, what: str) -> ModelNotFound:
+    return ModelNotFound(
+        f"model {spec.id!r}: {what} is not on this machine, and offline=True or HF_HUB_OFFLINE "
+        f"forbids to fetch it: run `tessera pull {spec.id}` where there is a network"
+    )
+
+
+def _check_served(spec: ModelSpec) -> None:
+    """Raises ModelNotFound for a model of which the catalogue has the facts and nothing more."""
+    if spec.kinds == ("vision",):
+        raise ModelNotFound(
+            f"model {spec.id!r} is not yet served: its facts are in the catalogue, but this "
+            "version of tessera-onnx has no code for images"
+        )
 
 
 def _broken_note(cache_dir: str | os.PathLike[str] | None) -> str:

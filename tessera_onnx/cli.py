@@ -21,22 +21,30 @@ from tessera_onnx import (
     CLASSES,
     __version__,
     artifacts,
+    csv_series,
+    forecasts,
     layout,
+    pulling,
     reading,
     registry,
     reports,
     writing,
 )
-from tessera_onnx.artifacts import Artifact
 from tessera_onnx.errors import EncodingError, InputTooLong, ModelNotFound, TesseraError
 from tessera_onnx.quantization import Output
-from tessera_onnx.registry import Kind
+from tessera_onnx.registry import Kind, Precision
 from tessera_onnx.text import OnLong
 
 MODEL = click.option(
     "-m", "--model", metavar="ID_OR_FOLDER", help="Model id or folder, else the installed default."
 )
-KIND = click.option("--kind", type=click.Choice(list(CLASSES)), help="Kind of embedding.")
+SERIES: Kind = "time-series"
+KIND = click.option("--kind", type=click.Choice(list(CLASSES)), help="Kind of model.")
+TEXT_KIND = click.option(
+    "--kind",
+    type=click.Choice([kind for kind in CLASSES if kind != SERIES]),
+    help="Kind of embedding.",
+)
 CACHE = click.option(
     "--cache-dir",
     metavar="DIR",
@@ -66,11 +74,22 @@ def _opening(command: Command) -> Command:
         DEVICE,
         click.option("--precision", type=click.Choice(registry.PRECISIONS), help="Graph to run."),
         click.option("--dimension", type=AT_LEAST_1, help="Cut vectors to it (Matryoshka)."),
-        KIND,
+        TEXT_KIND,
         MODEL,
     ):
         command = option(command)
     return command
+
+
+def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
+    """The numbers of a list with commas; the model checks that they are levels."""
+    try:
+        levels = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter("expected numbers between commas, such as 0.1,0.5,0.9") from None
+    if len(set(levels)) < len(levels):
+        raise click.BadParameter("a level comes twice")
+    return levels
 
 
 class _Command(click.Command):
@@ -148,11 +167,11 @@ def demo(cache_dir: str | None, *, as_json: bool) -> None:
     """
     kinds = {kind for artifact in artifacts.installed(cache_dir) for kind in artifact.spec.kinds}
     if not kinds:
-        _resolve(None, cache_dir)  # raises ModelNotFound with what to do
+        artifacts.resolve(None, cache_dir=cache_dir)  # raises ModelNotFound with what to do
     shown = {}
     for kind in CLASSES:
         if kind in kinds:
-            with _open(None, cache_dir, kind)[0] as model:
+            with CLASSES[kind](cache_dir=cache_dir) as model:
                 shown[kind] = reports.demo(model, kind)
             if not as_json:
                 _print_lines(layout.demo(kind, shown[kind]))
@@ -189,7 +208,7 @@ def info(model: str, cache_dir: str | None, *, as_json: bool) -> None:
     Example: tessera info all-minilm-l6-v2
     """
     try:
-        artifact = _resolve(model, cache_dir)
+        artifact = artifacts.resolve(**_place(model, cache_dir), offline=True)
         spec, place = artifact.spec, {"where": artifact.origin, "folder": str(artifact.folder)}
     except ModelNotFound:
         known = [spec for spec in registry.catalogue() if model in {spec.id, *spec.aliases}]
@@ -200,6 +219,39 @@ def info(model: str, cache_dir: str | None, *, as_json: bool) -> None:
         _print_json({**dataclasses.asdict(spec), **place})
     else:
         _print_lines(layout.table([*reports.facts(spec), *place.items()]))
+
+
+@main.command()
+@click.argument("model", metavar="ID")
+@click.option("--precision", type=click.Choice(registry.PRECISIONS), help="Graph to fetch.")
+@click.option("--force", is_flag=True, help="Fetch again what is here already.")
+@CACHE
+@JSON
+def pull(
+    model: str, precision: Precision | None, cache_dir: str | None, *, force: bool, as_json: bool
+) -> None:
+    """Download and verify a model, so that it runs without a network from then on.
+
+    \b
+    Example: tessera pull all-minilm-l6-v2
+    """
+    report = pulling.pull(model, cache_dir, precision, force=force)
+    if as_json:
+        _print_json(report)
+    else:
+        _print_lines(pulling.lines(report))
+
+
+@main.command()
+@click.argument("model", metavar="ID")
+@CACHE
+def pin(model: str, cache_dir: str | None) -> None:
+    """Print a model's revision and hashes as lines for a catalogue.
+
+    \b
+    Example: tessera pin all-minilm-l6-v2
+    """
+    _print_lines(pulling.pin(model, cache_dir))
 
 
 @main.command()
@@ -331,6 +383,70 @@ def rank(
 
 
 @main.command()
+@click.argument("source", metavar="FILE.csv")
+@click.option("--horizon", type=AT_LEAST_1, help="Steps ahead, else as many as the model's pass.")
+@click.option("--levels", callback=_levels, default="0.1,0.5,0.9", show_default=True)
+@click.option("--target", metavar="COL", help="Column of values, else every column of numbers.")
+@click.option("--timestamp", metavar="COL", help="Column of times, else the first of dates.")
+@click.option("--id", metavar="COL", help="Column that tells series apart.")
+@click.option("-o", "--output", metavar="OUT", help="File to write: .csv or .jsonl.")
+@click.option("--plot", metavar="IMAGE", help="Chart to write: .png, .svg or .pdf.")
+@MODEL
+@click.option("--precision", type=click.Choice(registry.PRECISIONS), help="Graph to run.")
+@DEVICE
+@click.option("--threads", type=AT_LEAST_1, help="CPU threads.")
+@CACHE
+@JSON
+def forecast(
+    *,
+    source: str,
+    horizon: int | None,
+    levels: list[float],
+    output: str | None,
+    plot: str | None,
+    model: str | None,
+    cache_dir: str | None,
+    as_json: bool,
+    target: str | None,
+    timestamp: str | None,
+    id: str | None,  # noqa: A002 (the option's name)
+    **options: Any,
+) -> None:
+    """Forecast the series of a CSV file: the quantiles of each step ahead.
+
+    FILE.csv has the column names in its first line and a row a step, the latest last; - is stdin.
+    Every column of numbers is a series of its own, and with --id every value of that column starts
+    one. Empty cells are gaps. OUT and IMAGE are written whole or not at all.
+
+    \b
+    Example: tessera forecast sales.csv --horizon 12 --timestamp month --output next.csv
+    """
+    forecasts.check(output, plot)
+    if source and output and os.path.realpath(source) == os.path.realpath(output):
+        raise click.UsageError("--output is FILE.csv itself")
+    table = csv_series.read(source, target=target, timestamp=timestamp, id=id)
+    for warning in table.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    with CLASSES[SERIES](**_place(model, cache_dir), **options) as opened:
+        found = forecasts.of(table, opened, horizon, levels)
+    if output is not None:
+        forecasts.write(Path(output), table, found, levels)
+    if plot is not None:
+        shown = forecasts.draw(Path(plot), found, levels)
+        if shown < len(found):
+            click.echo(f"Warning: the first {shown} of {len(found)} series are drawn", err=True)
+    if as_json:
+        facts = {"model": opened.model(), "horizon": len(found[0].median), "levels": levels}
+        series = len(found) if output is not None else list(forecasts.objects(found, levels))
+        _print_json({**facts, "output": output, "plot": plot, "series": series})
+    elif output is None:
+        _print_lines(layout.forecast(found, levels, table.timestamp or "step"))
+    else:
+        steps = len(found[0].median)
+        click.echo(f"{len(found)} series, {steps} steps each, in {click.format_filename(output)}")
+
+
+@main.command()
 @CACHE
 @JSON
 def doctor(cache_dir: str | None, *, as_json: bool) -> None:
@@ -349,19 +465,26 @@ def doctor(cache_dir: str | None, *, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _resolve(model: str | None, cache_dir: str | None, kind: Kind | None = None) -> Artifact:
+def _place(model: str | None, cache_dir: str | None) -> dict[str, Any]:
+    """Where to look: in the folder that MODEL is, else for the model of that id."""
     if model is not None and os.path.isfile(os.path.join(model, "model.toml")):  # noqa: PTH113, PTH118 (a Path raises for what cannot be a name)
-        return artifacts.resolve(None, kind=kind, path=model)
-    return artifacts.resolve(model, kind=kind, cache_dir=cache_dir)
+        return {"model_id": None, "path": model}
+    return {"model_id": model, "cache_dir": cache_dir}
 
 
 def _open(
     model: str | None, cache_dir: str | None, kind: Kind | None, **options: Any
 ) -> tuple[Any, Kind]:
     """The open model and its kind."""
-    artifact = _resolve(model, cache_dir, kind)
-    kind = kind or artifact.spec.kinds[0]
-    return CLASSES[kind](path=artifact.folder, **options), kind
+    place = _place(model, cache_dir)
+    if kind is None:
+        spec = artifacts.resolve(**place).spec
+        kind = spec.kinds[0]
+        if kind == SERIES:
+            raise click.UsageError(
+                f"{spec.id} forecasts series, it reads no text: see tessera forecast"
+            )
+    return CLASSES[kind](**place, **options), kind
 
 
 def _check_encode(source: str | None, text: str | None, output: str | None) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tessera_onnx import heads, quantization, scoring
 from tessera_onnx.errors import ConfigError
-from tessera_onnx.model import Model, RoleName
+from tessera_onnx.model import RoleName, TextModel
 from tessera_onnx.quantization import Output
 from tessera_onnx.registry import Dense, Kind, Role
 from tessera_onnx.results import Ranked, check_top_k, ranking
@@ -21,7 +21,7 @@ from tessera_onnx.text import Head, check_text
 Float = NDArray[np.float32]
 
 
-class TesseraDense(Model):
+class TesseraDense(TextModel):
     """Texts as unit vectors, (dimension,) float32.
 
     A model that treats queries and documents differently has a prompt for each; `encode` means a

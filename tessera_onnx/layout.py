@@ -8,8 +8,12 @@ from itertools import zip_longest
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from tessera_onnx.forecasts import Forecast
 from tessera_onnx.registry import Kind
+
+SPARKS = 48  # values of the past, and steps ahead, in a line
 
 
 def table(rows: Iterable[Sequence[str]], indent: str = "") -> Iterator[str]:
@@ -65,6 +69,12 @@ def vector(facts: dict[str, Any]) -> Iterator[str]:
 
 def demo(kind: Kind, shown: dict[str, Any]) -> Iterator[str]:
     """What reports.demo found."""
+    if kind == "time-series":
+        yield f"{kind}, {shown['model']}: the next months of a series, at the levels"
+        rows = [[f"{value:.1f}" for value in step] for step in shown["forecast"]]
+        yield from table([["month", *map(str, shown["levels"])], *_numbered(rows)], "  ")
+        yield ""
+        return
     scores = {"dense": "cosine", "multi-vector": "MaxSim"}
     yield f"{kind}, {shown['model']}: documents by {scores.get(kind, 'dot product')}"
     yield f"  {shown['query']}"
@@ -85,6 +95,39 @@ def demo(kind: Kind, shown: dict[str, Any]) -> Iterator[str]:
         yield from table(zip_longest(terms[0::3], terms[1::3], terms[2::3], fillvalue=""), "  ")
         return
     yield ""
+
+
+def _numbered(rows: Iterable[list[str]]) -> Iterator[list[str]]:
+    return ([str(number), *row] for number, row in enumerate(rows, 1))
+
+
+def forecast(found: Iterable[Forecast], levels: Sequence[float], time: str) -> Iterator[str]:
+    """Each series in small, past and median, and its steps as a table."""
+    for series in found:
+        past = series.history[-SPARKS:]
+        line = sparkline(np.concatenate([past, series.median[:SPARKS]]))
+        yield f"{one_line(series.title())}: {len(series.history)} values"
+        yield f"{line[: len(past)]}│{line[len(past) :]}"
+        rows = zip(series.times, series.quantiles, strict=True)
+        yield from table(
+            [
+                [time, *(f"{level:g}" for level in levels)],
+                *([str(at), *(f"{value:.6g}" for value in row)] for at, row in rows),
+            ]
+        )
+        yield ""
+
+
+def sparkline(values: NDArray[np.float64]) -> str:
+    """A character a value, low to high; a space where it is missing."""
+    marks = "▁▂▃▄▅▆▇█"
+    known = np.isfinite(values)
+    if not known.any():
+        return " " * len(values)
+    low, high = values[known].min(), values[known].max()
+    places = np.where(known, values - low, 0) / (high - low or 1) * (len(marks) - 1)
+    heights = zip(np.rint(places).astype(int).tolist(), known.tolist(), strict=True)
+    return "".join(marks[height] if shown else " " for height, shown in heights)
 
 
 def doctor(report: dict[str, Any]) -> Iterator[str]:

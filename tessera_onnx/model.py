@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 
@@ -23,13 +23,90 @@ RoleName = Literal["query", "document"]
 
 
 class Model:
-    """An open model. Shared by threads, usable as a context manager, pickled as its arguments.
+    """An open model of any kind. Shared by threads, usable as a context manager.
+
+    Pickled as its arguments, so that it is opened again where it is unpickled.
+    """
+
+    _kind: ClassVar[Kind]
+    _recipe: Any  # the table of the kind
+    _session: runtime.Session  # set by the class of the kind
+
+    def __init__(self, model_id: str | None = None, **options: Any) -> None:
+        """Find the model; `options` are all other arguments of the class of the kind."""
+        artifact = artifacts.resolve(
+            model_id,
+            kind=self._kind,
+            path=options["path"],
+            cache_dir=options["cache_dir"],
+            offline=options["offline"],
+        )
+        # Absolute: what is unpickled may run in another folder.
+        places = {
+            name: None if options[name] is None else Path(options[name]).absolute()
+            for name in ("path", "cache_dir")
+        }
+        self._options = {"model_id": model_id, **options, **places}
+        self._artifact = artifact
+        self._spec = artifact.spec
+        self._recipe = getattr(self._spec, registry.KIND_TABLES[self._kind])
+
+    def _open(
+        self, outputs: Mapping[str, tuple[int, ...]], probe: Mapping[str, runtime.Array]
+    ) -> runtime.Session:
+        """The session on the device and in the precision asked for."""
+        precision = self._options["precision"]
+        return runtime.open_session(
+            {name: _graph(self._artifact, name, precision) for name in runtime.PROVIDERS},
+            device=self._options["device"],
+            static=self._spec.graph.static,
+            int8_on_cuda=_precision(self._spec, "cuda", precision) == "int8",
+            threads=self._options["threads"],
+            inputs=self._spec.graph.inputs,
+            outputs=outputs,
+            probe=probe,
+            read_beside=self._artifact.read_beside,
+        )
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Every fact known of the model."""
+        return self._spec
+
+    @property
+    def device(self) -> str:
+        """The device that the session really runs on, such as "cpu" or "cuda:0"."""
+        return self._session.device
+
+    @property
+    def precision(self) -> Precision:
+        """The precision of the graph in use."""
+        return _precision(self._spec, self.device.partition(":")[0], self._options["precision"])
+
+    def model(self) -> str:
+        """The model's id."""
+        return self._spec.id
+
+    def close(self) -> None:
+        """Free the graph; running calls finish, later ones raise EncodingError. Idempotent."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self._options)
+
+
+class TextModel(Model):
+    """A model that reads texts.
 
     An int8 graph quantizes activations a batch at a time, so there a text's vector also depends a
     little on the texts in the same call; fp32 and fp16 graphs have no such dependence.
     """
-
-    _kind: ClassVar[Kind]
 
     def __init__(
         self,
@@ -49,12 +126,13 @@ class Model:
 
         Args:
             model_id: id or alias; None takes the installed default of this kind.
-            path: a model folder, in place of looking the id up.
+            path: a model folder, or a catalogue (.toml) in which to look the id up.
             device: "auto", "cpu", "cuda", "cuda:N" or "coreml". Only "auto" may fall back.
             precision: "fp32", "fp16" or "int8"; None takes the model's best for the device.
             threads: CPU threads; None takes TESSERA_THREADS, else the affinity and cgroup quota.
             cache_dir: folder of local models; None takes TESSERA_CACHE, else the user's cache.
-            offline: accepted for callers that must never reach a network; nothing here does.
+            offline: True fetches nothing; None lets HF_HUB_OFFLINE decide. A model that is on
+                this machine is opened without a network in any case.
             dimension: cut vectors to this size, one that the model was trained for (Matryoshka).
             max_length: tokens read of a document, and of a query unless queries have a fixed
                 length; up to what the graph takes.
@@ -62,23 +140,22 @@ class Model:
 
         Raises:
             ModelNotFound, LoadError, IntegrityError, DeviceError: the model cannot be opened.
+            FileError: it cannot be written to the hub cache.
             ConfigError, UnsupportedDimension: an argument cannot work with this model.
         """
-        artifact = artifacts.resolve(model_id, kind=self._kind, path=path, cache_dir=cache_dir)
-        self._options: dict[str, Any] = {
-            "model_id": model_id,
-            "path": None if path is None else Path(path).absolute(),
-            "device": device,
-            "precision": precision,
-            "threads": threads,
-            "cache_dir": None if cache_dir is None else Path(cache_dir).absolute(),
-            "offline": offline,
-            "dimension": dimension,
-            "max_length": max_length,
-            "on_long": on_long,
-        }
-        self._spec = artifact.spec
-        recipe = self._recipe = getattr(self._spec, registry.KIND_TABLES[self._kind])
+        super().__init__(
+            model_id,
+            path=path,
+            device=device,
+            precision=precision,
+            threads=threads,
+            cache_dir=cache_dir,
+            offline=offline,
+            dimension=dimension,
+            max_length=max_length,
+            on_long=on_long,
+        )
+        recipe = self._recipe
         facts = self._spec.text
         if facts is None:
             raise LoadError(f"model {self._spec.id!r} has no [model.text] table")
@@ -91,7 +168,7 @@ class Model:
         else:
             sizes = recipe.matryoshka
             self._dimension = check_dimension(dimension, recipe.dimension, sizes, self._spec.id)
-        tokenizer = text.Tokenizer(artifact.read(facts.tokenizer), facts)
+        tokenizer = text.Tokenizer(self._artifact.read(facts.tokenizer), facts)
         # Every kind's output is checked, since encode_all reads them all from this session.
         probe = text.probe(facts)
         inputs = self._spec.graph.inputs
@@ -99,19 +176,8 @@ class Model:
             other.output: heads.shape(other, probe.ids.shape[1])
             for other in self._spec.text_recipes().values()
         }
-        session = runtime.open_session(
-            {name: _graph(artifact, name, precision) for name in runtime.PROVIDERS},
-            device=device,
-            static=self._spec.graph.static,
-            int8_on_cuda=_precision(self._spec, "cuda", precision) == "int8",
-            threads=threads,
-            inputs=inputs,
-            outputs=shapes,
-            probe=text.feeds(probe, recipe.document, inputs),
-            read_beside=artifact.read_beside,
-        )
-        self._encoder = text.TextEncoder(tokenizer, session, on_long)
-        self._artifact = artifact
+        self._session = self._open(shapes, text.feeds(probe, recipe.document, inputs))
+        self._encoder = text.TextEncoder(tokenizer, self._session, on_long)
 
     @staticmethod
     def _with_length(role: AnyRole, facts: registry.Text, max_length: int | None) -> AnyRole:
@@ -125,21 +191,6 @@ class Model:
         except LoadError as error:
             raise ConfigError(str(error)) from None
         return changed
-
-    @property
-    def spec(self) -> ModelSpec:
-        """Every fact known of the model."""
-        return self._spec
-
-    @property
-    def device(self) -> str:
-        """The device that the session really runs on, such as "cpu" or "cuda:0"."""
-        return self._encoder.session.device
-
-    @property
-    def precision(self) -> Precision:
-        """The precision of the graph in use."""
-        return _precision(self._spec, self.device.partition(":")[0], self._options["precision"])
 
     def token_count(
         self, texts: Iterable[str], *, role: RoleName = "document"
@@ -167,31 +218,14 @@ class Model:
             progress=progress,
         )
 
-    def model(self) -> str:
-        """The model's id."""
-        return self._spec.id
-
-    def close(self) -> None:
-        """Free the graph; running calls finish, later ones raise EncodingError. Idempotent."""
-        self._encoder.session.close()
-
     def _role(self, name: RoleName) -> Any:
         if name not in get_args(RoleName):
             raise ConfigError(f'role must be "query" or "document", got {name!r}')
         return self._query if name == "query" else self._document
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         size = "vocab_size" if self._kind == "sparse" else "dimension"
         return f"{type(self).__name__}(model={self._spec.id!r}, {size}={self._dimension})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self._options)
 
 
 def _rebuild(cls: type[Model], options: dict[str, Any]) -> Model:
@@ -202,13 +236,7 @@ def _precision(spec: ModelSpec, device: str, precision: Precision | None) -> Pre
     if precision is None:
         best: Precision = getattr(spec.graph, f"best_{device}")
         return best
-    if precision not in registry.PRECISIONS:
-        raise ConfigError(f"precision must be one of {', '.join(registry.PRECISIONS)}")
-    if precision not in spec.graph.precisions():
-        raise ConfigError(
-            f"model {spec.id!r} has no {precision} graph, only "
-            f"{', '.join(spec.graph.precisions())}: export it with --precision {precision}"
-        )
+    registry.check_precision(spec, precision)
     return precision
 
 

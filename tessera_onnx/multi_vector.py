@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tessera_onnx import explain, heads, pooling, quantization, scoring
 from tessera_onnx.errors import ConfigError
 from tessera_onnx.explain import Match
-from tessera_onnx.model import Model, RoleName
+from tessera_onnx.model import RoleName, TextModel
 from tessera_onnx.quantization import Output
 from tessera_onnx.registry import Kind, MultiVector, TokenRole
 from tessera_onnx.results import BinaryTokens, Ranked, check_top_k, ranking
@@ -21,7 +21,7 @@ from tessera_onnx.text import Batch, Head
 Float = NDArray[np.float32]
 
 
-class TesseraMultiVector(Model):
+class TesseraMultiVector(TextModel):
     """Texts as one unit vector a token, (n_tokens, dimension) float32, compared by MaxSim.
 
     Queries and documents differ in marker, length and expansion as the model's recipe says;

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
+import os
 import re
 import tomllib
 import types
@@ -18,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tessera_onnx.errors import LoadError
+from tessera_onnx.errors import ConfigError, LoadError
+
+logger = logging.getLogger("tessera_onnx")
 
 SCHEMA = 1
 UNPINNED = "unpinned"
@@ -57,7 +61,17 @@ class Graph:
     """The ONNX graph: input names in any order, a file for each precision ("" = none)."""
 
     inputs: tuple[
-        Literal["input_ids", "attention_mask", "token_type_ids", "task_id", "pixel_values"], ...
+        Literal[
+            "input_ids",
+            "attention_mask",
+            "token_type_ids",
+            "task_id",
+            "pixel_values",
+            "patches",
+            "future_patches",
+            "group_ids",
+        ],
+        ...,
     ]
     fp32: str
     fp16: str
@@ -192,6 +206,26 @@ class Vision:
 
 
 @dataclass(frozen=True, slots=True)
+class TimeSeries:
+    """Forecasts of quantiles from the patches of a scaled series.
+
+    A graph with the input future_patches forecasts as many output patches as it is given; one
+    without forecasts one. With group_ids, series of one group see each other.
+    """
+
+    output: str  # graph output, (batch, quantiles, steps), of the scaled series
+    context_length: int  # latest values that are read of a series
+    patch_size: int
+    output_patch_size: int  # steps
+    prediction_length: int  # longest horizon of one pass; a longer one is rolled out
+    quantiles: tuple[float, ...]  # levels of the output, rising, 0.5 among them
+    arcsinh: bool  # after the scaling
+    time_scale: int  # divides the time channel of a patch; -1 = patches have none
+    rollout_quantiles: tuple[float, ...]  # the paths on which a longer horizon is continued
+    rollout_weights: Literal["equal", "mass"]  # of a path: 1, or the probability around its level
+
+
+@dataclass(frozen=True, slots=True)
 class Parity:
     """One figure that the export measured and the limit it had to meet."""
 
@@ -230,6 +264,7 @@ class ModelSpec:
     multi_vector: MultiVector | None
     sparse: Sparse | None
     vision: Vision | None
+    time_series: TimeSeries | None
     export: Export | None  # absent in the catalogue
 
     def text_recipes(self) -> dict[Kind, Dense | MultiVector | Sparse]:
@@ -245,6 +280,19 @@ class ModelSpec:
                 return file
         raise LoadError(f"model {self.id!r} uses the file {name!r} but does not list it in files")
 
+    def files_for(self, precision: Precision) -> list[str]:
+        """Names of the files that one precision needs: all but those of the other graphs.
+
+        Weights beside a graph are named after it (`model.onnx_data`, `model.onnx.data`).
+        """
+        graphs = {getattr(self.graph, name) for name in self.graph.precisions()}
+
+        def owner(name: str) -> str:
+            return max((graph for graph in graphs if name.startswith(graph)), key=len, default="")
+
+        wanted = ("", getattr(self.graph, precision))
+        return [file.name for file in self.files if owner(file.name) in wanted]
+
 
 # The table that each kind needs.
 KIND_TABLES: dict[Kind, str] = {
@@ -252,6 +300,7 @@ KIND_TABLES: dict[Kind, str] = {
     "multi-vector": "multi_vector",
     "sparse": "sparse",
     "vision": "vision",
+    "time-series": "time_series",
 }
 
 
@@ -299,12 +348,44 @@ def read(path: Path) -> tuple[ModelSpec, ...]:
     return parse(text, str(path))
 
 
-@functools.cache
 def catalogue() -> tuple[ModelSpec, ...]:
+    """All known models: those of the file that TESSERA_MODELS names, then the shipped ones.
+
+    A user's entry takes the place of a shipped one with the same id, which is logged once. Raises
+    LoadError when the user's file is missing or not valid.
+    """
+    own = os.environ.get("TESSERA_MODELS")
+    if not own:
+        return _shipped()
+    path = Path(own)
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError as error:
+        raise LoadError(f"TESSERA_MODELS names {own}, which cannot be read: {error}") from error
+    return _with_users(path, changed)
+
+
+@functools.lru_cache(maxsize=8)
+def _with_users(path: Path, changed: int) -> tuple[ModelSpec, ...]:  # noqa: ARG001 (a newer file is read again)
+    specs = read(path)
+    ids = {spec.id for spec in specs}
+    replaced = sorted(ids & {spec.id for spec in _shipped()})
+    if replaced:
+        logger.warning("%s replaces the shipped entry of %s", path, ", ".join(replaced))
+    return specs + tuple(spec for spec in _shipped() if spec.id not in ids)
+
+
+@functools.cache
+def _shipped() -> tuple[ModelSpec, ...]:
     """The shipped models.toml: inside the wheel, or one folder up in a source tree."""
     here = Path(__file__).parent
     shipped = here / "models.toml"
     return read(shipped if shipped.exists() else here.parent / "models.toml")
+
+
+def forbids_commercial_use(licence: str) -> bool:
+    """Whether a licence is a non-commercial one, by its identifier: "cc-by-nc-4.0" and such."""
+    return bool(re.search(r"(^|[-_ ])(nc|non-?commercial)($|[-_ .])", licence.lower()))
 
 
 def _build(target: Any, value: Any, where: str) -> Any:
@@ -349,6 +430,17 @@ def _build_table(target: Any, value: Any, where: str) -> Any:
     return target(**built)
 
 
+def check_precision(spec: ModelSpec, precision: Precision) -> None:
+    """Raises ConfigError unless the model has a graph of that precision."""
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}")
+    if precision not in spec.graph.precisions():
+        raise ConfigError(
+            f"model {spec.id!r} has no {precision} graph, only "
+            f"{', '.join(spec.graph.precisions())}: export it with --precision {precision}"
+        )
+
+
 def check_length(role: Role | TokenRole, text: Text, where: str) -> None:
     """Raises LoadError unless max_length holds the special tokens and at least one more."""
     markers = len(role.marker_ids) if isinstance(role, TokenRole) else 0
@@ -376,6 +468,29 @@ def _check(spec: ModelSpec, where: str) -> None:
         if min(ids) < 0 or max(ids) >= spec.sparse.vocab_size:
             raise LoadError(f"{where}.sparse: zero_ids must lie in 0..{spec.sparse.vocab_size - 1}")
     _check_text(spec, where)
+    if spec.time_series is not None:
+        _check_series(spec, spec.time_series, f"{where}.time_series")
+
+
+def _check_series(spec: ModelSpec, recipe: TimeSeries, where: str) -> None:
+    inputs = set(spec.graph.inputs)
+    if len(spec.kinds) > 1 or not {"patches", "attention_mask"} <= inputs:
+        raise LoadError(f"{where}: its graph takes patches and attention_mask, and serves no text")
+    levels = recipe.quantiles
+    if list(levels) != sorted(set(levels)) or not 0 < min(levels, default=0) <= max(levels) < 1:
+        raise LoadError(f"{where}: quantiles must rise strictly within 0 and 1")
+    if 0.5 not in levels or not set(recipe.rollout_quantiles) <= set(levels):
+        raise LoadError(f"{where}: quantiles must hold 0.5 and the rollout_quantiles")
+    if min(recipe.patch_size, recipe.output_patch_size) < 1 or not recipe.rollout_quantiles:
+        raise LoadError(f"{where}: patch sizes are at least 1, rollout_quantiles not empty")
+    lengths = (recipe.context_length, recipe.output_patch_size)
+    if min(lengths) < 1 or any(length % recipe.patch_size for length in lengths):
+        raise LoadError(f"{where}: context and output patch are whole numbers of patches")
+    n_patches, rest = divmod(recipe.prediction_length, recipe.output_patch_size)
+    if rest or n_patches < 1 or (n_patches > 1 and "future_patches" not in inputs):
+        raise LoadError(f"{where}: prediction_length must be what the output patches cover")
+    if recipe.time_scale != -1 and recipe.time_scale < 1:
+        raise LoadError(f"{where}: time_scale is at least 1, or -1 for patches without time")
 
 
 def _check_text(spec: ModelSpec, where: str) -> None:

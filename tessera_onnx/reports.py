@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import platform
 import re
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Any, TypeVar
 
-from tessera_onnx import CLASSES, artifacts, registry, runtime
+from tessera_onnx import CLASSES, TesseraTimeSeries, artifacts, registry, runtime
 from tessera_onnx.artifacts import Artifact
 from tessera_onnx.errors import TesseraError
 from tessera_onnx.registry import Kind, ModelSpec
@@ -32,13 +33,19 @@ DOCUMENTS = (
     "A frozen slice tastes newly baked after a minute in the toaster.",
 )
 SENTENCE = DOCUMENTS[1]
+# Eight years of months: a trend and a season.
+SERIES = [round(100 + i / 2 + 20 * math.sin(math.tau * i / 12), 1) for i in range(96)]
 
 # Wheels that hold the same files: the one installed last wins, in part.
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
 
 
 def demo(model: Any, kind: Kind) -> dict[str, Any]:
-    """A ranking of DOCUMENTS and what explains it."""
+    """A ranking of DOCUMENTS and what explains it; for series the next year of SERIES."""
+    if kind == "time-series":
+        levels = [0.1, 0.5, 0.9]
+        (steps,) = model.forecast_quantiles(SERIES, 12, levels).tolist()
+        return {"model": model.model(), "series": SERIES, "levels": levels, "forecast": steps}
     ranked = model.rank(QUERY, DOCUMENTS)
     ranking = [{"score": score, "document": DOCUMENTS[index]} for index, score in ranked]
     found = {"model": model.model(), "query": QUERY, "ranking": ranking}
@@ -66,30 +73,45 @@ def models(cache_dir: str | None, kind: Kind | None, *, installed: bool) -> list
     places = {artifact.spec: artifact.origin for artifact in artifacts.installed(cache_dir)}
     if not installed:
         here = {spec.id for spec in places}
-        places |= {spec: "not installed" for spec in registry.catalogue() if spec.id not in here}
+        places |= {spec: _absence(spec) for spec in registry.catalogue() if spec.id not in here}
     chosen = (spec for spec in places if kind is None or kind in spec.kinds)
     return [_summary(spec, places[spec]) for spec in chosen]
 
 
 def _summary(spec: ModelSpec, where: str) -> dict[str, Any]:
     # One dimension and one length a kind, each named once.
-    recipes = [getattr(spec, registry.KIND_TABLES[kind]) for kind in spec.kinds]
-    sizes = [r.vocab_size if isinstance(r, registry.Sparse) else r.dimension for r in recipes]
+    sizes = [_sizes(getattr(spec, registry.KIND_TABLES[kind])) for kind in spec.kinds]
     return {
         "id": spec.id,
         "kinds": list(spec.kinds),
-        "dimension": list(dict.fromkeys(sizes)),
-        "max_length": list(dict.fromkeys(recipe.document.max_length for recipe in recipes)),
+        "dimension": list(dict.fromkeys(dimension for dimension, _ in sizes)),
+        "max_length": list(dict.fromkeys(length for _, length in sizes if length)),
         "licence": spec.licence,
         "where": where,
     }
 
 
+def _sizes(recipe: Any) -> tuple[int, int]:
+    """What a model gives for an input, and how much it reads of one (0 = no limit known)."""
+    if isinstance(recipe, registry.Vision):
+        return recipe.dimension, recipe.query_length
+    if isinstance(recipe, registry.TimeSeries):
+        return recipe.prediction_length, recipe.context_length
+    width = recipe.vocab_size if isinstance(recipe, registry.Sparse) else recipe.dimension
+    return width, recipe.document.max_length
+
+
+def _absence(spec: ModelSpec) -> str:
+    return "not installed" if set(spec.kinds) & set(CLASSES) else "not yet served"
+
+
 def facts(spec: ModelSpec) -> Iterator[tuple[str, str]]:
     """(dotted name, what it says) of every fact, those that nobody could check marked."""
     for name, fact in _facts(spec, ""):
+        restricted = name == "licence" and registry.forbids_commercial_use(spec.licence)
         doubtful = any(f"{name}.".startswith(f"{doubt}.") for doubt in spec.unverified)
-        yield name, f"{fact}  (unverified)" if doubtful else fact
+        note = "  (forbids commercial use)" if restricted else ""
+        yield name, f"{fact}{note}{'  (unverified)' if doubtful else ''}"
 
 
 def _facts(value: Any, name: str) -> Iterator[tuple[str, str]]:
@@ -135,7 +157,7 @@ def doctor(cache_dir: str | None) -> dict[str, Any]:
     nothing: list[Artifact] = []
     installed = attempt(lambda: artifacts.installed(cache_dir), nothing)
     problems += artifacts.broken(cache_dir)
-    tried = [_tried(artifact, providers) for artifact in installed]
+    tried = [_tried(artifact, providers, cache_dir) for artifact in installed]
     for model in tried:
         if model["files"] != "verified":
             problems.append(model["files"])
@@ -178,31 +200,42 @@ def _thread_sources() -> dict[str, Any]:
     }
 
 
-def _tried(artifact: Artifact, providers: list[str]) -> dict[str, Any]:
+def _tried(artifact: Artifact, providers: list[str], cache_dir: str | None) -> dict[str, Any]:
     """A model's files compared with their hashes, then one text on every device of each kind."""
     spec = artifact.spec
     tried: dict[str, Any] = {"id": spec.id, "where": artifact.origin, "files": "verified"}
     try:
-        for file in spec.files:
-            artifact.read(file.name)
+        present = artifact.present()
+        for name in present:
+            artifact.read(name)
     except TesseraError as error:
         return {**tried, "files": str(error), "probes": []}
     devices = [name for name, provider in runtime.PROVIDERS.items() if provider in providers]
     if not spec.graph.static and "coreml" in devices:
         devices.remove("coreml")
-    probes = [_probe(artifact, kind, device) for kind in spec.kinds for device in devices]
+    if artifact.origin == artifacts.HUB:  # which holds the graphs that somebody asked for
+        best = {name: getattr(spec.graph, f"best_{name}") for name in devices}
+        devices = [name for name in devices if getattr(spec.graph, best[name]) in present]
+    probes = [
+        _probe(artifact, kind, device, cache_dir) for kind in spec.kinds for device in devices
+    ]
     return {**tried, "probes": probes}
 
 
-def _probe(artifact: Artifact, kind: Kind, device: str) -> dict[str, Any]:
+def _probe(artifact: Artifact, kind: Kind, device: str, cache_dir: str | None) -> dict[str, Any]:
     probe = {
         "kind": kind,
         "device": device,
         "precision": getattr(artifact.spec.graph, f"best_{device}"),
     }
     try:
-        with CLASSES[kind](path=artifact.folder, device=device) as model:
-            model.encode("one text")  # type: ignore[attr-defined]  # every class has it
+        with CLASSES[kind](
+            artifact.spec.id, cache_dir=cache_dir, device=device, offline=True
+        ) as model:
+            if isinstance(model, TesseraTimeSeries):
+                model.forecast(SERIES)
+            else:
+                model.encode("one text")  # type: ignore[attr-defined]  # every other class has it
     except TesseraError as error:
         return {**probe, "result": str(error)}
     return {**probe, "result": "works"}

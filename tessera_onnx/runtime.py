@@ -356,8 +356,8 @@ def open_session(
             for (name, shape), result in zip(outputs.items(), results, strict=True):
                 if result.shape != shape:
                     raise LoadError(
-                        f"the output {name!r} of {file_name} has the shape {result.shape} for one "
-                        f"text of no words, by model.toml it is {shape}"
+                        f"the output {name!r} of {file_name} has the shape {result.shape} for the "
+                        f"smallest input, by model.toml it is {shape}"
                     )
             return session
     raise DeviceError(f"no device for {device!r}")  # choose_device never returns an empty list

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from tessera_onnx import explain, heads, scoring
 from tessera_onnx.errors import LoadError
-from tessera_onnx.model import Model, RoleName
+from tessera_onnx.model import RoleName, TextModel
 from tessera_onnx.registry import Kind, Sparse
 from tessera_onnx.results import Ranked, SparseVector, check_top_k, ranking
 from tessera_onnx.text import Head
 
 
-class TesseraSparse(Model):
+class TesseraSparse(TextModel):
     """Texts as sparse vectors over the vocabulary, compared by dot product, never normalised.
 
     Models whose queries need no inference weigh the query's tokens from a table; `encode` means a

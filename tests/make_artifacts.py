@@ -1,9 +1,10 @@
 """Make tests/artifacts: small random-weight models of the true classes and their golden values.
 
-Run with torch, sentence-transformers, FlagEmbedding and tessera-onnx-export:
+Run with torch, sentence-transformers, FlagEmbedding, chronos-forecasting and tessera-onnx-export:
 `python tests/make_artifacts.py [NAME ...]`. The golden values come from upstream code on the same
 weights, never from this project: sentence-transformers' SentenceTransformer, SparseEncoder and
-MultiVectorEncoder (which follows ColBERT and PyLate), FlagEmbedding's M3 model, transformers.
+MultiVectorEncoder (which follows ColBERT and PyLate), FlagEmbedding's M3 model, transformers,
+and chronos-forecasting for series.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from pathlib import Path
 import numpy as np
 import tomli_w
 import torch
+from chronos.chronos2 import Chronos2Model, Chronos2Pipeline
+from chronos.chronos2.config import Chronos2CoreConfig
+from chronos.chronos_bolt import ChronosBoltModelForForecasting, ChronosBoltPipeline
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder
 from sentence_transformers.sentence_transformer.modules import (
     Dense,
@@ -39,11 +43,12 @@ from transformers import (
     PreTrainedTokenizerFast,
     SiglipTextConfig,
     SiglipTextModel,
+    T5Config,
     XLMRobertaConfig,
     XLMRobertaModel,
 )
 
-from tessera_export import artifact, folder
+from tessera_export import artifact, folder, series
 
 HERE = Path(__file__).parent / "artifacts"
 WORDS = """
@@ -418,6 +423,70 @@ def make_starter(_: Path) -> None:
     (HERE / "starter" / "texts.json").write_text(json.dumps(STARTER_TEXTS, indent=1) + "\n")
 
 
+def contexts() -> list[np.ndarray]:
+    """Series around the length of a patch and of the context, with gaps, of extreme scales."""
+    rng = np.random.default_rng(11)
+    lengths = (1, 15, 16, 17, 100, 333, 2049, 40, 40, 40, 40)
+    rows = [
+        (3 + np.sin(np.arange(n) / 4) + rng.normal(0, 0.3, n).cumsum()).astype(np.float32)
+        for n in lengths
+    ]
+    rows[4][::3] = np.nan
+    rows[5][40:90] = np.nan  # whole patches
+    rows[7] = rows[7] * np.float32(1e-6)
+    rows[8] = rows[8] * np.float32(1e9)
+    rows[9][:] = 5
+    rows[10][:] = np.nan
+    return rows
+
+
+def make_bolt(work: Path) -> None:
+    """Chronos-Bolt, three quarters of its parameters in the 9 x 64 outputs."""
+    torch.manual_seed(6)
+    settings = {
+        "context_length": 2048,
+        "prediction_length": 64,
+        "input_patch_size": 16,
+        "input_patch_stride": 16,
+        "quantiles": [i / 10 for i in range(1, 10)],
+        "use_reg_token": True,
+    }
+    small = T5Config(
+        d_model=12,
+        d_ff=12,
+        d_kv=6,
+        num_heads=2,
+        num_layers=2,
+        num_decoder_layers=1,
+        feed_forward_proj="relu",
+        decoder_start_token_id=0,
+        pad_token_id=0,
+        initializer_factor=0.5,  # large enough that every patch matters
+        chronos_config=settings,
+    )
+    model = ChronosBoltModelForForecasting(small)
+    with torch.no_grad():  # forecasts of about the series' own scale whose levels seldom cross
+        head = model.output_patch_embedding
+        head.output_layer.weight *= 0.1
+        head.residual_layer.weight *= 0.1
+        head.residual_layer.bias += torch.linspace(-1, 1, 9).repeat_interleave(64)
+    model.save_pretrained(work)
+    origin = artifact.Origin(id="test-bolt", source="random weights", licence="apache-2.0")
+    series.export(series.read(work), HERE / "bolt", origin, ("fp32",), overwrite=True)
+    upstream = ChronosBoltPipeline.from_pretrained(work)
+    rows = contexts()
+    tensors = [torch.from_numpy(row) for row in rows]
+    levels = [*settings["quantiles"], 0.05, 0.25, 0.99]
+    write_golden(
+        "bolt",
+        **ragged("context", rows),
+        trained=upstream.predict(tensors, 135).numpy(),  # three passes, (n, 9, 135)
+        # A level that it was not trained for makes upstream interpolate all of them.
+        levels=np.array(levels),
+        interpolated=upstream.predict_quantiles(tensors, 70, levels)[0].numpy(),
+    )
+
+
 class Traced(torch.nn.Module):
     """A function as a module that owns the weights it uses, for the tracer."""
 
@@ -483,6 +552,43 @@ def dense_table(query: dict, document: dict, *, output: str, pooling: str) -> di
     }
 
 
+def make_chronos2(work: Path) -> None:
+    """Chronos-2 with passes of 32 steps in place of 1,024, so that a test can go past them."""
+    torch.manual_seed(7)
+    settings = {
+        "context_length": 512,
+        "input_patch_size": 16,
+        "input_patch_stride": 16,
+        "output_patch_size": 16,
+        "max_output_patches": 2,
+        "quantiles": [0.01, *(i / 20 for i in range(1, 20)), 0.99],
+        "use_arcsinh": True,
+        "use_reg_token": True,
+    }
+    small = Chronos2CoreConfig(
+        d_model=12,
+        d_ff=12,
+        d_kv=6,
+        num_heads=2,
+        num_layers=1,
+        initializer_factor=0.6,
+        chronos_config=settings,
+        architectures=["Chronos2Model"],
+    )
+    Chronos2Model(small).save_pretrained(work)
+    origin = artifact.Origin(id="test-chronos2", source="random weights", licence="apache-2.0")
+    series.export(series.read(work), HERE / "chronos2", origin, ("fp32",), overwrite=True)
+    upstream = Chronos2Pipeline.from_pretrained(work)
+    rows = contexts()
+    tensors = [torch.from_numpy(row) for row in rows]
+    together = [torch.from_numpy(np.stack([row[-40:] for row in rows[4:7]]))]
+    write_golden(
+        "chronos2",
+        trained=torch.cat(upstream.predict(tensors, 70)).numpy(),  # three passes, (n, 21, 70)
+        together=upstream.predict(together, 40)[0].numpy(),  # three series of one group
+    )
+
+
 def graph_table(name: str, inputs: list[str]) -> dict:
     best = dict.fromkeys(("best_cpu", "best_cuda", "best_coreml"), "fp32")
     return {"inputs": inputs, "fp32": name, "fp16": "", "int8": "", **best, "static": False}
@@ -504,7 +610,7 @@ def write_toml(target: Path, entry: dict) -> None:
 
 def main() -> None:
     every = (make_colbert, make_prompts, make_states, make_splade, make_m3, make_tasks)
-    for make in (*every, make_siglip, make_starter):
+    for make in (*every, make_siglip, make_bolt, make_chronos2, make_starter):
         if not sys.argv[1:] or make.__name__.removeprefix("make_") in sys.argv[1:]:
             with tempfile.TemporaryDirectory() as work:
                 make(Path(work))

@@ -81,8 +81,8 @@ def test_unknown_model_names_near_matches():
 
 
 def test_known_model_that_is_not_here_says_what_to_do():
-    with pytest.raises(ModelNotFound, match="tessera-export colbert-ir/colbertv2.0 --kind multi"):
-        TesseraMultiVector("colbert-v2")
+    with pytest.raises(ModelNotFound, match="tessera-export naver/splade-v3 --kind sparse"):
+        TesseraSparse("splade-v3")
 
 
 def test_wrong_kind_and_wrong_folder(cache, tmp_path):

@@ -1,5 +1,9 @@
 """The benchmarks run, their metrics are right, and real data gives the published quality."""
 
+import csv
+import gzip
+import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +14,7 @@ from scipy import stats
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
+import forecast_quality as forecasts  # noqa: E402
 import quality  # noqa: E402
 
 needs_data = pytest.mark.skipif(
@@ -27,12 +32,15 @@ needs_data = pytest.mark.skipif(
     ids=lambda command: command[0],
 )
 def test_runs(command):
-    path, *options = command
+    assert len(run_benchmark(*command).stdout.splitlines()) >= 2
+
+
+def run_benchmark(name, *options):
     done = subprocess.run(
-        [sys.executable, BENCHMARKS / path, *options], capture_output=True, text=True, check=False
+        [sys.executable, BENCHMARKS / name, *options], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) >= 2
+    return done
 
 
 def test_spearman_equals_scipy(rng):
@@ -60,3 +68,95 @@ def test_loader_counts():
 def test_dense_starter_on_stsb(dense):
     # Published for fp32: 0.820; int8 must stay within 0.005 of it.
     assert quality.sts(dense, quality.DATA) >= 0.815
+
+
+def test_weighted_quantile_loss_by_hand():
+    # |y| sums to 10. Level 0.1: 4 - 2 is above by 2, costs 0.2; 6 - 9 is below by 3, costs 2.7.
+    # Level 0.9: 4 - 5 is below by 1, costs 0.1; 6 - 6 costs nothing.
+    future = np.array([[4.0], [-6.0]])
+    quantiles = np.array([[[2.0, 5.0]], [[-3.0, -6.0]]])
+    want = (2 * (0.1 * 2 + 0.9 * 3) / 10 + 2 * (0.1 * 1) / 10) / 2
+    found = forecasts.weighted_quantile_loss(future, quantiles, [0.1, 0.9])
+    assert found == pytest.approx(want)
+
+
+def test_weighted_quantile_loss_of_a_point_is_its_weighted_error(rng):
+    future, points = rng.normal(size=(2, 5, 7))
+    quantiles = np.repeat(points[..., None], 9, axis=-1)
+    found = forecasts.weighted_quantile_loss(future, quantiles, forecasts.LEVELS)
+    assert found == pytest.approx(np.abs(future - points).sum() / np.abs(future).sum())
+
+
+def test_mase_and_coverage_by_hand():
+    # Season 2: |3 - 1|, |5 - 2|, |4 - 3| have the mean 2.
+    scale = forecasts.seasonal_scale(np.array([1.0, 2.0, 3.0, 5.0, 4.0]), 2)
+    assert scale == 2
+    future = np.array([[1.0, 2.0], [3.0, 4.0]])
+    forecast = np.array([[2.0, 5.0], [3.0, 0.0]])
+    assert forecasts.mase(future, forecast, np.array([scale, 4.0])) == (2 / 2 + 2 / 4) / 2
+    low, high = np.array([[1.0, 3.0], [0.0, 4.5]]), np.array([[1.0, 9.0], [9.0, 9.0]])
+    assert forecasts.coverage(future, low, high) == 0.5  # a bound is inside
+
+
+def test_seasonal_naive_repeats_the_last_season():
+    found = forecasts.seasonal_naive([np.arange(5.0), np.arange(7.0)], 4, 3)
+    assert found.shape == (2, 4, 9)
+    assert (found == found[..., :1]).all()
+    assert found[..., 0].tolist() == [[2, 3, 4, 2], [4, 5, 6, 4]]
+
+
+def test_windows_follow_each_other():
+    windows = list(forecasts.rolling(np.arange(10.0), 4, 5, 2, 1))
+    assert [window.future.tolist() for window in windows] == [[5, 6], [7, 8]]
+    assert [len(window.history) for window in windows] == [5, 7]
+    assert {window.scale for window in windows} == {1.0}
+    apart = forecasts.rolling(np.arange(10.0), 4, 5, 1, 1, stride=3)
+    assert [window.future.tolist() for window in apart] == [[5], [8]]
+
+
+def test_quality_of_naive_on_a_small_collection(tmp_path):
+    """Reading, windows and table from files on; a series of period 2 that rises by 1 a period."""
+    folder = tmp_path / "timeseries"
+    folder.mkdir()
+    values = [i // 2 + 5 * (i % 2) for i in range(12)]
+    with gzip.open(folder / "x.csv.gz", "wt") as stream:
+        csv.writer(stream).writerows([["t", "v"], *enumerate(values)])
+    entry = {"name": "x", "file": "x.csv.gz", "values": ["v"], "season": 2, "horizon": 2}
+    (folder / "series.json").write_text(json.dumps([entry]))
+    done = run_benchmark("forecast_quality.py", "--data", tmp_path, "--run", "chronos")
+    header, row, mean = (line.split() for line in done.stdout.splitlines()[-3:])
+    assert header[:2] == ["set", "forecaster"]
+    # One window, 5 and 10, forecast as 4 and 9: an error of 2 / 15, as large as in training.
+    assert row[:3] + row[4:7] == ["x", "seasonal", "naive", "0.1333", "1.000", "-"]
+    assert mean[-2:] == ["1.0000", "1.000"]
+
+
+@needs_data
+def test_forecast_sets():
+    found = {task.name: task for task in forecasts.tasks(forecasts.DATA)}
+    assert {name: (len(task.windows), task.horizon) for name, task in found.items()} == {
+        "AirPassengers": (1, 24),
+        "monthly-sunspots": (1, 48),
+        "monthly-milk": (1, 24),
+        "ETTh1 OT 24": (30, 24),
+        "ETTh1 24": (210, 24),
+        "ETTh1 OT 96": (30, 96),
+        "ETTh1 96": (210, 96),
+        "exchange_rate": (400, 30),
+        "m4_hourly": (414, 48),
+    }
+    for task in found.values():
+        assert all(len(window.future) == task.horizon for window in task.windows)
+        assert all(math.isfinite(window.scale) and window.scale > 0 for window in task.windows)
+
+
+@needs_data
+def test_naive_on_m4_hourly_gives_the_competitions_figures():
+    (task,) = (task for task in forecasts.tasks(forecasts.DATA) if task.name == "m4_hourly")
+    histories = [window.history for window in task.windows]
+    point = forecasts.seasonal_naive(histories, task.horizon, task.season)[..., 4]
+    future = np.stack([window.future for window in task.windows])
+    smape = 200 * (np.abs(future - point) / (np.abs(future) + np.abs(point))).mean()
+    assert smape == pytest.approx(13.912, abs=0.0005)
+    _, mase, _ = forecasts.evaluate(task, forecasts.seasonal_naive)
+    assert mase == pytest.approx(1.193, abs=0.0005)

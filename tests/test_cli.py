@@ -171,7 +171,7 @@ def test_a_narrow_encoding_replaces_characters():
 
 def test_advice_names_options_of_the_command():
     here = {artifact.spec.id for artifact in artifacts.installed()}
-    absent = next(spec.id for spec in registry.catalogue() if spec.id not in here)
+    absent = next(s.id for s in registry.catalogue() if s.id not in here and not s.hub)
     error = run("encode", "--text", "a", "-m", absent, code=1).stderr
     assert "open the folder with --model DIR" in error
     assert "path=" not in error
@@ -224,7 +224,8 @@ def test_models_lists_the_installed_first_and_then_the_catalogue():
     ids = [row["id"] for row in rows]
     assert len(ids) == len(set(ids))
     assert {spec.id for spec in registry.catalogue()} <= set(ids)
-    assert rows[-1]["where"] == "not installed"
+    assert {row["where"] for row in rows if row["kinds"] == ["vision"]} == {"not yet served"}
+    assert {row["where"] for row in rows[2:] if row["kinds"] != ["vision"]} == {"not installed"}
     text = run("models").stdout
     assert all(row["id"] in text for row in rows)
     assert len(text.splitlines()) == len(rows) + 1

@@ -16,7 +16,10 @@ PACKAGE = Path(tessera_onnx.__file__).parent
 LAYERS = {
     "errors": set(),
     "registry": {"errors"},
-    "artifacts": {"errors", "registry"},
+    "hub_errors": {"errors", "registry"},
+    "hub": {"errors", "hub_errors", "registry"},
+    "pins": {"errors", "hub", "registry"},
+    "artifacts": {"errors", "hub", "pins", "registry"},
     "external": {"errors"},
     "runtime": {"errors", "external"},
     "batching": set(),
@@ -25,6 +28,12 @@ LAYERS = {
     "quantization": {"errors", "pooling", "results"},
     "scoring": {"errors", "quantization", "results"},
     "explain": {"results"},
+    "patching": set(),
+    "series": {"errors"},
+    "frequency": {"errors"},
+    "frames": {"errors", "frequency"},
+    "csv_series": {"errors", "frequency", "reading"},
+    "forecasts": {"csv_series", "errors", "writing"},
     "text": {"batching", "errors", "registry", "runtime"},
     "heads": {"errors", "pooling", "quantization", "registry", "results", "runtime", "text"},
     "combined": {"errors", "heads", "registry", "results", "text"},
@@ -34,7 +43,10 @@ LAYERS = {
 TEXT_CLASS = {"explain", "pooling", "quantization", "scoring", "results"}
 TEXT_CLASS |= {"errors", "heads", "model", "registry", "runtime", "text"}
 LAYERS |= dict.fromkeys(("dense", "multi_vector", "sparse"), TEXT_CLASS)
-THIRD_PARTY = {"numpy", "onnxruntime", "tokenizers", "tqdm", "scipy", "PIL", "click"}
+LAYERS["timeseries"] = {"batching", "errors", "frames", "model", "patching", "registry", "runtime"}
+LAYERS["timeseries"] |= {"series"}
+THIRD_PARTY = {"numpy", "onnxruntime", "huggingface_hub", "tokenizers", "tqdm", "scipy", "PIL"}
+THIRD_PARTY |= {"click", "matplotlib", "narwhals"}
 
 
 def imports(path):
@@ -68,6 +80,7 @@ def run(code, *options):
 
 def test_import_loads_nothing_heavy():
     heavy = "onnxruntime torch PIL tokenizers huggingface_hub transformers onnx click tqdm scipy"
+    heavy += " narwhals pandas polars matplotlib csv zoneinfo"
     code = f"import sys, tessera_onnx; print(*(set({heavy.split()}) & set(sys.modules)))"
     assert run(code) == ""
 
@@ -92,6 +105,7 @@ def test_every_public_callable_is_documented():
         tessera_onnx.TesseraDense,
         tessera_onnx.TesseraMultiVector,
         tessera_onnx.TesseraSparse,
+        tessera_onnx.TesseraTimeSeries,
     ):
         for name in dir(cls):
             if not name.startswith("_"):

@@ -27,14 +27,6 @@ def test_a_valid_entry():
         spec.file("other")
 
 
-def test_the_shipped_catalogue_is_valid_and_its_names_are_unique():
-    specs = registry.catalogue()
-    assert {spec.kinds[0] for spec in specs} == {"dense", "multi-vector", "sparse"}
-    names = [name for spec in specs for name in (spec.id, *spec.aliases)]
-    assert len(names) == len(set(names))
-    assert {"colbert-v2", "bge-base-en-v1.5", "splade-pp-en-v1", "colbert-small"} <= set(names)
-
-
 def leaves(table, path=()):
     for key, value in table.items():
         yield (*path, key)

@@ -8,7 +8,7 @@ import importlib.metadata
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -79,9 +79,9 @@ def export(
     if facts.sparse is not None and facts.sparse.idf:
         contents[facts.sparse.idf] = facts.idf
     # Before the work of minutes: is this a valid entry, whatever the graphs will measure?
-    _document(_spec(facts, origin, wanted, backend=backend, inputs=graph.INPUTS))
+    document(_spec(facts, origin, wanted, backend=backend, inputs=graph.INPUTS))
     names: list[str] = []
-    with _folder(output, overwrite=overwrite) as folder:
+    with new_folder(output, overwrite=overwrite) as folder:
         parity: list[Parity] = []
         traced = _traced(facts, rotation, backend)
         # Upstream's own default attention: a graph that copies a fault of eager attention fails.
@@ -92,16 +92,22 @@ def export(
             parity += gate.check(path, precision)
         for name, content in contents.items():
             (folder / name).write_text(content, "utf-8", newline="")
-        files = [
-            File(name, sha256(folder / name), (folder / name).stat().st_size)
-            for name in (*names, *contents)
-        ]
-        inputs = tuple(item.name for item in traced.graph.input)
         spec = _spec(
-            facts, origin, wanted, backend=backend, inputs=inputs, parity=parity, files=files
+            facts,
+            origin,
+            wanted,
+            backend=backend,
+            inputs=[item.name for item in traced.graph.input],
+            parity=parity,
+            files=listed(folder, [*names, *contents]),
         )
-        (folder / "model.toml").write_text(_document(spec), "utf-8")
+        (folder / "model.toml").write_text(document(spec), "utf-8")
     return spec
+
+
+def listed(folder: Path, names: Sequence[str]) -> list[File]:
+    """The files of that name in `folder`, with their hashes and sizes."""
+    return [File(name, sha256(folder / name), (folder / name).stat().st_size) for name in names]
 
 
 def graph_name(precision: Precision) -> str:
@@ -160,16 +166,47 @@ def _spec(
     built: Sequence[Precision],
     *,
     backend: Backend,
-    inputs: tuple[Any, ...],
+    inputs: Sequence[Any],
     parity: Sequence[Parity] = (),
     files: Sequence[File] = (),
 ) -> ModelSpec:
+    tables = {table: getattr(facts, table, None) for table in KIND_TABLES.values()}
+    return entry(
+        {"text": facts.tokenizer.text, **tables},
+        origin,
+        inputs=inputs,
+        backend=backend,
+        weights_sha256=facts.weights.sha256,
+        built=built,
+        parity=parity,
+        files=files,
+        best_cpu=("int8", "fp32", "fp16"),
+    )
+
+
+def entry(
+    tables: Mapping[str, Any],
+    origin: Origin,
+    *,
+    inputs: Sequence[Any],
+    weights_sha256: str,
+    built: Sequence[Precision],
+    parity: Sequence[Parity],
+    files: Sequence[File],
+    best_cpu: Sequence[Precision],
+    backend: Backend = "torch",
+) -> ModelSpec:
+    """The entry of an artifact: `tables` holds its text table and those of its kinds, by name.
+
+    `best_cpu` is the order in which a precision that was built is a CPU's best.
+    """
     graphs = {p: graph_name(p) if p in built else "" for p in PRECISIONS}
+    tables = {**dict.fromkeys(("text", *KIND_TABLES.values())), **tables}  # the others are absent
     absent = [field for field in ("source", "licence") if not getattr(origin, field)]
     return ModelSpec(
         id=origin.id,
         aliases=origin.aliases,
-        kinds=tuple(kind for kind, table in KIND_TABLES.items() if getattr(facts, table, None)),
+        kinds=tuple(kind for kind, table in KIND_TABLES.items() if tables[table] is not None),
         source=origin.source,
         revision=origin.revision,
         licence=origin.licence,
@@ -177,23 +214,17 @@ def _spec(
         files=tuple(files),
         hub=None,
         graph=Graph(
-            inputs=inputs,
+            inputs=tuple(inputs),
             fp32=graphs["fp32"],
             fp16=graphs["fp16"],
             int8=graphs["int8"],
-            best_cpu=_first(built, ("int8", "fp32", "fp16")),
+            best_cpu=_first(built, best_cpu),
             best_cuda=_first(built, ("fp16", "fp32", "int8")),
             best_coreml=_first(built, ("fp32", "fp16", "int8")),
             static=False,
         ),
-        text=facts.tokenizer.text,
-        dense=facts.dense,
-        multi_vector=facts.multi_vector,
-        sparse=facts.sparse,
-        vision=None,
-        export=Export(
-            tool=tool(backend), weights_sha256=facts.weights.sha256, parity=tuple(parity)
-        ),
+        export=Export(tool=tool(backend), weights_sha256=weights_sha256, parity=tuple(parity)),
+        **tables,
     )
 
 
@@ -201,7 +232,7 @@ def _first(built: Sequence[Precision], order: Sequence[Precision]) -> Precision:
     return next(precision for precision in order if precision in built)
 
 
-def _document(spec: ModelSpec) -> str:
+def document(spec: ModelSpec) -> str:
     """The text of model.toml. Raises ExportError when the runtime's parser refuses it."""
     text = tomli_w.dumps({"schema": registry.SCHEMA, "model": [_table(spec)]})
     try:
@@ -222,7 +253,7 @@ def _table(spec: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
+def new_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
     """A temporary sibling of `output` that takes its name when the block ends well."""
     if output.exists() and not output.is_dir():
         raise ExportError(f"{output} is a file, the output must be a folder")

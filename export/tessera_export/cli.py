@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,14 @@ from tessera_export.source import Source, declared_licence, locate, read
 from tessera_onnx.errors import LoadError
 from tessera_onnx.registry import PRECISIONS, Precision
 
-CLASSES = {"dense": "Dense", "multi-vector": "MultiVector", "sparse": "Sparse"}
+CLASSES = {
+    "dense": "Dense",
+    "multi-vector": "MultiVector",
+    "sparse": "Sparse",
+    "time-series": "TimeSeries",
+}
 LENGTH = click.IntRange(min=3)
+SERIES = "time-series"
 
 
 class DefaultGroup(click.Group):
@@ -33,7 +40,7 @@ class DefaultGroup(click.Group):
 @click.group(cls=DefaultGroup)
 @click.version_option(__version__, prog_name="tessera-export")
 def main() -> None:
-    """Export torch embedding models to tessera-onnx artifacts.
+    """Export torch embedding and forecasting models to tessera-onnx artifacts.
 
     `tessera-export MODEL ...` is short for `tessera-export model MODEL ...`.
     """
@@ -60,7 +67,7 @@ def _sizes(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[in
     "--kind",
     "kinds",
     multiple=True,
-    type=click.Choice(folders.KINDS),
+    type=click.Choice((*folders.KINDS, SERIES)),
     help="What the model serves; repeat it for one graph of several kinds. A model of the "
     "catalogue needs none.",
 )
@@ -148,21 +155,36 @@ def model(
     quiet()
     try:
         found = locate(model, source, revision, code=overrides["trust_remote_code"])
-        if not kinds and found.entry is None:
+        if found.entry is not None:
+            kinds = kinds or found.entry.kinds
+        if not kinds:
             raise click.UsageError("this model is not in the catalogue: give --kind")
-        facts = read(found, kinds, folders.Overrides(**overrides))
-        if idf is not None:
-            facts = folders.with_table(facts, read_text(idf))
         origin = _origin(model, found, name, licence)
-        spec = artifact.export(
-            facts,
-            output,
-            origin,
-            precisions,
-            int8_exclude=int8_exclude,
-            overwrite=overwrite,
-            backend=backend,
-        )
+        if SERIES in kinds:
+            _check_series(kinds, {**overrides, "idf": idf}, backend)
+            from tessera_export import series
+
+            spec = series.export(
+                series.read(found.folder),
+                output,
+                origin,
+                precisions,
+                int8_exclude=int8_exclude,
+                overwrite=overwrite,
+            )
+        else:
+            facts = read(found, kinds, folders.Overrides(**overrides))
+            if idf is not None:
+                facts = folders.with_table(facts, read_text(idf))
+            spec = artifact.export(
+                facts,
+                output,
+                origin,
+                precisions,
+                int8_exclude=int8_exclude,
+                overwrite=overwrite,
+                backend=backend,
+            )
     except (ExportError, LoadError) as error:  # LoadError: the catalogue
         raise click.ClickException(str(error)) from error
     for file in spec.files:
@@ -255,3 +277,16 @@ def quiet() -> None:
     verbosity: Any = logging  # its functions carry no annotations
     verbosity.set_verbosity_error()
     verbosity.disable_progress_bar()
+
+
+def _check_series(
+    kinds: Sequence[str], options: Mapping[str, Any], backend: artifact.Backend
+) -> None:
+    """Raises ExportError for what only a model of texts can have."""
+    if len(set(kinds)) > 1:
+        raise ExportError("a time-series model serves no other kind")
+    if backend != "torch":
+        raise ExportError(f"the backend {backend} is for models of texts")
+    for name, value in options.items():
+        if value not in (None, (), "graph", False):  # click's defaults of those options
+            raise ExportError(f"--{name.replace('_', '-')} is for models of texts")

@@ -78,16 +78,8 @@ class Gate:
         rows = []
         for name, shape in self._outputs.items():
             for metric, limit in LIMITS[precision, shape].items():
-                value = _measure(metric, measured[name])
-                # Written so that NaN misses every limit.
-                met = value >= limit if metric.endswith("cosine") else value <= limit
-                if not met:
-                    sign = "at least" if metric.endswith("cosine") else "at most"
-                    raise ExportError(
-                        f"output {name!r} in {precision} has {metric} {value:.6g} against torch, "
-                        f"it must be {sign} {limit:g}: nothing was written"
-                    )
-                rows.append(Parity(precision, name, metric, _rounded(metric, value), limit))
+                value = measure(metric, measured[name])
+                rows.append(figure(precision, name, metric, value, limit))
         return rows
 
     def _run(self, session: Any, batch: Sequence[int]) -> dict[str, Array]:
@@ -207,7 +199,20 @@ def _unit(rows: Array) -> Array:
     return unit
 
 
-def _measure(metric: Metric, pairs: Sequence[tuple[Array, Array]]) -> float:
+def figure(precision: Precision, output: str, metric: Metric, value: float, limit: float) -> Parity:
+    """The row of the report. Raises ExportError when the limit is missed."""
+    # Written so that NaN misses every limit.
+    met = value >= limit if metric.endswith("cosine") else value <= limit
+    if not met:
+        sign = "at least" if metric.endswith("cosine") else "at most"
+        raise ExportError(
+            f"output {output!r} in {precision} has {metric} {value:.6g} against torch, "
+            f"it must be {sign} {limit:g}: nothing was written"
+        )
+    return Parity(precision, output, metric, _rounded(metric, value), limit)
+
+
+def measure(metric: Metric, pairs: Sequence[tuple[Array, Array]]) -> float:
     """`max_relative` is the largest difference over the vector's largest value (its scale), where
     a unit vector's scale is 1: a weight near 0 would otherwise divide rounding by almost nothing.
     """

@@ -1,0 +1,157 @@
+"""Forecasts of a file's series become rows, files and charts."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera_onnx.csv_series import Table
+from tessera_onnx.errors import ConfigError
+from tessera_onnx.writing import replacing
+
+SUFFIXES = (".csv", ".jsonl")
+CHARTS = (".png", ".svg", ".pdf")
+MOST_CHARTS = 12
+FORECAST = "forecast"
+
+
+class Forecast(NamedTuple):
+    """What follows one series: (horizon,) medians and (horizon, levels) quantiles."""
+
+    id: str | None
+    target: str
+    history: NDArray[np.float64]
+    times: list[Any]
+    median: NDArray[np.float32]
+    quantiles: NDArray[np.float32]
+
+    def title(self) -> str:
+        """What a person calls the series."""
+        return self.target if self.id is None else f"{self.id} {self.target}"
+
+
+def of(table: Table, model: Any, horizon: int | None, levels: Sequence[float]) -> list[Forecast]:
+    """Forecasts of all series of a table. Raises what the model's forecast_quantiles raises."""
+    steps = model.prediction_length() if horizon is None else horizon
+    if table.clock is None:
+        ahead: list[list[Any]] = [list(range(1, steps + 1))] * len(table.series)
+    else:
+        ahead = table.clock.following(steps)
+    histories = [series.values for series in table.series]
+    values = model.forecast_quantiles(histories, steps, [*levels, 0.5])
+    return [
+        Forecast(s.id, s.target, s.values, ahead[s.group], found[:, -1], found[:, :-1])
+        for s, found in zip(table.series, values, strict=True)
+    ]
+
+
+def check(output: str | None, plot: str | None) -> None:
+    """Raises ConfigError for a file that cannot be written, for a chart also without matplotlib."""
+    if output is not None and Path(output).suffix not in SUFFIXES:
+        raise ConfigError(f"the output file must end in {' or '.join(SUFFIXES)}")
+    if plot is not None:
+        if Path(plot).suffix not in CHARTS:
+            raise ConfigError(f"the chart must end in {', '.join(CHARTS)}")
+        _figure()
+
+
+def header(table: Table, levels: Sequence[float]) -> list[str]:
+    """Names of the columns of `rows`; "target" where the file has several."""
+    ids = [] if table.id is None else [table.id]
+    targets = ["target"] if _several(table) else []
+    return [*ids, *targets, table.timestamp or "step", FORECAST, *_names(levels)]
+
+
+def objects(found: Sequence[Forecast], levels: Sequence[float]) -> Iterator[dict[str, Any]]:
+    """A JSON object a series."""
+    for forecast in found:
+        columns = zip(_names(levels), forecast.quantiles.T, strict=True)
+        yield {
+            "id": forecast.id,
+            "target": forecast.target,
+            "times": forecast.times,
+            FORECAST: _plain(forecast.median),
+            "quantiles": {name: _plain(values) for name, values in columns},
+        }
+
+
+def write(path: Path, table: Table, found: Sequence[Forecast], levels: Sequence[float]) -> None:
+    """A .csv file with a row a step, or a .jsonl file with an object a series, whole or not at all.
+
+    Raises FileError.
+    """
+    with replacing(path) as stream:
+        if path.suffix == ".jsonl":
+            lines = (json.dumps(item) for item in objects(found, levels))
+            stream.writelines(line.encode() + b"\n" for line in lines)
+            return
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header(table, levels))
+        for forecast in found:
+            ids = [] if table.id is None else [forecast.id]
+            targets = [forecast.target] if _several(table) else []
+            for time, median, row in zip(
+                forecast.times, _plain(forecast.median), forecast.quantiles, strict=True
+            ):
+                writer.writerow([*ids, *targets, time, median, *_plain(row)])
+        stream.write(text.getvalue().encode())
+
+
+def draw(path: Path, found: Sequence[Forecast], levels: Sequence[float]) -> int:
+    """A chart a series, at most MOST_CHARTS, below each other in one image; how many.
+
+    The last values, up to four horizons, then the median and the bands from the lowest level to
+    the highest, from the second lowest to the second highest, and so on.
+    Raises ConfigError without matplotlib, FileError.
+    """
+    shown = found[:MOST_CHARTS]
+    figure = _figure()(figsize=(9, 2.6 * len(shown)), layout="constrained")
+    for axes, forecast in zip(figure.subplots(len(shown), squeeze=False)[:, 0], shown, strict=True):
+        horizon = len(forecast.median)
+        past = forecast.history[-max(4 * horizon, 48) :]
+        ahead = np.arange(horizon)
+        axes.plot(np.arange(-len(past), 0), past, color="black", linewidth=1)
+        ordered = np.argsort(levels)
+        for low, high in zip(ordered, ordered[::-1], strict=True):
+            if levels[low] < 0.5 < levels[high]:
+                band = forecast.quantiles[:, low], forecast.quantiles[:, high]
+                label = f"{levels[low]:g} to {levels[high]:g}"
+                axes.fill_between(
+                    ahead, *band, color="tab:blue", alpha=0.2, linewidth=0, label=label
+                )
+        axes.plot(ahead, forecast.median, color="tab:blue", linewidth=1.5, label="median")
+        axes.legend(loc="upper left", fontsize="small")
+        axes.set_title(forecast.title(), fontsize="medium", loc="left", parse_math=False)
+        axes.set_xlabel(f"steps from {forecast.times[0]}")
+    with replacing(path) as stream:
+        figure.savefig(stream, format=path.suffix[1:])
+    return len(shown)
+
+
+def _figure() -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigError('a chart needs matplotlib: pip install "tessera-onnx[plot]"') from error
+    return Figure
+
+
+def _several(table: Table) -> bool:
+    return len({series.target for series in table.series}) > 1
+
+
+def _names(levels: Sequence[float]) -> list[str]:
+    return [f"{level:g}" for level in levels]
+
+
+def _plain(values: NDArray[np.float32]) -> list[float]:
+    """With the nine digits that give the same float32 again."""
+    return [float(f"{value:.9g}") for value in values.tolist()]

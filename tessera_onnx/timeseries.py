@@ -1,0 +1,298 @@
+"""Quantile forecasts of numeric series."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera_onnx import batching, patching
+from tessera_onnx.errors import ConfigError, EncodingError
+from tessera_onnx.model import Model
+from tessera_onnx.registry import Kind, Precision, TimeSeries
+from tessera_onnx.runtime import Array
+from tessera_onnx.series import check_horizon, check_levels, read
+
+Float = NDArray[np.float32]
+
+
+class TesseraTimeSeries(Model):
+    """Forecasts of series that the model has never seen.
+
+    A context is one series, a 2-D array with a series a row, or a list of series of any lengths;
+    a series is a 1-D array, a list of numbers, or a pandas or polars series of numbers. NaN (and
+    a null of pandas or polars) is a missing value. The latest `context_length()` values of a
+    series are read, as float32: subtract a large offset before, such as that of a time stamp.
+
+    What upstream answers for a series without any observed value is given here too: the forecast
+    of an unknown series of mean 0 and standard deviation 1. A constant series has a scale of 1e-5.
+    """
+
+    _kind: ClassVar[Kind] = "time-series"
+    _recipe: TimeSeries
+
+    def __init__(
+        self,
+        model_id: str | None = None,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        device: str = "auto",
+        precision: Precision | None = None,
+        threads: int | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        offline: bool | None = None,
+    ) -> None:
+        """Open a model; everything that can be wrong with it is wrong here.
+
+        Args:
+            model_id: id or alias; None takes the installed default of this kind.
+            path: a model folder, in place of looking the id up.
+            device: "auto", "cpu", "cuda", "cuda:N" or "coreml". Only "auto" may fall back.
+            precision: "fp32", "fp16" or "int8"; None takes the model's best for the device.
+            threads: CPU threads; None takes TESSERA_THREADS, else the affinity and cgroup quota.
+            cache_dir: folder of local models; None takes TESSERA_CACHE, else the user's cache.
+            offline: accepted for callers that must never reach a network; nothing here does.
+
+        Raises:
+            ModelNotFound, LoadError, IntegrityError, DeviceError: the model cannot be opened.
+            ConfigError: an argument cannot work with this model.
+        """
+        super().__init__(
+            model_id,
+            path=path,
+            device=device,
+            precision=precision,
+            threads=threads,
+            cache_dir=cache_dir,
+            offline=offline,
+        )
+        recipe = self._recipe
+        shape = (1, len(recipe.quantiles), recipe.output_patch_size)
+        nothing = self._patches(np.full((1, recipe.patch_size), np.nan, np.float32))
+        probe = feeds(recipe, self._spec.graph.inputs, nothing, 1, np.zeros(1, np.int64))
+        self._session = self._open({recipe.output: shape}, probe)
+
+    def forecast(
+        self, context: Any, horizon: int | None = None, *, groups: Sequence[Any] | None = None
+    ) -> Float:
+        """The median of each next step: (b, horizon) float32.
+
+        The column of `forecast_quantiles` at the level 0.5; a single series gives b = 1.
+        """
+        return self.forecast_quantiles(context, horizon, [0.5], groups=groups)[..., 0]
+
+    def forecast_quantiles(
+        self,
+        context: Any,
+        horizon: int | None = None,
+        levels: Sequence[float] | None = None,
+        *,
+        groups: Sequence[Any] | None = None,
+    ) -> Float:
+        """Quantiles of each next step: (b, horizon, len(levels)) float32, in the order of `levels`.
+
+        `horizon` is the model's prediction length unless given; any length is possible, and past
+        the prediction length each quantile's path is continued and the paths are pooled, as
+        upstream does. `levels` are those the model was trained for unless given; others are
+        interpolated, and outside the trained ones the outermost values hold.
+
+        Quantiles never cross: the values of a step are sorted, always as upstream does where it
+        interpolates. Where the model's own values do not cross, which they hardly ever do in a
+        trained model, trained levels are upstream's.
+
+        `groups`, one label a series, lets a model of several series (Chronos-2) read those of one
+        label together: several measurements of one thing, of about the same time. Without it each
+        series is forecast from itself alone.
+
+        Raises TypeError for what is no series of numbers, ConfigError for an empty series, for
+        infinity (also values beyond float32), for a horizon below 1, a level outside (0, 1), and
+        groups that are not one a series or that the model cannot read, EncodingError when the
+        graph fails.
+        """
+        recipe = self._recipe
+        steps = check_horizon(horizon, recipe.prediction_length)
+        wanted = recipe.quantiles if levels is None else check_levels(levels)
+        series = [values[-recipe.context_length :] for values in read(context)]
+        self._session.check_open()
+        quantiles = np.empty((len(series), steps, len(wanted)), dtype=np.float32)
+        labels = self._labels(groups, len(series))
+        batches = self._plan(series, labels, steps)
+
+        def work(picked: NDArray[np.intp]) -> None:
+            try:
+                rows = [series[i] for i in picked]
+                found = self._rollout(rows, labels[picked], steps, parallel=len(batches) > 1)
+            except EncodingError as error:
+                names = ", ".join(map(str, sorted(picked.tolist())))
+                raise EncodingError(f"series {names}: {error}") from error
+            by_step = np.swapaxes(found, 1, 2)
+            quantiles[picked] = patching.at_levels(by_step, recipe.quantiles, wanted)
+
+        failure = batching.run(work, batches, self._session.workers)
+        if failure is not None:
+            raise failure
+        return quantiles
+
+    def forecast_frame(
+        self,
+        df: Any,
+        *,
+        id: str | None = None,  # noqa: A002 (the name of the column's role, as timestamp and target)
+        timestamp: str = "timestamp",
+        target: str = "target",
+        horizon: int | None = None,
+        levels: Sequence[float] | None = None,
+    ) -> Any:
+        """Forecasts of the series in a data frame, as a frame of the same library.
+
+        `df` is a frame of pandas, polars, PyArrow or another library with eager frames that
+        narwhals reads, in long form: a row is a series' value at a time. `id` names the column
+        that tells series apart, None where there is one series; `timestamp` a column of datetimes,
+        dates or integers; `target` a column of numbers, where null and NaN are missing values. The
+        rows of a series ascend in time at one step, which is inferred and must be the same for all
+        series: months, quarters and years on a day or at the month's end, days, weeks, business
+        days, or any fixed time. Steps of days and more keep the local time of a time zone.
+
+        The result has `horizon` rows a series, in the order in which the series first appear: the
+        id, the next timestamps in the type and time zone of `df` (integers as int64), the median
+        as "forecast", and a column a level named as chronos-forecasting does, "0.1" to "0.9" by
+        default, all float32. `horizon` and `levels` are those of `forecast_quantiles`.
+
+        Raises ImportError without narwhals (`pip install "tessera-onnx[frames]"`), TypeError for
+        what is no eager frame, ConfigError for columns that are missing, of a wrong type or with
+        nulls in id or timestamp, and for timestamps that do not ascend, repeat, are irregular or
+        too few to tell their step; and what `forecast_quantiles` raises.
+        """
+        from tessera_onnx import frames
+
+        return frames.forecast(
+            df,
+            self.forecast_quantiles,
+            check_horizon(horizon, self.prediction_length()),
+            self.quantiles() if levels is None else check_levels(levels),
+            id=id,
+            timestamp=timestamp,
+            target=target,
+        )
+
+    def prediction_length(self) -> int:
+        """Steps that the model forecasts in one pass, and the default horizon."""
+        return self._recipe.prediction_length
+
+    def context_length(self) -> int:
+        """Latest values of a series that are read; earlier ones change nothing."""
+        return self._recipe.context_length
+
+    def quantiles(self) -> tuple[float, ...]:
+        """The levels that the model was trained for."""
+        return self._recipe.quantiles
+
+    def _labels(self, groups: Sequence[Any] | None, n: int) -> NDArray[np.int64]:
+        """A number a series, the same for those that are read together."""
+        if groups is None:
+            return np.arange(n, dtype=np.int64)
+        if "group_ids" not in self._session.inputs:
+            raise ConfigError(f"model {self._spec.id!r} reads every series alone: leave groups out")
+        if isinstance(groups, str) or not hasattr(groups, "__len__"):
+            raise TypeError(f"groups must be a list of labels, got {type(groups).__name__}")
+        if len(groups) != n:
+            raise ConfigError(f"groups must hold a label a series: {len(groups)} for {n} series")
+        numbers: dict[Any, int] = {}
+        found = [numbers.setdefault(label, len(numbers)) for label in groups]
+        return np.array(found, dtype=np.int64)
+
+    def _plan(
+        self, series: Sequence[Float], labels: NDArray[np.int64], horizon: int
+    ) -> list[NDArray[np.intp]]:
+        """Batches of whole groups, of like size."""
+        recipe = self._recipe
+        paths = len(recipe.rollout_quantiles) if horizon > recipe.prediction_length else 1
+        # One position more than patches, the graph's own token, and the part of a patch.
+        more = 2 + -(-min(horizon, recipe.prediction_length) // recipe.output_patch_size)
+        positions = np.array([len(values) // recipe.patch_size + more for values in series])
+        order = np.argsort(labels, kind="stable")
+        members = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+        if not len(order):
+            return []
+        costs = [len(rows) * int(positions[rows].max()) * paths for rows in members]
+        return [np.concatenate([members[i] for i in picked]) for picked in batching.plan(costs)]
+
+    def _rollout(
+        self, series: Sequence[Float], labels: NDArray[np.int64], horizon: int, *, parallel: bool
+    ) -> Float:
+        """The trained quantiles, (n, quantiles, horizon), as the graph orders them.
+
+        Past one pass every path (the context and a quantile's forecast) is forecast on its own;
+        the quantiles of all that are the next block, and what the paths are continued with.
+        """
+        recipe = self._recipe
+        context = patching.left_pad(series, recipe.patch_size)
+        blocks = [self._forecast(context, labels, horizon, parallel=parallel)]
+        left = horizon - blocks[0].shape[2]
+        n, paths = len(series), len(recipe.rollout_quantiles)
+        rows = [recipe.quantiles.index(level) for level in recipe.rollout_quantiles]
+        context = np.repeat(context[:, None], paths, axis=1)
+        # A path sees the paths of its group at its own level.
+        labels = (labels[:, None] * paths + np.arange(paths)).ravel()
+        while left > 0:
+            context = np.concatenate([context, blocks[-1][:, rows]], axis=2)
+            context = context[:, :, -recipe.context_length :]
+            flat = context.reshape(n * paths, -1)
+            samples = self._forecast(flat, labels, left, parallel=parallel)
+            blocks.append(self._pool(samples.reshape(n, -1, samples.shape[2])))
+            left -= samples.shape[2]
+        return np.concatenate(blocks, axis=2)[:, :, :horizon]
+
+    def _pool(self, samples: Float) -> Float:
+        """The trained quantiles of the forecasts of all paths, (n, paths x quantiles, steps)."""
+        recipe = self._recipe
+        if recipe.rollout_weights == "equal":
+            return patching.pool(samples, recipe.quantiles)
+        of_paths = patching.masses(recipe.rollout_quantiles)
+        weights = np.outer(of_paths, patching.masses(recipe.quantiles)).ravel()
+        return patching.pool_weighted(samples, weights, recipe.quantiles)
+
+    def _forecast(
+        self, context: Float, labels: NDArray[np.int64], horizon: int, *, parallel: bool
+    ) -> Float:
+        """One pass over (n, t), t whole patches: (n, quantiles, steps of that pass)."""
+        recipe = self._recipe
+        patched = self._patches(context)
+        n_patches = -(-min(horizon, recipe.prediction_length) // recipe.output_patch_size)
+        inputs = feeds(recipe, self._session.inputs, patched, n_patches, labels)
+        (scaled,) = self._session.run(inputs, parallel=parallel)
+        quantiles = patching.unscale(scaled, patched, arcsinh=recipe.arcsinh)
+        if not np.isfinite(quantiles).all():
+            raise EncodingError("the forecast leaves the range of float32: scale the series down")
+        return quantiles
+
+    def _patches(self, context: Float) -> patching.Patches:
+        recipe = self._recipe
+        return patching.patches(
+            context, recipe.patch_size, arcsinh=recipe.arcsinh, time_scale=recipe.time_scale
+        )
+
+    def __repr__(self) -> str:
+        length = self._recipe.prediction_length
+        return f"{type(self).__name__}(model={self._spec.id!r}, prediction_length={length})"
+
+
+def feeds(
+    recipe: TimeSeries,
+    inputs: Sequence[str],
+    patched: patching.Patches,
+    n_patches: int,
+    groups: NDArray[np.int64],
+) -> dict[str, Array]:
+    """The graph's inputs, by name: `n_patches` to forecast, `groups` (n,) that see each other."""
+    known: dict[str, Array] = {"patches": patched.values, "attention_mask": patched.attention}
+    if "future_patches" in inputs:
+        known["future_patches"] = patching.future_patches(
+            len(groups), n_patches, recipe.patch_size, recipe.time_scale
+        )
+    if "group_ids" in inputs:
+        known["group_ids"] = groups
+    return {name: known[name] for name in inputs}

@@ -1,0 +1,208 @@
+"""A model hub on loopback: a real HTTP server that answers as huggingface_hub expects.
+
+It speaks `HEAD` and `GET /{owner}/{name}/resolve/{revision}/{file}`, the only requests that a
+download of listed files makes: `ETag` with git's blob hash for small files, a redirect to a second
+server (the "storage", as the real hub has one) with `X-Linked-Etag` and `X-Linked-Size` for large
+ones, `X-Repo-Commit`, byte ranges, `X-Error-Code`. Faults are switched on by attributes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Request(NamedTuple):
+    """One request that was made, as the tests look at it."""
+
+    server: str  # "hub" or "storage"
+    method: str
+    path: str
+    range: str | None
+    authorization: str | None
+
+
+@dataclass
+class Hub:
+    """Repositories and the faults to show."""
+
+    repositories: dict[str, dict[str, bytes]]  # "owner/name": {file: content}
+    commit: str = COMMIT
+    large: int = 10_000  # bytes from which a file is an LFS file
+    tokens: set[str] | None = None  # accepted ones; None: no token is needed
+    gated: int = 403  # how a token that is not accepted is answered
+    renamed: dict[str, str] = field(default_factory=dict)  # old repository: new one
+    status: Callable[[Request], tuple[int, dict[str, str]] | None] = lambda _: None
+    content: Callable[[Request, bytes], bytes] = lambda _, content: content
+    chunk: int = 1 << 16  # bytes sent at once
+    pause: float = 0.0  # seconds between chunks
+    stall_after: int | None = None  # bytes of a body after which nothing comes any more
+    silent: bool = False  # not even headers come
+    requests: list[Request] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.down = threading.Event()
+        self.storage = _serve(self, "storage")
+        self.server = _serve(self, "hub")
+
+    @property
+    def url(self) -> str:
+        return _url(self.server)
+
+    def close(self) -> None:
+        self.down.set()
+        for server in (self.server, self.storage):
+            server.shutdown()
+            server.server_close()
+
+    def seen(self, server: str = "", method: str = "", path: str = "") -> list[Request]:
+        """Requests to a server, of a method, whose path ends so."""
+        return [
+            request
+            for request in self.requests
+            if request.server.startswith(server)
+            and request.method.startswith(method)
+            and request.path.endswith(path)
+        ]
+
+
+def folder(path: Path) -> dict[str, bytes]:
+    """The files of an artifact, by name."""
+    return {
+        file.relative_to(path).as_posix(): file.read_bytes()
+        for file in path.rglob("*")
+        if file.is_file() and file.name not in {"model.toml", "golden.npz"}
+    }
+
+
+def git_hash(content: bytes) -> str:
+    """What `git hash-object` prints."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _url(server: ThreadingHTTPServer) -> str:
+    return f"http://127.0.0.1:{server.server_address[1]}"
+
+
+def _serve(hub: Hub, name: str) -> ThreadingHTTPServer:
+    class Handler(_Handler):
+        pass
+
+    Handler.hub, Handler.name = hub, name
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    return server
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: Hub
+    name: str
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on stderr."""
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def answer(self) -> None:
+        hub = self.hub
+        authorization = self.headers.get("Authorization")
+        request = Request(
+            self.name, self.command, self.path, self.headers.get("Range"), authorization
+        )
+        hub.requests.append(request)
+        if hub.silent:
+            hub.down.wait(60)
+            self.close_connection = True
+            return
+        fault = hub.status(request)
+        if fault is not None:
+            self.reply(*fault)
+        elif self.name == "storage":
+            _, repository, name = self.path.split("//")
+            content = hub.repositories[repository][name]
+            self.body(request, content, {})
+        else:
+            self.resolve(request)
+
+    def resolve(self, request: Request) -> None:
+        hub = self.hub
+        parts = self.path.lstrip("/").split("/")
+        if len(parts) < 5 or parts[2] != "resolve":
+            self.reply(404, {})
+            return
+        repository, revision, name = "/".join(parts[:2]), parts[3], "/".join(parts[4:])
+        if repository in hub.renamed:
+            new = self.path.replace(repository, hub.renamed[repository], 1)
+            self.reply(307, {"Location": new})
+            return
+        if repository not in hub.repositories:
+            self.reply(404, {"X-Error-Code": "RepoNotFound"})
+            return
+        token = (request.authorization or "").removeprefix("Bearer ")
+        if hub.tokens is not None and token not in hub.tokens:
+            self.reply(hub.gated, {"X-Error-Code": "GatedRepo"})
+            return
+        if revision not in {"main", hub.commit}:
+            self.reply(404, {"X-Error-Code": "RevisionNotFound"})
+            return
+        commit = {"X-Repo-Commit": hub.commit}
+        content = hub.repositories[repository].get(name)
+        if content is None:
+            self.reply(404, {"X-Error-Code": "EntryNotFound", **commit})
+        elif len(content) < hub.large:
+            self.body(request, content, {"ETag": f'"{git_hash(content)}"', **commit})
+        else:
+            linked = {
+                "Location": f"{_url(hub.storage)}/x//{repository}//{name}",
+                "X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"',
+                "X-Linked-Size": str(len(content)),
+            }
+            self.reply(302, {**commit, **linked})
+
+    def reply(self, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": "0", **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def body(self, request: Request, content: bytes, headers: dict[str, str]) -> None:
+        hub = self.hub
+        if self.command == "HEAD":
+            self.reply(200, {**headers, "Content-Length": str(len(content))})
+            return
+        content = hub.content(request, content)
+        status, start = 200, 0
+        if request.range:
+            start = int(request.range.removeprefix("bytes=").split("-")[0])
+            if start >= len(content):
+                self.reply(416, {"Content-Range": f"bytes */{len(content)}"})
+                return
+            status = 206
+            last = len(content) - 1
+            headers = {**headers, "Content-Range": f"bytes {start}-{last}/{len(content)}"}
+        self.reply(status, {**headers, "Content-Length": str(len(content) - start)})
+        for position in range(start, len(content), hub.chunk):
+            if hub.stall_after is not None and position - start >= hub.stall_after:
+                hub.down.wait(60)
+                self.close_connection = True
+                return
+            try:
+                self.wfile.write(content[position : position + hub.chunk])
+            except OSError:  # the client went away
+                self.close_connection = True
+                return
+            time.sleep(hub.pause)

@@ -1,0 +1,126 @@
+"""Make docs/models.md of models.toml, of tests/checks.toml and of the reports of test runs.
+
+    pytest --junitxml=a.xml
+    pytest --junitxml=b.xml -m export tests/export    (where torch is)
+    python tests/make_model_table.py a.xml b.xml
+
+A check whose test did not pass in those runs is left out of the table, and the exit status is 1.
+"""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+import xml.etree.ElementTree as ET
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from tessera_onnx import registry
+from tessera_onnx.registry import ModelSpec
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "models.md"
+CHECKS = ROOT / "tests" / "checks.toml"
+TITLES = {
+    "dense": "Dense",
+    "multi-vector": "Multi-vector",
+    "sparse": "Sparse",
+    "time-series": "Time series",
+    "vision": "Vision: facts alone, not yet served",
+}
+HEAD = """# Models
+
+Made by `tests/make_model_table.py`; change models.toml or tests/checks.toml, not this page.
+
+A model is a table of facts in models.toml. **ONNX** names the repository whose file is read, or
+says that `tessera-export` is to make one from the weights. **Checked** says by which tests the
+model's recipe was held to upstream code; the letters are explained below the tables. No file of a
+model hub has been opened where this page was made: what a letter says is all that was checked, and
+a dash means that the recipe follows its sources and nothing more. **Unverified** lists the facts
+that no source vouches for (`tessera info ID` marks them too); `graph` and `files` are the names of
+inputs and files in the ONNX repository, `text` the special token ids.
+
+Licences with `nc` forbid commercial use.
+"""
+ABSENT = """
+## Left out, and why
+
+- Qdrant/bm25 has no network: it needs a Snowball stemmer, a hash and stop words by language, three
+  things that this package does not depend on and full-text engines have.
+- Qdrant/bm42-all-minilm-l6-v2-attentions needs the same stemmer and hash after its network.
+- Qdrant/minicoil-v1 needs them too, and word matrices in NumPy files whose layout no source states.
+- google/timesfm-1.0-200m is a JAX checkpoint, and no ONNX file of it is known.
+- jinaai/jina-clip-v2: image size, ONNX files and recipe are not known.
+
+`jina-colbert-v2` with `dimension=96` or `64` is the sure way to those sizes.
+"""
+
+
+def page(passed: Collection[str] | None = None) -> str:
+    """The page, with the checks that are in `passed` (None = all)."""
+    checks = [c for c in read_checks() if passed is None or c["test"] in passed]
+    letters = {check["test"]: chr(ord("A") + i) for i, check in enumerate(checks)}
+    by_model: dict[str, list[str]] = {}
+    for check in checks:
+        for model in check["models"]:
+            by_model.setdefault(model, []).append(letters[check["test"]])
+    parts = [HEAD]
+    for kind, title in TITLES.items():
+        rows = [spec for spec in registry.catalogue() if kind in spec.kinds]
+        parts.append(f"\n## {title}\n\n" + "\n".join(table(rows, by_model)) + "\n")
+    legend = [f"| {letters[c['test']]} | {c['what']} | `{c['test']}` |" for c in checks]
+    parts.append("\n## The checks\n\n| | what | test |\n| --- | --- | --- |\n" + "\n".join(legend))
+    return "".join([*parts, "\n", ABSENT])
+
+
+def table(specs: list[ModelSpec], checked: dict[str, list[str]]) -> Iterator[str]:
+    """One row a model."""
+    yield "| id | source | licence | ONNX | checked | unverified |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for spec in specs:
+        cells = (
+            spec.id,
+            spec.source,
+            spec.licence,
+            f"{spec.hub.repository} ({', '.join(spec.graph.precisions())})"
+            if spec.hub
+            else export(spec),
+            " ".join(checked.get(spec.id, ["-"])),
+            ", ".join(spec.unverified) or "-",
+        )
+        yield f"| {' | '.join(cells)} |"
+
+
+def export(spec: ModelSpec) -> str:
+    """Who makes the ONNX file of a model without a ready one."""
+    return "-" if spec.kinds == ("vision",) else "by `tessera-export`"
+
+
+def read_checks() -> list[dict]:
+    return tomllib.loads(CHECKS.read_text("utf-8"))["check"]
+
+
+def tests_passed(reports: list[Path]) -> set[str]:
+    """Test functions all of whose cases passed, as "tests/test_x.py::test_y"."""
+    good: set[str] = set()
+    bad: set[str] = set()
+    for report in reports:
+        for case in ET.parse(report).iter("testcase"):
+            name = case.get("name", "").split("[")[0]
+            test = f"{case.get('classname', '').replace('.', '/')}.py::{name}"
+            failed = any(case.find(tag) is not None for tag in ("failure", "error", "skipped"))
+            (bad if failed else good).add(test)
+    return good - bad
+
+
+def main() -> None:
+    passed = tests_passed([Path(name) for name in sys.argv[1:]])
+    missing = [check["test"] for check in read_checks() if check["test"] not in passed]
+    PAGE.write_text(page(passed), "utf-8")
+    for test in missing:
+        print(f"{test} has not passed in these runs", file=sys.stderr)  # noqa: T201
+    sys.exit(bool(missing))
+
+
+if __name__ == "__main__":
+    main()

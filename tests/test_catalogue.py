@@ -1,0 +1,95 @@
+"""The shipped catalogue: what its entries say fits together, and old names still find a model."""
+
+import dataclasses
+import re
+
+import pytest
+
+from tessera_onnx import ModelNotFound, Tessera, TesseraDense, registry
+from tessera_onnx.registry import PRECISIONS
+
+SPECS = registry.catalogue()
+BY_NAME = {name: spec for spec in SPECS for name in (spec.id, *spec.aliases)}
+# The ids of the original's registry. Left out are minicoil-v1 and timesfm-1.0-200m, which nothing
+# here can run (docs/models.md says why).
+ORIGINAL_IDS = """
+bge-m3-multi colbert-small colbert-v2 colpali-v1.2 colpali-v1.3-hf gte-modern-colbert
+jina-colbert-v2 jina-colbert-v2-96 jina-colbert-v2-64 bge-base-en-v1.5 bge-small-en-v1.5
+bge-large-en-v1.5 jina-embeddings-v2-small-en jina-embeddings-v2-base-en
+jina-embeddings-v2-base-code jina-embeddings-v3 nomic-embed-v1.5 snowflake-arctic-l
+multilingual-e5-small multilingual-e5-base multilingual-e5-large gte-modernbert-base
+mxbai-embed-large-v1 splade-v3 splade-pp-en-v1 splade-pp-en-v2 chronos-bolt-small
+""".split()  # noqa: SIM905 - a list of thirty strings reads worse
+
+
+@pytest.fixture(params=SPECS, ids=lambda spec: spec.id)
+def spec(request):
+    return request.param
+
+
+def test_names_are_unique_and_the_originals_are_kept():
+    assert len(BY_NAME) == sum(1 + len(spec.aliases) for spec in SPECS)
+    assert set(ORIGINAL_IDS) <= set(BY_NAME)
+
+
+def test_a_model_is_found_by_the_repository_of_its_weights(spec):
+    assert BY_NAME[spec.source] is spec
+
+
+def test_every_file_that_the_recipe_names_is_listed(spec):
+    listed = {file.name for file in spec.files}
+    graphs = {getattr(spec.graph, precision) for precision in spec.graph.precisions()}
+    named = graphs if "time-series" in spec.kinds else {*graphs, "tokenizer.json"}
+    if spec.sparse is not None and spec.sparse.idf:
+        named.add(spec.sparse.idf)
+    assert named <= listed
+    # Nothing else is fetched but weights beside a graph and the text tower of an image model.
+    extra = {name for name in listed - named if not name.endswith("_data")}
+    assert extra <= ({"onnx/text_model.onnx"} if "vision" in spec.kinds else set())
+    for name in listed - named - extra:
+        assert name.removesuffix("_data") in graphs
+
+
+def test_without_a_hub_the_files_are_those_of_the_export(spec):
+    names = {getattr(spec.graph, precision) for precision in spec.graph.precisions()}
+    if spec.hub is None:
+        assert names == {"model.fp32.onnx"}
+        outputs = {kind: recipe.output for kind, recipe in spec.text_recipes().items()}
+        known = {
+            "dense": "sentence_embedding",
+            "multi-vector": "token_embeddings",
+            "sparse": "sparse_embedding",
+        }
+        assert outputs == {kind: known[kind] for kind in outputs}
+    else:
+        # Nobody here has opened a file of a hub.
+        assert {"graph", "files"} <= set(spec.unverified)
+
+
+def test_what_is_unverified_is_a_field_of_the_entry(spec):
+    for name in spec.unverified:
+        value = spec
+        for part in name.split("."):
+            names = {field.name for field in dataclasses.fields(value)}
+            assert part in names, name
+            value = getattr(value, part)
+        assert value is not None, name
+    assert len(set(spec.unverified)) == len(spec.unverified)
+
+
+def test_no_hash_is_claimed_for_a_file_that_nobody_saw(spec):
+    assert {(file.sha256, file.size) for file in spec.files} == {("unpinned", -1)}
+    assert re.fullmatch(r"[0-9a-f]{40}|unpinned", spec.revision)
+
+
+def test_precisions_and_sizes_make_sense(spec):
+    assert spec.graph.best_cpu in PRECISIONS
+    for recipe in spec.text_recipes().values():
+        assert 0 < getattr(recipe, "dimension", 1) <= 4096
+        assert recipe.document.max_length <= spec.text.max_positions
+
+
+def test_a_model_whose_kind_nothing_serves_says_so():
+    for opener in (Tessera, TesseraDense):
+        with pytest.raises(ModelNotFound, match="'colpali-v1.3-hf' is not yet served"):
+            opener("colpali-v1.3-hf")

@@ -1,0 +1,164 @@
+"""`tessera forecast`: what it prints, writes and draws, from the library's own forecasts."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from artifact_tools import ARTIFACTS
+from click.testing import CliRunner
+from PIL import Image
+
+from tessera_onnx import TesseraTimeSeries, layout
+from tessera_onnx.cli import main
+
+BOLT = ("-m", str(ARTIFACTS / "bolt"))
+SALES = np.round(np.sin(np.arange(40) / 3) * 5 + np.arange(40), 3)
+VISITS = np.round(np.cos(np.arange(40) / 2) * 9, 3)
+
+
+def run(*args, code=0, stdin=None):
+    result = CliRunner().invoke(main, ["forecast", *map(str, args)], stdin, catch_exceptions=False)
+    assert result.exit_code == code, (result.exit_code, result.stdout, result.stderr)
+    return result
+
+
+@pytest.fixture
+def sales(tmp_path):
+    path = tmp_path / "in" / "sales.csv"
+    path.parent.mkdir()
+    months = np.datetime_as_string(np.datetime64("2021-01") + np.arange(40))
+    rows = zip(months, SALES, VISITS, strict=True)
+    path.write_text("month,sold,visits\n" + "".join(f"{m},{s},{v}\n" for m, s, v in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def truth():
+    with TesseraTimeSeries(path=ARTIFACTS / "bolt") as model:
+        return model.forecast_quantiles([SALES, VISITS], 3, [0.1, 0.5, 0.9])
+
+
+def test_summary(sales, truth):
+    lines = run(sales, "--horizon", "3", *BOLT).stdout.splitlines()
+    assert lines[0] == "sold: 40 values"
+    assert len(lines[1]) == 40 + 1 + 3
+    assert lines[1][40] == "│"
+    assert lines[2].split() == ["month", "0.1", "0.5", "0.9"]
+    assert [line.split()[0] for line in lines[3:6]] == ["2024-05", "2024-06", "2024-07"]
+    found = np.array([line.split()[1:] for line in lines[3:6]], float)
+    np.testing.assert_allclose(found, truth[0], rtol=1e-5)
+    assert lines[7] == "visits: 40 values"
+
+
+def test_json_and_target(sales, truth):
+    found = json.loads(run(sales, "--horizon", 3, "--target", "visits", *BOLT, "--json").stdout)
+    (series,) = found.pop("series")
+    assert found == {
+        "model": "test-bolt", "horizon": 3, "levels": [0.1, 0.5, 0.9], "output": None, "plot": None
+    }  # fmt: skip
+    assert (series["id"], series["target"]) == (None, "visits")
+    assert series["times"] == ["2024-05", "2024-06", "2024-07"]
+    assert series["forecast"] == series["quantiles"]["0.5"]
+    quantiles = np.array(list(series["quantiles"].values()), np.float32)
+    np.testing.assert_array_equal(quantiles, truth[1].T)
+
+
+def test_csv_output(sales, truth, tmp_path):
+    out = tmp_path / "out.csv"
+    done = run(sales, "--horizon", 3, "-o", out, *BOLT)
+    assert done.stdout == f"2 series, 3 steps each, in {out}\n"
+    with out.open(newline="") as stream:
+        header, *rows = csv.reader(stream)
+    assert header == ["target", "month", "forecast", "0.1", "0.5", "0.9"]
+    assert [row[:2] for row in rows[2:4]] == [["sold", "2024-07"], ["visits", "2024-05"]]
+    values = np.array([row[2:] for row in rows], np.float32)
+    np.testing.assert_array_equal(values[:, 1:], truth.reshape(6, 3))
+    np.testing.assert_array_equal(values[:, 0], values[:, 2])
+    # It is a file that the command reads again.
+    assert "left out" in run(out, "--horizon", 1, *BOLT).stderr
+
+
+def test_jsonl_output_of_ids_from_stdin(truth, tmp_path):
+    rows = [f"{s};north\n{v};south\n" for s, v in zip(SALES, VISITS, strict=True)]
+    out = tmp_path / "out.jsonl"
+    text = "sold;shop\n" + "".join(rows)
+    run("-", "--id", "shop", "--horizon", 3, "-o", out, *BOLT, stdin=text)
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [series["id"] for series in found] == ["north", "south"]
+    assert found[0]["times"] == [1, 2, 3]
+    np.testing.assert_array_equal(np.array(found[1]["forecast"], np.float32), truth[1, :, 1])
+
+
+def test_the_default_horizon_is_the_models(sales):
+    found = json.loads(run(sales, *BOLT, "--json", "--levels", "0.9,0.2").stdout)
+    assert found["horizon"] == 64
+    assert list(found["series"][0]["quantiles"]) == ["0.9", "0.2"]
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_plot(sales, tmp_path, suffix):
+    chart = tmp_path / f"chart.{suffix}"
+    run(sales, "--horizon", 24, "--plot", chart, *BOLT)
+    if suffix == "png":
+        with Image.open(chart) as image:
+            pixels = np.asarray(image.convert("RGB")).astype(int)
+        blue = (pixels[..., 2] - pixels[..., 0]) > 60  # the median and the bands
+        half = len(pixels) // 2
+        assert blue[:half].sum() > 200  # one chart a series
+        assert blue[half:].sum() > 200
+    else:
+        assert chart.read_bytes()[:5] in (b"<?xml", b"%PDF-")
+
+
+def test_the_first_twelve_series_are_drawn(tmp_path):
+    text = "v,id\n" + "".join(f"{i % 5},s{i % 14}\n" for i in range(70))
+    done = run("-", "--id", "id", "--horizon", 2, "--plot", tmp_path / "a.png", *BOLT, stdin=text)
+    assert "the first 12 of 14 series are drawn" in done.stderr
+
+
+def test_without_matplotlib(sales):
+    code = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "from tessera_onnx.cli import main\n"
+        f"main(['forecast', {str(sales)!r}, '--plot', 'a.png', '-m', {BOLT[1]!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == ('Error: a chart needs matplotlib: pip install "tessera-onnx[plot]"\n')
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (("--levels", "0.1,x"), 2, "expected numbers between commas"),
+        (("--levels", "0.1,0.1"), 2, "a level comes twice"),
+        (("--levels", "0.1,2"), 1, "levels[1] must lie between 0 and 1"),
+        (("--horizon", "0"), 2, "0 is not in the range"),
+        (("--output", "out.txt"), 1, "must end in .csv or .jsonl"),
+        (("--plot", "out.gif"), 1, "must end in .png, .svg, .pdf"),
+        (("--target", "profit"), 1, "--target 'profit' is no column"),
+        (("-m", "all-minilm-l6-v2"), 1, "not time-series"),
+    ],
+)
+def test_bad_options(sales, options, code, message):
+    done = run(sales, *BOLT, *options, code=code)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_input_and_output_differ_and_a_failure_leaves_no_file(sales, tmp_path):
+    before = sales.read_bytes()
+    assert "FILE.csv itself" in run(sales, "-o", sales, *BOLT, code=2).stderr
+    assert sales.read_bytes() == before
+    folder = tmp_path / "none"
+    assert "cannot be written" in run(sales, "-o", folder / "a.csv", *BOLT, code=1).stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_sparkline_by_hand():
+    assert layout.sparkline(np.array([0, 7, np.nan, 3, 10.5])) == "▁▆ ▃█"
+    assert layout.sparkline(np.array([2.0, 2.0])) == "▁▁"
+    assert layout.sparkline(np.array([np.nan])) == " "

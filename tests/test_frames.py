@@ -1,0 +1,208 @@
+"""Frames of pandas, polars and PyArrow give what forecast_quantiles gives, at the next times."""
+
+import datetime as dt
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from artifact_tools import ARTIFACTS
+
+from tessera_onnx import ConfigError, TesseraTimeSeries
+
+SALES = np.sin(np.arange(40) / 3) * 5 + np.arange(40)
+VISITS = np.cos(np.arange(30) / 2) * 9
+LEVELS = [f"{i / 10:g}" for i in range(1, 10)]
+
+
+@pytest.fixture(scope="module")
+def model():
+    with TesseraTimeSeries(path=ARTIFACTS / "bolt") as opened:
+        yield opened
+
+
+def long(library, start="2023-01-31", freq="ME", tz=None):
+    """Two series whose rows take turns; the second one's id comes first in the alphabet."""
+    times = pd.date_range(start, periods=40, freq=freq, tz=tz)
+    frame = pd.concat(
+        [
+            pd.DataFrame({"shop": "north", "when": times, "sold": SALES}),
+            pd.DataFrame({"shop": "east", "when": times[:30], "sold": VISITS}),
+        ]
+    ).sort_values("when", kind="stable")
+    return frame if library is pd else pl.from_pandas(frame)
+
+
+def ask(model, frame, horizon=5, **options):
+    columns = {"id": "shop", "timestamp": "when", "target": "sold", **options}
+    return model.forecast_frame(frame, horizon=horizon, **columns)
+
+
+def values(frame, names):
+    return np.stack([np.asarray(frame[name]) for name in names], axis=-1)
+
+
+@pytest.mark.parametrize("library", [pd, pl])
+def test_a_frame_of_two_series(model, library):
+    found = ask(model, long(library))
+    assert type(found) is library.DataFrame
+    assert list(found.columns) == ["shop", "when", "forecast", *LEVELS]
+    assert list(found["shop"]) == ["north"] * 5 + ["east"] * 5
+    ends = pd.date_range("2023-01-31", periods=45, freq="ME")
+    assert list(found["when"]) == [*ends[40:45], *ends[30:35]]
+    truth = model.forecast_quantiles([SALES, VISITS], 5)
+    np.testing.assert_array_equal(values(found, LEVELS), truth.reshape(10, 9))
+    np.testing.assert_array_equal(found["forecast"], truth[..., 4].reshape(10))
+    assert np.asarray(found["forecast"]).dtype == np.float32
+
+
+def test_pandas_types_and_index(model):
+    frame = long(pd)
+    frame["shop"] = frame["shop"].astype("category")
+    found = ask(model, frame)
+    assert found["shop"].dtype == frame["shop"].dtype
+    assert found["when"].dtype == frame["when"].dtype
+    assert list(found.index) == list(range(10))
+
+
+def test_pyarrow(model):
+    pa = pytest.importorskip("pyarrow")
+    found = ask(model, pa.Table.from_pandas(long(pd), preserve_index=False))
+    assert isinstance(found, pa.Table)
+    assert found["when"].to_pylist() == ask(model, long(pd))["when"].tolist()
+
+
+def test_levels_and_names(model):
+    found = ask(model, long(pl), levels=[0.9, 0.05, 0.25])
+    assert found.columns == ["shop", "when", "forecast", "0.9", "0.05", "0.25"]
+    truth = model.forecast_quantiles([SALES, VISITS], 5, [0.9, 0.05, 0.25, 0.5])
+    np.testing.assert_array_equal(
+        values(found, ["0.9", "0.05", "0.25", "forecast"]), truth.reshape(10, 4)
+    )
+
+
+def test_one_series_and_the_default_horizon(model):
+    days = [dt.date(2024, 1, 1) + dt.timedelta(days=i) for i in range(40)]
+    found = model.forecast_frame(pl.DataFrame({"timestamp": days, "target": SALES}))
+    assert found.columns == ["timestamp", "forecast", *LEVELS]
+    assert len(found) == model.prediction_length()
+    assert found["timestamp"].dtype == pl.Date
+    assert found["timestamp"][0] == dt.date(2024, 2, 10)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "nullable", "polars"])
+def test_null_is_a_gap(model, kind):
+    gappy = SALES.round()
+    gappy[[3, 39]] = np.nan
+    frame = pd.DataFrame({"timestamp": np.arange(40), "target": gappy})
+    if kind == "nullable":
+        frame = frame.convert_dtypes()
+        assert frame["target"].dtype == "Int64"
+    if kind == "polars":
+        frame = pl.from_pandas(frame)
+        assert frame["target"].null_count() == 2
+    found = model.forecast_frame(frame, horizon=4)
+    np.testing.assert_array_equal(found["forecast"], model.forecast(gappy, 4)[0])
+    assert list(found["timestamp"]) == [40, 41, 42, 43]
+
+
+@pytest.mark.parametrize("library", [pd, pl])
+def test_days_keep_their_local_time_and_hours_their_distance(model, library):
+    """Berlin's clocks go forward on 2024-03-31: 40 days on, and 10 hours on."""
+    found = ask(model, long(library, "2024-02-20", "D", "Europe/Berlin"), horizon=3)
+    assert "Europe/Berlin" in str(found["when"].dtype)
+    assert [str(moment) for moment in list(found["when"])[:3]] == [
+        "2024-03-31 00:00:00+01:00",
+        "2024-04-01 00:00:00+02:00",
+        "2024-04-02 00:00:00+02:00",
+    ]
+    found = ask(model, long(library, "2024-03-29 10:00", "h", "Europe/Berlin"), horizon=3)
+    assert [str(moment) for moment in list(found["when"])[:3]] == [
+        "2024-03-31 03:00:00+02:00",
+        "2024-03-31 04:00:00+02:00",
+        "2024-03-31 05:00:00+02:00",
+    ]
+
+
+def test_a_fixed_offset(model):
+    times = pd.date_range("2024-01-01", periods=40, freq="MS", tz="UTC+03:00")
+    found = model.forecast_frame(pd.DataFrame({"timestamp": times, "target": SALES}), horizon=1)
+    assert found["timestamp"][0] == times[-1] + pd.DateOffset(months=1)
+    assert found["timestamp"].dtype == times.dtype
+
+
+def test_midnights_that_do_not_exist_or_come_twice(model):
+    """Havana's clocks go from 0 to 1 o'clock on 2024-03-10, and back on 2024-11-03."""
+    for start, want in (
+        ("2024-01-31", ["2024-03-10 01:00:00-04:00", "2024-03-11 00:00:00-04:00"]),
+        ("2024-09-25", ["2024-11-03 00:00:00-04:00", "2024-11-04 00:00:00-05:00"]),
+    ):
+        times = pd.date_range(start, periods=39, freq="D", tz="America/Havana")
+        frame = pd.DataFrame({"timestamp": times, "target": SALES[:39]})
+        found = model.forecast_frame(frame, horizon=2)["timestamp"]
+        assert [str(moment) for moment in found] == want
+
+
+NUMBERS = pl.DataFrame({"timestamp": [1, 2, 3], "target": [1.0, 2.0, 3.0], "key": ["secret"] * 3})
+
+
+@pytest.mark.parametrize(
+    ("frame", "options", "error", "message"),
+    [
+        (NUMBERS.lazy(), {}, TypeError, "eager frames.*got LazyFrame"),
+        ({"timestamp": [1]}, {}, TypeError, "got dict"),
+        (NUMBERS, {"target": 3}, TypeError, "target must be a column name, got int"),
+        (NUMBERS, {"target": "y"}, ConfigError, "target='y' is no column.*'timestamp', 'target'"),
+        (NUMBERS, {"id": "k"}, ConfigError, "id='k' is no column"),
+        (NUMBERS, {"id": "target"}, ConfigError, "columns of their own"),
+        (NUMBERS, {"target": "key"}, ConfigError, "'key' has the type String: a target is numbers"),
+        (NUMBERS, {"timestamp": "key"}, ConfigError, "timestamps are datetimes, dates or integers"),
+        (NUMBERS, {"horizon": 0}, ConfigError, "horizon must be at least 1"),
+        (NUMBERS, {"levels": [0.1, 1.5]}, ConfigError, r"levels\[1\]"),
+        (NUMBERS, {"levels": [0.1, 0.1]}, ConfigError, "give each level once"),
+        (NUMBERS.rename({"key": "0.1"}), {"id": "0.1"}, ConfigError, "rename an id"),
+        (NUMBERS[:0], {}, ConfigError, "no rows"),
+        (NUMBERS[:2], {}, ConfigError, "'timestamp': too few timestamps.*the longest has 2"),
+        (NUMBERS[::-1], {}, ConfigError, "series 0 do not ascend, see its rows 0 and 1: sort"),
+        (NUMBERS[[0, 1, 1]], {"id": "key"}, ConfigError, "0 has a timestamp twice.*as 'key' first"),
+        (
+            pl.DataFrame({"timestamp": [1, 2, 4], "target": [1, 2, 3]}),
+            {},
+            ConfigError,
+            "irregular, see its rows 1 and 2: give every step a row",
+        ),
+        (
+            pl.DataFrame({"timestamp": [1, None, 4], "target": [1, 2, 3]}),
+            {},
+            ConfigError,
+            "'timestamp' has no value in row 1",
+        ),
+        (NUMBERS.with_columns(key=pl.lit(None)), {"id": "key"}, ConfigError, "no value in row 0"),
+        (
+            pl.DataFrame({"timestamp": [1, 2, 3], "target": [1.0, np.inf, 3.0]}),
+            {},
+            ConfigError,
+            r"context\[0\]|series 0",
+        ),
+    ],
+)
+def test_bad_frames(model, frame, options, error, message):
+    with pytest.raises(error, match=message) as caught:
+        model.forecast_frame(frame, **options)
+    assert "secret" not in str(caught.value)
+
+
+def test_without_narwhals():
+    code = (
+        "import sys; sys.modules['narwhals'] = None\n"
+        "from tessera_onnx import TesseraTimeSeries\n"
+        f"with TesseraTimeSeries(path={str(ARTIFACTS / 'bolt')!r}) as model:\n"
+        "    try:\n"
+        "        model.forecast_frame([])\n"
+        "    except ImportError as error:\n"
+        "        print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "tessera-onnx[frames]" in done.stdout

@@ -1,0 +1,905 @@
+"""Models from a hub: a real HTTP server on loopback, the real huggingface_hub, every fault.
+
+What comes out of each test is a working model, compared with the upstream values of its artifact,
+or one clear sentence, after which the next try works.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import hub_server
+import numpy as np
+import pytest
+from artifact_tools import ARTIFACTS, TEXTS, golden
+from click.testing import CliRunner
+from hub_server import COMMIT
+
+from tessera_onnx import (
+    ConfigError,
+    FileError,
+    IntegrityError,
+    LoadError,
+    ModelNotFound,
+    Tessera,
+    TesseraDense,
+    TesseraSparse,
+    artifacts,
+    hub,
+    hub_errors,
+    list_models,
+    pins,
+    registry,
+)
+from tessera_onnx.cli import main
+from tessera_onnx.registry import UNPINNED
+
+REPOSITORY = "tests/splade"
+GRAPH, TOKENIZER = "model.fp32.onnx", "tokenizer.json"
+TOKEN = "hf_zqxjkvzqxjkv"
+FILES = hub_server.folder(ARTIFACTS / "splade")
+SPLADE = registry.read(ARTIFACTS / "splade" / "model.toml")[0]
+PINNED = dataclasses.replace(
+    SPLADE,
+    id="hub-splade",
+    aliases=("hub-alias",),
+    hub=registry.Hub(REPOSITORY, COMMIT),
+)
+LOOSE = dataclasses.replace(
+    PINNED,
+    hub=registry.Hub(REPOSITORY, UNPINNED),
+    files=tuple(registry.File(file.name, UNPINNED, -1) for file in SPLADE.files),
+)
+
+
+def padded(graph, size):
+    """The graph with a doc string of `size` bytes appended: a protobuf message may be continued."""
+    length, prefix = size, b"\x32"  # field 6, a string
+    while length > 127:
+        prefix, length = prefix + bytes([length & 127 | 128]), length >> 7
+    return graph + prefix + bytes([length]) + b"x" * size
+
+
+# huggingface_hub writes 10 MB at a time: what is to be seen half done must be larger.
+BIG = padded(FILES[GRAPH], 35_000_000)
+BIG_PINNED = dataclasses.replace(
+    PINNED,
+    files=tuple(
+        registry.File(GRAPH, hashlib.sha256(BIG).hexdigest(), len(BIG))
+        if file.name == GRAPH
+        else file
+        for file in PINNED.files
+    ),
+)
+
+
+@pytest.fixture
+def big(server, here):
+    """The hub serves a graph that takes a few seconds."""
+    catalogue(here, BIG_PINNED)
+    server.repositories[REPOSITORY][GRAPH] = BIG
+    server.chunk, server.pause = 1_000_000, 0.1
+    return server
+
+
+@pytest.fixture
+def server():
+    server = hub_server.Hub({REPOSITORY: dict(FILES)})
+    yield server
+    server.close()
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch, server):
+    """An empty hub cache, an empty local cache, the server as the hub, no token."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setenv("TESSERA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TESSERA_MODELS", str(tmp_path / "models.toml"))
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(hub_errors, "PATIENCE", 2.5)
+    catalogue(tmp_path, PINNED)
+    return tmp_path
+
+
+def catalogue(folder, *specs):
+    """Write the user's catalogue."""
+    parts = [pins.toml(spec).removeprefix("schema = 1\n") for spec in specs]
+    (folder / "models.toml").write_text("\n".join(["schema = 1", *parts]))
+
+
+def works(model_id="hub-splade", **options):
+    """Whether the model opens and gives upstream's values."""
+    expected = golden("splade")
+    with TesseraSparse(model_id, on_long="truncate", **options) as model:
+        found = [model.encode(text).to_dict() for text in TEXTS]
+    for vector, row in zip(found, expected["document"], strict=True):
+        np.testing.assert_allclose([vector.get(i, 0.0) for i in range(len(row))], row, atol=1e-5)
+    return True
+
+
+def asked(server, part=-1):
+    """Parts of the paths of file requests; huggingface_hub may ask for other things of its own."""
+    paths = [request.path.split("/") for request in server.seen("hub")]
+    return {path[part] for path in paths if "resolve" in path}
+
+
+def blob(name=GRAPH):
+    path = hub.snapshot(PINNED.hub) / name
+    return path.resolve()
+
+
+CODE = """
+import sys
+from tessera_onnx import TesseraSparse
+with TesseraSparse("hub-splade") as model:
+    print("nonzero", len(model.encode("a text").indices))
+"""
+
+
+def process(code=CODE, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+PULL = "from tessera_onnx.cli import main; main(['pull', 'hub-splade'])"
+
+
+def outcome(running):
+    stdout, stderr = running.communicate(timeout=60)
+    return running.returncode, stdout, stderr
+
+
+def last_line(stderr):
+    return stderr.strip().splitlines()[-1]
+
+
+# ---------------------------------------------------------------- the good way
+
+
+def test_a_pinned_model_is_fetched_once_and_then_needs_no_request(server):
+    assert works()
+    assert asked(server) == {GRAPH, TOKENIZER}
+    assert len(server.seen("storage", "GET")) == 1
+    before = len(server.requests)
+    assert works()
+    assert works("hub-alias")
+    assert len(server.requests) == before
+
+
+def test_a_complete_copy_works_with_sockets_blocked_and_the_hub_down(server):
+    assert works()
+    server.close()
+    blocked = (
+        "import socket\n"
+        "def refuse(*a, **k): raise AssertionError('a socket was made')\n"
+        "socket.socket = socket.create_connection = socket.getaddrinfo = refuse\n"
+    )
+    for environment in ({}, {"HF_HUB_OFFLINE": "1"}):
+        code, stdout, stderr = outcome(process(blocked + CODE, **environment))
+        assert code == 0, stderr
+        assert stdout.startswith("nonzero ")
+        assert "huggingface_hub" not in stderr
+
+
+def test_the_cache_is_the_one_of_huggingface_hub(server):
+    """Another tool finds the files, and the files of another tool are found."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    assert works()
+    cache = hub.cache_folder()
+    found = try_to_load_from_cache(REPOSITORY, GRAPH, cache_dir=cache, revision=COMMIT)
+    assert Path(found).read_bytes() == FILES[GRAPH]
+    for file in sorted(hub.repository_folder(PINNED.hub).rglob("*"), reverse=True):
+        file.rmdir() if file.is_dir() and not file.is_symlink() else file.unlink()
+    for name in FILES:
+        hf_hub_download(REPOSITORY, name, revision=COMMIT, cache_dir=cache, endpoint=server.url)
+    before = len(server.requests)
+    assert works()
+    assert len(server.requests) == before
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"HF_HOME": "~/elsewhere"},
+        {"HF_HOME": "/x", "HF_HUB_CACHE": "$HOME/y"},
+        {"HUGGINGFACE_HUB_CACHE": "/z"},
+        {"XDG_CACHE_HOME": "/xdg"},
+    ],
+)
+def test_cache_folder_is_what_huggingface_hub_says(environment):
+    code = (
+        "import sys; sys.path.insert(0, '.')\n"
+        "from huggingface_hub import constants\n"
+        "from tessera_onnx import hub\n"
+        "print(constants.HF_HUB_CACHE == str(hub.cache_folder()), constants.HF_HUB_CACHE)"
+    )
+    names = {"HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME"}
+    clean = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("True"), done.stdout
+
+
+@pytest.mark.parametrize("value", ["1", "on", "YES", "true"])
+@pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_offline_makes_no_request(server, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ModelNotFound, match="tessera pull hub-splade` where there is a network"):
+        TesseraSparse("hub-splade")
+    with pytest.raises(ModelNotFound, match="HF_HUB_OFFLINE forbids"):
+        hub.describe(PINNED.hub, GRAPH)
+    assert server.requests == []
+
+
+def test_offline_argument(server):
+    with pytest.raises(ModelNotFound, match="offline=True"):
+        TesseraSparse("hub-splade", offline=True)
+    with pytest.raises(ModelNotFound, match="offline=True"):
+        Tessera("hub-splade", offline=True)
+    with pytest.raises(TypeError, match="offline must be bool or None, got str"):
+        TesseraSparse("hub-splade", offline="yes")
+    assert server.requests == []
+    assert works()
+    assert works(offline=True)
+
+
+def test_a_model_of_the_hub_pickles_and_is_listed(here):
+    assert "hub-splade" in list_models()
+    assert "hub-splade" not in list_models(installed=True)
+    with TesseraSparse("hub-splade") as model, pickle.loads(pickle.dumps(model)) as twin:
+        assert twin.model() == "hub-splade"
+    assert "hub-splade" in list_models(installed=True)
+
+
+# ---------------------------------------------------------------- only what is needed
+
+
+def test_only_the_graph_in_use_is_fetched(server, here):
+    int8 = dataclasses.replace(PINNED.graph, int8="model.int8.onnx")
+    twin = dataclasses.replace(PINNED.file(GRAPH), name="model.int8.onnx")
+    server.repositories[REPOSITORY]["model.int8.onnx"] = FILES[GRAPH]
+    catalogue(here, dataclasses.replace(PINNED, graph=int8, files=(*PINNED.files, twin)))
+    assert works(precision="int8")
+    assert server.seen(path=GRAPH) == []
+    with pytest.raises(ModelNotFound, match=f"its file {GRAPH} is not on this machine"):
+        TesseraSparse("hub-splade", offline=True)
+    assert works()
+    assert server.seen(path=GRAPH) != []
+
+
+def test_files_for_a_precision():
+    graph = dataclasses.replace(SPLADE.graph, fp32="onnx/m.onnx", fp16="onnx/m_fp16.onnx", int8="")
+    names = ("onnx/m.onnx", "onnx/m.onnx_data", "onnx/m_fp16.onnx", "onnx/m_fp16.onnx.data", "t")
+    files = tuple(registry.File(name, UNPINNED, -1) for name in names)
+    spec = dataclasses.replace(SPLADE, graph=graph, files=files)
+    assert spec.files_for("fp32") == ["onnx/m.onnx", "onnx/m.onnx_data", "t"]
+    assert spec.files_for("fp16") == ["onnx/m_fp16.onnx", "onnx/m_fp16.onnx.data", "t"]
+
+
+def test_the_wrong_kind_is_refused_before_any_request(server):
+    with pytest.raises(LoadError, match="of kind sparse, not dense"):
+        TesseraDense("hub-splade")
+    assert server.requests == []
+
+
+# ---------------------------------------------------------------- pins
+
+
+def test_an_unpinned_model_is_pinned_at_the_first_download(server, here, caplog):
+    catalogue(here, LOOSE)
+    assert works()
+    said = [r.getMessage() for r in caplog.records if "had no pinned revision" in r.getMessage()]
+    assert len(said) == 1
+    assert COMMIT in said[0]
+    record = here / "cache" / "hub" / "hub-splade" / "model.toml"
+    assert str(here) not in record.read_text()
+    (pinned,) = registry.read(record)
+    # The hashes are those of the artifact, which the exporter wrote.
+    assert pinned.files == SPLADE.files
+    assert pinned.hub == PINNED.hub
+    caplog.clear()
+    before = len(server.requests)
+    server.commit = "f" * 40  # main moves on, the record stays
+    assert works()
+    assert len(server.requests) == before
+    assert caplog.records == []
+
+
+def test_a_record_brings_the_same_revision_back_when_the_hub_cache_is_emptied(server, here):
+    catalogue(here, LOOSE)
+    assert works()
+    (here / "hf").rename(here / "gone")
+    server.requests.clear()
+    assert works()
+    assert asked(server, 4) == {COMMIT}
+
+
+def test_an_entry_that_disagrees_with_the_record_is_newer(server, here):
+    catalogue(here, LOOSE)
+    assert works()
+    other = registry.Hub("tests/renamed", UNPINNED)
+    server.repositories["tests/renamed"] = server.repositories.pop(REPOSITORY)
+    catalogue(here, dataclasses.replace(LOOSE, hub=other))
+    assert works()
+    (pinned,) = registry.read(here / "cache" / "hub" / "hub-splade" / "model.toml")
+    assert pinned.hub.repository == "tests/renamed"
+
+
+@pytest.mark.parametrize("content", ["schema = 99", "", "schema = 1\nmodel = []"])
+def test_a_damaged_record_is_written_again(here, content):
+    catalogue(here, LOOSE)
+    record = here / "cache" / "hub" / "hub-splade" / "model.toml"
+    record.parent.mkdir(parents=True)
+    record.write_text(content)
+    assert works()
+    assert registry.read(record)[0].hub == PINNED.hub
+
+
+def test_a_local_cache_that_cannot_be_written(here, monkeypatch):
+    catalogue(here, LOOSE)
+    (here / "file").write_text("")
+    monkeypatch.setenv("TESSERA_CACHE", str(here / "file"))
+    with pytest.raises(FileError, match="set TESSERA_CACHE to a folder that can"):
+        TesseraSparse("hub-splade")
+
+
+def test_every_entry_survives_its_own_writer():
+    specs = (*registry.catalogue(), *(spec for _, spec in sorted(_starter().items())))
+    odd = dataclasses.replace(SPLADE, licence='"\\ \x7f \n\t 😀 é', unverified=("a", "b"))
+    for spec in (*specs, odd, PINNED, LOOSE):
+        assert registry.parse(pins.toml(spec), "it") == (spec,)
+
+
+def _starter():
+    return {artifact.spec.id: artifact.spec for artifact in artifacts.installed()}
+
+
+# ---------------------------------------------------------------- catalogues of the user
+
+
+def test_a_users_entry_takes_the_place_of_a_shipped_one(here, caplog):
+    name = "colbertv2.0"
+    catalogue(here, dataclasses.replace(PINNED, id=name))
+    for _ in range(2):
+        with TesseraSparse(name) as model:
+            assert model.model() == name
+    said = [record.getMessage() for record in caplog.records]
+    assert [line for line in said if "replaces the shipped entry of" in line] == [
+        f"{here / 'models.toml'} replaces the shipped entry of {name}"
+    ]
+    assert list_models().count(name) == 1
+
+
+def test_a_catalogue_that_cannot_be_read_is_named(here):
+    (here / "models.toml").unlink()
+    with pytest.raises(LoadError, match="TESSERA_MODELS names .*models.toml"):
+        TesseraSparse("hub-splade")
+    (here / "models.toml").write_text("schema = 1\nmodel = 3")
+    with pytest.raises(LoadError, match="must hold `schema`"):
+        TesseraSparse("hub-splade")
+
+
+def test_path_may_be_a_catalogue(here, monkeypatch):
+    monkeypatch.delenv("TESSERA_MODELS")
+    file = here / "models.toml"
+    assert works("hub-alias", path=file)
+    assert works(None, path=file)
+    catalogue(here, PINNED, dataclasses.replace(PINNED, id="other", aliases=()))
+    assert works("other", path=file)
+    for name in (None, "missing"):
+        with pytest.raises(ModelNotFound, match="describes hub-splade, other"):
+            TesseraSparse(name, path=file)
+    assert works("test-splade", path=ARTIFACTS / "splade" / "model.toml")
+    with TesseraSparse("other", path=file) as model, pickle.loads(pickle.dumps(model)) as twin:
+        assert twin.model() == "other"
+
+
+# ---------------------------------------------------------------- licences
+
+
+@pytest.mark.parametrize(
+    ("licence", "forbidden"),
+    [
+        ("cc-by-nc-4.0", True),
+        ("CC-BY-NC-SA-4.0", True),
+        ("non-commercial", True),
+        ("apache-2.0", False),
+        ("ncsa", False),
+        ("cc-by-4.0", False),
+    ],
+)
+def test_a_licence_that_forbids_commercial_use_is_told_once(here, caplog, licence, forbidden):
+    catalogue(here, dataclasses.replace(PINNED, licence=licence))
+    for _ in range(2):
+        assert works()
+    said = [r for r in caplog.records if "forbids commercial use" in r.getMessage()]
+    assert len(said) == forbidden
+    shown = CliRunner().invoke(main, ["info", "hub-splade"]).stdout
+    assert ("forbids commercial use" in shown) == forbidden
+
+
+# ---------------------------------------------------------------- damage
+
+
+def flip(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("name", [GRAPH, TOKENIZER])
+@pytest.mark.parametrize("spec", [PINNED, LOOSE], ids=["pinned", "unpinned"])
+@pytest.mark.parametrize("damage", [flip, lambda content: content[:-1000]], ids=["flip", "cut"])
+def test_a_damaged_download_never_reaches_the_cache(server, here, damage, name, spec):
+    catalogue(here, spec)
+    server.content = lambda request, content: (
+        damage(content) if request.path.endswith(name) else content
+    )
+    with pytest.raises(IntegrityError, match=f"'{name}' of {REPOSITORY} arrived damaged twice"):
+        TesseraSparse("hub-splade")
+    names = [path.name for path in hub.repository_folder(PINNED.hub).rglob("blobs/*")]
+    assert all(not name.endswith(".incomplete") for name in names)
+    assert not (hub.snapshot(PINNED.hub) / name).exists()
+    server.content = lambda _, content: content
+    assert works()
+
+
+def test_one_damaged_transfer_is_repeated(server):
+    faults = [flip]
+    server.content = lambda request, content: (
+        faults.pop()(content) if faults and request.server == "storage" else content
+    )
+    assert works()
+    assert faults == []
+
+
+@pytest.mark.parametrize("name", [GRAPH, TOKENIZER])
+@pytest.mark.parametrize("damage", [flip, lambda content: content[:-1], lambda _: b""])
+def test_a_damaged_cache_is_repaired_once_online_and_named_offline(server, name, damage, caplog):
+    assert works()
+    blob(name).write_bytes(damage(FILES[name]))
+    with pytest.raises(IntegrityError, match=f"{name} has .*tessera pull hub-splade --force"):
+        TesseraSparse("hub-splade", offline=True)
+    assert works()
+    assert any("fetching it now" in record.getMessage() for record in caplog.records)
+    assert blob(name).read_bytes() == FILES[name]
+
+
+def test_a_hub_with_another_content_than_the_catalogue_is_refused_undownloaded(server):
+    server.repositories[REPOSITORY][GRAPH] = flip(FILES[GRAPH])
+    with pytest.raises(IntegrityError, match="the entry or the hub is wrong; do not use the file"):
+        TesseraSparse("hub-splade")
+    assert server.seen("storage", "GET") == []
+
+
+def test_a_cache_of_copies_is_repaired_too():
+    """As on a system without symbolic links."""
+    copies = {"HF_HUB_DISABLE_SYMLINKS": "1"}
+    path = hub.snapshot(PINNED.hub) / TOKENIZER
+    for _ in range(2):
+        code, stdout, stderr = outcome(process(**copies))
+        assert code == 0, stderr
+        assert stdout.startswith("nonzero ")
+        assert not path.is_symlink()
+        assert path.read_bytes() == FILES[TOKENIZER]
+        path.write_bytes(flip(FILES[TOKENIZER]))
+
+
+def test_a_link_out_of_the_hub_cache_is_refused(here):
+    assert works()
+    link, target = hub.snapshot(PINNED.hub) / TOKENIZER, here / "elsewhere.json"
+    target.write_bytes(FILES[TOKENIZER])
+    link.unlink()
+    link.symlink_to(target)
+    with pytest.raises(IntegrityError, match="link out of its folder"):
+        TesseraSparse("hub-splade", offline=True)
+    assert works()
+    assert link.resolve() == blob(TOKENIZER)
+    assert target.read_bytes() == FILES[TOKENIZER]
+
+
+# ---------------------------------------------------------------- refusals
+
+
+def fail(status, path="", times=None, **headers):
+    """Answer requests to paths that end so with a status, all or the first `times`."""
+    left = [times]
+
+    def answer(request):
+        if not request.path.endswith(path) or left[0] == 0:
+            return None
+        left[0] = None if left[0] is None else left[0] - 1
+        return status, {name.replace("_", "-"): value for name, value in headers.items()}
+
+    return answer
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_gated_model(server, monkeypatch, status):
+    server.tokens, server.gated = {TOKEN}, status
+    for token in (None, "hf_wrong"):
+        if token:
+            monkeypatch.setenv("HF_TOKEN", token)
+        with pytest.raises(LoadError, match=f"gated .*licence at {server.url}/{REPOSITORY}") as it:
+            TesseraSparse("hub-splade")
+        assert "HF_TOKEN" in str(it.value)
+        assert "hf_wrong" not in str(it.value)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert works()
+
+
+def test_the_token_goes_to_the_hub_alone_and_into_no_message(server, monkeypatch, caplog):
+    caplog.set_level(logging.DEBUG)
+    server.tokens = {TOKEN}
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    server.status = fail(503, GRAPH, times=1)
+    assert works()
+    assert {request.authorization for request in server.seen("hub")} == {f"Bearer {TOKEN}"}
+    assert {request.authorization for request in server.seen("storage")} == {None}
+    server.status = fail(403)
+    with pytest.raises(LoadError) as caught:
+        hub.describe(PINNED.hub, GRAPH)
+    assert TOKEN not in str(caught.value)
+    assert TOKEN not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "match"),
+    [
+        (
+            dataclasses.replace(PINNED, hub=registry.Hub("tests/missing", COMMIT)),
+            ModelNotFound,
+            "no repository tests/missing",
+        ),
+        (
+            dataclasses.replace(PINNED, hub=registry.Hub(REPOSITORY, "f" * 40)),
+            ModelNotFound,
+            f"{REPOSITORY} has no revision {'f' * 40}",
+        ),
+        (
+            dataclasses.replace(
+                PINNED,
+                files=(*PINNED.files, dataclasses.replace(PINNED.files[0], name="gone.onnx")),
+                graph=dataclasses.replace(PINNED.graph, fp32="gone.onnx"),
+            ),
+            LoadError,
+            "no file 'gone.onnx'",
+        ),
+    ],
+    ids=["repository", "revision", "file"],
+)
+def test_what_the_hub_does_not_have(here, spec, error, match):
+    catalogue(here, spec)
+    with pytest.raises(error, match=match) as caught:
+        TesseraSparse("hub-splade")
+    assert caught.value.__suppress_context__  # no traceback of huggingface_hub
+    catalogue(here, PINNED)
+    assert works()
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+@pytest.mark.parametrize("path", [GRAPH, TOKENIZER], ids=["storage", "hub"])
+def test_a_busy_hub_is_waited_for(server, status, path, caplog):
+    server.status = fail(status, path, times=1)
+    assert works()
+    assert any(str(status) in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_hub_that_stays_busy(server, status):
+    server.status = fail(status, TOKENIZER)
+    with pytest.raises(LoadError, match=rf"refuses 'tokenizer.json' .*status {status}") as caught:
+        TesseraSparse("hub-splade")
+    assert "try again later" in str(caught.value)
+    server.status = lambda _: None
+    assert works()
+
+
+@pytest.mark.parametrize("headers", [{"Retry_After": "300"}, {"ratelimit": '"api";r=0;t=300'}])
+def test_a_long_wait_is_told_and_not_waited(server, headers, caplog):
+    server.status = fail(429, TOKENIZER, **headers)
+    with pytest.raises(LoadError, match="it asks to wait 300 s"):
+        TesseraSparse("hub-splade")
+    assert "next try in" not in caplog.text
+
+
+def test_a_storage_that_fails_keeps_what_came(server):
+    server.status = lambda request: (500, {}) if request.server == "storage" else None
+    with pytest.raises(LoadError, match=f"refuses '{GRAPH}' .*status 500"):
+        TesseraSparse("hub-splade")
+    server.status = lambda _: None
+    assert works()
+
+
+def test_a_renamed_repository_is_followed(server):
+    server.renamed["tests/old"] = REPOSITORY
+    spec = dataclasses.replace(PINNED, hub=registry.Hub("tests/old", COMMIT))
+    hub.download(spec, GRAPH)
+    assert (hub.snapshot(spec.hub) / GRAPH).read_bytes() == FILES[GRAPH]
+
+
+def test_a_circle_of_redirects(server):
+    server.renamed[REPOSITORY] = REPOSITORY
+    with pytest.raises(LoadError, match="circle of redirects"):
+        TesseraSparse("hub-splade")
+    server.renamed.clear()
+    assert works()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"ETag": '"../../../../evil"', "X-Repo-Commit": COMMIT},
+        {"ETag": f'"{"a" * 40}"', "X-Repo-Commit": "main"},
+        {"ETag": f'"{"a" * 40}"', "X-Repo-Commit": "f" * 40},
+    ],
+)
+def test_an_endpoint_that_is_no_hub(server, headers, here):
+    server.status = lambda _: (200, {"Content-Length": "5", **headers})
+    with pytest.raises(LoadError, match="check HF_ENDPOINT"):
+        hub.describe(PINNED.hub, TOKENIZER)
+    assert not list(here.rglob("evil*"))
+
+
+def test_no_hub_at_all(server, monkeypatch):
+    url = server.url
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(LoadError, match="cannot be fetched from http://127.0.0.1:9"):
+        TesseraSparse("hub-splade")
+    monkeypatch.setenv("HF_ENDPOINT", url)
+    assert works()
+
+
+# ---------------------------------------------------------------- stalls, kills, neighbours, disks
+
+
+def test_a_hub_that_sends_no_headers(server):
+    server.silent = True
+    code, _, stderr = outcome(process(HF_HUB_ETAG_TIMEOUT="1"))
+    assert code == 1
+    assert "the hub went silent during 'tokenizer.json'" in last_line(stderr)
+    assert "huggingface_hub" not in stderr
+    server.silent = False
+    assert works()
+
+
+def test_a_hub_that_stalls_in_the_middle(big, monkeypatch):
+    """huggingface_hub asks again for the rest and gives up where nothing comes five times."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.4)
+    big.stall_after, big.pause = 0, 0.0
+    with pytest.raises(LoadError, match="went silent during .*HF_HUB_DOWNLOAD_TIMEOUT"):
+        TesseraSparse("hub-splade")
+    big.stall_after = 21_000_000  # each request brings two parts of 10 MB: two bring all
+    assert works()
+    ranges = [request.range for request in big.seen("storage", "GET")]
+    assert ranges[-2:] == [None, f"bytes={2 * constants.DOWNLOAD_CHUNK_SIZE}-"]
+
+
+def partial():
+    found = list(hub.repository_folder(PINNED.hub).glob("blobs/*.incomplete"))
+    return found[0] if found else None
+
+
+def wait_for(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def grown():
+    return partial() is not None and partial().stat().st_size > 5_000_000
+
+
+@pytest.mark.parametrize("command", [CODE, PULL], ids=["library", "command"])
+def test_a_killed_download_is_resumed(big, command):
+    running = process(command)
+    wait_for(grown)
+    running.send_signal(signal.SIGKILL)
+    assert outcome(running)[0] == -signal.SIGKILL
+    kept = partial().stat().st_size
+    big.pause = 0.0
+    big.requests.clear()
+    assert works()
+    assert [request.range for request in big.seen("storage", "GET")] == [f"bytes={kept}-"]
+    assert partial() is None
+
+
+def test_what_a_killed_download_left_may_be_damaged(server):
+    folder = hub.repository_folder(PINNED.hub) / "blobs"
+    folder.mkdir(parents=True)
+    left = folder / f"{PINNED.file(GRAPH).sha256}.incomplete"
+    for content in (b"not the beginning", b"x" * 150_329, b"x" * 200_000):
+        left.write_bytes(content)
+        hub.download(PINNED, GRAPH, again=True)
+        assert blob().read_bytes() == FILES[GRAPH]
+        assert not left.exists()
+
+
+def test_two_processes_pin_one_model(server, here):
+    catalogue(here, LOOSE)
+    first, second = process(), process()
+    for code, stdout, stderr in (outcome(first), outcome(second)):
+        assert code == 0, stderr
+        assert stdout.startswith("nonzero ")
+    assert registry.read(here / "cache" / "hub" / "hub-splade" / "model.toml")[0].hub == PINNED.hub
+
+
+def test_a_hub_cache_that_cannot_be_written(here, monkeypatch):
+    home = os.environ["HF_HOME"]
+    (here / "file").write_text("")
+    monkeypatch.setenv("HF_HOME", str(here / "file"))
+    with pytest.raises(FileError, match="cannot be written to the hub cache .*set HF_HOME"):
+        TesseraSparse("hub-splade")
+    monkeypatch.setenv("HF_HOME", home)
+    assert works()
+
+
+def test_two_processes_fetch_one_file_once(big):
+    first, second = process(), process()
+    for code, stdout, stderr in (outcome(first), outcome(second)):
+        assert code == 0, stderr
+        assert stdout.startswith("nonzero ")
+    assert len(big.seen("storage", "GET")) == 1
+
+
+def test_a_second_process_takes_over_from_a_killed_one(big):
+    first = process()
+    wait_for(grown)
+    second = process()
+    wait_for(lambda: len(big.seen("hub", "HEAD", GRAPH)) == 2)
+    big.pause = 0.0
+    first.send_signal(signal.SIGKILL)
+    assert outcome(first)[0] == -signal.SIGKILL
+    code, stdout, stderr = outcome(second)
+    assert code == 0, stderr
+    assert stdout.startswith("nonzero ")
+    assert [bool(request.range) for request in big.seen("storage", "GET")] == [False, True]
+
+
+def test_a_file_larger_than_the_disk_is_refused_before_it_is_fetched(server, here):
+    catalogue(here, LOOSE)
+    digest, huge = hashlib.sha256(FILES[GRAPH]).hexdigest(), 1 << 60
+    headers = {"X-Repo-Commit": COMMIT, "X-Linked-Etag": digest, "X-Linked-Size": str(huge)}
+    headers["Location"] = "http://127.0.0.1:9/"
+    server.status = lambda request: (302, headers) if request.path.endswith(GRAPH) else None
+    with pytest.raises(FileError, match=f"'{GRAPH}' needs {huge} more bytes in .*blobs, where"):
+        TesseraSparse("hub-splade")
+
+
+def test_a_disk_that_fills_up_during_the_download(server):
+    """The system's own limit on a file's size: the write fails as on a full disk."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, 65_536))\n"
+    code, _, stderr = outcome(process(limit + CODE))
+    assert code == 1
+    assert "FileError" in last_line(stderr)
+    assert f"'{GRAPH}' of {REPOSITORY} cannot be written to the hub cache" in last_line(stderr)
+    assert "make room" in last_line(stderr)
+    assert works()
+    assert server.seen("storage", "GET")[-1].range is not None
+
+
+# ---------------------------------------------------------------- the command
+
+
+def run(*args, code=0):
+    result = CliRunner().invoke(main, list(args), catch_exceptions=False)
+    assert result.exit_code == code, (result.exit_code, result.stdout, result.stderr)
+    return result
+
+
+def test_pull_fetches_verifies_and_says_what_is_next(server):
+    shown = run("pull", "hub-splade").stdout
+    assert shown.startswith("hub-splade: 2 files, 152,915 bytes, verified\n")
+    assert 'Tessera("hub-splade")' in shown
+    server.close()
+    assert works()
+    again = json.loads(run("pull", "hub-alias", "--json").stdout)
+    assert again["revision"] == COMMIT
+    assert [file["name"] for file in again["files"]] == [GRAPH, TOKENIZER]
+    vector = run("encode", "-m", "hub-splade", "--text", "a text")
+    assert "hub-splade" in vector.stdout
+
+
+def test_info_asks_no_hub(server, here):
+    for spec in (PINNED, LOOSE):
+        catalogue(here, spec)
+        assert "not installed" in run("info", "hub-splade").stdout
+    assert server.requests == []
+    run("pull", "hub-splade")
+    assert str(hub.snapshot(PINNED.hub)) in run("info", "hub-splade").stdout
+
+
+def test_pull_force_fetches_again(server):
+    run("pull", "hub-splade")
+    blob().write_bytes(flip(FILES[GRAPH]))
+    server.requests.clear()
+    run("pull", "hub-splade", "--force")
+    assert blob().read_bytes() == FILES[GRAPH]
+    assert len(server.seen("storage", "GET")) == 1
+
+
+def test_pull_of_one_precision(server):
+    assert "hub-splade: 2 files" in run("pull", "hub-splade", "--precision", "fp32").stdout
+    with pytest.raises(ConfigError, match="has no int8 graph"):
+        artifacts_pull("int8")
+    assert "has no int8 graph" in run("pull", "hub-splade", "--precision", "int8", code=1).stderr
+
+
+def artifacts_pull(precision):
+    from tessera_onnx import pulling
+
+    return pulling.pull("hub-splade", None, precision, force=False)
+
+
+def test_pull_of_a_model_that_nobody_offers_ready(here, server):
+    message = run("pull", "splade-v3", code=1).stderr
+    command = "tessera-export naver/splade-v3 --kind sparse --output DIR"
+    assert command in message
+    assert "did you mean" in run("pull", "hub-spade", code=1).stderr
+    assert "splade-tiny: " in run("pull", "splade-tiny").stdout  # the starter's
+    assert server.requests == []
+
+
+def test_pull_says_when_a_pack_hides_the_model(here):
+    catalogue(here, dataclasses.replace(PINNED, id="splade-tiny"))
+    shown = run("pull", "splade-tiny").stdout
+    assert "not used by its id: tessera-onnx-starter holds that model" in shown
+
+
+def test_pull_shows_one_line_for_an_error(server):
+    server.tokens = {TOKEN}
+    message = run("pull", "hub-splade", code=1).stderr
+    assert message.startswith("Error: tests/splade is gated (403)")
+    assert len(message.splitlines()) == 1
+
+
+def test_pin_prints_lines_that_a_catalogue_takes(server, here):
+    catalogue(here, LOOSE)
+    lines = run("pin", "hub-splade").stdout.splitlines()
+    table = lines.index("[model.hub]")
+    loose = pins.toml(LOOSE)
+    head = loose[: loose.index("files = [")].splitlines()
+    head = [line for line in head if line.split(" ")[0] not in {x.split(" ")[0] for x in lines}]
+    rest = loose[loose.index("[model.graph]") :]
+    text = "\n".join([*head, 'revision = "unpinned"', *lines[:table], *lines[table:], "", rest])
+    (entry,) = registry.parse(text, "what pin printed")
+    assert entry == PINNED
+    assert run("pin", "hub-alias").stdout.splitlines() == lines
+    assert "no [model.hub] table" in run("pin", "splade-v3", code=1).stderr
+
+
+def test_doctor_looks_at_what_was_fetched(server):
+    run("pull", "hub-splade")
+    server.close()
+    report = json.loads(run("doctor", "--json").stdout)
+    (model,) = [model for model in report["models"] if model["id"] == "hub-splade"]
+    assert model["where"] == "hub"
+    assert model["files"] == "verified"
+    assert [probe["result"] for probe in model["probes"]] == ["works"]
+    assert report["problems"] == []

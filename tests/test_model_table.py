@@ -1,0 +1,59 @@
+"""docs/models.md is what models.toml and tests/checks.toml say, and the checks are real tests."""
+
+import ast
+from pathlib import Path
+
+import make_model_table
+import pytest
+
+from tessera_onnx import registry
+
+ROOT = Path(__file__).parents[1]
+CHECKS = make_model_table.read_checks()
+
+
+def test_the_page_is_up_to_date():
+    assert make_model_table.PAGE.read_text("utf-8") == make_model_table.page()
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check["test"].split("::")[1])
+def test_a_check_names_a_test_and_models_that_exist(check):
+    path, name = check["test"].split("::")
+    tree = ast.parse((ROOT / path).read_text("utf-8"))
+    assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert set(check["models"]) <= {spec.id for spec in registry.catalogue()}
+    assert len(set(check["models"])) == len(check["models"])
+
+
+def test_every_text_model_has_a_row_and_no_vision_model_claims_a_check():
+    page = make_model_table.page()
+    claimed = {model for check in CHECKS for model in check["models"]}
+    for spec in registry.catalogue():
+        assert f"| {spec.id} | {spec.source} | {spec.licence} |" in page
+        assert "vision" not in spec.kinds or spec.id not in claimed
+
+
+def test_a_check_that_did_not_pass_is_not_claimed(tmp_path):
+    report = tmp_path / "r.xml"
+    first, second, third, *_ = (check["test"] for check in CHECKS)
+    cases = [
+        (first, ""),
+        (second + "[a]", ""),
+        (second + "[b]", "<failure/>"),
+        (third, "<skipped/>"),
+    ]
+    lines = []
+    for test, outcome in cases:
+        path, name = test.split("::")
+        classname = path.removesuffix(".py").replace("/", ".")
+        lines.append(f'<testcase classname="{classname}" name="{name}">{outcome}</testcase>')
+    report.write_text(f"<testsuites><testsuite>{''.join(lines)}</testsuite></testsuites>")
+    passed = make_model_table.tests_passed([report])
+    assert passed == {first}
+    page = make_model_table.page(passed)
+    assert "| A | " in page
+    assert "| B | " not in page
+    assert (
+        "bge-small-en-v1.5 | BAAI/bge-small-en-v1.5 | mit | Xenova/bge-small-en-v1.5 (fp32) | - |"
+        in page
+    )

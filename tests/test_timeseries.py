@@ -1,0 +1,400 @@
+"""Forecasts against chronos-forecasting on the same weights (tests/make_artifacts.py)."""
+
+import json
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from artifact_tools import ARTIFACTS, copy, golden, replace
+from click.testing import CliRunner
+
+import tessera_onnx
+from tessera_onnx import ConfigError, EncodingError, LoadError, TesseraTimeSeries, cli
+
+STORED = golden("bolt")
+CONTEXTS = [STORED[f"context_{i}"] for i in range(11)]
+TRAINED = STORED["trained"]  # (series, level, step), as upstream orders them
+ALONE = np.zeros(1, np.int64)  # the group of one series
+LEVELS = tuple(i / 10 for i in range(1, 10))
+FORM = np.sin(np.arange(300) / 5).astype(np.float32) + 2
+
+
+@pytest.fixture(scope="module")
+def model():
+    with TesseraTimeSeries(path=ARTIFACTS / "bolt") as opened:
+        yield opened
+
+
+def close(found, truth, tolerance=1e-4):
+    """Within `tolerance` of each series' largest value."""
+    assert found.shape == truth.shape
+    for i, (ours, theirs) in enumerate(zip(found, truth, strict=True)):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max() + 0,
+                                   err_msg=f"series {i}")  # fmt: skip
+
+
+@pytest.mark.parametrize("horizon", [1, 15, 64, 65, 70])
+def test_quantiles_equal_upstream(model, horizon):
+    """Trained levels between others: so upstream sorts and interpolates all of them."""
+    truth = STORED["interpolated"][:, :horizon]
+    found = model.forecast_quantiles(CONTEXTS, horizon, STORED["levels"].tolist())
+    assert found.dtype == np.float32
+    close(found, truth)
+    close(model.forecast_quantiles(CONTEXTS, horizon), truth[..., :9])
+    close(model.forecast(CONTEXTS, horizon), truth[..., 4])
+
+
+def test_trained_levels_equal_upstream_where_its_own_do_not_cross(model):
+    found = model.forecast_quantiles(CONTEXTS, 135)
+    truth = TRAINED.swapaxes(1, 2)
+    risen = (np.diff(truth) >= 0).all(axis=2)
+    assert 0.5 < risen[:, :64].mean() < 1
+    assert risen[:, 64:].all()  # pooled
+    scale = np.abs(truth).max(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose((found / scale)[risen], (truth / scale)[risen], atol=1e-4)
+
+
+def test_the_order_of_the_graph_equals_upstream(model):
+    """Before the levels are sorted: levels and steps are not confused, paths keep their level."""
+    for i, context in enumerate(CONTEXTS):
+        found = model._rollout([context[-2048:]], ALONE, 135, parallel=False)
+        close(found, TRAINED[i : i + 1])
+
+
+def test_levels_within_and_around_the_trained_ones(model):
+    risen = (np.diff(model._rollout([FORM], ALONE, 64, parallel=False)[0], axis=0) >= 0).all(axis=0)
+    assert risen.sum() > 20
+    trained = model.forecast_quantiles(FORM)[:, risen]
+    found = model.forecast_quantiles(FORM, None, [0.999, 0.3, 0.01, 0.35, 0.3])[:, risen]
+    np.testing.assert_array_equal(found[..., 0], trained[..., 8])
+    np.testing.assert_array_equal(found[..., 1], trained[..., 2])
+    np.testing.assert_array_equal(found[..., 2], trained[..., 0])
+    np.testing.assert_allclose(found[..., 3], trained[..., 2:4].mean(-1), rtol=1e-5)
+    np.testing.assert_array_equal(found[..., 4], found[..., 1])
+
+
+def test_quantiles_never_cross(model):
+    levels = np.linspace(0.001, 0.999, 97)
+    found = model.forecast_quantiles(CONTEXTS, 130, levels)
+    assert (np.diff(TRAINED, axis=1) < 0).any()  # upstream's do on these weights
+    assert (np.diff(found, axis=2) >= 0).all()
+
+
+def test_a_series_alone_equals_itself_in_a_ragged_batch(model):
+    together = model.forecast_quantiles(CONTEXTS, 80)
+    alone = np.concatenate([model.forecast_quantiles(context, 80) for context in CONTEXTS])
+    close(together, alone, 1e-5)
+
+
+def test_the_last_values_count(model):
+    long = CONTEXTS[6]
+    assert len(long) == 2049
+    np.testing.assert_array_equal(model.forecast(long), model.forecast(long[1:]))
+    assert not np.allclose(model.forecast(long), model.forecast(long[:-1]))
+    assert not np.allclose(model.forecast(long[-2048:]), model.forecast(long[-2047:]))
+
+
+def test_shift_and_scale_carry_over(model):
+    """The recipe standardises: the forecast of a x + b is a times that of x, plus b."""
+    base = model.forecast_quantiles(FORM, 70)
+    close(model.forecast_quantiles(FORM * 64 + 128, 70), base * 64 + 128, 1e-4)
+
+
+def test_missing_values_are_not_zeros(model):
+    gaps = FORM.copy()
+    gaps[50:60] = np.nan
+    filled = np.nan_to_num(gaps)
+    assert not np.allclose(model.forecast(gaps), model.forecast(filled), rtol=1e-2)
+    # Missing values before the first one say nothing.
+    led = np.concatenate([np.full(37, np.nan), FORM])
+    close(model.forecast(led), model.forecast(FORM), 1e-5)
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        FORM,
+        FORM.astype(np.float64),
+        FORM.tolist(),
+        tuple(FORM.tolist()),
+        FORM[None],
+        [FORM],
+        [FORM.tolist()],
+        np.asfortranarray(np.stack([FORM, FORM]).T)[:, 1],
+        np.ma.masked_array(FORM),
+        pd.Series(FORM),
+        pd.Series(FORM, dtype="Float32"),
+        pl.Series(FORM),
+        [pl.Series(FORM)],
+    ],
+    ids=repr,
+)
+def test_a_series_in_every_form(model, series):
+    np.testing.assert_array_equal(model.forecast(series, 7), model.forecast(FORM, 7))
+
+
+COUNTS = np.arange(40) % 7
+HOLES = [float("nan") if i in (3, 20) else float(i % 7) for i in range(40)]
+WITH_NULLS = [None if value != value else int(value) for value in HOLES]
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        COUNTS.astype(np.uint8),
+        COUNTS.astype(np.float16),
+        COUNTS.tolist(),
+        pd.Series(COUNTS),
+        pd.Series(COUNTS, dtype="Int64"),
+        pl.Series(COUNTS),
+    ],
+    ids=lambda series: str(getattr(series, "dtype", type(series))),
+)
+def test_whole_numbers(model, series):
+    np.testing.assert_array_equal(model.forecast(series), model.forecast(COUNTS.astype(float)))
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        pd.Series(WITH_NULLS),
+        pd.Series(WITH_NULLS, dtype="Int64"),
+        pd.Series(HOLES, dtype="Float64"),
+        pl.Series(WITH_NULLS),
+        pl.Series(WITH_NULLS, dtype=pl.Float32),
+        np.ma.masked_array(COUNTS, mask=[value is None for value in WITH_NULLS]),
+    ],
+    ids=lambda series: f"{type(series).__module__} {series.dtype}",
+)
+def test_nulls_are_missing_values(model, series):
+    np.testing.assert_array_equal(model.forecast(series), model.forecast(HOLES))
+
+
+def test_no_series_at_all(model):
+    assert model.forecast_quantiles([], 5, [0.5, 0.9]).shape == (0, 5, 2)
+    assert model.forecast(np.empty((0, 9))).shape == (0, 64)
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, 1e39])
+def test_infinity_names_the_series(model, bad):
+    row = FORM.astype(np.float64)
+    row[5] = bad
+    with pytest.raises(ConfigError, match=r"series 2 holds infinity"):
+        model.forecast([FORM, FORM, row])
+    with pytest.raises(ConfigError, match=r"series 1 holds infinity"):
+        model.forecast(np.stack([FORM, row]))
+    with pytest.raises(ConfigError, match=r"series 0 holds infinity"):  # also where it is not read
+        model.forecast(np.concatenate([[bad], np.tile(FORM, 8)]))
+
+
+@pytest.mark.parametrize(
+    ("context", "message"),
+    [
+        (np.array([]), "series 0 is empty"),
+        ([FORM, []], "series 1 is empty"),
+        (np.empty((3, 0)), "series 0 is empty"),
+        (np.zeros((2, 3, 4)), "one dimension, got 3"),
+        (np.float32(3), "one dimension, got 0"),
+        ([np.zeros((2, 3))], r"context\[0\] must have one dimension"),
+        (pd.DataFrame({"a": FORM}), "one dimension, got 2"),
+    ],
+)
+def test_shapes_that_are_no_series(model, context, message):
+    with pytest.raises(ConfigError, match=message):
+        model.forecast(context)
+
+
+@pytest.mark.parametrize(
+    ("context", "message"),
+    [
+        (None, "context must be a series of numbers .*, got NoneType"),
+        ("12", "got str"),
+        ({"a": FORM}, "got dict"),
+        (FORM.astype(object), "got an array of object"),
+        ([FORM, FORM.astype(object)], r"context\[1\] must be a series .* object"),
+        ([FORM, ["1", "2"]], r"context\[1\] must be"),
+        ([[1.0, None]], r"context\[0\] must be"),
+        ([[1.0, [2.0, 3.0]]], r"context\[0\] must be .*, got list"),
+        (FORM > 1, "got an array of bool"),
+        (FORM.astype(complex), "complex"),
+        (np.array(["2020-01-01"], dtype="datetime64[D]"), "datetime64"),
+        (pd.Series(["1", "2"]), "context must be"),
+        (pl.Series([True]), "bool"),
+        (iter([FORM]), "got list_iterator"),
+    ],
+    ids=repr,
+)
+def test_types_that_are_no_series(model, context, message):
+    with pytest.raises(TypeError, match=message):
+        model.forecast(context)
+
+
+@pytest.mark.parametrize("horizon", [0, -1])
+def test_horizons_below_1(model, horizon):
+    with pytest.raises(ConfigError, match=rf"horizon must be at least 1, got {horizon}"):
+        model.forecast(FORM, horizon)
+
+
+@pytest.mark.parametrize("horizon", [1.0, "3", True])
+def test_horizons_of_a_wrong_type(model, horizon):
+    with pytest.raises(TypeError, match="horizon must be int or None"):
+        model.forecast(FORM, horizon)
+
+
+@pytest.mark.parametrize("level", [0, 1, -0.1, 1.5, float("nan")])
+def test_levels_outside(model, level):
+    with pytest.raises(ConfigError, match=r"levels\[1\] must lie between 0 and 1"):
+        model.forecast_quantiles(FORM, levels=[0.5, level])
+
+
+def test_levels_of_a_wrong_form(model):
+    with pytest.raises(ConfigError, match="levels is empty"):
+        model.forecast_quantiles(FORM, levels=[])
+    for levels, message in [
+        (0.5, "levels must be"),
+        ("0.5", "levels must"),
+        ([True], r"levels\[0"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            model.forecast_quantiles(FORM, levels=levels)
+
+
+def test_a_forecast_beyond_float32_is_no_infinity(model):
+    row = np.where(np.arange(100) % 2, 3e38, -3e38)
+    with pytest.raises(EncodingError, match="series 0, 1: .*range of float32"):
+        model.forecast([FORM, row])
+
+
+def test_the_facts(model):
+    assert (model.prediction_length(), model.context_length()) == (64, 2048)
+    assert model.quantiles() == LEVELS
+    assert repr(model) == str(model) == "TesseraTimeSeries(model='test-bolt', prediction_length=64)"
+    assert (model.model(), model.device, model.precision) == ("test-bolt", "cpu", "fp32")
+    assert model.spec.kinds == ("time-series",)
+
+
+def test_opened_by_kind_and_listed(tmp_path, monkeypatch):
+    copy("bolt", tmp_path / "bolt")
+    monkeypatch.setenv("TESSERA_CACHE", str(tmp_path))
+    with tessera_onnx.Tessera("test-bolt") as model:
+        assert type(model) is TesseraTimeSeries
+    with TesseraTimeSeries() as model:
+        assert model.forecast(FORM).shape == (1, 64)
+    assert tessera_onnx.list_models("time-series", installed=True) == ["test-bolt"]
+    with pytest.raises(LoadError, match="is of kind time-series, not dense"):
+        tessera_onnx.TesseraDense("test-bolt")
+
+
+def test_pickling_closing_and_threads(model):
+    rebuilt = pickle.loads(pickle.dumps(model))
+    truth = model.forecast(CONTEXTS, 70)
+    np.testing.assert_array_equal(rebuilt.forecast(CONTEXTS, 70), truth)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: model.forecast(CONTEXTS, 70), range(8)):
+            np.testing.assert_allclose(found, truth, rtol=1e-5)
+    rebuilt.close()
+    with pytest.raises(EncodingError, match="closed"):
+        rebuilt.forecast(FORM)
+
+
+def test_a_failing_batch_names_its_series(model, monkeypatch):
+    def broken(*_, **__):
+        raise EncodingError("out of memory")
+
+    monkeypatch.setattr(model._session, "run", broken)
+    with pytest.raises(EncodingError, match="series 0, 1: out of memory"):
+        model.forecast([FORM, FORM])
+
+
+def test_a_graph_of_another_shape_is_a_load_error(tmp_path):
+    edit = replace(
+        ("output_patch_size = 64", "output_patch_size = 32"),
+        ("prediction_length = 64", "prediction_length = 32"),
+    )
+    with pytest.raises(LoadError, match=r"by model.toml it is \(1, 9, 32\)"):
+        TesseraTimeSeries(path=copy("bolt", tmp_path / "bolt", edit))
+    with pytest.raises(LoadError, match=r"by model.toml it is \(1, 8, 64\)"):
+        TesseraTimeSeries(path=copy("bolt", tmp_path / "fewer", replace(("    0.9,\n", ""))))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("    0.1,\n    0.2,", "    0.2,\n    0.1,", "rise strictly"),
+        ("    0.5,\n", "", "hold 0.5"),
+        ("context_length = 2048", "context_length = 2047", "whole numbers of patches"),
+        ("patch_size = 16\noutput", "patch_size = 0\noutput", "at least 1"),
+        ("prediction_length = 64", "prediction_length = 128", "what the output patches cover"),
+        ("time_scale = -1", "time_scale = 0", "time_scale"),
+        ('"patches",', '"input_ids",', "takes patches and attention_mask"),
+        ("time_scale = -1\n", "", "time_scale is missing"),
+    ],
+)
+def test_recipes_that_cannot_be(tmp_path, old, new, message):
+    with pytest.raises(LoadError, match=message):
+        TesseraTimeSeries(path=copy("bolt", tmp_path / "bolt", replace((old, new))))
+
+
+def test_the_command_shows_it_and_reads_it_no_text(tmp_path, monkeypatch):
+    copy("bolt", tmp_path / "bolt")
+    monkeypatch.setenv("TESSERA_CACHE", str(tmp_path))
+
+    def run(*args):
+        return CliRunner().invoke(cli.main, args)
+
+    info = run("info", "test-bolt").output
+    for fact in ("time_series.patch_size          16", "time_series.context_length      2048"):
+        assert " ".join(fact.split()) in " ".join(info.split())
+    assert "time-series  64         2048" in run("models", "--kind", "time-series").output
+    report = json.loads(run("doctor", "--json").output)
+    (tried,) = [model for model in report["models"] if model["id"] == "test-bolt"]
+    assert [probe["result"] for probe in tried["probes"]] == ["works"]
+    assert "time-series, test-bolt: the next months" in run("demo").output
+    refused = run("encode", "--text", "a", "--model", "test-bolt")
+    assert refused.exit_code == 2
+    assert "test-bolt forecasts series, it reads no text" in refused.output
+
+
+@pytest.fixture(scope="module")
+def grouped():
+    with TesseraTimeSeries(path=ARTIFACTS / "chronos2") as opened:
+        yield opened
+
+
+def test_chronos2_equals_upstream(grouped):
+    """arcsinh, the time channel, 21 levels, 32 steps a pass, pooled by weight past them."""
+    truth = golden("chronos2")["trained"]
+    for i, context in enumerate(CONTEXTS):
+        close(grouped._rollout([context[-512:]], ALONE, 70, parallel=False), truth[i : i + 1])
+    found = grouped.forecast_quantiles(CONTEXTS, 70)
+    assert found.shape == (11, 70, 21)
+    close(found[:, 32:], truth[:, :, 32:].swapaxes(1, 2))  # pooled, so upstream's do not cross
+    assert (np.diff(found, axis=2) >= 0).all()
+    assert grouped.forecast(CONTEXTS).shape == (11, 32)
+    for steps in (1, 16, 17):  # a horizon that needs fewer patches is not the start of a longer one
+        assert grouped.forecast(CONTEXTS, steps).shape == (11, steps)
+
+
+def test_series_of_a_group_see_each_other(grouped):
+    contexts = [context[-40:] for context in CONTEXTS[4:7]]
+    truth = golden("chronos2")["together"]
+    close(grouped._rollout(contexts, np.zeros(3, np.int64), 40, parallel=False), truth)
+    mixed = [CONTEXTS[0], contexts[0], contexts[1], CONTEXTS[8], contexts[2]]
+    found = grouped.forecast_quantiles(mixed, 40, groups=["x", "a", "a", "y", "a"])
+    close(found[[1, 2, 4], 32:], truth[:, :, 32:].swapaxes(1, 2))
+    alone = grouped.forecast_quantiles(mixed, 40)
+    close(found[[0, 3]], alone[[0, 3]], 1e-5)
+    assert not np.allclose(found[1], alone[1], rtol=1e-2)
+
+
+def test_groups_that_cannot_be(model, grouped):
+    with pytest.raises(ConfigError, match="reads every series alone: leave groups out"):
+        model.forecast([FORM, FORM], groups=[0, 0])
+    with pytest.raises(ConfigError, match="a label a series: 1 for 2 series"):
+        grouped.forecast([FORM, FORM], groups=[0])
+    for groups in ("ab", 3):
+        with pytest.raises(TypeError, match="groups must be a list of labels"):
+            grouped.forecast([FORM, FORM], groups=groups)
