@@ -17,7 +17,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tessera_onnx import hub, pins, registry
 from tessera_onnx.errors import FileError, IntegrityError, LoadError, ModelNotFound
@@ -100,6 +100,10 @@ class Artifact:
                 f"{where} has sha256 {digest[:12]}…, expected {listed.sha256[:12]}…: {fix}"
             )
         return content
+
+    def read_beside(self, graph: str, name: str) -> bytes:
+        """Content of the listed file `name` in the folder of the graph, as `read` gives it."""
+        return self.read((PurePosixPath(graph).parent / name).as_posix())
 
     def _roots(self) -> list[Path]:
         """Folders that a listed file may lie in; a snapshot of the hub cache is made of links."""

@@ -65,6 +65,7 @@ class Model:
             inputs=self._spec.graph.inputs,
             outputs=outputs,
             probe=probe,
+            read_beside=self._artifact.read_beside,
         )
 
     @property

@@ -21,9 +21,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.errors import ConfigError, DeviceError, EncodingError, LoadError
+from tessera_onnx import external
+from tessera_onnx.errors import (
+    ConfigError,
+    DeviceError,
+    EncodingError,
+    IntegrityError,
+    LoadError,
+)
 
 Array = NDArray[Any]
+# (graph's file name, name of a file in the same folder) to that file's verified content
+ReadBeside = Callable[[str, str], bytes]
 logger = logging.getLogger("tessera_onnx")
 
 MAX_THREADS = 1024  # more is a mistake, and ONNX Runtime's own message for it is a C++ signature
@@ -138,11 +147,12 @@ class Session:
         threads: int | None,
         inputs: Sequence[str],
         outputs: Sequence[str],
+        read_beside: ReadBeside | None = None,
     ) -> None:
         """Open the graph that `read` gives and check its inputs and outputs against those named.
 
-        `read` returns verified bytes and is called again for the second session. A graph in memory
-        has no folder, so that ONNX Runtime cannot be led to files that nobody checked.
+        `read` and `read_beside` return verified bytes and are called again for the second session:
+        ONNX Runtime opens no file itself, so that it cannot be led to one that nobody checked.
         Raises DeviceError when the device does not really take the graph, LoadError when the file
         is not such a graph.
         """
@@ -151,6 +161,7 @@ class Session:
         self.outputs = list(outputs)
         self._name = name
         self._read = read
+        self._read_beside = read_beside
         self._threads = cpu_threads(threads)
         self.workers = self._threads if device == "cpu" else 1
         self._lock = threading.Lock()
@@ -222,17 +233,26 @@ class Session:
                 session = self._sessions.get(parallel)
                 if session is None:
                     intra = 1 if parallel else self._threads
-                    session = open_graph(self._name, self._read(), self.device, intra)
+                    session = open_graph(
+                        self._name, self._read(), self.device, intra, self._read_beside
+                    )
                     self._sessions[parallel] = session
         return session
 
 
-def open_graph(graph_name: str, graph: bytes, device: str, intra_threads: int) -> Any:
+def open_graph(
+    graph_name: str,
+    graph: bytes,
+    device: str,
+    intra_threads: int,
+    read_beside: ReadBeside | None = None,
+) -> Any:
     """An onnxruntime.InferenceSession with this package's options, on that device and no other.
 
-    The export's parity gate opens its graphs here too, so what it measures is what runs.
-    Raises DeviceError when the device is not there or does not take the graph, LoadError when the
-    bytes are no graph.
+    `read_beside` gives the content of a file beside the graph that holds weights of it: graphs
+    above 2 GB keep theirs so. The export's parity gate opens its graphs here too, so what it
+    measures is what runs. Raises DeviceError when the device is not there or does not take the
+    graph, LoadError when the bytes are no graph, IntegrityError when it names other files.
     """
     ort = onnxruntime()
     name, _, number = device.partition(":")
@@ -252,6 +272,7 @@ def open_graph(graph_name: str, graph: bytes, device: str, intra_threads: int) -
     if name == "cuda" and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
     config = {"device_id": number or "0"} if name == "cuda" else {}
+    data = _data(ort, options, graph_name, graph, read_beside)
     try:
         session = ort.InferenceSession(
             graph,
@@ -263,12 +284,35 @@ def open_graph(graph_name: str, graph: bytes, device: str, intra_threads: int) -
     except Exception as error:  # ORT raises its own unrelated classes, all from C++
         kind = LoadError if name == "cpu" else DeviceError
         raise kind(f"{graph_name} cannot be opened on {device}: {str(error)[:500]}") from error
+    del data  # ONNX Runtime has copied it
     if session.get_providers()[0] != provider:
         raise DeviceError(
             f"ONNX Runtime put {graph_name} on {session.get_providers()[0]} although {device} was "
             "asked for: a CUDA or cuDNN library is missing; `tessera doctor` shows what is"
         )
     return session
+
+
+def _data(
+    ort: Any, options: Any, name: str, graph: bytes, read_beside: ReadBeside | None
+) -> list[bytes]:
+    """What the graph keeps in other files, given to `options`; to be kept until a session is made.
+
+    Raises IntegrityError as external.locations does, LoadError where ONNX Runtime is too old.
+    """
+    names = external.locations(graph, name)
+    if not names:
+        return []
+    if read_beside is None:
+        raise IntegrityError(f"{name} keeps weights in {names[0]!r}, and may not")
+    if not hasattr(options, "add_external_initializers_from_files_in_memory"):
+        raise LoadError(
+            f"{name} keeps its weights in a file of its own, which the installed onnxruntime "
+            f"{ort.__version__} cannot take: install a newer one"
+        )
+    data = [read_beside(name, location) for location in names]
+    options.add_external_initializers_from_files_in_memory(names, data, [len(d) for d in data])
+    return data
 
 
 def open_session(
@@ -281,6 +325,7 @@ def open_session(
     inputs: Sequence[str],
     outputs: Mapping[str, tuple[int, ...]],
     probe: Mapping[str, Array],
+    read_beside: ReadBeside | None = None,
 ) -> Session:
     """A session on the first device that opens *and runs* the graph.
 
@@ -300,6 +345,7 @@ def open_session(
                 threads=threads,
                 inputs=inputs,
                 outputs=list(outputs),
+                read_beside=read_beside,
             )
             results = session.run(probe, parallel=True)
         except (DeviceError, EncodingError) as error:

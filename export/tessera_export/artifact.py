@@ -11,14 +11,13 @@ import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 
-from tessera_export import __version__, graph
+from tessera_export import __version__, graph, optimum_backend, storage
 from tessera_export.errors import ExportError
 from tessera_export.files import sha256
 from tessera_export.folder import Facts
@@ -37,6 +36,8 @@ from tessera_onnx.registry import (
     Parity,
     Precision,
 )
+
+Backend = Literal["torch", "optimum"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,38 +60,47 @@ def export(
     *,
     rotation: NDArray[np.float32] | None = None,
     int8_exclude: Sequence[str] = (),
-    extra: Mapping[str, Path] = MappingProxyType({}),
     overwrite: bool = False,
+    backend: Backend = "torch",
 ) -> ModelSpec:
     """Trace, convert, compare with torch and write the artifact folder `output`.
 
     `rotation` (dimension, k) multiplies the token vectors of a multi-vector recipe, whose
     `dimension` is then k. `int8_exclude` are patterns of node names that int8 leaves alone.
-    `extra` are files to copy in, by their name there (an idf table, say).
-    Raises ExportError, leaving `output` as it was, when a fact is missing, no exporter copes, a
+    `backend` "optimum" makes the graph with optimum-onnx. Raises ExportError, leaving `output` as
+    it was, when a fact is missing, no exporter copes, a
     parity limit is missed, or `output` holds files and `overwrite` is false.
     """
     _check(facts, precisions, rotation)
+    if backend == "optimum":
+        facts = optimum_backend.adapt(facts)
     wanted = [precision for precision in PRECISIONS if precision in precisions]
-    tokenizer = facts.tokenizer.text.tokenizer
-    names = [*(graph_name(precision) for precision in wanted), tokenizer, *extra]
+    contents = {facts.tokenizer.text.tokenizer: facts.tokenizer.json}
+    if facts.sparse is not None and facts.sparse.idf:
+        contents[facts.sparse.idf] = facts.idf
     # Before the work of minutes: is this a valid entry, whatever the graphs will measure?
-    document(_spec(facts, origin, wanted, (), [File(name, UNPINNED, 0) for name in names]))
+    document(_spec(facts, origin, wanted, backend=backend, inputs=graph.INPUTS))
+    names: list[str] = []
     with new_folder(output, overwrite=overwrite) as folder:
         parity: list[Parity] = []
-        wrapper = Wrapper(load_model(facts, "eager"), facts, rotation)
-        traced = graph.trace(wrapper)
-        del wrapper
+        traced = _traced(facts, rotation, backend)
         # Upstream's own default attention: a graph that copies a fault of eager attention fails.
-        gate = Gate(load_model(facts, "sdpa"), facts, rotation)
+        gate = Gate(load_model(facts, None), facts, rotation)
         for precision in wanted:
             path = folder / graph_name(precision)
-            graph.save(_at(traced, precision, int8_exclude), path)
+            names += storage.save(_at(traced, precision, int8_exclude), path)
             parity += gate.check(path, precision)
-        (folder / tokenizer).write_text(facts.tokenizer.json, "utf-8")
-        for name, source in extra.items():
-            shutil.copyfile(source, folder / name)
-        spec = _spec(facts, origin, wanted, parity, listed(folder, names))
+        for name, content in contents.items():
+            (folder / name).write_text(content, "utf-8", newline="")
+        spec = _spec(
+            facts,
+            origin,
+            wanted,
+            backend=backend,
+            inputs=[item.name for item in traced.graph.input],
+            parity=parity,
+            files=listed(folder, [*names, *contents]),
+        )
         (folder / "model.toml").write_text(document(spec), "utf-8")
     return spec
 
@@ -105,9 +115,11 @@ def graph_name(precision: Precision) -> str:
     return f"model.{precision}.onnx"
 
 
-def tool() -> str:
+def tool(backend: Backend = "torch") -> str:
     """The versions that shape a graph, for [model.export]."""
-    names = ("torch", "transformers", "onnx", "onnxruntime")
+    names = ["torch", "transformers", "onnx", "onnxruntime"]
+    if backend == "optimum":
+        names.append("optimum-onnx")
     versions = [f"{name} {importlib.metadata.version(name).split('+')[0]}" for name in names]
     return ", ".join([f"tessera-onnx-export {__version__}", *versions])
 
@@ -135,6 +147,12 @@ def _check(
         )
 
 
+def _traced(facts: Facts, rotation: NDArray[np.float32] | None, backend: Backend) -> Any:
+    if backend == "optimum":
+        return optimum_backend.trace(facts)
+    return graph.trace(Wrapper(load_model(facts, "eager"), facts, rotation))
+
+
 def _at(traced: Any, precision: Precision, exclude: Sequence[str]) -> Any:
     if precision == "int8":
         return graph.quantize(traced, exclude)  # a tied decoder could not become an int8 product
@@ -146,14 +164,18 @@ def _spec(
     facts: Facts,
     origin: Origin,
     built: Sequence[Precision],
-    parity: Sequence[Parity],
-    files: Sequence[File],
+    *,
+    backend: Backend,
+    inputs: Sequence[Any],
+    parity: Sequence[Parity] = (),
+    files: Sequence[File] = (),
 ) -> ModelSpec:
     tables = {table: getattr(facts, table, None) for table in KIND_TABLES.values()}
     return entry(
         {"text": facts.tokenizer.text, **tables},
         origin,
-        inputs=graph.INPUTS,
+        inputs=inputs,
+        backend=backend,
         weights_sha256=facts.weights.sha256,
         built=built,
         parity=parity,
@@ -172,6 +194,7 @@ def entry(
     parity: Sequence[Parity],
     files: Sequence[File],
     best_cpu: Sequence[Precision],
+    backend: Backend = "torch",
 ) -> ModelSpec:
     """The entry of an artifact: `tables` holds its text table and those of its kinds, by name.
 
@@ -200,7 +223,7 @@ def entry(
             best_coreml=_first(built, ("fp32", "fp16", "int8")),
             static=False,
         ),
-        export=Export(tool=tool(), weights_sha256=weights_sha256, parity=tuple(parity)),
+        export=Export(tool=tool(backend), weights_sha256=weights_sha256, parity=tuple(parity)),
         **tables,
     )
 

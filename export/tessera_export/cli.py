@@ -12,10 +12,17 @@ import click
 from tessera_export import __version__, artifact
 from tessera_export import folder as folders
 from tessera_export.errors import ExportError
-from tessera_onnx.registry import PRECISIONS, UNPINNED, Precision
+from tessera_export.files import read_text
+from tessera_export.source import Source, declared_licence, locate, read
+from tessera_onnx.errors import LoadError
+from tessera_onnx.registry import PRECISIONS, Precision
 
-# What the export reads; pickles, other frameworks' weights and ready graphs stay on the hub.
-HUB_FILES = ["*.json", "*.safetensors", "artifact.metadata", "README.md", "*/*.json"]
+CLASSES = {
+    "dense": "Dense",
+    "multi-vector": "MultiVector",
+    "sparse": "Sparse",
+    "time-series": "TimeSeries",
+}
 LENGTH = click.IntRange(min=3)
 SERIES = "time-series"
 
@@ -60,9 +67,9 @@ def _sizes(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[in
     "--kind",
     "kinds",
     multiple=True,
-    required=True,
     type=click.Choice((*folders.KINDS, SERIES)),
-    help="What the model serves; repeat it for one graph of several kinds.",
+    help="What the model serves; repeat it for one graph of several kinds. A model of the "
+    "catalogue needs none.",
 )
 @click.option(
     "--precision",
@@ -109,6 +116,18 @@ def _sizes(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[in
     metavar="PATTERN",
     help="Node names that int8 leaves in fp32, e.g. '*embeddings*'; repeatable.",
 )
+@click.option(
+    "--trust-remote-code",
+    is_flag=True,
+    help="Run the Python code of the model's own repository: only if you have read it.",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(["torch", "optimum"]),
+    default="torch",
+    show_default=True,
+    help="What makes the graph; optimum needs an environment of its own.",
+)
 def model(
     model: str,
     kinds: tuple[str, ...],
@@ -122,29 +141,31 @@ def model(
     revision: str | None,
     idf: Path | None,
     int8_exclude: tuple[str, ...],
+    backend: artifact.Backend,
     **overrides: Any,
 ) -> None:
-    """Export MODEL, a folder or a repository id, to an artifact that tessera-onnx opens.
+    """Export MODEL to an artifact that tessera-onnx opens.
 
-    Every graph is compared with torch; a missed limit fails the export and writes nothing.
+    MODEL is a folder, a repository id, or an id of tessera-onnx's catalogue, whose facts then
+    stand in for options. Every graph is compared with torch; a missed limit fails the export and
+    writes nothing.
     """
     if revision is not None and not re.fullmatch(r"[0-9a-f]{40}", revision):
         raise click.BadParameter("must be 40 hex digits", param_hint="--revision")
     quiet()
     try:
-        folder, source, revision = _locate(model, source, revision)
-        origin = artifact.Origin(
-            id=name or artifact.identifier(model if not Path(model).is_dir() else folder.name),
-            source=source,
-            revision=revision,
-            licence=licence or _declared_licence(folder),
-        )
+        found = locate(model, source, revision, code=overrides["trust_remote_code"])
+        if found.entry is not None:
+            kinds = kinds or found.entry.kinds
+        if not kinds:
+            raise click.UsageError("this model is not in the catalogue: give --kind")
+        origin = _origin(model, found, name, licence)
         if SERIES in kinds:
-            _check_series(kinds, {**overrides, "idf": idf})
+            _check_series(kinds, {**overrides, "idf": idf}, backend)
             from tessera_export import series
 
             spec = series.export(
-                series.read(folder),
+                series.read(found.folder),
                 output,
                 origin,
                 precisions,
@@ -152,23 +173,44 @@ def model(
                 overwrite=overwrite,
             )
         else:
-            facts = folders.read(folder, kinds, folders.Overrides(**overrides))
+            facts = read(found, kinds, folders.Overrides(**overrides))
+            if idf is not None:
+                facts = folders.with_table(facts, read_text(idf))
             spec = artifact.export(
-                facts if idf is None else folders.with_idf(facts, idf),
+                facts,
                 output,
                 origin,
                 precisions,
                 int8_exclude=int8_exclude,
-                extra={} if idf is None else {folders.IDF: idf},
                 overwrite=overwrite,
+                backend=backend,
             )
-    except ExportError as error:
+    except (ExportError, LoadError) as error:  # LoadError: the catalogue
         raise click.ClickException(str(error)) from error
     for file in spec.files:
         click.echo(f"{file.size / 1e6:9.2f} MB  {output / file.name}")
     for row in spec.export.parity if spec.export else ():
         figure = f"{row.metric} {row.value:g} (limit {row.limit:g})"
         click.echo(f"{row.precision}  {row.output}  {figure}")
+    classes = ", ".join(f"Tessera{CLASSES[kind]}(path={str(output)!r})" for kind in spec.kinds)
+    click.echo(f"Next: {classes}")
+    click.echo(f"  or: tessera-export pack {output} --name NAME")
+
+
+def _origin(model: str, found: Source, name: str | None, licence: str | None) -> artifact.Origin:
+    """Who the model is: what the caller says, else the catalogue, else the folder."""
+    entry = found.entry
+    if not name and entry is None:
+        name = artifact.identifier(found.folder.name if Path(model).is_dir() else model)
+    doubts = entry.unverified if entry else ()
+    return artifact.Origin(
+        id=name or (entry.id if entry else ""),
+        source=found.repository,
+        revision=found.revision,
+        licence=licence or (entry.licence if entry else declared_licence(found.folder)),
+        aliases=entry.aliases if entry and not name else (),
+        unverified=tuple(doubt for doubt in doubts if doubt in {"source", "licence"}),
+    )
 
 
 @main.command()
@@ -195,6 +237,39 @@ def starter(output: Path, precisions: list[Precision]) -> None:
         raise click.ClickException(str(error)) from error
 
 
+@main.command()
+@click.argument(
+    "folders",
+    metavar="ARTIFACT...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
+@click.option("--name", required=True, help="Name of the distribution, as pip will know it.")
+@click.option("--version", default="0.1.0", show_default=True, help="Version of the distribution.")
+@click.option(
+    "--output",
+    default=".",
+    show_default=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the wheel.",
+)
+def pack(folders: tuple[Path, ...], name: str, version: str, output: Path) -> None:
+    """Write a wheel of artifacts: pip installs it, and tessera-onnx finds its models by id.
+
+    For machines without a network. The wheel holds every file of the artifacts, uncompressed;
+    package indexes limit a file's size (PyPI: 100 MB).
+    """
+    from tessera_export.pack import build
+
+    try:
+        path = build(folders, name, version, output)
+    except ExportError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{path.stat().st_size / 1e6:9.2f} MB  {path}")
+    click.echo(f"Next: pip install {path}")
+
+
 def quiet() -> None:
     """Silence transformers' progress bars and reports: the errors that matter are raised."""
     from transformers.utils import logging
@@ -204,39 +279,14 @@ def quiet() -> None:
     verbosity.disable_progress_bar()
 
 
-def _check_series(kinds: Sequence[str], options: Mapping[str, Any]) -> None:
+def _check_series(
+    kinds: Sequence[str], options: Mapping[str, Any], backend: artifact.Backend
+) -> None:
     """Raises ExportError for what only a model of texts can have."""
     if len(set(kinds)) > 1:
         raise ExportError("a time-series model serves no other kind")
+    if backend != "torch":
+        raise ExportError(f"the backend {backend} is for models of texts")
     for name, value in options.items():
-        if value not in (None, (), "graph"):  # click's defaults of those options
+        if value not in (None, (), "graph", False):  # click's defaults of those options
             raise ExportError(f"--{name.replace('_', '-')} is for models of texts")
-
-
-def _locate(model: str, source: str | None, revision: str | None) -> tuple[Path, str, str]:
-    """Folder, source and revision of a folder or a repository id."""
-    if Path(model).is_dir():
-        return Path(model).resolve(), source or "", revision or UNPINNED
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model):
-        raise ExportError(f"{model!r} is neither a folder nor a repository id")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        folder = Path(snapshot_download(model, revision=revision, allow_patterns=HUB_FILES))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ExportError(f"{model!r} is no folder and cannot be downloaded: {first}") from error
-    # The snapshot's folder is named after the commit that a moving reference stood for.
-    return folder, source or model, revision or folder.name
-
-
-def _declared_licence(folder: Path) -> str:
-    """The `license:` line of README.md's front matter, or ""."""
-    try:
-        text = (folder / "README.md").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return ""
-    front = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
-    found = re.search(r"^license:\s*(\S+)\s*$", front[1], re.MULTILINE) if front else None
-    return found[1] if found else ""

@@ -1,10 +1,10 @@
-"""The multi-vector facts of a folder: Stanford's artifact.metadata or PyLate's configuration."""
+"""The multi-vector facts of a folder: Stanford's, PyLate's or sentence-transformers' layout."""
 
 from __future__ import annotations
 
 import string
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from tessera_export import layers, tokens
 from tessera_export.errors import ExportError
@@ -15,6 +15,13 @@ from tessera_onnx.registry import MultiVector, TokenRole
 
 OUTPUT = "token_embeddings"
 Expansion = Literal["none", "unattended", "attended"]
+
+
+class Lengths(NamedTuple):
+    """What the caller says in place of the folder; None = ask the folder."""
+
+    query: int | None
+    document: int | None
 
 
 def read(
@@ -28,21 +35,26 @@ def read(
 ) -> tuple[MultiVector, tuple[Layer, ...]]:
     """The recipe of a ColBERT folder and the layers on its token vectors.
 
-    Raises ExportError for a folder in neither layout: nothing there says how its tokens are used.
+    Raises ExportError for a folder in no such layout: nothing there says how its tokens are used.
     """
     metadata = read_table(folder / "artifact.metadata")
     settings = read_table(folder / "config_sentence_transformers.json")
+    lengths = Lengths(query_length, document_length)
     stack: tuple[Layer, ...]
     if metadata:
         stack = (layers.stanford_layer(weights),)
-        query, document = _stanford(metadata, tokenizer, query_length, document_length)
+        query, document = _stanford(metadata, tokenizer, lengths)
+    elif settings.get("model_type") == "MultiVectorEncoder":
+        stack = _own_layers(folder)
+        query, document = _own(folder, settings, tokenizer, lengths)
     elif "query_prefix" in settings or settings.get("model_type") == "ColBERT":
         stack = _pylate_layers(folder)
-        query, document = _pylate(settings, tokenizer, query_length, document_length)
+        query, document = _pylate(settings, tokenizer, lengths)
     else:
         raise ExportError(
             f"{folder} does not say how its token vectors are used: it has neither Stanford's "
-            "artifact.metadata nor PyLate's query_prefix in config_sentence_transformers.json"
+            "artifact.metadata nor, in config_sentence_transformers.json, PyLate's query_prefix or "
+            "the model_type MultiVectorEncoder"
         )
     for role, what in ((query, "query_length"), (document, "document_length")):
         tokens.check_length(role.max_length, what, tokenizer.text.max_positions)
@@ -51,7 +63,7 @@ def read(
         drop_first=False,
         dimension=layers.width(stack, layers.hidden_size(config)),
         matryoshka=(),
-        score="sum",
+        score="mean" if settings.get("similarity_fn_name") == "meanmaxsim" else "sum",
         query=query,
         document=document,
     )
@@ -65,10 +77,7 @@ def read(
 
 
 def _stanford(
-    metadata: dict[str, Any],
-    tokenizer: TokenizerFile,
-    query_length: int | None,
-    document_length: int | None,
+    metadata: dict[str, Any], tokenizer: TokenizerFile, lengths: Lengths
 ) -> tuple[TokenRole, TokenRole]:
     # Where a key is absent its default stands in colbert/infra/config/settings.py; doc_maxlen
     # alone has no default here, because 220 there contradicts the 180 that PyLate takes.
@@ -77,7 +86,7 @@ def _stanford(
             raise ExportError(
                 f"artifact.metadata has {key} {metadata[key]!r}, known is only {only}"
             )
-    length = document_length if document_length is not None else metadata.get("doc_maxlen")
+    length = metadata.get("doc_maxlen") if lengths.document is None else lengths.document
     if length is None:
         raise ExportError("document_length is missing: artifact.metadata has no doc_maxlen")
     attend = bool(metadata.get("attend_to_mask_tokens", False))
@@ -89,7 +98,7 @@ def _stanford(
     document_token = metadata.get("doc_token_id") or "[unused1]"
     query = TokenRole(
         prompt="",
-        max_length=int(metadata.get("query_maxlen", 32) if query_length is None else query_length),
+        max_length=_length(lengths.query, metadata, "query_maxlen", 32),
         marker_ids=(tokenizer.id_of(query_token, "query_token_id"),),
         expansion="attended" if attend else "unattended",
         skip_ids=(),
@@ -105,10 +114,7 @@ def _stanford(
 
 
 def _pylate(
-    settings: dict[str, Any],
-    tokenizer: TokenizerFile,
-    query_length: int | None,
-    document_length: int | None,
+    settings: dict[str, Any], tokenizer: TokenizerFile, lengths: Lengths
 ) -> tuple[TokenRole, TokenRole]:
     # Absent keys: pylate/models/colbert.py takes "[Q] ", "[D] ", 32, 180, expansion, no attention
     # to it, and string.punctuation.
@@ -116,25 +122,70 @@ def _pylate(
     attend = _default(settings, "attend_to_expansion_tokens", default=False)
     expansion: Expansion = "none" if not expand else "attended" if attend else "unattended"
     words = _default(settings, "skiplist_words", list(string.punctuation))
-    # A word that is no token is dropped, as sentence-transformers' MultiVectorMask does; PyLate
-    # would put the unknown token in its place and lose every real unknown token.
-    found = [tokenizer.tokenizer.token_to_id(word) for word in words]
     prompts = settings.get("prompts") or {}
     query = TokenRole(
         prompt=str(prompts.get("query") or ""),
-        max_length=_length(query_length, settings, "query_length", 32),
+        max_length=_length(lengths.query, settings, "query_length", 32),
         marker_ids=_marker(_default(settings, "query_prefix", "[Q] "), tokenizer),
         expansion=expansion,
         skip_ids=(),
     )
     document = TokenRole(
         prompt=str(prompts.get("document") or ""),
-        max_length=_length(document_length, settings, "document_length", 180),
+        max_length=_length(lengths.document, settings, "document_length", 180),
         marker_ids=_marker(_default(settings, "document_prefix", "[D] "), tokenizer),
         expansion="none",
-        skip_ids=tuple(sorted({number for number in found if number is not None})),
+        skip_ids=_skip_ids(words, tokenizer),
     )
     return query, document
+
+
+def _own(
+    folder: Path, settings: dict[str, Any], tokenizer: TokenizerFile, lengths: Lengths
+) -> tuple[TokenRole, TokenRole]:
+    """Roles of sentence_transformers' MultiVectorEncoder, whose markers are prompts."""
+    transformer = read_table(folder / "sentence_bert_config.json")
+    expansion: Expansion = "none"
+    query_length = lengths.query
+    wanted = transformer.get("query_expansion")
+    if wanted is not None:
+        token = wanted.get("token")
+        if wanted.get("strategy") != "fixed" or (
+            token is not None
+            and tokenizer.id_of(token, "query_expansion") != tokenizer.text.mask_id
+        ):
+            raise ExportError(
+                f"query_expansion is {wanted}; known is mask tokens to a fixed length"
+            )
+        expansion = "attended" if wanted.get("attend") else "unattended"
+        query_length = wanted["length"] if lengths.query is None else lengths.query
+    mask = read_table(folder / _modules(folder)[-1].get("path", "") / "config.json")
+    if mask.get("keep_only_token_ids"):
+        raise ExportError("MultiVectorMask keeps some token ids only, which is for images")
+    skipped = _skip_ids(mask.get("skiplist_words") or [], tokenizer)
+    tasks = _default(mask, "skiplist_tasks", ["document"])
+    if "query" in tasks and skipped and expansion != "none":
+        raise ExportError("skiplist_tasks names queries, whose expansion is kept whole here")
+    prompts = settings.get("prompts") or {}
+
+    def role(name: str, length: int | None, expansion: Expansion) -> TokenRole:
+        length = transformer.get(f"{name}_length") if length is None else length
+        return TokenRole(
+            prompt=str(prompts.get(name) or ""),
+            max_length=tokens.max_length(folder, length, tokenizer.text.max_positions),
+            marker_ids=(),
+            expansion=expansion,
+            skip_ids=skipped if name in tasks else (),
+        )
+
+    return role("query", query_length, expansion), role("document", lengths.document, "none")
+
+
+def _skip_ids(words: list[str], tokenizer: TokenizerFile) -> tuple[int, ...]:
+    # A word that is no token is dropped, as sentence-transformers' MultiVectorMask does; PyLate
+    # would put the unknown token in its place and lose every real unknown token.
+    found = {tokenizer.tokenizer.token_to_id(word) for word in words}
+    return tuple(sorted(number for number in found if number is not None))
 
 
 def _default(settings: dict[str, Any], key: str, default: Any) -> Any:
@@ -151,12 +202,33 @@ def _marker(prefix: str, tokenizer: TokenizerFile) -> tuple[int, ...]:
     return (tokenizer.id_of(prefix, "the marker"),) if prefix else ()
 
 
+def _modules(folder: Path) -> list[dict[str, Any]]:
+    return read_list(folder / "modules.json")
+
+
 def _pylate_layers(folder: Path) -> tuple[Layer, ...]:
-    modules = read_list(folder / "modules.json")
-    kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules]
+    modules = _modules(folder)
+    kinds = [layers.class_of(module) for module in modules]
     if kinds[:1] != ["Transformer"] or kinds[1:] != ["Dense"] * (len(kinds) - 1) or len(kinds) < 2:
         raise ExportError(
             f"{folder / 'modules.json'} lists {kinds or 'nothing'}; "
             "a PyLate model is one Transformer and then Dense modules"
         )
     return tuple(layers.dense_layer(folder, module) for module in modules[1:])
+
+
+def _own_layers(folder: Path) -> tuple[Layer, ...]:
+    modules = _modules(folder)
+    kinds = [layers.class_of(module) for module in modules]
+    dense = modules[1:-2]
+    wanted = ["Transformer", *["Dense"] * len(dense), "Normalize", "MultiVectorMask"]
+    if kinds != wanted:
+        raise ExportError(
+            f"{folder / 'modules.json'} lists {kinds or 'nothing'}; a MultiVectorEncoder is one "
+            "Transformer, Dense modules, Normalize and MultiVectorMask"
+        )
+    for module in modules[1:-1]:
+        config = read_table(folder / str(module.get("path", "")) / "config.json")
+        if config.get("module_input_name") != "token_embeddings":
+            raise ExportError(f"{module.get('path')} does not work on token_embeddings")
+    return tuple(layers.dense_layer(folder, module) for module in dense)

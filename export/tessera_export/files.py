@@ -14,13 +14,21 @@ from tessera_export.errors import ExportError
 MAX_HEADER_BYTES = 100 << 20  # the cap of the safetensors format itself
 
 
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file. Raises ExportError when it is missing or is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ExportError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ExportError(f"{path} is not UTF-8 text: {error}") from error
+
+
 def read_json(path: Path) -> Any:
     """The parsed JSON file. Raises ExportError when it is missing or is not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ExportError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
+        return json.loads(read_text(path))
+    except ValueError as error:
         raise ExportError(f"{path} is not valid JSON: {error}") from error
 
 

@@ -7,15 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tessera_export import colbert, layers, tokens
+from tessera_export import colbert, layers, m3, splade, tokens
 from tessera_export.errors import ExportError
 from tessera_export.files import Weights, read_json, read_list, read_table, read_weights
 from tessera_export.layers import Layer
 from tessera_export.tokens import TokenizerFile
-from tessera_onnx.registry import Dense, MultiVector, Role, Sparse
+from tessera_onnx.registry import Dense, MultiVector, Role, Sparse, Task
 
 Pooling = Literal["cls", "mean", "last"]
-IDF = "idf.json"
 KINDS = ("dense", "multi-vector", "sparse")
 # Older folders write one boolean a mode, newer ones `pooling_mode`
 # (sentence_transformers/sentence_transformer/modules/pooling.py).
@@ -27,6 +26,8 @@ OLD_MODES = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+# The names that encode_document of sentence-transformers looks for, in this order.
+DOCUMENTS = ("document", "passage", "corpus")
 POOLINGS: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
 
 
@@ -44,9 +45,17 @@ class Facts:
     pooling: Pooling | None  # of the dense vector
     dense_layers: tuple[Layer, ...]  # on the pooled vector
     token_layers: tuple[Layer, ...]  # on every token vector
+    weight_layers: tuple[Layer, ...]  # on every token vector, to the weight of a sparse recipe
     dense: Dense | None
     multi_vector: MultiVector | None
     sparse: Sparse | None
+    trust_remote_code: bool = False
+    idf: str = ""  # content of the table of query weights, where the sparse recipe names one
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the sparse recipe reads a masked language model's vocabulary logits."""
+        return self.sparse is not None and not self.weight_layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,7 @@ class Overrides:
     pooling: Pooling | None = None
     matryoshka: tuple[int, ...] = ()
     sparse_head: Literal["graph", "logits"] = "graph"
+    trust_remote_code: bool = False  # run the folder's own Python to build the torch model
 
 
 def read(folder: Path, kinds: Collection[str], overrides: Overrides | None = None) -> Facts:
@@ -73,60 +83,71 @@ def read(folder: Path, kinds: Collection[str], overrides: Overrides | None = Non
     unknown = sorted(set(kinds) - set(KINDS))
     if unknown:
         raise ExportError(f"kind {unknown[0]!r} cannot be exported, known are {', '.join(KINDS)}")
-    config_path = folder / "config.json"
+    routed = splade.route(folder)
+    if routed is not None and set(kinds) != {"sparse"}:
+        raise ExportError(f"{folder} routes queries and documents apart: it is of kind sparse only")
+    place = folder if routed is None else routed.encoder
+    config_path = place / "config.json"
     if not config_path.is_file():
-        raise ExportError(f"{folder} is not a model folder: it has no config.json")
+        raise ExportError(f"{place} is not a model folder: it has no config.json")
     config = read_json(config_path)
-    weights = read_weights(folder)
-    tokenizer = tokens.read(folder, config)
+    weights = read_weights(place)
+    tokenizer = tokens.read(place, config)
     dense, pooling, multi_vector = None, None, None
     dense_layers: tuple[Layer, ...] = ()
     token_layers: tuple[Layer, ...] = ()
     if "dense" in kinds:
         dense, pooling, dense_layers = _dense(folder, config, tokenizer, overrides)
     if "multi-vector" in kinds:
-        multi_vector, token_layers = colbert.read(
-            folder,
-            weights,
-            tokenizer,
-            config,
-            query_length=overrides.query_length,
-            document_length=overrides.document_length,
-        )
-    sparse = _sparse(folder, config, tokenizer, overrides) if "sparse" in kinds else None
-    return Facts(
-        folder=folder,
+        multi_vector, token_layers = _multi_vector(folder, config, weights, tokenizer, overrides)
+    sparse = None
+    weight_layers: tuple[Layer, ...] = ()
+    if "sparse" in kinds:
+        roles = _roles(folder, place, tokenizer, overrides)
+        head = m3.head_file(folder, m3.SPARSE)
+        if head is None:
+            sparse = splade.read(folder, config, roles, overrides.sparse_head, routed)
+        else:
+            sparse, weight_layers = m3.sparse(folder, head, config, tokenizer, roles)
+    facts = Facts(
+        folder=place,
         config=config,
         weights=weights,
         tokenizer=tokenizer,
         pooling=pooling,
         dense_layers=dense_layers,
         token_layers=token_layers,
+        weight_layers=weight_layers,
         dense=dense,
         multi_vector=multi_vector,
         sparse=sparse,
+        trust_remote_code=overrides.trust_remote_code,
     )
+    if routed is None:
+        return facts
+    return with_table(facts, splade.static_table(routed.table, tokenizer))
 
 
-def with_idf(facts: Facts, table: Path) -> Facts:
+def with_table(facts: Facts, table: str) -> Facts:
     """The facts of a sparse model whose queries are looked up in `table`, JSON {token: weight}.
 
-    Raises ExportError for a table that is none, or that holds what the vocabulary does not.
+    Special tokens weigh nothing on either side, as in OpenSearch's own code: the runtime puts them
+    around queries too. Raises ExportError for a table that is none, or that holds what the
+    vocabulary does not.
     """
     if facts.sparse is None:
         raise ExportError("an idf table is for the sparse kind")
-    for token, weight in read_table(table).items():
-        facts.tokenizer.id_of(token, f"{table.name} weighs")
-        if isinstance(weight, bool) or not isinstance(weight, int | float):
-            raise ExportError(f"{table.name} gives {token!r} a weight that is no number")
-    return replace(facts, sparse=replace(facts.sparse, query_weights="idf", idf=IDF))
+    splade.check_table(table, facts.tokenizer)
+    special = facts.tokenizer.special_ids
+    sparse = replace(facts.sparse, query_weights="idf", idf=splade.IDF, zero_ids=special)
+    return replace(facts, sparse=sparse, idf=table)
 
 
 def _dense(
     folder: Path, config: dict[str, Any], tokenizer: TokenizerFile, overrides: Overrides
 ) -> tuple[Dense, Pooling, tuple[Layer, ...]]:
     modules = read_list(folder / "modules.json")
-    names = [_class_of(module) for module in modules]
+    names = [layers.class_of(module) for module in modules]
     after = [name for name in names[2:] if name != "Normalize"]
     if names and (names[:2] != ["Transformer", "Pooling"] or set(after) - {"Dense"}):
         raise ExportError(
@@ -134,9 +155,11 @@ def _dense(
             "Pooling, Dense modules and Normalize"
         )
     stack = tuple(
-        layers.dense_layer(folder, module) for module in modules[2:] if _class_of(module) == "Dense"
+        layers.dense_layer(folder, module)
+        for module in modules[2:]
+        if layers.class_of(module) == "Dense"
     )
-    query, document = _roles(folder, tokenizer, overrides)
+    query, document = _roles(folder, folder, tokenizer, overrides)
     pooling = _pooling(folder, modules, overrides, prompted=bool(query.prompt or document.prompt))
     dense = Dense(
         output="sentence_embedding",
@@ -144,11 +167,41 @@ def _dense(
         dimension=layers.width(stack, layers.hidden_size(config)),
         matryoshka=overrides.matryoshka,
         matryoshka_layer_norm=False,
-        tasks=(),
+        tasks=_tasks(folder),
         query=query,
         document=document,
     )
     return dense, pooling, stack
+
+
+def _tasks(folder: Path) -> tuple[Task, ...]:
+    """Prompts for other purposes than search, which callers ask for by name."""
+    prompts = read_table(folder / "config_sentence_transformers.json").get("prompts") or {}
+    names = {"query", *DOCUMENTS}
+    return tuple(Task(name, prompt) for name, prompt in prompts.items() if name not in names)
+
+
+def _multi_vector(
+    folder: Path,
+    config: dict[str, Any],
+    weights: Weights,
+    tokenizer: TokenizerFile,
+    overrides: Overrides,
+) -> tuple[MultiVector, tuple[Layer, ...]]:
+    head = m3.head_file(folder, m3.COLBERT)
+    if head is None:
+        return colbert.read(
+            folder,
+            weights,
+            tokenizer,
+            config,
+            query_length=overrides.query_length,
+            document_length=overrides.document_length,
+        )
+    wanted = (overrides.query_length, overrides.document_length)
+    most = tokenizer.text.max_positions
+    query, document = (tokens.max_length(folder, length, most) for length in wanted)
+    return m3.multi_vector(head, config, query, document)
 
 
 def _pooling(
@@ -174,65 +227,19 @@ def _pooling(
     return POOLINGS[modes[0]]
 
 
-def _sparse(
-    folder: Path, config: dict[str, Any], tokenizer: TokenizerFile, overrides: Overrides
-) -> Sparse:
-    modules = read_list(folder / "modules.json")
-    names = [_class_of(module) for module in modules]
-    # A bare masked language model: SparseEncoder makes it max and relu
-    # (sentence_transformers/sparse_encoder/model.py, "Detected MLM architecture").
-    settings: dict[str, Any] = {"pooling_strategy": "max", "activation_function": "relu"}
-    if names:
-        if names[0] not in ("MLMTransformer", "Transformer") or names[1:] != ["SpladePooling"]:
-            raise ExportError(
-                f"{folder / 'modules.json'} lists {', '.join(names)}; "
-                "a sparse model is a Transformer and SpladePooling"
-            )
-        # Absent keys take the same two values (sparse_encoder/modules/splade_pooling.py).
-        settings |= read_table(folder / str(modules[1].get("path", "")) / "config.json")
-    elif not any(str(name).endswith("ForMaskedLM") for name in config.get("architectures") or []):
-        raise ExportError(
-            f"config.json names the architectures {config.get('architectures')}; "
-            "a sparse model needs a ...ForMaskedLM with its vocabulary head"
-        )
-    if settings["pooling_strategy"] != "max":
-        raise ExportError(
-            f"SpladePooling takes the {settings['pooling_strategy']}, known is the max"
-        )
-    activations: dict[str, Literal["log1p", "log1p-log1p"]] = {
-        "relu": "log1p",
-        "log1p_relu": "log1p-log1p",
-    }
-    if settings["activation_function"] not in activations:
-        raise ExportError(
-            f"SpladePooling has the activation {settings['activation_function']!r}, "
-            f"known are {', '.join(activations)}"
-        )
-    query, document = _roles(folder, tokenizer, overrides)
-    return Sparse(
-        output="logits" if overrides.sparse_head == "logits" else "sparse_embedding",
-        head=overrides.sparse_head,
-        activation=activations[settings["activation_function"]],
-        vocab_size=int(config["vocab_size"]),
-        zero_ids=(),
-        query_weights="model",
-        idf="",
-        query=query,
-        document=document,
-    )
-
-
-def _roles(folder: Path, tokenizer: TokenizerFile, overrides: Overrides) -> tuple[Role, Role]:
-    length = tokens.max_length(folder, overrides.max_length, tokenizer.text.max_positions)
+def _roles(
+    folder: Path, place: Path, tokenizer: TokenizerFile, overrides: Overrides
+) -> tuple[Role, Role]:
+    """Roles with the prompts of `folder` and the length of the encoder's folder `place`."""
+    length = tokens.max_length(place, overrides.max_length, tokenizer.text.max_positions)
     prompts = read_table(folder / "config_sentence_transformers.json").get("prompts") or {}
-    # The names that encode_query and encode_document of sentence-transformers look for; without
-    # one of them it puts nothing before the text.
+    # Without one of the names sentence-transformers puts nothing before the text.
     query = overrides.query_prompt
     if query is None:
         query = prompts.get("query")
     document = overrides.document_prompt
     if document is None:
-        names = [name for name in ("document", "passage", "corpus") if name in prompts]
+        names = [name for name in DOCUMENTS if name in prompts]
         document = prompts[names[0]] if names else None
     if query is None and document is None and any(prompts.values()):
         raise ExportError(
@@ -240,7 +247,3 @@ def _roles(folder: Path, tokenizer: TokenizerFile, overrides: Overrides) -> tupl
             "give --query-prompt and --document-prompt"
         )
     return Role(query or "", length), Role(document or "", length)
-
-
-def _class_of(module: dict[str, Any]) -> str:
-    return str(module.get("type", "")).rsplit(".", 1)[-1]

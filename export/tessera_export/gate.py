@@ -13,11 +13,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
-from tessera_export import graph
+from tessera_export import storage, tensors
 from tessera_export.errors import ExportError
 from tessera_export.folder import Facts
 from tessera_export.layers import Layer
@@ -68,16 +67,13 @@ class Gate:
 
         Raises ExportError naming output, precision, metric, value and limit when one is missed.
         """
-        session = graph.session(path.read_bytes())
+        session = storage.session(path)
         measured: dict[str, list[tuple[Array, Array]]] = {name: [] for name in self._outputs}
         for batch in _batches(len(self.items)):
             results = self._run(session, batch)
             for row, index in enumerate(batch):
-                item = self.items[index]
                 for name, truth in self._expected[index].items():
-                    ours = results[name][row]
-                    if self._outputs[name] == "tokens":
-                        ours = ours[: len(item.ids)]
+                    ours = results[name][row][: len(truth)]  # rows of tokens end in padding
                     measured[name].append((np.atleast_2d(ours), np.atleast_2d(truth)))
         rows = []
         for name, shape in self._outputs.items():
@@ -95,13 +91,29 @@ class Gate:
             ids[row, : len(item.ids)] = item.ids
             mask[row, : len(item.ids)] = item.mask
         names = list(self._outputs)
-        values = session.run(names, {"input_ids": ids, "attention_mask": mask})
+        feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        wanted = [item.name for item in session.get_inputs()]
+        values = session.run(names, {name: feeds[name] for name in wanted})
         results = dict(zip(names, values, strict=True))
+        dense = self._facts.dense
+        if dense is not None and dense.pooling != "graph":
+            results[dense.output] = _pooled(results[dense.output], mask, dense.pooling)
         sparse = self._facts.sparse
         if sparse is not None and sparse.head == "logits":
             logits = np.where(mask[:, :, None] > 0, results[sparse.output], -np.inf)
             results[sparse.output] = _splade(logits.max(axis=1), sparse.activation)
+        if sparse is not None and sparse.head == "tokens":
+            results[sparse.output] = np.maximum(results[sparse.output][:, :, 0], 0)
         return results
+
+
+def _pooled(states: Array, mask: Array, pooling: str) -> Array:
+    """Unit vectors (b, dimension) of states (b, n, dimension) that the graph left unpooled."""
+    rows = []
+    for tokens, count in zip(states.astype(np.float64), mask.sum(axis=1), strict=True):
+        real = tokens[:count]
+        rows.append({"cls": real[0], "mean": real.mean(axis=0), "last": real[-1]}[pooling])
+    return _unit(np.array(rows))
 
 
 def _outputs(facts: Facts) -> dict[str, Shape]:
@@ -131,25 +143,21 @@ def _reference(
     ids, mask = torch.from_numpy(item.ids)[None], torch.from_numpy(item.mask)[None]
     try:
         with torch.no_grad():
-            base = model.base_model if facts.sparse is not None else model
-            wants_hidden = facts.dense is not None or facts.multi_vector is not None
+            base = model.base_model if facts.decodes else model
+            wants_hidden = not facts.decodes or bool(facts.dense or facts.multi_vector)
             hidden = (
                 base(input_ids=ids, attention_mask=mask).last_hidden_state[0].double()
                 if wants_hidden
                 else None
             )
-            logits = (
-                model(input_ids=ids, attention_mask=mask).logits[0]
-                if facts.sparse is not None
-                else None
-            )
+            logits = model(input_ids=ids, attention_mask=mask).logits[0] if facts.decodes else None
     except (IndexError, RuntimeError) as error:
         raise ExportError(
             f"the torch model fails on an input of {len(item.ids)} tokens: {str(error)[:200]}"
         ) from error
     results: dict[str, Array] = {}
     if facts.multi_vector is not None and hidden is not None:
-        rows = _layers(hidden, facts.token_layers)
+        rows = _layers(hidden[int(facts.multi_vector.drop_first) :], facts.token_layers)
         if rotation is not None:
             rows = rows @ torch.from_numpy(rotation).double()
         results[facts.multi_vector.output] = _unit(rows.numpy())
@@ -158,6 +166,9 @@ def _reference(
     if facts.dense is not None and hidden is not None:
         pooled = {"cls": hidden[0], "mean": hidden.mean(0), "last": hidden[-1]}[str(facts.pooling)]
         results[facts.dense.output] = _unit(_layers(pooled, facts.dense_layers).numpy())
+    if facts.sparse is not None and hidden is not None and facts.weight_layers:
+        weights = _layers(hidden, facts.weight_layers)[:, 0].numpy()
+        results[facts.sparse.output] = np.maximum(weights, 0)
     if facts.sparse is not None and logits is not None:
         peak = logits.max(dim=0).values.double().numpy()
         results[facts.sparse.output] = _splade(peak, facts.sparse.activation)
@@ -166,15 +177,14 @@ def _reference(
 
 def _layers(x: torch.Tensor, layers: Sequence[Layer]) -> torch.Tensor:
     for layer in layers:
-        with safe_open(layer.file, framework="pt") as tensors:
-            y = x @ tensors.get_tensor(layer.weight).double().T
-            if layer.bias:
-                y = y + tensors.get_tensor(layer.bias).double()
-            y = ACTIVATIONS[layer.activation](y)
-            if layer.residual_weight:
-                y = y + x @ tensors.get_tensor(layer.residual_weight).double().T
-            elif layer.residual:
-                y = y + x
+        y = x @ tensors.load(layer.file, layer.weight).double().T
+        if layer.bias:
+            y = y + tensors.load(layer.file, layer.bias).double()
+        y = ACTIVATIONS[layer.activation](y)
+        if layer.residual_weight:
+            y = y + x @ tensors.load(layer.file, layer.residual_weight).double().T
+        elif layer.residual:
+            y = y + x
         x = y
     return x
 

@@ -100,6 +100,11 @@ def dense_layer(folder: Path, module: dict[str, Any]) -> Layer:
     )
 
 
+def class_of(module: dict[str, Any]) -> str:
+    """Name of the class of a modules.json entry, without its package."""
+    return str(module.get("type", "")).rsplit(".", 1)[-1]
+
+
 def width(layers: tuple[Layer, ...], hidden: int) -> int:
     """Size of the vectors that leave the layers. Raises ExportError when one does not fit."""
     size = hidden
@@ -112,7 +117,9 @@ def width(layers: tuple[Layer, ...], hidden: int) -> int:
 
 def hidden_size(config: dict[str, Any]) -> int:
     """Size of the encoder's token vectors. Raises ExportError when config.json does not say it."""
-    size = config.get("hidden_size", config.get("dim"))  # "dim" is DistilBERT's name for it
+    # The other names are DistilBERT's, T5's and (its own code) Nomic's.
+    names = ("hidden_size", "dim", "d_model", "n_embd")
+    size = next((config[name] for name in names if name in config), None)
     if not isinstance(size, int):
         raise ExportError("config.json does not say hidden_size")
     return size

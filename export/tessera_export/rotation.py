@@ -30,7 +30,7 @@ def learn(facts: Facts) -> NDArray[np.float32]:
     passages = corpus.passages(lambda text: len(facts.tokenizer.ids(text)), TOKENS)
     if len(passages) < LEAST_PASSAGES:
         raise ExportError(f"{len(passages)} passages are too few to learn a rotation from")
-    model = load_model(facts, "sdpa")
+    model = load_model(facts, None)
     between = within = torch.zeros((), dtype=torch.float64)
     text = facts.tokenizer.text
     for passage in passages:

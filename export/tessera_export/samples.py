@@ -107,7 +107,7 @@ def _check_tokenizer(facts: Facts, bodies: list[list[int]]) -> None:
     """Raises ExportError when transformers reads the folder's tokenizer in another way."""
     try:
         upstream = AutoTokenizer.from_pretrained(
-            facts.folder, local_files_only=True, trust_remote_code=False
+            facts.folder, local_files_only=True, trust_remote_code=facts.trust_remote_code
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise ExportError(f"transformers cannot load the tokenizer: {error}") from error

@@ -14,7 +14,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from tessera_export import artifact, bolt, chronos2, gate, graph
+from tessera_export import artifact, bolt, chronos2, gate, graph, storage
 from tessera_export.errors import ExportError
 from tessera_export.files import Weights, read_json, read_weights
 from tessera_onnx import patching, timeseries
@@ -145,7 +145,7 @@ def export(
             if precision != "fp32":
                 half = precision == "fp16"
                 made = graph.half(traced) if half else graph.quantize(traced, int8_exclude)
-            graph.save(made, folder / name)
+            storage.save(made, folder / name)
             parity += check(folder / name, precision, facts.recipe, samples)
         spec = _entry(facts, origin, wanted, parity, artifact.listed(folder, names))
         (folder / "model.toml").write_text(artifact.document(spec), "utf-8")
@@ -193,7 +193,7 @@ def check(
     path: Path, precision: Precision, recipe: TimeSeries, samples: Collection[Sample]
 ) -> list[Parity]:
     """The figures of the ONNX file at `path`. Raises ExportError when a limit is missed."""
-    session = graph.session(path.read_bytes())
+    session = storage.session(path)
     pairs = []
     for sample in samples:
         (scaled,) = session.run([recipe.output], sample.feeds)

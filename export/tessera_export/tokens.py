@@ -20,6 +20,8 @@ OFFSET_POSITIONS = {
     "camembert", "data2vec-text", "ibert", "luke", "mpnet", "roberta", "roberta-prelayernorm",
     "xlm-roberta", "xlm-roberta-xl", "xmod",
 }  # fmt: skip
+# Only their encoder is exported. Their positions are relative, so that no table ends anywhere.
+ENCODER_DECODERS = {"t5", "mt5", "umt5"}
 PROBES = (
     "The quick brown fox jumps over the lazy dog.",
     "Two plus two is four; three plus three is six",
@@ -40,6 +42,12 @@ class TokenizerFile:
         if number is None:
             raise ExportError(f"{what} {token!r} is not a token of the vocabulary")
         return int(number)
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """Ids of the tokens that the file marks as special: padding, separators, mask, unknown."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        return tuple(sorted(number for number, token in added.items() if token.special))
 
     def ids(self, text: str) -> list[int]:
         """Ids of the bare text, nothing put around it."""
@@ -68,7 +76,7 @@ def read(folder: Path, config: dict[str, Any]) -> TokenizerFile:
     except Exception as error:  # tokenizers raises bare Exception from Rust
         raise ExportError(f"{path} is not a tokenizer that `tokenizers` reads: {error}") from error
     prefix, suffix = _around(tokenizer)
-    mask = _special(folder, tokenizer, "mask")
+    mask = special(folder, tokenizer, "mask")
     return TokenizerFile(
         json=text,
         tokenizer=tokenizer,
@@ -79,7 +87,7 @@ def read(folder: Path, config: dict[str, Any]) -> TokenizerFile:
             suffix_ids=suffix,
             pad_id=_pad_id(folder, tokenizer),
             mask_id=-1 if mask is None else mask,
-            max_positions=positions(config),
+            max_positions=positions(folder, config),
             fixed_length=0,
         ),
     )
@@ -113,9 +121,14 @@ def check_length(length: int, what: str, max_positions: int) -> None:
         raise ExportError(f"{what} {length} must lie in 3..{max_positions}, the model's positions")
 
 
-def positions(config: dict[str, Any]) -> int:
-    """The longest sequence that the model can read. Raises ExportError when config is silent."""
-    count = config.get("max_position_embeddings")
+def positions(folder: Path, config: dict[str, Any]) -> int:
+    """The longest sequence that the model can read. Raises ExportError when nothing says it.
+
+    Relative positions have no end: there it is the length that the authors trained or advise.
+    """
+    count = config.get("max_position_embeddings", config.get("n_positions"))
+    if count is None and config.get("model_type") in ENCODER_DECODERS:
+        count = read_table(folder / "sentence_bert_config.json").get("max_seq_length")
     if not isinstance(count, int) or count < 1:
         raise ExportError("max_positions is missing: config.json has no max_position_embeddings")
     if config.get("model_type") in OFFSET_POSITIONS:
@@ -144,8 +157,8 @@ def _around(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return found.pop()
 
 
-def _special(folder: Path, tokenizer: Tokenizer, role: str) -> int | None:
-    """Id of the pad or mask token that the tokenizer's configuration names."""
+def special(folder: Path, tokenizer: Tokenizer, role: str) -> int | None:
+    """Id of the token that the tokenizer's configuration names for `role`: "pad", "mask", ..."""
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         token = read_table(folder / name).get(f"{role}_token")
         if isinstance(token, dict):
@@ -159,7 +172,7 @@ def _special(folder: Path, tokenizer: Tokenizer, role: str) -> int | None:
 
 
 def _pad_id(folder: Path, tokenizer: Tokenizer) -> int:
-    pad = _special(folder, tokenizer, "pad")
+    pad = special(folder, tokenizer, "pad")
     if pad is None:
         pad = read_table(folder / "config.json").get("pad_token_id")
     if not isinstance(pad, int):

@@ -3,40 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModel, AutoModelForMaskedLM, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForTextEncoding,
+    PreTrainedModel,
+)
 
+from tessera_export import tensors
 from tessera_export.errors import ExportError
 from tessera_export.folder import Facts
 from tessera_export.layers import Layer
+from tessera_export.tokens import ENCODER_DECODERS
 
 
-def load_model(facts: Facts, attention: str) -> PreTrainedModel:
-    """The folder's model in fp32 with its own weights, in eval mode, no code of the folder run.
+def load_model(facts: Facts, attention: str | None) -> PreTrainedModel:
+    """The folder's model in fp32 with its own weights, in eval mode.
 
-    `attention` is "eager" for tracing, "sdpa" for what upstream runs. Raises ExportError when
-    the weights lack a tensor, since transformers would fill it with random numbers.
+    Code of the folder runs with `facts.trust_remote_code` only. `attention` is "eager" for
+    tracing, None for what upstream runs. Raises ExportError when the weights lack a tensor, since
+    transformers would fill it with random numbers.
     """
-    factory: Any = AutoModelForMaskedLM if facts.sparse is not None else AutoModel
+    factory: Any = AutoModelForMaskedLM if facts.decodes else AutoModel
+    if facts.config.get("model_type") in ENCODER_DECODERS:
+        factory = AutoModelForTextEncoding  # AutoModel would want the decoder's inputs too
     try:
         model, report = factory.from_pretrained(
             facts.folder,
             dtype=torch.float32,
             attn_implementation=attention,
             local_files_only=True,
-            trust_remote_code=False,
+            trust_remote_code=facts.trust_remote_code,
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise ExportError(f"transformers cannot load {facts.folder}: {error}") from error
+    except Exception as error:  # the folder's own code may raise anything
+        raise ExportError(f"transformers cannot load {facts.folder}: {_reason(error)}") from error
     # No output reads BERT's pooler, and sentence-transformers' checkpoints often lack it.
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     wrong = missing + sorted(str(key) for key in report["mismatched_keys"])
@@ -48,6 +58,15 @@ def load_model(facts: Facts, attention: str) -> PreTrainedModel:
     model.config.use_cache = False
     loaded: PreTrainedModel = model.eval()
     return loaded
+
+
+def _reason(error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return (
+            "its architecture is Python code in its repository; read that code, and if you trust "
+            "it give --trust-remote-code"
+        )
+    return str(error)
 
 
 class Step(nn.Module):
@@ -96,9 +115,19 @@ class DenseHead(nn.Module):
 class TokenHead(nn.Module):
     """Hidden states (batch, n, hidden) to unit vectors (batch, n, dimension), padding included."""
 
-    def __init__(self, layers: Sequence[Layer], rotation: NDArray[np.float32] | None) -> None:
-        """`rotation` (dimension, k) multiplies the row vectors from the right, before the norm."""
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        rotation: NDArray[np.float32] | None,
+        *,
+        drop_first: bool,
+    ) -> None:
+        """`rotation` (dimension, k) multiplies the row vectors from the right, before the norm.
+
+        With `drop_first` there are n - 1 rows: none for the first token.
+        """
         super().__init__()
+        self.first = int(drop_first)
         self.stack = nn.Sequential(*map(Step, layers))
         self.rotation = None
         if rotation is not None:
@@ -108,7 +137,7 @@ class TokenHead(nn.Module):
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Project and normalise every row; which rows count is the runtime's affair."""
         del mask
-        tokens = self.stack(hidden)
+        tokens = self.stack(hidden[:, self.first :])
         if self.rotation is not None:
             tokens = tokens @ self.rotation
         return functional.normalize(tokens, p=2.0, dim=-1)
@@ -145,6 +174,20 @@ class SparseHead(nn.Module):
         return torch.log1p(weights) if self.twice else weights
 
 
+class WeightHead(nn.Module):
+    """Hidden states (batch, n, hidden) to a weight a token (batch, n, 1), before the relu."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        """`layers` end in one feature."""
+        super().__init__()
+        self.stack = nn.Sequential(*map(Step, layers))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Which token's weight counts is the runtime's affair."""
+        weights: Tensor = self.stack(hidden)
+        return weights
+
+
 class Wrapper(nn.Module):
     """One encoder and the heads of a model's kinds; `outputs` names its results in order."""
 
@@ -158,17 +201,21 @@ class Wrapper(nn.Module):
         self.dense: nn.Module | None = None
         self.tokens: nn.Module | None = None
         self.sparse: SparseHead | None = None
-        self.logits = facts.sparse is not None
+        self.weights: WeightHead | None = None
+        self.logits = facts.decodes
         if facts.dense is not None and facts.pooling is not None:
             self.dense = DenseHead(facts.pooling, facts.dense_layers)
             self.outputs.append(facts.dense.output)
         if facts.multi_vector is not None:
-            self.tokens = TokenHead(facts.token_layers, rotation)
+            drop_first = facts.multi_vector.drop_first
+            self.tokens = TokenHead(facts.token_layers, rotation, drop_first=drop_first)
             self.outputs.append(facts.multi_vector.output)
         elif rotation is not None:
             raise ExportError("a rotation needs a multi-vector recipe")
         if facts.sparse is not None:
-            if facts.sparse.head == "graph":
+            if facts.sparse.head == "tokens":
+                self.weights = WeightHead(facts.weight_layers)
+            elif facts.sparse.head == "graph":
                 self.sparse = SparseHead(facts.sparse.activation)
                 unannotated: Any = model
                 decoder = unannotated.get_output_embeddings()
@@ -199,16 +246,17 @@ class Wrapper(nn.Module):
             results.append(self.dense(hidden, attention_mask))
         if self.tokens is not None:
             results.append(self.tokens(hidden, attention_mask))
+        if self.weights is not None:
+            results.append(self.weights(hidden))
         if self.logits:
             results.append(logits if self.sparse is None else self.sparse(logits))
         return tuple(results)
 
 
-def _linear(file: Any, weight: str, bias: str) -> nn.Linear:
-    with safe_open(file, framework="pt") as tensors:
-        matrix = tensors.get_tensor(weight).float()
-        linear = nn.Linear(matrix.shape[1], matrix.shape[0], bias=bool(bias))
-        linear.weight = nn.Parameter(matrix, requires_grad=False)
-        if bias:
-            linear.bias = nn.Parameter(tensors.get_tensor(bias).float(), requires_grad=False)
+def _linear(file: Path, weight: str, bias: str) -> nn.Linear:
+    matrix = tensors.load(file, weight).float()
+    linear = nn.Linear(matrix.shape[1], matrix.shape[0], bias=bool(bias))
+    linear.weight = nn.Parameter(matrix, requires_grad=False)
+    if bias:
+        linear.bias = nn.Parameter(tensors.load(file, bias).float(), requires_grad=False)
     return linear

@@ -11,7 +11,7 @@ import tokenizers
 import torch
 import transformers
 
-from tessera_export import artifact, folder, graph
+from tessera_export import artifact, folder, storage
 from tessera_onnx import registry
 
 TEXTS = [
@@ -135,8 +135,7 @@ class Running:
         for number, row in enumerate(rows):
             ids[number, : len(row)] = row
             mask[number, : len(row)] = 1
-        path = self.place / getattr(self.spec.graph, precision)
-        session = graph.session(path.read_bytes())
+        session = storage.session(self.place / getattr(self.spec.graph, precision))
         (result,) = session.run([output], {"input_ids": ids, "attention_mask": mask})
         self.last_ids = ids
         return result, mask

@@ -3,12 +3,13 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-import transformers
-from conftest import SMALL, Running
+from architectures import small
+from conftest import Running
 from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 
 from tessera_export import artifact, folder
+from tessera_onnx.registry import Task
 
 pytestmark = pytest.mark.export
 
@@ -67,34 +68,6 @@ def test_parity_is_written_with_its_limits(minilm_artifact):
     assert rows["int8", "mean_cosine"].value >= rows["int8", "mean_cosine"].limit == 0.98
 
 
-def small(name):
-    torch.manual_seed(1)
-    if name == "distilbert":
-        config = transformers.DistilBertConfig(
-            dim=64, n_layers=2, n_heads=2, hidden_dim=96, vocab_size=30522,
-            max_position_embeddings=130,
-        )  # fmt: skip
-        return transformers.DistilBertModel(config)
-    if name == "qwen3":
-        config = transformers.Qwen3Config(
-            **SMALL, num_key_value_heads=1, head_dim=32, pad_token_id=0, bos_token_id=None,
-            eos_token_id=102,
-        )  # fmt: skip
-        return transformers.Qwen3Model(config)
-    if name == "modernbert":
-        config = transformers.ModernBertConfig(
-            **SMALL, pad_token_id=0, cls_token_id=101, sep_token_id=102, bos_token_id=101,
-            eos_token_id=102, local_attention=16, global_attn_every_n_layers=2,
-        )  # fmt: skip
-        return transformers.ModernBertModel(config)
-    if name == "bert":
-        return transformers.BertModel(transformers.BertConfig(**SMALL))
-    configs = {"roberta": transformers.RobertaConfig, "xlm-roberta": transformers.XLMRobertaConfig}
-    models = {"roberta": transformers.RobertaModel, "xlm-roberta": transformers.XLMRobertaModel}
-    config = configs[name](**SMALL, pad_token_id=0, bos_token_id=101, eos_token_id=102)
-    return models[name](config)
-
-
 @pytest.mark.parametrize(
     ("name", "mode", "old"),
     [
@@ -104,17 +77,23 @@ def small(name):
         ("xlm-roberta", "cls", False),
         ("modernbert", "mean", False),
         ("qwen3", "lasttoken", False),
+        ("mpnet", "mean", False),
+        ("t5", "mean", False),
+        ("nomic", "mean", False),
+        ("gte", "cls", False),
+        ("eurobert", "mean", False),
     ],
 )
 def test_architectures(make, dense_files, exported, texts, name, mode, old):
     place = make(name, small(name), dense_files(mode, old=old))
-    running = exported(place, "dense", precisions=("fp32", "fp16"))
+    running = exported(place, "dense", precisions=("fp32", "fp16", "int8"))
     dense = running.spec.dense
     ours, _ = running.run(texts, dense.document, dense.output)
     theirs = truth(place, texts)
     assert np.abs(ours - theirs).max() <= 1e-5
-    half, _ = running.run(texts, dense.document, dense.output, "fp16")
-    assert (half * theirs).sum(-1).min() >= 0.9999
+    for precision, floor in (("fp16", 0.9999), ("int8", 0.95)):
+        other, _ = running.run(texts, dense.document, dense.output, precision)
+        assert (other * theirs).sum(-1).min() >= floor
     single, _ = running.run(texts[1:2], dense.document, dense.output)
     assert np.abs(single[0] - ours[1]).max() <= 1e-5
 
@@ -145,3 +124,31 @@ def test_prompts_and_dense_layers_after_the_pooling(make, dense_files, exported,
     for role, name in ((dense.query, "query"), (dense.document, "passage")):
         ours, _ = running.run(texts, role, dense.output)
         assert np.abs(ours - truth(place, texts, prompt_name=name)).max() <= 1e-5
+
+
+def test_embeddinggemma(make, dense_files, exported, texts):
+    """Attention both ways, a window in every second layer, two Dense modules, long prompts."""
+    layer = {"bias": False, "activation_function": "torch.nn.modules.linear.Identity"}
+    sizes = [(64, 96), (96, 64)]
+    dense = [layer | {"in_features": a, "out_features": b} for a, b in sizes]
+    prompts = {
+        "query": "task: search result | query: ",
+        "document": "title: none | text: ",
+        "Clustering": "task: clustering | query: ",
+    }
+    files = dense_files("mean", dense=dense, prompts=prompts)
+    place = make("gemma", small("gemma3"), files)
+    for number, (a, b) in enumerate(sizes):
+        tensors = {"linear.weight": torch.randn(b, a) / 8}
+        save_file(tensors, place / f"{number + 2}_Dense/model.safetensors")
+    running = exported(place, "dense", precisions=("fp32", "fp16", "int8"))
+    recipe = running.spec.dense
+    assert (recipe.query.prompt, recipe.dimension) == (prompts["query"], 64)
+    assert recipe.tasks == (Task("Clustering", prompts["Clustering"]),)
+    for role, name in ((recipe.query, "query"), (recipe.document, "document")):
+        theirs = truth(place, texts, prompt_name=name)
+        ours, _ = running.run(texts, role, recipe.output)
+        assert np.abs(ours - theirs).max() <= 1e-5
+        for precision, floor in (("fp16", 0.9999), ("int8", 0.95)):
+            other, _ = running.run(texts, role, recipe.output, precision)
+            assert (other * theirs).sum(-1).min() >= floor

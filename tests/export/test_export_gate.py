@@ -86,7 +86,7 @@ def test_frozen_shapes_are_not_accepted(place, monkeypatch):
     wrapper = wrappers.Wrapper(wrappers.load_model(facts, "eager"), facts)
     tried = []
 
-    def failing(_wrapper):
+    def failing(_wrapper, _path):
         tried.append("legacy")
         raise RuntimeError("unordered_map::at")
 

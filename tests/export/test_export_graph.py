@@ -2,8 +2,11 @@ import numpy as np
 import onnx
 import pytest
 
-from tessera_export import artifact, folder, graph, wrappers
+import tessera_onnx
+from tessera_export import artifact, folder, graph, storage, wrappers
 from tessera_export.errors import ExportError
+from tessera_onnx import IntegrityError
+from tessera_onnx.registry import PRECISIONS
 
 pytestmark = pytest.mark.export
 
@@ -74,3 +77,59 @@ def test_excluded_nodes_stay_fp32(traced):
     assert name in {node.name for node in without.graph.node}
     with pytest.raises(ExportError, match="no node of the graph is named 'nothing'"):
         graph.quantize(traced, ["nothing"])
+
+
+def test_weights_in_a_second_file(facts, tmp_path, monkeypatch):
+    """What a model above 2 GB becomes, shown on a small one: the same graphs, twice the same."""
+    artifact.export(facts, tmp_path / "one", artifact.Origin("test"), PRECISIONS)
+    monkeypatch.setattr(storage, "INLINE", 10_000)
+    spec = artifact.export(facts, tmp_path / "two", artifact.Origin("test"), PRECISIONS)
+    names = [f"model.{precision}.onnx" for precision in PRECISIONS]
+    expected = [name for graph in names for name in (graph, f"{graph}_data")]
+    assert [file.name for file in spec.files] == [*expected, "tokenizer.json"]
+    for name in names:
+        assert (tmp_path / "two" / name).stat().st_size < 150_000
+        one, two = (onnx.load(tmp_path / place / name).graph for place in ("one", "two"))
+        assert list(one.node) == list(two.node)
+        for a, b in zip(one.initializer, two.initializer, strict=True):
+            assert (a.name, a.raw_data) == (b.name, b.raw_data)
+    again = artifact.export(facts, tmp_path / "again", artifact.Origin("test"), PRECISIONS)
+    assert again.files == spec.files
+    for precision in PRECISIONS:
+        options = {"precision": precision, "threads": 1}
+        with (
+            tessera_onnx.TesseraDense(path=tmp_path / "one", **options) as one,
+            tessera_onnx.TesseraDense(path=tmp_path / "two", **options) as two,
+        ):
+            assert np.array_equal(one.encode("a ship's bell"), two.encode("a ship's bell"))
+
+
+def test_the_runtime_refuses_data_that_it_cannot_hand_over(tmp_path):
+    """Tensors outside the graph but not among its weights, which ONNX Runtime would open itself."""
+    helper, tensor = onnx.helper, onnx.TensorProto(name="w", data_type=1, dims=[4])
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="w.bin")
+    value = helper.make_tensor_value_info
+    flag = onnx.numpy_helper.from_array(np.array(True), "flag")
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["w"], ["y"])], "b", [], [value("y", 1, [4])], [tensor]
+    )
+    function = helper.make_function(
+        "own", "F", ["x"], ["y"],
+        [helper.make_node("Constant", [], ["y"], value=tensor)], [helper.make_opsetid("", 18)],
+    )  # fmt: skip
+    sparse = onnx.SparseTensorProto(values=tensor, dims=[4])
+    nodes = {
+        "subgraph": helper.make_node("If", ["flag"], ["y"], then_branch=branch, else_branch=branch),
+        "constant": helper.make_node("Constant", [], ["y"], value=tensor),
+        "function": helper.make_node("F", ["flag"], ["y"], domain="own"),
+        "sparse": helper.make_node("Identity", ["w"], ["y"]),
+    }
+    for name, node in nodes.items():
+        graph = helper.make_graph([node], "g", [], [value("y", 1, [4])], [flag])
+        if name == "sparse":
+            graph.sparse_initializer.append(sparse)
+        model = helper.make_model(graph, functions=[function] if name == "function" else [])
+        onnx.save(model, tmp_path / f"{name}.onnx")
+        with pytest.raises(IntegrityError, match="not weights of its graph"):
+            storage.session(tmp_path / f"{name}.onnx")

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import SMALL
+from architectures import small
 from safetensors.torch import load_file, save_file
 from sentence_transformers import MultiVectorEncoder
+from sentence_transformers.base.modules import Dense, Normalize, Transformer
+from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from tokenizers import AddedToken
 
 from tessera_export import folder
@@ -119,16 +121,7 @@ def test_the_issues_example_has_seven_tokens(stanford, exported):
 
 
 def pylate_folder(make, minilm, name="pylate", *, backbone="bert", **settings):
-    torch.manual_seed(4)
-    size = SMALL | {"vocab_size": 30524}
-    if backbone == "bert":
-        model = transformers.BertModel(transformers.BertConfig(**size))
-    else:
-        config = transformers.ModernBertConfig(
-            **size, pad_token_id=0, cls_token_id=101, sep_token_id=102, bos_token_id=101,
-            eos_token_id=102, local_attention=16, global_attn_every_n_layers=2,
-        )  # fmt: skip
-        model = transformers.ModernBertModel(config)
+    model = small(backbone, vocab_size=30524)
     layers = [
         {"in_features": 64, "out_features": 96, "bias": True, "use_residual": True,
          "activation_function": "torch.nn.modules.activation.GELU"},
@@ -159,6 +152,7 @@ def pylate_folder(make, minilm, name="pylate", *, backbone="bert", **settings):
     for index, layer in enumerate(layers):
         files[f"{index + 1}_Dense/config.json"] = layer
     place = make(name, model, files)
+    torch.manual_seed(4)
     for index, layer in enumerate(layers):
         shape = (layer["out_features"], layer["in_features"])
         tensors = {"linear.weight": torch.randn(shape) / 8}
@@ -179,11 +173,15 @@ def pylate_folder(make, minilm, name="pylate", *, backbone="bert", **settings):
         ("bert", {}),
         ("modernbert", {"attend_to_expansion_tokens": True}),
         ("bert", {"do_query_expansion": False, "skiplist_words": []}),
+        ("distilbert", {}),
+        ("roberta", {"attend_to_expansion_tokens": True}),
+        ("xlm-roberta", {}),
+        ("mpnet", {}),
     ],
 )
 def test_pylate_equals_sentence_transformers(make, minilm, exported, texts, backbone, settings):
     place = pylate_folder(make, minilm, backbone=backbone, **settings)
-    running = exported(place, "multi-vector")
+    running = exported(place, "multi-vector", precisions=("fp32", "fp16", "int8"))
     recipe = running.spec.multi_vector
     assert (recipe.query.marker_ids, recipe.document.marker_ids) == ((30522,), (30523,))
     model = MultiVectorEncoder(str(place), device="cpu")
@@ -200,6 +198,69 @@ def test_pylate_without_its_keys_takes_pylates_defaults(make, minilm):
     recipe = facts.multi_vector
     assert (recipe.query.max_length, recipe.query.expansion) == (32, "unattended")
     assert len(recipe.document.skip_ids) == len(string.punctuation)
+
+
+@pytest.fixture
+def own(make, bert, minilm, tmp_path):
+    """own(...): a folder that sentence-transformers' MultiVectorEncoder saved itself."""
+
+    def build(name="own", mask=(), similarity=None, **settings):
+        encoder = make("encoder", bert)
+        torch.manual_seed(6)
+        tokens = {"module_input_name": "token_embeddings"}
+        model = MultiVectorEncoder(
+            modules=[
+                Transformer(str(encoder), **settings),
+                Dense(64, 32, bias=False, activation_function=torch.nn.Identity(),
+                      module_output_name="token_embeddings", **tokens),
+                Normalize(**tokens),
+                MultiVectorMask([",", ".", "nosuchtoken"], **dict(mask)),
+            ],
+            prompts={"query": "[unused0]", "document": "read: "},
+            similarity_fn_name=similarity,
+            device="cpu",
+        )  # fmt: skip
+        model.save(str(tmp_path / name))
+        return tmp_path / name
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("settings", "mask", "expansion"),
+    [
+        ({"query_length": 24, "document_length": 90}, {"skiplist_tasks": ["query"]}, "none"),
+        ({"query_expansion": {"strategy": "fixed", "length": 32}}, {}, "unattended"),
+        ({"query_expansion": {"strategy": "fixed", "length": 20, "attend": True}}, {}, "attended"),
+    ],
+)
+def test_sentence_transformers_own_layout(own, exported, texts, settings, mask, expansion):
+    place = own(mask=mask, similarity="meanmaxsim", **settings)
+    running = exported(place, "multi-vector")
+    recipe = running.spec.multi_vector
+    assert (recipe.query.expansion, recipe.score) == (expansion, "mean")
+    assert (recipe.query.prompt, recipe.document.prompt) == ("[unused0]", "read: ")
+    model = MultiVectorEncoder(str(place), device="cpu")
+    assert_close(kept(running, texts, recipe.document), model.encode_document(texts))
+    assert_close(kept(running, texts, recipe.query), model.encode_query(texts))
+
+
+def test_what_no_recipe_can_say_of_that_layout_is_refused(own):
+    def refused(message):
+        with pytest.raises(ExportError, match=message):
+            folder.read(place, ["multi-vector"])
+
+    place = own(query_expansion={"strategy": "min", "length": 32})
+    refused("known is mask tokens to a fixed length")
+    place = own("kept", {"keep_only_token_ids": [5]})
+    refused("which is for images")
+    fixed = {"strategy": "fixed", "length": 32}
+    place = own("skipped", {"skiplist_tasks": ["query"]}, query_expansion=fixed)
+    refused("skiplist_tasks names queries")
+    modules = json.loads((place / "modules.json").read_text())
+    del modules[2]
+    (place / "modules.json").write_text(json.dumps(modules))
+    refused("a MultiVectorEncoder is one Transformer")
 
 
 def test_one_graph_for_two_kinds_with_a_rotation(make, dense_files, bert, exported, texts):

@@ -1,0 +1,141 @@
+"""Where a model comes from: a folder, a repository, or an id of the catalogue and its facts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from tessera_export import folder as folders
+from tessera_export.errors import ExportError
+from tessera_export.files import read_text
+from tessera_export.folder import Facts, Overrides
+from tessera_onnx import registry
+from tessera_onnx.registry import UNPINNED, ModelSpec, Sparse
+
+# What the export reads; other frameworks' weights, pickles and ready graphs stay on the hub. The
+# two heads of bge-m3 are read as tensors alone.
+HUB_FILES = [
+    "*.json", "*.safetensors", "artifact.metadata", "README.md", "sparse_linear.pt",
+    "colbert_linear.pt",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model folder that is here, where it is from, and what the catalogue knows of it."""
+
+    folder: Path
+    repository: str
+    revision: str
+    entry: ModelSpec | None
+
+    def knows(self, field: str) -> bool:
+        """Whether the catalogue vouches for a fact such as "dense.pooling"."""
+        if self.entry is None:
+            return False
+        doubts = self.entry.unverified
+        return not any(field == doubt or field.startswith(f"{doubt}.") for doubt in doubts)
+
+
+def locate(model: str, repository: str | None, revision: str | None, *, code: bool) -> Source:
+    """The folder `model`, or the files of a repository or of a catalogue entry, downloaded.
+
+    A catalogue entry is taken at its revision unless another is given. `code` fetches Python
+    files too. Raises ExportError when there is neither folder nor download.
+    """
+    if Path(model).is_dir():
+        return Source(Path(model).resolve(), repository or "", revision or UNPINNED, None)
+    entry = next(
+        (spec for spec in registry.catalogue() if model in {spec.id, spec.source, *spec.aliases}),
+        None,
+    )
+    wanted = model if entry is None else entry.source
+    if entry is not None and revision is None and entry.revision != UNPINNED:
+        revision = entry.revision
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", wanted):
+        raise ExportError(f"{model!r} is neither a folder nor a repository id")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = [*HUB_FILES, "*.py"] if code else HUB_FILES
+    try:
+        folder = Path(snapshot_download(wanted, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ExportError(f"{model!r} is no folder and cannot be downloaded: {first}") from error
+    # The snapshot's folder is named after the commit that a moving reference stood for.
+    return Source(folder, repository or wanted, revision or folder.name, entry)
+
+
+def read(source: Source, kinds: tuple[str, ...], overrides: Overrides) -> Facts:
+    """The folder's facts, the catalogue's where it vouches for them, the caller's above both.
+
+    Without `kinds` those of the catalogue. Raises ExportError as folder.read does.
+    """
+    entry = source.entry
+    if entry is None:
+        return folders.read(source.folder, kinds, overrides)
+    known = _known(source, entry)
+    for field in fields(Overrides):
+        value = getattr(overrides, field.name)
+        if value != field.default:
+            known[field.name] = value
+    facts = folders.read(source.folder, kinds or entry.kinds, Overrides(**known))
+    if facts.dense is not None and entry.dense is not None:
+        norm, tasks = entry.dense.matryoshka_layer_norm, entry.dense.tasks
+        facts = replace(facts, dense=replace(facts.dense, matryoshka_layer_norm=norm, tasks=tasks))
+    if facts.decodes and entry.sparse is not None:
+        facts = _sparse(facts, source, entry.sparse)
+    return facts
+
+
+def _known(source: Source, entry: ModelSpec) -> dict[str, Any]:
+    """Overrides that the catalogue vouches for."""
+    known: dict[str, Any] = {}
+    for name in ("dense", "sparse", "multi_vector"):
+        recipe = getattr(entry, name)
+        for role in ("query", "document") if recipe is not None else ():
+            facts = getattr(recipe, role)
+            if source.knows(f"{name}.{role}.max_length"):
+                length = facts.max_length
+                if name == "multi_vector":
+                    known[f"{role}_length"] = length
+                else:  # one length for both roles: the longer
+                    known["max_length"] = max(length, known.get("max_length", 0))
+            if name != "multi_vector" and source.knows(f"{name}.{role}.prompt"):
+                known[f"{role}_prompt"] = facts.prompt
+    if entry.dense is not None:
+        if source.knows("dense.matryoshka"):
+            known["matryoshka"] = entry.dense.matryoshka
+        if entry.dense.pooling != "graph" and source.knows("dense.pooling"):
+            known["pooling"] = entry.dense.pooling
+    return known
+
+
+def _sparse(facts: Facts, source: Source, known: Sparse) -> Facts:
+    """Facts with the catalogue's queries, activation and zeroed ids."""
+    if known.query_weights == "idf" and not facts.idf:
+        facts = folders.with_table(facts, read_text(source.folder / known.idf))
+    sparse = facts.sparse
+    if sparse is None:
+        return facts
+    if known.query_weights == "ones":
+        sparse = replace(sparse, query_weights="ones")
+    if source.knows("sparse.activation"):
+        sparse = replace(sparse, activation=known.activation)
+    if source.knows("sparse.zero_ids"):
+        sparse = replace(sparse, zero_ids=known.zero_ids)
+    return replace(facts, sparse=sparse)
+
+
+def declared_licence(folder: Path) -> str:
+    """The `license:` line of README.md's front matter, or ""."""
+    try:
+        text = (folder / "README.md").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+    front = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
+    found = re.search(r"^license:\s*(\S+)\s*$", front[1], re.MULTILINE) if front else None
+    return found[1] if found else ""

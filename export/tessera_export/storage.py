@@ -1,0 +1,62 @@
+"""ONNX files: the same bytes every time, weights in a second file where one would be too big."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import onnxruntime
+from onnx import TensorProto
+
+from tessera_onnx import runtime
+
+# Bytes of weights that one file holds: protobuf ends at 2 GiB, and the nodes need room.
+INLINE = 1_900_000_000
+SMALL = 1024  # bytes; shapes and scalars stay in the graph, where shape inference reads them
+ALIGNMENT = 4096  # a page, so that other loaders may map the file
+
+
+def save(model: onnx.ModelProto, path: Path) -> list[str]:
+    """Write deterministic bytes; the names of the files made, the graph's first.
+
+    Above INLINE the large weights go to `path` + "_data", and the graph names that file.
+    """
+    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) <= INLINE:
+        path.write_bytes(model.SerializeToString(deterministic=True))
+        return [path.name]
+    data = path.with_name(f"{path.name}_data")
+    with data.open("wb") as stream, contextlib.ExitStack() as restored:
+        for tensor in model.graph.initializer:
+            if len(tensor.raw_data) >= SMALL:
+                stream.write(bytes(-stream.tell() % ALIGNMENT))
+                stream.write(restored.enter_context(_outside(tensor, data.name, stream.tell())))
+        path.write_bytes(model.SerializeToString(deterministic=True))
+    return [path.name, data.name]
+
+
+@contextlib.contextmanager
+def _outside(tensor: TensorProto, location: str, offset: int) -> Iterator[bytes]:
+    """While it lasts, the tensor says where its bytes lie; what it gives are the bytes."""
+    content = tensor.raw_data
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    facts = {"location": location, "offset": str(offset), "length": str(len(content))}
+    for key, value in facts.items():
+        tensor.external_data.add(key=key, value=value)
+    try:
+        yield content
+    finally:
+        tensor.ClearField("data_location")
+        tensor.ClearField("external_data")
+        tensor.raw_data = content
+
+
+def session(path: Path) -> onnxruntime.InferenceSession:
+    """The session that the runtime would make on a CPU; one thread, since torch runs beside it."""
+
+    def read_beside(_graph: str, name: str) -> bytes:
+        return (path.parent / name).read_bytes()
+
+    return runtime.open_graph(path.name, path.read_bytes(), "cpu", 1, read_beside)

@@ -1,0 +1,32 @@
+"""One tensor of a file: safetensors, or a .pt state dict that torch loads without running code."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from tessera_export.errors import ExportError
+
+
+def load(path: Path, name: str) -> torch.Tensor:
+    """The tensor `name` of a .safetensors or .pt file.
+
+    Raises ExportError for a .pt file that is more than a dict of tensors: with weights_only torch
+    refuses every other object of a pickle.
+    """
+    if path.suffix != ".pt":
+        with safe_open(path, framework="pt") as tensors:
+            found: torch.Tensor = tensors.get_tensor(name)
+        return found
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ExportError(f"{path} is not a file of tensors alone: {first}") from error
+    tensor = state.get(name) if isinstance(state, dict) else None
+    if not isinstance(tensor, torch.Tensor):
+        raise ExportError(f"{path} holds no tensor {name!r}")
+    return tensor

@@ -1,0 +1,63 @@
+"""Small random-weight models of the true classes, two layers each, with MiniLM's vocabulary."""
+
+import torch
+import transformers
+from conftest import SMALL
+
+MODERN = {
+    "pad_token_id": 0,
+    "cls_token_id": 101,
+    "sep_token_id": 102,
+    "bos_token_id": 101,
+    "eos_token_id": 102,
+    "local_attention": 16,
+    "global_attn_every_n_layers": 2,
+}
+DECODER = {
+    "num_key_value_heads": 1,
+    "head_dim": 32,
+    "pad_token_id": 0,
+    "bos_token_id": 101,
+    "eos_token_id": 102,
+}
+# embeddinggemma's: attention both ways, and a window in every second layer
+GEMMA = {
+    "sliding_window": 16,
+    "layer_types": ["sliding_attention", "full_attention"],
+    "use_bidirectional_attention": True,
+}
+ROBERTA = {"pad_token_id": 0, "bos_token_id": 101, "eos_token_id": 102}
+CLASSES = {
+    "bert": ("Bert", {}),
+    "roberta": ("Roberta", ROBERTA),
+    "xlm-roberta": ("XLMRoberta", ROBERTA),
+    "mpnet": ("MPNet", ROBERTA),
+    "modernbert": ("ModernBert", MODERN),
+    "nomic": ("NomicBert", ROBERTA),
+    "gte": ("Gte", ROBERTA),
+    "eurobert": ("EuroBert", ROBERTA),
+    "qwen3": ("Qwen3", DECODER),
+    "gemma3": ("Gemma3Text", DECODER | GEMMA),
+}
+
+
+def small(name, head="Model", **changes):
+    """A model by family; `head` may be "ForMaskedLM", `changes` replaces sizes of SMALL."""
+    size = SMALL | changes
+    torch.manual_seed(1)
+    if name == "distilbert":
+        config = transformers.DistilBertConfig(
+            dim=size["hidden_size"], n_layers=2, n_heads=2, hidden_dim=size["intermediate_size"],
+            vocab_size=size["vocab_size"], max_position_embeddings=size["max_position_embeddings"],
+        )  # fmt: skip
+        return getattr(transformers, f"DistilBert{head}")(config)
+    if name == "t5":
+        config = transformers.T5Config(
+            vocab_size=size["vocab_size"], d_model=size["hidden_size"], d_kv=32, d_ff=96,
+            num_layers=2, num_heads=2, relative_attention_num_buckets=8,
+            relative_attention_max_distance=20, n_positions=size["max_position_embeddings"],
+        )  # fmt: skip
+        return transformers.T5EncoderModel(config)
+    prefix, own = CLASSES[name]
+    config = getattr(transformers, f"{prefix}Config")(**size, **own)
+    return getattr(transformers, f"{prefix}{head}")(config)

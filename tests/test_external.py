@@ -1,0 +1,231 @@
+"""Weights in a file beside the graph: the same vectors, and no way to a file that nobody listed.
+
+The graphs are rewritten here by hand, a field at a time, since the runtime's tests know no onnx.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from artifact_tools import ARTIFACTS, TEXTS, add_file, copy, relist, replace
+
+from tessera_onnx import IntegrityError, LoadError, TesseraSparse, external, runtime
+
+NAME, RAW, EXTERNAL_DATA, DATA_LOCATION = 8, 9, 13, 14  # of TensorProto
+
+
+def number(value):
+    parts = bytearray()
+    while value > 0x7F:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*parts, value])
+
+
+def field(key, content):
+    return number(key << 3 | 2) + number(len(content)) + content
+
+
+def entry(key, value):
+    return field(EXTERNAL_DATA, field(1, key) + field(2, value))
+
+
+def parts(message):
+    """(number, content, bytes as they stand) of each field; content None where it is a number."""
+    at = 0
+    for key, start, end in external._fields(message, 0, len(message)):
+        head = start - len(number(end - start)) - len(number(key << 3 | 2))
+        if head > at:
+            yield None, None, message[at:head]
+        yield key, message[start:end], message[head:end]
+        at = end
+    yield None, None, message[at:]
+
+
+def outside(graph, locate):
+    """The graph with its raw tensors moved out; `locate(offset)` names the file of each."""
+    data = bytearray()
+
+    def tensor(message):
+        raw = b"".join(content for key, content, _ in parts(message) if key == RAW)
+        kept = b"".join(whole for key, _, whole in parts(message) if key != RAW)
+        if len(raw) < 64:
+            return message
+        offset = len(data)
+        data.extend(raw)
+        entries = entry(b"location", locate(offset)) + entry(b"offset", str(offset).encode())
+        entries += entry(b"length", str(len(raw)).encode())
+        return kept + entries + number(DATA_LOCATION << 3) + number(1)
+
+    def inner(message):
+        return b"".join(
+            field(5, tensor(content)) if key == external.INITIALIZER else whole
+            for key, content, whole in parts(message)
+        )
+
+    return b"".join(
+        field(7, inner(content)) if key == external.GRAPH else whole
+        for key, content, whole in parts(graph)
+    ), bytes(data)
+
+
+GRAPH = "model.fp32.onnx"
+
+
+def moved(target, location=b"weights.bin"):
+    """A copy of the small SPLADE artifact whose weights lie outside its graph."""
+    folder = copy("splade", target)
+    graph, data = outside((folder / GRAPH).read_bytes(), lambda _: location)
+    assert len(graph) < 0.5 * (folder / GRAPH).stat().st_size
+    relist(folder, GRAPH, graph)
+    return folder, data
+
+
+def encode(folder):
+    with TesseraSparse(path=folder, threads=2, on_long="truncate") as model:
+        # The batch and the single text have a session each, and each reads the weights.
+        return [*model.encode_batch(TEXTS), model.encode(TEXTS[0])]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """The working directory is another one, with a file of the name that the graph wants."""
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+
+
+def test_a_listed_file_beside_the_graph(tmp_path):
+    folder, data = moved(tmp_path / "m")
+    add_file(folder, "weights.bin", data)
+    for ours, inline in zip(encode(folder), encode(ARTIFACTS / "splade"), strict=True):
+        assert np.array_equal(ours.indices, inline.indices)
+        assert np.array_equal(ours.values, inline.values)
+
+
+def test_a_graph_in_a_folder_of_its_own(tmp_path):
+    """As on the hub: onnx/model.onnx and onnx/model.onnx_data."""
+    folder, data = moved(tmp_path / "m", b"model.onnx_data")
+    (folder / "onnx").mkdir()
+    shutil.move(folder / GRAPH, folder / "onnx" / GRAPH)
+    toml = folder / "model.toml"
+    toml.write_text(replace((f'"{GRAPH}"', f'"onnx/{GRAPH}"'))(toml.read_text()))
+    add_file(folder, "onnx/model.onnx_data", data)
+    assert len(encode(folder)) == len(TEXTS) + 1
+
+
+def test_several_files(tmp_path):
+    folder = copy("splade", tmp_path / "m")
+    graph, data = outside((folder / GRAPH).read_bytes(), lambda offset: b"part_%d" % (offset > 0))
+    relist(folder, GRAPH, graph)
+    for name in ("part_0", "part_1"):
+        add_file(folder, name, data)
+    assert external.locations(graph, GRAPH) == ["part_0", "part_1"]
+    assert np.array_equal(encode(folder)[0].values, encode(ARTIFACTS / "splade")[0].values)
+
+
+def test_an_unlisted_file_is_never_opened(tmp_path):
+    folder, data = moved(tmp_path / "m")
+    (folder / "weights.bin").write_bytes(data)
+    (tmp_path / "cwd" / "weights.bin").write_bytes(data)
+    with pytest.raises(LoadError, match="'weights.bin' but does not list it"):
+        encode(folder)
+
+
+def test_a_changed_missing_or_short_file(tmp_path):
+    folder, data = moved(tmp_path / "m")
+    add_file(folder, "weights.bin", data)
+    path = folder / "weights.bin"
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(IntegrityError, match="has sha256"):
+        encode(folder)
+    path.unlink()
+    with pytest.raises(IntegrityError, match=r"weights.bin is missing"):
+        encode(folder)
+    path.write_bytes(data)
+    relist(folder, "weights.bin", data[:100])
+    with pytest.raises(LoadError, match="cannot be opened on cpu"):
+        encode(folder)
+
+
+def test_a_link_out_of_the_folder(tmp_path):
+    folder, data = moved(tmp_path / "m")
+    add_file(folder, "weights.bin", data)
+    shutil.move(folder / "weights.bin", tmp_path / "elsewhere")
+    (folder / "weights.bin").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(IntegrityError, match="link out of its folder"):
+        encode(folder)
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        b"/etc/passwd",
+        b"../weights.bin",
+        b"..",
+        b"",
+        b"sub/weights.bin",
+        b"sub\\weights.bin",
+        b"C:weights.bin",
+        b"weights.bin\x00",
+        b"*/_ORT_MEM_ADDR_/*",  # an address in memory, to ONNX Runtime
+        b"\xff",
+    ],
+)
+def test_names_that_lead_elsewhere(tmp_path, location):
+    folder, data = moved(tmp_path / "m", location)
+    (tmp_path / "weights.bin").write_bytes(data)
+    with pytest.raises(IntegrityError, match="no file of the same folder|not a readable"):
+        encode(folder)
+
+
+def test_a_graph_alone_may_name_no_file(tmp_path):
+    """ONNX Runtime would open it in the working directory, although the graph is in memory."""
+    graph, data = outside((ARTIFACTS / "splade" / GRAPH).read_bytes(), lambda _: b"weights.bin")
+    (tmp_path / "cwd" / "weights.bin").write_bytes(data)
+    assert Path("weights.bin").exists()
+    with pytest.raises(IntegrityError, match="keeps weights in 'weights.bin', and may not"):
+        runtime.open_graph("graph", graph, "cpu", 1)
+
+
+def test_other_ways_to_write_the_same():
+    """A parser takes keys in any order and numbers in more bytes than they need."""
+    long = b"\x0a\x88\x80\x00location" + field(2, b"w.bin")
+    turned = field(2, b"w.bin") + field(1, b"location")
+    for written in (long, turned):
+        tensor = field(EXTERNAL_DATA, written)
+        graph = field(7, field(5, tensor))
+        assert external.locations(graph, "g") == ["w.bin"]
+        # Anywhere but in a weight of the main graph it is refused, here in a node's attribute.
+        for place in (field(7, field(1, field(5, field(5, tensor)))), field(25, field(7, tensor))):
+            with pytest.raises(IntegrityError, match="not weights of its graph"):
+                external.locations(place, "g")
+    twice = field(7, field(5, entry(b"location", b"a"))) + field(
+        7, field(5, entry(b"location", b"b"))
+    )
+    assert external.locations(twice, "g") == ["a", "b"]
+
+
+def test_other_words_than_the_key_are_none():
+    name = field(7, field(1, field(3, b"/allocation/relocation")))
+    assert external.locations(name, "g") == []
+    assert external.locations(b"", "g") == []
+    for broken in (b"\x3b location", b"\x3a\xff location", b"\x3a" + b"\xff" * 12 + b"location"):
+        with pytest.raises(IntegrityError, match="not a readable ONNX graph"):
+            external.locations(broken, "g")
+
+
+def test_an_old_onnxruntime_says_so(tmp_path, monkeypatch):
+    folder, data = moved(tmp_path / "m")
+    add_file(folder, "weights.bin", data)
+    ort = runtime.onnxruntime()
+
+    class Old(ort.SessionOptions):
+        def __getattribute__(self, name):
+            if name == "add_external_initializers_from_files_in_memory":
+                raise AttributeError(name)
+            return super().__getattribute__(name)
+
+    monkeypatch.setattr(ort, "SessionOptions", Old)
+    with pytest.raises(LoadError, match="install a newer one"):
+        encode(folder)
