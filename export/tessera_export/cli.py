@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tessera_export import __version__, artifact
 from tessera_export import folder as folders
 from tessera_export.errors import ExportError
 from tessera_export.files import read_text
+from tessera_export.pickles import unpickled
 from tessera_export.source import Source, declared_licence, locate, read
 from tessera_onnx.errors import LoadError
 from tessera_onnx.registry import PRECISIONS, Precision
@@ -160,31 +162,33 @@ def model(
         if not kinds:
             raise click.UsageError("this model is not in the catalogue: give --kind")
         origin = _origin(model, found, name, licence)
-        if SERIES in kinds:
-            _check_series(kinds, {**overrides, "idf": idf}, backend)
-            from tessera_export import series
+        with unpickled(found.folder) as folder:
+            found = replace(found, folder=folder)
+            if SERIES in kinds:
+                _check_series(kinds, {**overrides, "idf": idf}, backend)
+                from tessera_export import series
 
-            spec = series.export(
-                series.read(found.folder),
-                output,
-                origin,
-                precisions,
-                int8_exclude=int8_exclude,
-                overwrite=overwrite,
-            )
-        else:
-            facts = read(found, kinds, folders.Overrides(**overrides))
-            if idf is not None:
-                facts = folders.with_table(facts, read_text(idf))
-            spec = artifact.export(
-                facts,
-                output,
-                origin,
-                precisions,
-                int8_exclude=int8_exclude,
-                overwrite=overwrite,
-                backend=backend,
-            )
+                spec = series.export(
+                    series.read(found.folder),
+                    output,
+                    origin,
+                    precisions,
+                    int8_exclude=int8_exclude,
+                    overwrite=overwrite,
+                )
+            else:
+                facts = read(found, kinds, folders.Overrides(**overrides))
+                if idf is not None:
+                    facts = folders.with_table(facts, read_text(idf))
+                spec = artifact.export(
+                    facts,
+                    output,
+                    origin,
+                    precisions,
+                    int8_exclude=int8_exclude,
+                    overwrite=overwrite,
+                    backend=backend,
+                )
     except (ExportError, LoadError) as error:  # LoadError: the catalogue
         raise click.ClickException(str(error)) from error
     for file in spec.files:

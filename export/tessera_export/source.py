@@ -14,12 +14,13 @@ from tessera_export.folder import Facts, Overrides
 from tessera_onnx import registry
 from tessera_onnx.registry import UNPINNED, ModelSpec, Sparse
 
-# What the export reads; other frameworks' weights, pickles and ready graphs stay on the hub. The
-# two heads of bge-m3 are read as tensors alone.
+# What the export reads; other frameworks' weights and ready graphs stay on the hub. The two heads
+# of bge-m3 are pickles, of which tensors alone are read; so are weights without safetensors.
 HUB_FILES = [
     "*.json", "*.safetensors", "artifact.metadata", "README.md", "sparse_linear.pt",
     "colbert_linear.pt",
 ]  # fmt: skip
+PICKLES = ["pytorch_model*.bin"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ def locate(model: str, repository: str | None, revision: str | None, *, code: bo
     patterns = [*HUB_FILES, "*.py"] if code else HUB_FILES
     try:
         folder = Path(snapshot_download(wanted, revision=revision, allow_patterns=patterns))
+        if not any(folder.glob("*.safetensors")):
+            snapshot_download(wanted, revision=revision, allow_patterns=PICKLES)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         first = str(error).strip().splitlines()[0]
         raise ExportError(f"{model!r} is no folder and cannot be downloaded: {first}") from error

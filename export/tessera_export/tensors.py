@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 
+from tessera_export import pickles
 from tessera_export.errors import ExportError
 
 
@@ -21,12 +21,7 @@ def load(path: Path, name: str) -> torch.Tensor:
         with safe_open(path, framework="pt") as tensors:
             found: torch.Tensor = tensors.get_tensor(name)
         return found
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ExportError(f"{path} is not a file of tensors alone: {first}") from error
-    tensor = state.get(name) if isinstance(state, dict) else None
-    if not isinstance(tensor, torch.Tensor):
+    state = pickles.state(path)
+    if name not in state:
         raise ExportError(f"{path} holds no tensor {name!r}")
-    return tensor
+    return state[name]

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from click.testing import CliRunner
 from safetensors.torch import save_file
 
 from tessera_export import folder, source
+from tessera_export.cli import main
 from tessera_export.errors import ExportError
 from tessera_onnx import TesseraDense, registry
 from tessera_onnx.registry import Role, Task
@@ -52,6 +55,39 @@ def test_an_id_of_the_catalogue_needs_no_more(minilm, tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("Error: 'bge-small-en-v1.5' is no folder and cannot be downloa")
     assert not (tmp_path / "other").exists()
+
+
+class Harm:
+    def __reduce__(self):
+        return Path.touch, (Path("harm"),)
+
+
+def test_weights_that_are_pickles_alone_are_read_as_tensors(
+    make, dense_files, bert, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    place = make("model", bert, dense_files("mean"))
+    options = ["--kind", "dense", "--precision", "fp32", "--output"]
+    assert CliRunner().invoke(main, [str(place), *options, "a"]).exit_code == 0
+    (place / "model.safetensors").unlink()
+    state = bert.state_dict()
+    names = sorted(state)
+    shards = {"pytorch_model-1.bin": names[::2], "pytorch_model-2.bin": names[1::2]}
+    for file, part in shards.items():
+        torch.save({name: state[name] for name in part}, place / file)
+    index = {"weight_map": {name: file for file, part in shards.items() for name in part}}
+    (place / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    done = CliRunner().invoke(main, [str(place), *options, "b"])
+    assert done.exit_code == 0, done.output
+    assert Path("b/model.fp32.onnx").read_bytes() == Path("a/model.fp32.onnx").read_bytes()
+    assert sorted(path.name for path in place.glob("*.safetensors")) == []
+
+    torch.save({"weight": Harm()}, place / "pytorch_model-1.bin")
+    done = CliRunner().invoke(main, [str(place), *options, "c"])
+    assert done.exit_code == 1
+    assert "is not a file of tensors alone" in done.output
+    assert not Path("harm").exists()
+    assert not Path("c").exists()
 
 
 def test_the_catalogue_completes_a_folder(make, dense_files, bert):
