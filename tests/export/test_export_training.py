@@ -65,24 +65,32 @@ def test_the_loss_is_upstreams_under_the_weights(model, pool):
             _, (_, scale) = model.instance_norm(row)
             width = (out.quantile_preds[0, -1] - out.quantile_preds[0, 0]).abs().mean() / scale
             pinball = out.loss / bolt_training.HORIZON
-            expected.append(float(pinball / (width + bolt_training.NARROWEST)))
+            expected.append(float(pinball / (width + 0.25)))
             plain.append(float(pinball))
-        weighted, value = bolt_training.loss(model, context, target)
+        weighted, value = bolt_training.loss(model, context, target, 0.25)
     # The encoder runs in bfloat16.
     assert float(weighted) == pytest.approx(np.mean(expected), rel=0.01)
     assert value == pytest.approx(np.mean(plain), rel=0.01)
 
 
+def test_the_rate_rises_stays_and_falls_to_nothing():
+    stage = bolt_training.Stage(100, 0.5, 10, 0.4, 0.1)
+    assert stage.share(0) == pytest.approx(0.05)
+    assert [stage.share(step) for step in (9, 30, 60)] == [0.5, 0.5, 0.5]
+    assert stage.share(80) == pytest.approx(0.25)
+    assert stage.share(99) == pytest.approx(0.0125)
+
+
 @pytest.fixture
 def _quick(monkeypatch):
     monkeypatch.setattr(bolt_training, "BATCHES", ((64, 0.5, 48), (128, 0.5, 32)))
-    monkeypatch.setattr(bolt_training, "WARM_UP", 5)
 
 
 @pytest.mark.usefixtures("_quick")
 def test_a_seed_and_its_steps_give_the_same_weights(tmp_path):
+    recipe = [bolt_training.Stage(2, *stage) for stage in ((1, 1, 0.5, 0.25), (0.4, 1, 1, 0.08))]
     for name in "ab":
-        bolt_training.train(tmp_path / name, seed=1, steps=4, pool=256)
+        bolt_training.train(tmp_path / name, seed=1, recipe=recipe, pool=256)
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
     assert first.keys() == second.keys()
     for name, tensor in first.items():
@@ -96,7 +104,8 @@ def test_training_learns_and_upstream_loads_the_result(tmp_path, pool):
     def note(_step, value, _model):
         losses.append(value)
 
-    model = bolt_training.train(tmp_path, seed=1, steps=40, pool=512, report=note)
+    recipe = [bolt_training.Stage(40, 1.0, 5, 0.3, 0.25)]
+    model = bolt_training.train(tmp_path, seed=1, recipe=recipe, pool=512, report=note)
     assert len(losses) == 40
     torch.manual_seed(1)
     fresh = bolt_training.fresh()
