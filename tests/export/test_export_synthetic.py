@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tessera_export import synthetic
+from tessera_export import draws, synthetic
 
 pytestmark = pytest.mark.export
 
@@ -49,7 +49,7 @@ def test_the_recursion_against_its_definition():
             expected[row, t] = steps[row, t]
             expected[row, t] += one[row] * expected[row, t - 1] if t > 0 else 0
             expected[row, t] += two[row] * expected[row, t - 2] if t > 1 else 0
-    np.testing.assert_allclose(synthetic._recursion(steps, one, two), expected, atol=1e-15)
+    np.testing.assert_allclose(draws.recursion(steps, one, two), expected, atol=1e-15)
 
 
 def test_a_coloured_row_has_the_covariance_of_its_spectrum():
@@ -57,7 +57,7 @@ def test_a_coloured_row_has_the_covariance_of_its_spectrum():
     length, scale, lag = 512, 10.0, 12
     frequency = np.fft.rfftfreq(2 * length)
     amplitude = np.exp(-((2 * np.pi * frequency * scale) ** 2) / 4)
-    rows = synthetic._coloured(rng(), length, np.tile(amplitude, (4000, 1)))
+    rows = draws._coloured(rng(), length, np.tile(amplitude, (4000, 1)))
     mean_lost = 0.75 * amplitude[0] ** 2 / (amplitude**2).sum()  # frequency 0 is drawn once, real
     assert (rows**2).mean() == pytest.approx(1 - mean_lost, abs=0.015)
     product = (rows[:, :-lag] * rows[:, lag:]).mean()
@@ -67,7 +67,7 @@ def test_a_coloured_row_has_the_covariance_of_its_spectrum():
 
 def test_seasons_repeat_exactly_after_a_whole_period():
     period = np.array([4.0, 7.0, 12.0, 24.0, 168.0] * 20)
-    rows = synthetic._season(rng(), 100, 1000, period)
+    rows = draws.season(rng(), 100, 1000, period)
     for row, size in zip(rows, period.astype(int), strict=True):
         np.testing.assert_allclose(row[size:], row[:-size], atol=1e-9)
     np.testing.assert_allclose(rows.std(axis=1), 1, atol=1e-9)
@@ -88,7 +88,7 @@ def test_walks_spread_with_the_square_root_of_time():
 
 
 def test_periods_leave_room_for_three_turns():
-    one, two = synthetic._periods(rng(), 5000, 192)
+    one, two = draws.periods(rng(), 5000, 192)
     assert one.min() > 2
     assert one.max() <= 64
     assert ((two == 0) | (two <= 96)).all()
