@@ -259,14 +259,10 @@ def _optimizers(model: ChronosBoltModelForForecasting) -> tuple[torch.optim.Opti
             matrices.append(parameter)
         else:
             others.append(parameter)
+    tables: list[dict[str, Any]] = [{"params": others}, {"params": biases, "lr": BIAS_RATE}]
     return (
         torch.optim.Muon(matrices, lr=RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(
-            [{"params": others}, {"params": biases, "lr": BIAS_RATE}],
-            lr=RATE,
-            betas=(0.9, 0.98),
-            weight_decay=0.0,
-        ),
+        torch.optim.AdamW(tables, lr=RATE, betas=(0.9, 0.98), weight_decay=0.0),
     )
 
 

@@ -197,7 +197,8 @@ def cycles(rng: np.random.Generator, n: int, length: int) -> Float64:
     values = height * within**rise * (1 - within) ** fall / peak
     spread = np.where((rng.random(n) < 0.7)[:, None], np.sqrt(np.abs(values) + 0.003), 1.0)
     values += draws.log_uniform(rng, n, 0.01, 0.4) * spread * draws.noise(rng, n, length)
-    return np.where((rng.random(n) < 0.7)[:, None], np.maximum(values, 0), values)
+    floored: Float64 = np.where((rng.random(n) < 0.7)[:, None], np.maximum(values, 0), values)
+    return floored
 
 
 def counts(rng: np.random.Generator, n: int, length: int) -> Float64:
