@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 import string
 import sys
@@ -49,6 +50,7 @@ from transformers import (
 )
 
 from tessera_export import artifact, folder, series
+from tessera_onnx import registry
 
 HERE = Path(__file__).parent / "artifacts"
 WORDS = """
@@ -130,6 +132,7 @@ def save_encoder(path: Path, cls: type, seed: int) -> None:
 
 
 def write_golden(name: str, **arrays: np.ndarray) -> None:
+    (HERE / name).mkdir(exist_ok=True)
     np.savez_compressed(HERE / name / "golden.npz", **arrays)
 
 
@@ -418,9 +421,23 @@ def make_starter(_: Path) -> None:
     golden["maxsim"] = np.array(
         [[float((q @ d.T).amax(dim=1).sum()) for d in unit] for q in unit], dtype=np.float32
     )
-    (HERE / "starter").mkdir(exist_ok=True)
     write_golden("starter", **golden)
     (HERE / "starter" / "texts.json").write_text(json.dumps(STARTER_TEXTS, indent=1) + "\n")
+
+
+def make_forecaster(_: Path) -> None:
+    """The starter's forecaster in torch, from the folder that BOLT_CHECKPOINT names."""
+    checkpoint = Path(os.environ["BOLT_CHECKPOINT"])
+    (shipped,) = registry.read(
+        HERE.parents[1] / "starter" / "tessera_onnx_starter" / "bolt" / "model.toml"
+    )
+    digest = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
+    if digest != shipped.export.weights_sha256:
+        raise SystemExit(f"{checkpoint} is not what the starter was exported from")
+    upstream = ChronosBoltPipeline.from_pretrained(checkpoint)
+    rows = contexts()
+    found = upstream.predict([torch.from_numpy(row) for row in rows], 130)  # two passes
+    write_golden("forecaster", **ragged("context", rows), trained=found.numpy())
 
 
 def contexts() -> list[np.ndarray]:
@@ -610,7 +627,8 @@ def write_toml(target: Path, entry: dict) -> None:
 
 def main() -> None:
     every = (make_colbert, make_prompts, make_states, make_splade, make_m3, make_tasks)
-    for make in (*every, make_siglip, make_bolt, make_chronos2, make_starter):
+    every = (*every, make_siglip, make_bolt, make_chronos2, make_starter, make_forecaster)
+    for make in every:
         if not sys.argv[1:] or make.__name__.removeprefix("make_") in sys.argv[1:]:
             with tempfile.TemporaryDirectory() as work:
                 make(Path(work))

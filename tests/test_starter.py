@@ -13,7 +13,7 @@ import pytest
 import tessera_onnx_starter
 from artifact_tools import ARTIFACTS, golden
 
-from tessera_onnx import artifacts, scoring
+from tessera_onnx import TesseraTimeSeries, artifacts, scoring
 from tessera_onnx.pooling import l2_normalize
 
 TEXTS = json.loads((ARTIFACTS / "starter" / "texts.json").read_text())
@@ -83,6 +83,26 @@ def test_expansion_reaches_beyond_the_text(sparse):
     assert set(tokens) - {"how", "do", "vaccines", "train", "the", "immune", "system", "?"}
 
 
+def test_forecasts_equal_torch():
+    """fp32: every quantile, past the horizon of one pass too, where upstream's do not cross."""
+    stored = golden("forecaster")
+    contexts = [stored[f"context_{i}"] for i in range(len(stored["trained"]))]
+    truth = stored["trained"].swapaxes(1, 2)
+    with TesseraTimeSeries("tessera-bolt-mini") as model:
+        found = model.forecast_quantiles(contexts, 130)
+    scale = np.abs(truth).max(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(found / scale, np.sort(truth) / scale, rtol=0, atol=1e-4)
+
+
+def test_a_forecast_sees_the_week_and_the_trend():
+    days = np.arange(161)
+    visits = 100 + days + 40 * (days % 7 < 5)
+    with TesseraTimeSeries() as model:
+        low, middle, high = model.forecast_quantiles(visits[:140], 21, [0.1, 0.5, 0.9])[0].T
+    assert np.abs(middle - visits[140:]).mean() < 8  # repeating the last value misses by 27
+    assert ((low - 10 < visits[140:]) & (visits[140:] < high + 10)).all()
+
+
 def test_right_document_first(dense, multi, sparse):
     documents = TEXTS[3:]
     for model in (dense, multi, sparse):
@@ -93,11 +113,11 @@ def test_every_listed_file_is_there_and_nothing_else_and_small():
     root = Path(tessera_onnx_starter.__file__).parent
     assert metadata.version("tessera-onnx-starter")
     total = 0
-    for folder in (root / "minilm", root / "splade"):
+    for folder in (root / "minilm", root / "splade", root / "bolt"):
         artifact = artifacts.open_folder(folder)
         listed = {file.name for file in artifact.spec.files} | {"model.toml"}
         assert {path.name for path in folder.iterdir()} == listed
         assert artifact.spec.export.parity
         for file in artifact.spec.files:
             total += len(artifact.read(file.name))
-    assert total < 32_000_000
+    assert total < 44_000_000
