@@ -70,10 +70,15 @@ def vector(facts: dict[str, Any]) -> Iterator[str]:
 def demo(kind: Kind, shown: dict[str, Any]) -> Iterator[str]:
     """What reports.demo found."""
     if kind == "time-series":
-        yield f"{kind}, {shown['model']}: the next months of a series, at the levels"
-        rows = [[f"{value:.1f}" for value in step] for step in shown["forecast"]]
-        yield from table([["month", *map(str, shown["levels"])], *_numbered(rows)], "  ")
-        yield ""
+        yield f"{kind}, {shown['model']}: the next year of a series, at three levels"
+        by_level = np.array(shown["forecast"]).T
+        past = shown["series"][-48:]
+        line = sparkline(np.concatenate([past, by_level[1]]))
+        yield f"  {line[:48]}│{line[48:]}"
+        levels = zip(shown["levels"], by_level, strict=True)
+        yield from table(
+            ([f"{level}", *(f"{value:.1f}" for value in row[::2])] for level, row in levels), "  "
+        )
         return
     scores = {"dense": "cosine", "multi-vector": "MaxSim"}
     yield f"{kind}, {shown['model']}: documents by {scores.get(kind, 'dot product')}"
@@ -93,12 +98,7 @@ def demo(kind: Kind, shown: dict[str, Any]) -> Iterator[str]:
             for term in shown["terms"]
         ]
         yield from table(zip_longest(terms[0::3], terms[1::3], terms[2::3], fillvalue=""), "  ")
-        return
     yield ""
-
-
-def _numbered(rows: Iterable[list[str]]) -> Iterator[list[str]]:
-    return ([str(number), *row] for number, row in enumerate(rows, 1))
 
 
 def forecast(found: Iterable[Forecast], levels: Sequence[float], time: str) -> Iterator[str]:

@@ -429,7 +429,7 @@ def make_forecaster(_: Path) -> None:
     """The starter's forecaster in torch, from the folder that BOLT_CHECKPOINT names."""
     checkpoint = Path(os.environ["BOLT_CHECKPOINT"])
     (shipped,) = registry.read(
-        HERE.parents[1] / "starter" / "tessera_onnx_starter" / "bolt" / "model.toml"
+        HERE.parents[1] / "starter" / "tessera_onnx_starter" / "tessera_bolt" / "model.toml"
     )
     digest = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
     if digest != shipped.export.weights_sha256:

@@ -113,7 +113,7 @@ def test_every_listed_file_is_there_and_nothing_else_and_small():
     root = Path(tessera_onnx_starter.__file__).parent
     assert metadata.version("tessera-onnx-starter")
     total = 0
-    for folder in (root / "minilm", root / "splade", root / "bolt"):
+    for folder in (root / "minilm", root / "splade", root / "tessera_bolt"):
         artifact = artifacts.open_folder(folder)
         listed = {file.name for file in artifact.spec.files} | {"model.toml"}
         assert {path.name for path in folder.iterdir()} == listed
