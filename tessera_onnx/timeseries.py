@@ -18,6 +18,7 @@ from tessera_onnx.runtime import Array
 from tessera_onnx.series import check_horizon, check_levels, read
 
 Float = NDArray[np.float32]
+MOST_NAMES = 8  # of the series of a batch, in an error
 
 
 class TesseraTimeSeries(Model):
@@ -109,8 +110,9 @@ class TesseraTimeSeries(Model):
         trained model, trained levels are upstream's.
 
         `groups`, one label a series, lets a model of several series (Chronos-2) read those of one
-        label together: several measurements of one thing, of about the same time. Without it each
-        series is forecast from itself alone.
+        label together: several measurements of one thing, of about the same time. They are one
+        batch, whose memory grows with the square of their number (past the prediction length, of
+        all their paths). Without it each series is forecast from itself alone.
 
         Raises TypeError for what is no series of numbers, ConfigError for an empty series, for
         infinity (also values beyond float32), for a horizon outside 1..65536, a level outside
@@ -131,7 +133,9 @@ class TesseraTimeSeries(Model):
                 rows = [series[i] for i in picked]
                 found = self._rollout(rows, labels[picked], steps, parallel=len(batches) > 1)
             except EncodingError as error:
-                names = ", ".join(map(str, sorted(picked.tolist())))
+                names = ", ".join(map(str, np.sort(picked)[:MOST_NAMES]))
+                if len(picked) > MOST_NAMES:
+                    names += f" and {len(picked) - MOST_NAMES} more"
                 raise EncodingError(f"series {names}: {error}") from error
             by_step = np.swapaxes(found, 1, 2)
             quantiles[picked] = patching.at_levels(by_step, recipe.quantiles, wanted)

@@ -321,6 +321,8 @@ def test_a_failing_batch_names_its_series(model, monkeypatch):
     monkeypatch.setattr(model._session, "run", broken)
     with pytest.raises(EncodingError, match="series 0, 1: out of memory"):
         model.forecast([FORM, FORM])
+    with pytest.raises(EncodingError, match="series 0, 1, 2, 3, 4, 5, 6, 7 and 12 more: out of"):
+        model.forecast([[1.0]] * 20)
 
 
 def test_a_graph_of_another_shape_is_a_load_error(tmp_path):
