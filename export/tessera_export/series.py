@@ -78,6 +78,8 @@ def read(folder: Path) -> Facts:
         recipe = family.recipe(config["chronos_config"])
     except KeyError as error:
         raise ExportError(f"config.json has no {error.args[0]!r} in chronos_config") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ExportError(f"chronos_config in config.json is malformed: {error}") from error
     return Facts(folder, family, read_weights(folder), recipe)
 
 
