@@ -219,6 +219,12 @@ NUMBERS = pl.DataFrame({"timestamp": [1, 2, 3], "target": [1.0, 2.0, 3.0], "key"
         ),
         (NUMBERS.with_columns(key=pl.lit(None)), {"id": "key"}, ConfigError, "no value in row 0"),
         (
+            NUMBERS.with_columns(key=pl.Series([1.0, np.nan, np.nan])),
+            {"id": "key"},
+            ConfigError,
+            "no value in row 1",
+        ),
+        (
             pl.DataFrame({"timestamp": [1, 2, 3], "target": [1.0, np.inf, 3.0]}),
             {},
             ConfigError,
