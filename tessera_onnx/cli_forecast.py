@@ -31,7 +31,7 @@ def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
         levels = [float(part) for part in text.split(",")]
     except ValueError:
         raise click.BadParameter("expected numbers between commas, such as 0.1,0.5,0.9") from None
-    if len(set(levels)) < len(levels):
+    if len({f"{level:g}" for level in levels}) < len(levels):  # as columns and keys are named
         raise click.BadParameter("a level comes twice")
     return levels
 

@@ -204,9 +204,12 @@ def _clock(cells: _Cells, name: str, groups: list[NDArray[np.intp]]) -> Clock:
 
 
 def _dates(cells: _Cells, name: str, column: list[str]) -> tuple[Stamps, str, str, str]:
-    """The timestamps, the unit of the last one, its separator and its offset."""
+    """The timestamps, and the unit, the separator and the offset of the longest one.
+
+    Not of the last one: programs leave out zeros, such as the microseconds of a whole second.
+    """
     offsets = set()
-    match = None
+    longest = None
     texts = []
     for row, cell in enumerate(column):
         match = STAMP.fullmatch(cell)
@@ -218,6 +221,8 @@ def _dates(cells: _Cells, name: str, column: list[str]) -> tuple[Stamps, str, st
                 "or integers throughout",
             )
         texts.append(match[1])
+        if longest is None or len(match[1]) > len(longest[1]):
+            longest = match
         offsets.add(match[4] or "")
         if len(offsets) > 1:
             raise cells.wrong(row, name, "another UTC offset than the lines above: write UTC")
@@ -225,10 +230,10 @@ def _dates(cells: _Cells, name: str, column: list[str]) -> tuple[Stamps, str, st
             np.datetime64(match[1])
         except ValueError:
             raise cells.wrong(row, name, "a date that does not exist") from None
-    if match is None:
+    if longest is None:
         raise FileError(f"{cells.name} has no rows")
-    unit = UNITS.get(len(match[1]), "ms" if len(match[3] or "") <= 3 else "us")
-    return np.array(texts, "M8[us]"), unit, match[2] or "T", match[4] or ""
+    unit = UNITS.get(len(longest[1]), "ms" if len(longest[3] or "") <= 3 else "us")
+    return np.array(texts, "M8[us]"), unit, longest[2] or "T", longest[4] or ""
 
 
 def _dated(column: list[str]) -> bool:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tessera_onnx.csv_series import Table
 from tessera_onnx.errors import ConfigError
+from tessera_onnx.series import check_horizon
 from tessera_onnx.writing import replacing
 
 SUFFIXES = (".csv", ".jsonl")
@@ -39,7 +40,7 @@ class Forecast(NamedTuple):
 
 def of(table: Table, model: Any, horizon: int | None, levels: Sequence[float]) -> list[Forecast]:
     """Forecasts of all series of a table. Raises what the model's forecast_quantiles raises."""
-    steps = model.prediction_length() if horizon is None else horizon
+    steps = check_horizon(horizon, model.prediction_length())
     if table.clock is None:
         ahead: list[list[Any]] = [list(range(1, steps + 1))] * len(table.series)
     else:

@@ -39,7 +39,8 @@ def forecast(
     lengths = np.bincount(codes)
     lasts = np.cumsum(lengths) - 1
 
-    times = _times(nw, frame[timestamp], timestamp)
+    dtype = _dtype(nw, frame[timestamp])
+    times = _times(nw, frame[timestamp], timestamp, dtype)
     wall, elapsed = (stamps[rows] for stamps in times)
     try:
         step = frequency.infer(wall, elapsed, lengths)
@@ -59,7 +60,7 @@ def forecast(
         )
     out = frame.select(names[:-1])[np.repeat(rows[lasts], horizon)]
     backend = frame.implementation
-    stamps = _stamps(nw, found, frame[timestamp].dtype, backend, wall=step.unit != "elapsed")
+    stamps = _stamps(nw, found, dtype, backend, wall=step.unit != "elapsed")
     out = nw.maybe_reset_index(out).with_columns(
         stamps.alias(timestamp),
         *(nw.new_series(name, v.reshape(-1), backend=backend) for name, v in columns.items()),
@@ -80,6 +81,8 @@ def _narwhals() -> Any:
 def _frame(nw: Any, df: Any) -> Any:
     try:
         return nw.from_native(df, eager_only=True)
+    except nw.exceptions.DuplicateError:
+        raise ConfigError("the frame has a column name twice: rename or drop one") from None
     except TypeError:
         raise TypeError(
             "df must be a data frame of pandas, polars or another library with eager frames that "
@@ -105,26 +108,43 @@ def _codes(frame: Any, name: str) -> NDArray[np.int64]:
     _refuse_nulls(frame[name], name)
     numbers: dict[Any, int] = {}
     values = frame[name].to_list()
-    return np.array([numbers.setdefault(value, len(numbers)) for value in values], np.int64)
+    try:
+        return np.array([numbers.setdefault(value, len(numbers)) for value in values], np.int64)
+    except TypeError:  # not hashable
+        raise ConfigError(
+            f"column {name!r} has the type {frame[name].dtype}: an id is text, a number or a date"
+        ) from None
 
 
-def _times(nw: Any, column: Any, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+def _dtype(nw: Any, column: Any) -> Any:
+    """Its type, also where narwhals (2.29) does not read pandas' name of it: America/New_York."""
+    native = column.to_native()
+    zone = getattr(native.dtype, "tz", None) if column.dtype == nw.Unknown else None
+    return column.dtype if zone is None else nw.Datetime(native.dtype.unit, str(zone))
+
+
+def _times(nw: Any, column: Any, name: str, dtype: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     """Local times and UTC; integers twice."""
     _refuse_nulls(column, name)
-    if column.dtype.is_integer():
-        steps: NDArray[np.int64] = column.to_numpy().astype(np.int64)
+    if dtype.is_integer():
+        steps = column.to_numpy()
+        if steps.max() > np.iinfo(np.int64).max:
+            raise ConfigError(f"column {name!r} holds integers beyond int64: subtract an offset")
+        steps = steps.astype(np.int64)
         return steps, steps
-    if column.dtype == nw.Date:
+    if dtype == nw.Date:
         days = column.dt.timestamp("ms").to_numpy().astype(np.int64).view("M8[ms]")
         return days, days
-    if column.dtype != nw.Datetime:
+    if dtype != nw.Datetime:
         raise ConfigError(
-            f"column {name!r} has the type {column.dtype}: timestamps are datetimes, dates or "
+            f"column {name!r} has the type {dtype}: timestamps are datetimes, dates or "
             "integers, convert it before"
         )
-    unit = _unit(column.dtype)
-    elapsed = column.dt.timestamp(unit).to_numpy().astype(np.int64).view(f"M8[{unit}]")
-    if column.dtype.time_zone is None:
+    unit = _unit(dtype)
+    known = column.dtype == nw.Datetime
+    instants = column if known else column.cast(nw.Datetime(dtype.time_unit, "UTC"))
+    elapsed = instants.dt.timestamp(unit).to_numpy().astype(np.int64).view(f"M8[{unit}]")
+    if dtype.time_zone is None:
         return elapsed, elapsed
     local = column.dt.replace_time_zone(None).dt.timestamp(unit)
     return local.to_numpy().astype(np.int64).view(f"M8[{unit}]"), elapsed
@@ -144,14 +164,20 @@ def _stamps(nw: Any, found: NDArray[Any], dtype: Any, backend: Any, *, wall: boo
 
 
 def _utc(wall: NDArray[Any], zone: str) -> NDArray[Any]:
-    """UTC of local times. An hour that comes twice is the first, one that is skipped the next."""
+    """UTC of local times. An hour that comes twice is the first, one that is skipped the next.
+
+    Raises ConfigError outside the years 2 to 9998, which Python's calendar needs room around.
+    """
     place = _place(zone)
-    seconds = wall.astype("M8[s]")
+    # Series that end together share their times, and Python's calendar takes 5 us a time.
+    seconds, inverse = np.unique(wall.astype("M8[s]"), return_inverse=True)
+    if seconds[0] < np.datetime64("0002") or seconds[-1] >= np.datetime64("9999"):
+        raise ConfigError("timestamps with a time zone are forecast in the years 2 to 9998")
     instants = [
         moment.replace(tzinfo=place).astimezone(UTC).replace(tzinfo=None)
         for moment in seconds.tolist()
     ]
-    return np.asarray(np.array(instants, wall.dtype) + (wall - seconds))
+    return np.asarray(np.array(instants, wall.dtype)[inverse] + (wall - seconds[inverse]))
 
 
 def _place(zone: str) -> Any:
@@ -175,7 +201,10 @@ def _numbers(nw: Any, column: Any, name: str) -> NDArray[np.float64]:
 
 
 def _refuse_nulls(column: Any, name: str) -> None:
-    missing = column.is_null().to_numpy()
+    missing = column.is_null()
+    if column.dtype.is_float():  # in polars NaN is no null, and each would be an id of its own
+        missing = missing | column.is_nan()
+    missing = missing.to_numpy()
     if missing.any():
         raise ConfigError(
             f"column {name!r} has no value in row {missing.argmax()}: fill or drop it"

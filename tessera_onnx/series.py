@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tessera_onnx.errors import ConfigError
 
 Float = NDArray[np.float32]
+MAX_HORIZON = 1 << 16  # more is a mistake, and could take all memory before it shows
 
 
 def read(context: Any) -> list[Float]:
@@ -53,13 +54,15 @@ def _one(item: Any, name: str, index: int) -> Float:
 def _array(item: Any) -> NDArray[Any] | None:
     """`item` as an array, by the names that NumPy, pandas and polars share; None for no array."""
     if isinstance(item, np.ma.MaskedArray):
-        return np.ma.filled(item.astype(np.float64), np.nan)
+        numeric = item.dtype.kind in "iuf"
+        return np.ma.filled(item.astype(np.float64), np.nan) if numeric else item.data
     if hasattr(item, "to_numpy") and not hasattr(item, "columns"):
         # A nullable type of pandas gives objects unless told what stands for NA. The types of
         # polars have no `kind`, and its nulls are NaN already.
         if getattr(getattr(item, "dtype", None), "kind", "") in tuple("iuf"):
             return np.asarray(item.to_numpy(dtype=np.float64, na_value=np.nan))
-        return np.asarray(item.to_numpy())
+        # Not item.to_numpy(): PyArrow's refuses nulls.
+        return np.asarray(item)
     if isinstance(item, list | tuple | np.ndarray) or hasattr(item, "__array__"):
         try:
             return np.asarray(item)
@@ -69,13 +72,18 @@ def _array(item: Any) -> NDArray[Any] | None:
 
 
 def check_horizon(horizon: int | None, default: int) -> int:
-    """The steps to forecast. Raises TypeError for no whole number, ConfigError for one below 1."""
+    """The steps to forecast.
+
+    Raises TypeError for no whole number, ConfigError for one outside 1..MAX_HORIZON.
+    """
     if horizon is None:
         return default
     if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer):
         raise TypeError(f"horizon must be int or None, got {type(horizon).__name__}")
     if horizon < 1:
         raise ConfigError(f"horizon must be at least 1, got {horizon}")
+    if horizon > MAX_HORIZON:
+        raise ConfigError(f"horizon must be at most {MAX_HORIZON}")
     return int(horizon)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from tessera_onnx.runtime import Array
 from tessera_onnx.series import check_horizon, check_levels, read
 
 Float = NDArray[np.float32]
+MOST_NAMES = 8  # of the series of a batch, in an error
 
 
 class TesseraTimeSeries(Model):
@@ -98,23 +100,24 @@ class TesseraTimeSeries(Model):
     ) -> Float:
         """Quantiles of each next step: (b, horizon, len(levels)) float32, in the order of `levels`.
 
-        `horizon` is the model's prediction length unless given; any length is possible, and past
-        the prediction length each quantile's path is continued and the paths are pooled, as
-        upstream does. `levels` are those the model was trained for unless given; others are
-        interpolated, and outside the trained ones the outermost values hold.
+        `horizon` is the model's prediction length unless given, at most 65536; past the prediction
+        length each quantile's path is continued and the paths are pooled, as upstream does.
+        `levels` are those the model was trained for unless given; others are interpolated, and
+        outside the trained ones the outermost values hold.
 
         Quantiles never cross: the values of a step are sorted, always as upstream does where it
         interpolates. Where the model's own values do not cross, which they hardly ever do in a
         trained model, trained levels are upstream's.
 
         `groups`, one label a series, lets a model of several series (Chronos-2) read those of one
-        label together: several measurements of one thing, of about the same time. Without it each
-        series is forecast from itself alone.
+        label together: several measurements of one thing, of about the same time. They are one
+        batch, whose memory grows with the square of their number (past the prediction length, of
+        all their paths). Without it each series is forecast from itself alone.
 
         Raises TypeError for what is no series of numbers, ConfigError for an empty series, for
-        infinity (also values beyond float32), for a horizon below 1, a level outside (0, 1), and
-        groups that are not one a series or that the model cannot read, EncodingError when the
-        graph fails.
+        infinity (also values beyond float32), for a horizon outside 1..65536, a level outside
+        (0, 1), and groups that are not one a series or that the model cannot read, EncodingError
+        when the graph fails.
         """
         recipe = self._recipe
         steps = check_horizon(horizon, recipe.prediction_length)
@@ -130,7 +133,9 @@ class TesseraTimeSeries(Model):
                 rows = [series[i] for i in picked]
                 found = self._rollout(rows, labels[picked], steps, parallel=len(batches) > 1)
             except EncodingError as error:
-                names = ", ".join(map(str, sorted(picked.tolist())))
+                names = ", ".join(map(str, np.sort(picked)[:MOST_NAMES]))
+                if len(picked) > MOST_NAMES:
+                    names += f" and {len(picked) - MOST_NAMES} more"
                 raise EncodingError(f"series {names}: {error}") from error
             by_step = np.swapaxes(found, 1, 2)
             quantiles[picked] = patching.at_levels(by_step, recipe.quantiles, wanted)
@@ -200,13 +205,26 @@ class TesseraTimeSeries(Model):
             return np.arange(n, dtype=np.int64)
         if "group_ids" not in self._session.inputs:
             raise ConfigError(f"model {self._spec.id!r} reads every series alone: leave groups out")
-        if isinstance(groups, str) or not hasattr(groups, "__len__"):
+        # A set has no order, and a dict's is that of its keys.
+        if isinstance(groups, str | bytes | AbstractSet | Mapping) or not hasattr(
+            groups, "__len__"
+        ):
             raise TypeError(f"groups must be a list of labels, got {type(groups).__name__}")
         if len(groups) != n:
             raise ConfigError(f"groups must hold a label a series: {len(groups)} for {n} series")
         numbers: dict[Any, int] = {}
-        found = [numbers.setdefault(label, len(numbers)) for label in groups]
-        return np.array(found, dtype=np.int64)
+        found = np.empty(n, dtype=np.int64)
+        for i, label in enumerate(groups):
+            try:
+                found[i] = numbers.setdefault(label, len(numbers))
+            except TypeError:  # not hashable
+                kind = type(label).__name__
+                raise TypeError(
+                    f"groups[{i}] must be a label such as str or int, got {kind}"
+                ) from None
+            if isinstance(label, float | np.floating) and np.isnan(label):  # it equals no other
+                raise ConfigError(f"groups[{i}] is NaN: give every series a label")
+        return found
 
     def _plan(
         self, series: Sequence[Float], labels: NDArray[np.int64], horizon: int

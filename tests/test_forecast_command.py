@@ -135,8 +135,10 @@ def test_without_matplotlib(sales):
     [
         (("--levels", "0.1,x"), 2, "expected numbers between commas"),
         (("--levels", "0.1,0.1"), 2, "a level comes twice"),
+        (("--levels", "0.1,0.10000001"), 2, "a level comes twice"),  # under one name
         (("--levels", "0.1,2"), 1, "levels[1] must lie between 0 and 1"),
         (("--horizon", "0"), 2, "0 is not in the range"),
+        (("--horizon", "999999999"), 1, "horizon must be at most 65536"),
         (("--output", "out.txt"), 1, "must end in .csv or .jsonl"),
         (("--plot", "out.gif"), 1, "must end in .png, .svg, .pdf"),
         (("--target", "profit"), 1, "--target 'profit' is no column"),
@@ -147,6 +149,11 @@ def test_bad_options(sales, options, code, message):
     done = run(sales, *BOLT, *options, code=code)
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_horizon_of_numbered_steps_has_a_bound():
+    done = run("-", "--horizon", 10**24, *BOLT, stdin="v\n1\n2\n", code=1)
+    assert "horizon must be at most 65536" in done.stderr
 
 
 def test_input_and_output_differ_and_a_failure_leaves_no_file(sales, tmp_path):

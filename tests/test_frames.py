@@ -126,6 +126,18 @@ def test_days_keep_their_local_time_and_hours_their_distance(model, library):
     ]
 
 
+@pytest.mark.parametrize("zone", ["America/New_York", "Etc/GMT+5", "America/Port-au-Prince"])
+@pytest.mark.parametrize("freq", ["D", "h", "ME"])
+@pytest.mark.parametrize("unit", ["s", "ns"])
+def test_zones_whose_names_are_more_than_letters(model, zone, freq, unit):
+    """narwhals takes pandas' types of these for unknown; 2024-03-10 is a change in two of them."""
+    whole = pd.date_range("2024-02-09", periods=45, freq=freq, tz=zone).as_unit(unit)
+    frame = pd.DataFrame({"timestamp": whole[:40], "target": SALES})
+    found = model.forecast_frame(frame, horizon=5)
+    assert found["timestamp"].dtype == whole.dtype
+    assert found["timestamp"].tolist() == whole[40:].tolist()
+
+
 def test_a_fixed_offset(model):
     times = pd.date_range("2024-01-01", periods=40, freq="MS", tz="UTC+03:00")
     found = model.forecast_frame(pd.DataFrame({"timestamp": times, "target": SALES}), horizon=1)
@@ -164,6 +176,32 @@ NUMBERS = pl.DataFrame({"timestamp": [1, 2, 3], "target": [1.0, 2.0, 3.0], "key"
         (NUMBERS, {"levels": [0.1, 0.1]}, ConfigError, "give each level once"),
         (NUMBERS.rename({"key": "0.1"}), {"id": "0.1"}, ConfigError, "rename an id"),
         (NUMBERS[:0], {}, ConfigError, "no rows"),
+        (NUMBERS.with_columns(key=pl.lit([1])), {"id": "key"}, ConfigError, "'key' has the type L"),
+        (
+            pd.DataFrame([[1, 2, 3]], columns=["timestamp", "target", "target"]),
+            {},
+            ConfigError,
+            "a column name twice",
+        ),
+        (
+            pl.DataFrame({"timestamp": [2**63 + 1, 2**63 + 2, 2**63 + 3], "target": [1, 2, 3]}),
+            {},
+            ConfigError,
+            "'timestamp' holds integers beyond int64",
+        ),
+        (
+            pd.DataFrame(
+                {
+                    "timestamp": pd.DatetimeIndex(
+                        np.array(["9997-01-01", "9998-01-01", "9999-01-01"], "M8[s]"), tz="UTC"
+                    ),
+                    "target": [1, 2, 3],
+                }
+            ),
+            {},
+            ConfigError,
+            "years 2 to 9998",
+        ),
         (NUMBERS[:2], {}, ConfigError, "'timestamp': too few timestamps.*the longest has 2"),
         (NUMBERS[::-1], {}, ConfigError, "series 0 do not ascend, see its rows 0 and 1: sort"),
         (NUMBERS[[0, 1, 1]], {"id": "key"}, ConfigError, "0 has a timestamp twice.*as 'key' first"),
@@ -180,6 +218,12 @@ NUMBERS = pl.DataFrame({"timestamp": [1, 2, 3], "target": [1.0, 2.0, 3.0], "key"
             "'timestamp' has no value in row 1",
         ),
         (NUMBERS.with_columns(key=pl.lit(None)), {"id": "key"}, ConfigError, "no value in row 0"),
+        (
+            NUMBERS.with_columns(key=pl.Series([1.0, np.nan, np.nan])),
+            {"id": "key"},
+            ConfigError,
+            "no value in row 1",
+        ),
         (
             pl.DataFrame({"timestamp": [1, 2, 3], "target": [1.0, np.inf, 3.0]}),
             {},

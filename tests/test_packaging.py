@@ -33,7 +33,7 @@ LAYERS = {
     "frequency": {"errors"},
     "frames": {"errors", "frequency"},
     "csv_series": {"errors", "frequency", "reading"},
-    "forecasts": {"csv_series", "errors", "writing"},
+    "forecasts": {"csv_series", "errors", "series", "writing"},
     "text": {"batching", "errors", "registry", "runtime"},
     "heads": {"pooling", "quantization", "registry", "results", "runtime", "text"},
     "combined": {"errors", "heads", "registry", "results", "text"},

@@ -171,6 +171,13 @@ def test_nulls_are_missing_values(model, series):
     np.testing.assert_array_equal(model.forecast(series), model.forecast(HOLES))
 
 
+def test_nulls_of_pyarrow_are_missing_values(model):
+    pa = pytest.importorskip("pyarrow")
+    for kind in (pa.int64(), pa.float32()):
+        for series in (pa.array(WITH_NULLS, kind), pa.chunked_array([pa.array(WITH_NULLS, kind)])):
+            np.testing.assert_array_equal(model.forecast(series), model.forecast(HOLES))
+
+
 def test_no_series_at_all(model):
     assert model.forecast_quantiles([], 5, [0.5, 0.9]).shape == (0, 5, 2)
     assert model.forecast(np.empty((0, 9))).shape == (0, 64)
@@ -218,6 +225,9 @@ def test_shapes_that_are_no_series(model, context, message):
         ([[1.0, [2.0, 3.0]]], r"context\[0\] must be .*, got list"),
         (FORM > 1, "got an array of bool"),
         (FORM.astype(complex), "complex"),
+        (np.ma.masked_array(["secret"]), "got an array of <U6"),
+        (np.ma.masked_array(FORM.astype(complex)), "complex"),
+        (np.ma.masked_array(FORM > 1), "got an array of bool"),
         (np.array(["2020-01-01"], dtype="datetime64[D]"), "datetime64"),
         (pd.Series(["1", "2"]), "context must be"),
         (pl.Series([True]), "bool"),
@@ -233,6 +243,12 @@ def test_types_that_are_no_series(model, context, message):
 @pytest.mark.parametrize("horizon", [0, -1])
 def test_horizons_below_1(model, horizon):
     with pytest.raises(ConfigError, match=rf"horizon must be at least 1, got {horizon}"):
+        model.forecast(FORM, horizon)
+
+
+@pytest.mark.parametrize("horizon", [65537, 999_999_999, 2**70, np.int64(2**62)])
+def test_horizons_that_would_take_all_memory(model, horizon):
+    with pytest.raises(ConfigError, match="horizon must be at most 65536"):
         model.forecast(FORM, horizon)
 
 
@@ -306,6 +322,8 @@ def test_a_failing_batch_names_its_series(model, monkeypatch):
     monkeypatch.setattr(model._session, "run", broken)
     with pytest.raises(EncodingError, match="series 0, 1: out of memory"):
         model.forecast([FORM, FORM])
+    with pytest.raises(EncodingError, match="series 0, 1, 2, 3, 4, 5, 6, 7 and 12 more: out of"):
+        model.forecast([[1.0]] * 20)
 
 
 def test_a_graph_of_another_shape_is_a_load_error(tmp_path):
@@ -393,6 +411,11 @@ def test_groups_that_cannot_be(model, grouped):
         model.forecast([FORM, FORM], groups=[0, 0])
     with pytest.raises(ConfigError, match="a label a series: 1 for 2 series"):
         grouped.forecast([FORM, FORM], groups=[0])
-    for groups in ("ab", 3):
+    for groups in ("ab", b"ab", 3, {0, 1}, {0: 1, 1: 1}):
         with pytest.raises(TypeError, match="groups must be a list of labels"):
             grouped.forecast([FORM, FORM], groups=groups)
+    with pytest.raises(TypeError, match=r"groups\[1\] must be a label .*, got list"):
+        grouped.forecast([FORM, FORM], groups=["a", ["a"]])
+    for missing in (float("nan"), np.float32("nan")):
+        with pytest.raises(ConfigError, match=r"groups\[1\] is NaN"):
+            grouped.forecast([FORM, FORM], groups=[1.0, missing])

@@ -31,8 +31,11 @@ def model_class() -> Any:
 def recipe(settings: dict[str, Any]) -> TimeSeries:
     """The recipe in the `chronos_config` of config.json.
 
-    Raises ExportError for overlapping patches, KeyError for a fact that is missing.
+    Raises ExportError for overlapping patches and for a model without the token between past and
+    future, which upstream cannot run either; KeyError for a fact that is missing.
     """
+    if not settings.get("use_reg_token"):
+        raise ExportError("use_reg_token is not set: upstream runs no Chronos-2 without it")
     if settings["input_patch_stride"] != settings["input_patch_size"]:
         raise ExportError("input_patch_stride differs from input_patch_size: no recipe says that")
     return TimeSeries(
@@ -65,18 +68,14 @@ class Core(nn.Module):
         """Patches (b, n, 3 x patch) and (b, m, 3 x patch) to (b, quantiles, m x patch)."""
         model = self.model
         batch, n_future = future_patches.shape[:2]
-        parts = [model.input_patch_embedding(patches)]
-        masks = [attention_mask]
-        if model.chronos_config.use_reg_token:
-            # The row of the table: an id made by torch.full traces as a float.
-            parts.append(model.shared.weight[model.config.reg_token_id].expand(batch, 1, -1))
-            masks.append(torch.ones_like(attention_mask[:, :1]))
-        parts.append(model.input_patch_embedding(future_patches))
-        masks.append(torch.ones_like(future_patches[:, :, 0], dtype=torch.int64))
-        hidden = torch.cat(parts, dim=1)
+        # The row of the table: an id made by torch.full traces as a float.
+        token = model.shared.weight[model.config.reg_token_id].expand(batch, 1, -1)
+        past, future = map(model.input_patch_embedding, (patches, future_patches))
+        hidden = torch.cat([past, token, future], dim=1)
+        ones = torch.ones_like(hidden[:, : n_future + 1, 0], dtype=torch.int64)
         encoded = model.encoder(
             inputs_embeds=hidden,
-            attention_mask=torch.cat(masks, dim=1).to(hidden.dtype),
+            attention_mask=torch.cat([attention_mask, ones], dim=1).to(hidden.dtype),
             group_ids=group_ids,
         )[0]
         settings = model.chronos_config

@@ -191,6 +191,8 @@ def test_folders_that_are_no_forecasting_model(tmp_path):
         assert not (tmp_path / "out").exists()
 
     refused("known forecasting models are Chronos", architectures=["BertModel"])
+    for malformed in (None, [], config["chronos_config"] | {"quantiles": None}):
+        refused("chronos_config in config.json is malformed", chronos_config=malformed)
     refused("has no 'input_patch_stride'", chronos_config={"quantiles": TRAINED})
     refused("input_patch_stride differs",
             chronos_config=config["chronos_config"] | {"input_patch_stride": 8})  # fmt: skip

@@ -7,6 +7,7 @@ from chronos.chronos2 import Chronos2Model, Chronos2Pipeline
 from chronos.chronos2.config import Chronos2CoreConfig
 
 from tessera_export import artifact, series
+from tessera_export.errors import ExportError
 from tessera_onnx import ConfigError, TesseraTimeSeries
 
 pytestmark = [
@@ -94,6 +95,33 @@ def test_forecasts_equal_upstream(opened, horizon):
             model.forecast_quantiles(contexts, horizon, levels)[:, 64:],
             torch.cat(found[0]).numpy()[:, 64:],
         )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"use_arcsinh": False},
+        {"time_encoding_scale": 100, "context_length": 48},
+        {"input_patch_size": 8, "input_patch_stride": 8, "output_patch_size": 8},
+    ],
+    ids=str,
+)
+def test_other_configurations_equal_upstream(tmp_path, changes):
+    place = save(tmp_path / "model", max_output_patches=4, **changes)
+    series.export(series.read(place), tmp_path / "artifact", artifact.Origin("test"), ("fp32",))
+    upstream = Chronos2Pipeline.from_pretrained(place)
+    contexts = rows()
+    with TesseraTimeSeries(path=tmp_path / "artifact") as model:
+        length = model.context_length()
+        found = raw(model, [row[-length:] for row in contexts], 40)
+    truth = upstream.predict([torch.from_numpy(row) for row in contexts], 40)
+    close(found, torch.cat(truth).numpy())
+
+
+def test_what_upstream_cannot_run_is_refused(tmp_path):
+    place = save(tmp_path / "model", use_reg_token=False)
+    with pytest.raises(ExportError, match="use_reg_token is not set"):
+        series.read(place)
 
 
 def test_groups_equal_upstream(opened):
