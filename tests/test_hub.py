@@ -391,6 +391,45 @@ def test_a_damaged_record_is_written_again(here, content):
     assert registry.read(record)[0].hub == PINNED.hub
 
 
+@pytest.mark.parametrize(
+    ("name", "listed"),
+    [
+        (GRAPH, {"sha256": "a" * 64, "size": -1}),
+        (GRAPH, {"sha256": UNPINNED, "size": 5}),
+        (TOKENIZER, {"sha256": UNPINNED, "size": 5}),
+    ],
+)
+def test_what_an_entry_pins_of_a_file_is_never_overruled(here, name, listed):
+    wrong = registry.File(name, **listed)
+    files = tuple(wrong if file.name == name else file for file in LOOSE.files)
+    catalogue(here, dataclasses.replace(LOOSE, files=files))
+    with pytest.raises(IntegrityError, match=f"the hub's {name} has .*do not use the file"):
+        TesseraSparse("hub-splade")
+    assert not (here / "cache" / "hub" / "hub-splade").exists()
+
+
+def test_a_hash_is_never_taken_from_a_damaged_cache(here):
+    """Of a small file the hub has git's hash alone: it is compared, then hashed here."""
+    for damage in (flip, lambda content: content[:-1]):
+        assert works()
+        blob(TOKENIZER).write_bytes(damage(FILES[TOKENIZER]))
+        catalogue(here, LOOSE)
+        assert works()
+        record = here / "cache" / "hub" / "hub-splade" / "model.toml"
+        assert registry.read(record)[0].files == SPLADE.files
+        record.unlink()
+
+
+def test_a_record_may_be_read_by_everybody_who_may_read_the_cache(here):
+    """A cache that root fills, in an image say, serves a process of another user."""
+    catalogue(here, LOOSE)
+    assert works()
+    record = here / "cache" / "hub" / "hub-splade" / "model.toml"
+    (here / "plain").write_text("")
+    assert record.stat().st_mode == (here / "plain").stat().st_mode
+    assert [file.name for file in record.parent.iterdir()] == ["model.toml"]
+
+
 def test_a_local_cache_that_cannot_be_written(here, monkeypatch):
     catalogue(here, LOOSE)
     (here / "file").write_text("")
@@ -611,6 +650,45 @@ def test_the_token_goes_to_the_hub_alone_and_into_no_message(server, monkeypatch
         hub.describe(PINNED.hub, GRAPH)
     assert TOKEN not in str(caught.value)
     assert TOKEN not in caplog.text
+
+
+def test_a_redirect_to_another_host_loses_the_token(server, monkeypatch):
+    """Also one that the request for the content meets and the one for the headers did not."""
+    server.tokens = {TOKEN}
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    elsewhere = f"{hub_server._url(server.storage)}/x//{REPOSITORY}//{TOKENIZER}"
+    server.status = lambda request: (
+        (302, {"Location": elsewhere})
+        if (request.server, request.method) == ("hub", "GET") and request.path.endswith(TOKENIZER)
+        else None
+    )
+    assert works()
+    assert len(server.seen("storage", "GET", TOKENIZER)) == 1
+    assert {request.authorization for request in server.seen("storage")} == {None}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        (403, {"X-Error-Code": "GatedRepo"}),
+        (404, {}),
+        (418, {}),
+        (200, {}),
+        (200, {"ETag": f'"{"a" * 40}"', "X-Repo-Commit": "f" * 40}),
+        None,
+    ],
+    ids=str,
+)
+def test_a_password_in_the_address_of_a_mirror_is_in_no_message(server, monkeypatch, fault):
+    address = server.url.removeprefix("http://")
+    monkeypatch.setenv("HF_ENDPOINT", f"http://user:s3cret@{address}")
+    server.status = lambda _: fault
+    if fault is None:
+        server.close()
+    with pytest.raises(LoadError) as caught:
+        hub.describe(PINNED.hub, TOKENIZER)
+    assert "s3cret" not in str(caught.value)
+    assert address in str(caught.value) or fault == (404, {})
 
 
 @pytest.mark.parametrize(
