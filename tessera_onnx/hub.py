@@ -8,11 +8,13 @@ is compared with the hub's hash before a file of the cache gets its name (it com
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from tessera_onnx.errors import FileError, IntegrityError, LoadError, ModelNotFound
@@ -202,7 +204,7 @@ def _append(partial: Path, done: int, remote: Remote, source: Hub, name: str) ->
 
     def get() -> None:
         start = partial.stat().st_size if partial.is_file() else 0
-        with partial.open("ab") as stream:
+        with _Limited(io.FileIO(partial, "ab"), remote.size) as stream:
             http_get(
                 url,
                 stream,
@@ -217,10 +219,28 @@ def _append(partial: Path, done: int, remote: Remote, source: Hub, name: str) ->
     try:
         patiently(get, name)
     except Exception as error:
-        if status_of(error) == 416 or (isinstance(error, OSError) and "onsistency" in str(error)):
+        inconsistent = isinstance(error, OSError) and "onsistency" in str(error)
+        if status_of(error) == 416 or inconsistent or isinstance(error, _TooMuch):
             return f"not the announced {remote.size} bytes"
         raise
     return ""
+
+
+class _TooMuch(Exception):
+    """More bytes came than were announced."""
+
+
+class _Limited(io.BufferedWriter):
+    """A file that never grows beyond `size` bytes: a body without an end would fill the disk."""
+
+    def __init__(self, raw: io.FileIO, size: int) -> None:
+        super().__init__(raw)
+        self._size = size
+
+    def write(self, part: Any) -> int:
+        if self.tell() + len(part) > self._size:
+            raise _TooMuch
+        return super().write(part)
 
 
 def _check_room(folder: Path, needed: int, name: str) -> None:

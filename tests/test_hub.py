@@ -540,6 +540,17 @@ def test_a_damaged_download_never_reaches_the_cache(server, here, damage, name, 
     assert works()
 
 
+def test_more_bytes_than_announced_do_not_fill_the_disk(server):
+    """The system's own limit is above the file's size: were it reached, the error would differ."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+    server.content = lambda request, content: (
+        content + b"x" * 30_000_000 if request.server == "storage" else content
+    )
+    code, _, stderr = outcome(process(limit + CODE))
+    assert code == 1
+    assert "arrived damaged twice (not the announced 150329 bytes)" in last_line(stderr)
+
+
 def test_one_damaged_transfer_is_repeated(server):
     faults = [flip]
     server.content = lambda request, content: (
