@@ -16,7 +16,7 @@ import importlib.util
 import itertools
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -321,9 +321,10 @@ def _from_catalogue(
     return from_hub(spec, cache_dir, offline=offline)
 
 
-def named(specs: Iterable[ModelSpec], name: str | None) -> ModelSpec | None:
-    """The entry with that id or alias."""
-    return next((spec for spec in specs if name == spec.id or name in spec.aliases), None)
+def named(specs: Sequence[ModelSpec], name: str | None) -> ModelSpec | None:
+    """The entry with that id, else the first with that alias."""
+    by_alias = (spec for spec in specs if name in spec.aliases)
+    return next((spec for spec in specs if name == spec.id), None) or next(by_alias, None)
 
 
 def _in_hub_cache(spec: ModelSpec, *, offline: bool) -> Artifact:

@@ -86,7 +86,8 @@ def describe(source: Hub, name: str) -> Remote:
     """
     if is_offline():
         raise ModelNotFound(
-            f"{name!r} of {source.repository} is not here, and HF_HUB_OFFLINE forbids to fetch it"
+            f"the hub has to be asked for {name!r} of {source.repository}, which HF_HUB_OFFLINE "
+            "forbids: unset it, or use a model that is on this machine"
         )
     revision = "main" if source.revision == UNPINNED else source.revision
     with one_sentence(source, name):

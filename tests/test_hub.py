@@ -265,7 +265,7 @@ def test_offline_makes_no_request(server, monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(ModelNotFound, match="tessera pull hub-splade` where there is a network"):
         TesseraSparse("hub-splade")
-    with pytest.raises(ModelNotFound, match="HF_HUB_OFFLINE forbids"):
+    with pytest.raises(ModelNotFound, match="which HF_HUB_OFFLINE forbids"):
         hub.describe(PINNED.hub, GRAPH)
     assert server.requests == []
 
@@ -463,6 +463,13 @@ def test_a_users_entry_takes_the_place_of_a_shipped_one(here, caplog):
         f"{here / 'models.toml'} replaces the shipped entry of {name}"
     ]
     assert list_models().count(name) == 1
+
+
+def test_an_alias_hides_no_id(here):
+    """Whether fetched or not: the user's alias is tried after every id, as among installed ones."""
+    catalogue(here, dataclasses.replace(PINNED, aliases=("bge-m3", "mine")))
+    assert artifacts.named(registry.catalogue(), "bge-m3").id == "bge-m3"
+    assert artifacts.named(registry.catalogue(), "mine").id == "hub-splade"
 
 
 def test_a_catalogue_that_cannot_be_read_is_named(here):
