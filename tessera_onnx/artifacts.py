@@ -297,8 +297,11 @@ def from_hub(
 
 def export_command(spec: ModelSpec) -> str:
     """What makes an artifact of a model whose files nobody offers ready."""
+    import shlex
+
     kinds = " ".join(f"--kind {kind}" for kind in spec.kinds)
-    return f"tessera-export {spec.source} {kinds} --output DIR"
+    # Quoted: people paste it into a shell, and the source is whatever a catalogue says.
+    return f"tessera-export {shlex.quote(spec.source)} {kinds} --output DIR"
 
 
 def _from_catalogue(

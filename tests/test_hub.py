@@ -1026,6 +1026,11 @@ def test_pull_of_a_model_that_nobody_offers_ready(here, server):
     assert server.requests == []
 
 
+def test_a_command_to_paste_runs_nothing_else(here):
+    catalogue(here, dataclasses.replace(PINNED, source="a; touch b", hub=None))
+    assert "`tessera-export 'a; touch b' --kind sparse" in run("pull", "hub-splade", code=1).stderr
+
+
 def test_pull_says_when_a_pack_hides_the_model(here):
     catalogue(here, dataclasses.replace(PINNED, id="splade-tiny"))
     shown = run("pull", "splade-tiny").stdout
