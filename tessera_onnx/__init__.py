@@ -88,7 +88,9 @@ def Tessera(model_id: str | None = None, *, kind: Kind | None = None, **options:
         kind=kind,
         **{name: options.get(name) for name in ("path", "cache_dir", "offline")},
     )
-    return CLASSES[kind or artifact.spec.kinds[0]](model_id or artifact.spec.id, **options)
+    artifacts.check_served(artifact.spec)
+    first = next(kind for kind in artifact.spec.kinds if kind in CLASSES)
+    return CLASSES[kind or first](model_id or artifact.spec.id, **options)
 
 
 def list_models(kind: Kind | None = None, *, installed: bool = False) -> list[str]:

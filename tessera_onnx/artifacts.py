@@ -5,7 +5,8 @@ download. A complete local copy is used without a network. No code of a pack is 
 found by its entry point and read as files.
 
 Some standard modules are imported where they are used: together they take longer to import than
-the rest of this package.
+the rest of this package. os.path looks at files that may be anywhere: it says False where a folder
+may not be looked at or a name cannot be one, and pathlib raises.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import importlib.util
 import itertools
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -63,7 +64,7 @@ class Artifact:
         """
         self.spec.file(name)
         path = self.folder / name
-        if self.origin == HUB and not path.is_file():
+        if self.origin == HUB and not os.path.isfile(path):  # noqa: PTH113
             if self.offline:
                 raise _offline(self.spec, f"its file {name}")
             hub.download(self.spec, name)
@@ -72,7 +73,7 @@ class Artifact:
     def present(self) -> list[str]:
         """Listed files to look at: all of them, of a model from the hub those that were fetched."""
         names = [file.name for file in self.spec.files]
-        return [n for n in names if self.origin != HUB or (self.folder / n).is_file()]
+        return [n for n in names if self.origin != HUB or os.path.isfile(self.folder / n)]  # noqa: PTH113
 
     def _checked(self, name: str) -> bytes:
         import hashlib
@@ -83,7 +84,7 @@ class Artifact:
         fix = "install or export the model again"
         if self.origin == HUB:
             fix = f"`tessera pull {self.spec.id} --force` fetches it again"
-        if not path.is_file():
+        if not os.path.isfile(path):  # noqa: PTH113
             raise IntegrityError(f"{where} is missing: {fix}")
         if not any(path.resolve().is_relative_to(root.resolve()) for root in self._roots()):
             raise IntegrityError(f"{where} is a link out of its folder: {fix}")
@@ -116,9 +117,9 @@ def open_folder(folder: str | os.PathLike[str], origin: str = "path") -> Artifac
     """The artifact in `folder`. Raises LoadError when its model.toml is not one valid entry."""
     path = Path(folder)
     description = path / "model.toml"
-    if not description.is_file():
+    if not os.path.isfile(description):  # noqa: PTH113
         raise LoadError(
-            f"{path} is not a model folder: it has no model.toml. Export one with "
+            f"{path} is not a model folder: it has no model.toml that can be read. Export one with "
             "`tessera-export MODEL --kind KIND --output DIR`"
         )
     specs = registry.read(description)
@@ -137,9 +138,9 @@ def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     """Where local artifacts lie: `cache_dir`, else TESSERA_CACHE, else the user's cache folder."""
     if cache_dir is not None:
         return Path(cache_dir)
-    if "TESSERA_CACHE" in os.environ:
-        return Path(os.environ["TESSERA_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tessera-onnx"
+    given = os.environ.get
+    folder = given("TESSERA_CACHE") or f"{given('XDG_CACHE_HOME') or '~/.cache'}/tessera-onnx"
+    return Path(os.path.expanduser(folder))  # noqa: PTH111 (a Path raises where no home is known)
 
 
 def installed(
@@ -202,9 +203,12 @@ def resolve(
     if offline is not None and not isinstance(offline, bool):
         raise TypeError(f"offline must be bool or None, got {type(offline).__name__}")
     offline = offline or hub.is_offline()
+    for name, place in (("path", path), ("cache_dir", cache_dir)):
+        if place is not None and not isinstance(place, str | os.PathLike):
+            raise TypeError(f"{name} must be a str, a Path or None, got {type(place).__name__}")
     if model_id is not None and not isinstance(model_id, str):
         raise TypeError(f"model_id must be str or None, got {type(model_id).__name__}")
-    if path is not None and Path(path).suffix == ".toml" and Path(path).is_file():
+    if path is not None and Path(path).suffix == ".toml" and os.path.isfile(path):  # noqa: PTH113
         artifact = _from_catalogue(Path(path), model_id, kind, cache_dir, offline=offline)
     elif path is not None:
         artifact = open_folder(path)
@@ -255,7 +259,7 @@ def _find(
     known = registry.catalogue()
     spec = named(known, model_id)
     if spec is not None:
-        _check_served(spec)
+        check_served(spec)
         _check_kind(spec, kind)
         return from_hub(spec, cache_dir, offline=offline)
     import difflib
@@ -278,7 +282,7 @@ def from_hub(
     Raises ModelNotFound with what to do when the entry names no such repository or offline, and
     what `hub.describe` raises when the hub has to be asked for the revision.
     """
-    _check_served(spec)
+    check_served(spec)
     if spec.hub is None:
         raise ModelNotFound(
             f"model {spec.id!r} is known but not on this machine: with tessera-onnx-export "
@@ -293,8 +297,11 @@ def from_hub(
 
 def export_command(spec: ModelSpec) -> str:
     """What makes an artifact of a model whose files nobody offers ready."""
+    import shlex
+
     kinds = " ".join(f"--kind {kind}" for kind in spec.kinds)
-    return f"tessera-export {spec.source} {kinds} --output DIR"
+    # Quoted: people paste it into a shell, and the source is whatever a catalogue says.
+    return f"tessera-export {shlex.quote(spec.source)} {kinds} --output DIR"
 
 
 def _from_catalogue(
@@ -317,9 +324,10 @@ def _from_catalogue(
     return from_hub(spec, cache_dir, offline=offline)
 
 
-def named(specs: Iterable[ModelSpec], name: str | None) -> ModelSpec | None:
-    """The entry with that id or alias."""
-    return next((spec for spec in specs if name == spec.id or name in spec.aliases), None)
+def named(specs: Sequence[ModelSpec], name: str | None) -> ModelSpec | None:
+    """The entry with that id, else the first with that alias."""
+    by_alias = (spec for spec in specs if name in spec.aliases)
+    return next((spec for spec in specs if name == spec.id), None) or next(by_alias, None)
 
 
 def _in_hub_cache(spec: ModelSpec, *, offline: bool) -> Artifact:
@@ -335,7 +343,7 @@ def _offline(spec: ModelSpec, what: str) -> ModelNotFound:
     )
 
 
-def _check_served(spec: ModelSpec) -> None:
+def check_served(spec: ModelSpec) -> None:
     """Raises ModelNotFound for a model of which the catalogue has the facts and nothing more."""
     if spec.kinds == ("vision",):
         raise ModelNotFound(
@@ -367,7 +375,7 @@ def _cache_folders(cache_dir: str | os.PathLike[str] | None) -> Iterator[tuple[P
 
 
 def _folders_below(root: Path, origin: str) -> Iterator[tuple[Path, str]]:
-    if root.is_dir():
+    if os.path.isdir(root):  # noqa: PTH112
         for description in sorted(root.glob("*/model.toml")):
             yield description.parent, origin
 

@@ -188,10 +188,10 @@ def info(model: str, cache_dir: str | None, *, as_json: bool) -> None:
         artifact = artifacts.resolve(**location(model, cache_dir), offline=True)
         spec, place = artifact.spec, {"where": artifact.origin, "folder": str(artifact.folder)}
     except ModelNotFound:
-        known = [spec for spec in registry.catalogue() if model in {spec.id, *spec.aliases}]
-        if not known:
+        known = artifacts.named(registry.catalogue(), model)
+        if known is None:
             raise
-        spec, place = known[0], {"where": "not installed"}
+        spec, place = known, {"where": "not installed"}
     if as_json:
         print_json({**dataclasses.asdict(spec), **place})
     else:

@@ -8,15 +8,24 @@ is compared with the hub's hash before a file of the cache gets its name (it com
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from tessera_onnx.errors import FileError, IntegrityError, LoadError, ModelNotFound
-from tessera_onnx.hub_errors import cache_folder, endpoint, one_sentence, patiently, status_of
+from tessera_onnx.hub_errors import (
+    cache_folder,
+    endpoint,
+    one_sentence,
+    patiently,
+    shown_endpoint,
+    status_of,
+)
 from tessera_onnx.registry import UNPINNED, File, Hub, ModelSpec
 
 logger = logging.getLogger("tessera_onnx")
@@ -48,8 +57,9 @@ def shared_store() -> Path:
 def is_complete(spec: ModelSpec) -> bool:
     """Whether the hub cache holds all that one precision needs; their content is not looked at."""
     folder = snapshot(_source(spec))
-    return folder.is_dir() and any(
-        all((folder / name).is_file() for name in spec.files_for(precision))
+    # os.path says False where a folder may not be looked at, pathlib raises.
+    return os.path.isdir(folder) and any(  # noqa: PTH112
+        all(os.path.isfile(folder / name) for name in spec.files_for(precision))  # noqa: PTH113
         for precision in spec.graph.precisions()
     )
 
@@ -76,7 +86,8 @@ def describe(source: Hub, name: str) -> Remote:
     """
     if is_offline():
         raise ModelNotFound(
-            f"{name!r} of {source.repository} is not here, and HF_HUB_OFFLINE forbids to fetch it"
+            f"the hub has to be asked for {name!r} of {source.repository}, which HF_HUB_OFFLINE "
+            "forbids: unset it, or use a model that is on this machine"
         )
     revision = "main" if source.revision == UNPINNED else source.revision
     with one_sentence(source, name):
@@ -88,12 +99,12 @@ def describe(source: Hub, name: str) -> Remote:
     # An etag becomes a file name in the cache: nothing but a hash may pass.
     if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", etag) or found.size is None:
         raise LoadError(
-            f"{urlsplit(url).netloc} does not answer as a model hub for {name!r} of "
+            f"{shown_endpoint()} does not answer as a model hub for {name!r} of "
             f"{source.repository} (no hash or size): check HF_ENDPOINT, proxy and firewall"
         )
     if not re.fullmatch(r"[0-9a-f]{40}", commit) or revision not in {"main", commit}:
         raise LoadError(
-            f"{urlsplit(url).netloc} answers with the revision {commit!r} of {source.repository}, "
+            f"{shown_endpoint()} answers with the revision {commit!r} of {source.repository}, "
             f"expected {revision}: check HF_ENDPOINT"
         )
     return Remote(commit, etag, found.size, urljoin(url, found.location))
@@ -109,7 +120,7 @@ def download(spec: ModelSpec, name: str, *, again: bool = False) -> Path:
     source, listed = _source(spec), spec.file(name)
     path = snapshot(source) / name
     remote = describe(source, name)
-    _agree(spec, listed, remote)
+    agree(spec, listed, remote)
     with one_sentence(source, name):
         from huggingface_hub import hf_hub_download
         from huggingface_hub.utils import WeakFileLock
@@ -144,8 +155,8 @@ def _source(spec: ModelSpec) -> Hub:
     return spec.hub
 
 
-def _agree(spec: ModelSpec, listed: File, remote: Remote) -> None:
-    """Raises IntegrityError when entry and hub differ already before the download."""
+def agree(spec: ModelSpec, listed: File, remote: Remote) -> None:
+    """Raises IntegrityError when an entry and the hub differ already before a download."""
     for what, expected, found in (
         ("sha256", listed.sha256, remote.sha256),
         ("size", listed.size, remote.size),
@@ -167,7 +178,7 @@ def _fill(blob: Path, remote: Remote, source: Hub, name: str) -> None:
             done = 0
         _check_room(partial.parent, remote.size - done, name)
         fault = _append(partial, done, remote, source, name)
-        if not fault and _has_hash(partial, remote):
+        if not fault and has_hash(partial, remote):
             partial.replace(blob)
             return
         partial.unlink(missing_ok=True)
@@ -194,7 +205,7 @@ def _append(partial: Path, done: int, remote: Remote, source: Hub, name: str) ->
 
     def get() -> None:
         start = partial.stat().st_size if partial.is_file() else 0
-        with partial.open("ab") as stream:
+        with _Limited(io.FileIO(partial, "ab"), remote.size) as stream:
             http_get(
                 url,
                 stream,
@@ -209,10 +220,28 @@ def _append(partial: Path, done: int, remote: Remote, source: Hub, name: str) ->
     try:
         patiently(get, name)
     except Exception as error:
-        if status_of(error) == 416 or (isinstance(error, OSError) and "onsistency" in str(error)):
+        inconsistent = isinstance(error, OSError) and "onsistency" in str(error)
+        if status_of(error) == 416 or inconsistent or isinstance(error, _TooMuch):
             return f"not the announced {remote.size} bytes"
         raise
     return ""
+
+
+class _TooMuch(Exception):
+    """More bytes came than were announced."""
+
+
+class _Limited(io.BufferedWriter):
+    """A file that never grows beyond `size` bytes: a body without an end would fill the disk."""
+
+    def __init__(self, raw: io.FileIO, size: int) -> None:
+        super().__init__(raw)
+        self._size = size
+
+    def write(self, part: Any) -> int:
+        if self.tell() + len(part) > self._size:
+            raise _TooMuch
+        return super().write(part)
 
 
 def _check_room(folder: Path, needed: int, name: str) -> None:
@@ -226,7 +255,8 @@ def _check_room(folder: Path, needed: int, name: str) -> None:
         )
 
 
-def _has_hash(path: Path, remote: Remote) -> bool:
+def has_hash(path: Path, remote: Remote) -> bool:
+    """Whether the content of a file is what the hub says of it."""
     import hashlib
 
     if remote.sha256 == UNPINNED:  # git names a blob by its header and content

@@ -58,6 +58,11 @@ def endpoint() -> str:
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
 
 
+def shown_endpoint() -> str:
+    """The address for messages, without the name and password that some mirrors want in it."""
+    return re.sub(r"//[^/]*@", "//", endpoint())
+
+
 def patiently(call: Callable[[], T], name: str) -> T:
     """`call`, tried again while the hub is busy: the wait that it asks for, else 1, 2, 4, ... s."""
     started, wait = time.monotonic(), 1.0
@@ -127,16 +132,16 @@ def _explained(error: Exception, source: Hub, name: str) -> TesseraError:
         )
     if kinds & {"TooManyRedirects", "RecursionError"}:  # older versions follow one by recursion
         return LoadError(f"the hub sends {file} in a circle of redirects: check HF_ENDPOINT")
-    host = endpoint()
     return LoadError(
-        f"{file} cannot be fetched from {host} ({type(error).__name__}): check the network, proxy "
-        "and HF_ENDPOINT and try again, which resumes; with a complete copy no network is needed"
+        f"{file} cannot be fetched from {shown_endpoint()} ({type(error).__name__}): check the "
+        "network, proxy and HF_ENDPOINT and try again, which resumes; with a complete copy no "
+        "network is needed"
     )
 
 
 def _refused(error: Exception, status: int, source: Hub, name: str) -> TesseraError:
     file = f"{name!r} of {source.repository}"
-    page = f"{endpoint()}/{source.repository}"
+    page = f"{shown_endpoint()}/{source.repository}"
     code = _response(error).headers.get("x-error-code", "")
     if code == "RepoNotFound" or (status == 401 and code != "GatedRepo"):
         return ModelNotFound(

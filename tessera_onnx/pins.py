@@ -35,7 +35,7 @@ def recorded(spec: ModelSpec, cache: Path) -> ModelSpec | None:
     if _is_pinned(spec):
         return spec
     path = record_path(spec, cache)
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 (False too where it may not be looked at)
         return None
     try:
         found = registry.read(path)
@@ -140,25 +140,30 @@ def _pin(spec: ModelSpec, file: File) -> File:
     import hashlib
 
     remote = hub.describe(_source(spec), file.name)
+    hub.agree(spec, file, remote)
     sha256 = file.sha256 if remote.sha256 == UNPINNED else remote.sha256
     if sha256 == UNPINNED:
-        sha256 = hashlib.sha256(hub.download(spec, file.name).read_bytes()).hexdigest()
+        path = hub.download(spec, file.name)
+        if not hub.has_hash(path, remote):  # what was in the cache before, unchecked
+            path = hub.download(spec, file.name, again=True)
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return dataclasses.replace(file, sha256=sha256, size=remote.size)
 
 
 def _write(path: Path, text: str) -> None:
     """All or nothing: another process reads the old record or the new one."""
-    import tempfile
+    import secrets
 
+    # Not by tempfile, whose files nobody else may read: a cache may be filled by root for others.
+    temporary = path.with_name(f".model.{secrets.token_hex(8)}.toml")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".model.", suffix=".toml")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            with temporary.open("x", encoding="utf-8") as stream:
                 stream.write(text)
-            Path(name).replace(path)
+            temporary.replace(path)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise FileError(

@@ -405,10 +405,18 @@ def _build(target: Any, value: Any, where: str) -> Any:
         return _build(typing.get_args(target)[0], value, where)
     if dataclasses.is_dataclass(target):
         return _build_table(target, value, where)
+    return _build_scalar(target, value, where)
+
+
+def _build_scalar(target: Any, value: Any, where: str) -> Any:
     if target is float and type(value) is int:
         return float(value)
     if type(value) is not target:
         raise LoadError(f"{where} must be {target.__name__}, got {type(value).__name__}")
+    if target is int and not -(2**63) <= value < 2**63:  # TOML's, and what NumPy takes
+        raise LoadError(f"{where} is not a number of 64 bits")
+    if target is str and re.search(r"[\x00-\x08\x0b-\x1f\x80-\x9f]", value):
+        raise LoadError(f"{where} holds a control character, which could steer a terminal")
     return value
 
 
@@ -549,5 +557,7 @@ def _check_identity(spec: ModelSpec, where: str) -> None:
         if file.sha256 != UNPINNED and not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
             raise LoadError(f"{where}: sha256 of {file.name!r} must be 64 hex digits")
         parts = Path(file.name).parts
-        if Path(file.name).is_absolute() or ".." in parts or "\\" in file.name or not parts:
+        # A colon is a drive on Windows.
+        strange = not file.name.isprintable() or set("\\:") & set(file.name)
+        if Path(file.name).is_absolute() or ".." in parts or strange or not parts:
             raise LoadError(f"{where}: file name {file.name!r} leaves the model's folder")

@@ -217,7 +217,10 @@ def _tried(artifact: Artifact, providers: list[str], cache_dir: str | None) -> d
         best = {name: getattr(spec.graph, f"best_{name}") for name in devices}
         devices = [name for name in devices if getattr(spec.graph, best[name]) in present]
     probes = [
-        _probe(artifact, kind, device, cache_dir) for kind in spec.kinds for device in devices
+        _probe(artifact, kind, device, cache_dir)
+        for kind in spec.kinds
+        if kind in CLASSES
+        for device in devices
     ]
     return {**tried, "probes": probes}
 

@@ -1,7 +1,12 @@
 """From a name to verified files: order, aliases, and every way a folder can be damaged."""
 
+import dataclasses
+import hashlib
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 
 import pytest
 from artifact_tools import ARTIFACTS, copy, relist, replace
@@ -17,6 +22,9 @@ from tessera_onnx import (
     TesseraSparse,
     artifacts,
     list_models,
+    pins,
+    registry,
+    reports,
 )
 
 
@@ -94,6 +102,10 @@ def test_wrong_kind_and_wrong_folder(cache, tmp_path):
         TesseraDense(path=tmp_path)
     with pytest.raises(TypeError, match="model_id must be str or None, got int"):
         TesseraDense(3)
+    with pytest.raises(TypeError, match="path must be a str, a Path or None, got int"):
+        TesseraDense(path=3)
+    with pytest.raises(TypeError, match="cache_dir must be a str, a Path or None, got bytes"):
+        TesseraDense(cache_dir=b"x")
 
 
 FILES = ["model.fp32.onnx", "tokenizer.json"]
@@ -120,6 +132,14 @@ def test_a_flipped_bit(cache, name):
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(IntegrityError, match="has sha256"):
+        TesseraSparse("test-splade")
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a/" * 3000 + "b"])
+def test_a_name_that_no_file_can_have(cache, name):
+    toml = cache / "splade" / "model.toml"
+    toml.write_text(replace(("tokenizer.json", name))(toml.read_text()))
+    with pytest.raises(IntegrityError, match="is missing"):
         TesseraSparse("test-splade")
 
 
@@ -181,6 +201,58 @@ def test_honest_hashes_of_nonsense(tmp_path, name, content, match):
 def test_a_graph_that_is_not_what_model_toml_says(tmp_path, pairs, match):
     with pytest.raises(LoadError, match=match):
         TesseraSparse(path=copy("splade", tmp_path / "m", replace(*pairs)))
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{}, {"XDG_CACHE_HOME": ""}, {"TESSERA_CACHE": ""}, {"HOME": "{closed}"}],
+    ids=["no home", "empty XDG_CACHE_HOME", "empty TESSERA_CACHE", "closed home"],
+)
+def test_a_user_without_a_home_has_the_packs(tmp_path, environment):
+    """A container's user may have no name, no HOME, or that of root."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    (tmp_path / "x").mkdir()
+    copy("splade", tmp_path / "x" / "splade")  # an empty name of a folder is not the current one
+    code = (
+        "import os, tessera_onnx\n"
+        "with tessera_onnx.TesseraDense(): pass\n"  # all modules, which that user may not read
+        "if not os.getuid(): os.setuid(54321)\n"
+        "print(tessera_onnx.list_models(installed=True))"
+    )
+    names = {"HOME", "XDG_CACHE_HOME", "TESSERA_CACHE", "HF_HUB_CACHE", "HF_HOME"}
+    clean = {name: value for name, value in os.environ.items() if name not in names}
+    given = {name: value.format(closed=closed) for name, value in environment.items()}
+    # The modules are looked for in the repository, the models of the working directory are not.
+    path = os.pathsep.join([str(ARTIFACTS.parents[1]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**clean, **given, "PYTHONPATH": path},
+        cwd=tmp_path / "x",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "all-minilm-l6-v2" in done.stdout
+    assert "test-splade" not in done.stdout
+
+
+def test_a_model_that_no_class_serves_yet(cache):
+    """Its facts are read, by `list_models` say; nothing opens it, nothing stumbles over it."""
+    spec = next(spec for spec in registry.catalogue() if spec.kinds == ("vision",))
+    listed = registry.File(spec.graph.fp32, hashlib.sha256(b"graph").hexdigest(), 5)
+    folder = cache / "vision"
+    (folder / listed.name).parent.mkdir(parents=True)
+    (folder / listed.name).write_bytes(b"graph")
+    (folder / "model.toml").write_text(pins.toml(dataclasses.replace(spec, files=(listed,))))
+    assert spec.id in list_models("vision", installed=True)
+    for options in ({"model_id": spec.id}, {"path": folder}):
+        with pytest.raises(ModelNotFound, match="not yet served"):
+            Tessera(**options)
+    report = reports.doctor(None)
+    assert report["problems"] == []
+    assert [model["probes"] for model in report["models"] if model["id"] == spec.id] == [[]]
 
 
 def test_two_packs_that_claim_one_id(monkeypatch):

@@ -265,7 +265,7 @@ def test_offline_makes_no_request(server, monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(ModelNotFound, match="tessera pull hub-splade` where there is a network"):
         TesseraSparse("hub-splade")
-    with pytest.raises(ModelNotFound, match="HF_HUB_OFFLINE forbids"):
+    with pytest.raises(ModelNotFound, match="which HF_HUB_OFFLINE forbids"):
         hub.describe(PINNED.hub, GRAPH)
     assert server.requests == []
 
@@ -391,6 +391,45 @@ def test_a_damaged_record_is_written_again(here, content):
     assert registry.read(record)[0].hub == PINNED.hub
 
 
+@pytest.mark.parametrize(
+    ("name", "listed"),
+    [
+        (GRAPH, {"sha256": "a" * 64, "size": -1}),
+        (GRAPH, {"sha256": UNPINNED, "size": 5}),
+        (TOKENIZER, {"sha256": UNPINNED, "size": 5}),
+    ],
+)
+def test_what_an_entry_pins_of_a_file_is_never_overruled(here, name, listed):
+    wrong = registry.File(name, **listed)
+    files = tuple(wrong if file.name == name else file for file in LOOSE.files)
+    catalogue(here, dataclasses.replace(LOOSE, files=files))
+    with pytest.raises(IntegrityError, match=f"the hub's {name} has .*do not use the file"):
+        TesseraSparse("hub-splade")
+    assert not (here / "cache" / "hub" / "hub-splade").exists()
+
+
+def test_a_hash_is_never_taken_from_a_damaged_cache(here):
+    """Of a small file the hub has git's hash alone: it is compared, then hashed here."""
+    for damage in (flip, lambda content: content[:-1]):
+        assert works()
+        blob(TOKENIZER).write_bytes(damage(FILES[TOKENIZER]))
+        catalogue(here, LOOSE)
+        assert works()
+        record = here / "cache" / "hub" / "hub-splade" / "model.toml"
+        assert registry.read(record)[0].files == SPLADE.files
+        record.unlink()
+
+
+def test_a_record_may_be_read_by_everybody_who_may_read_the_cache(here):
+    """A cache that root fills, in an image say, serves a process of another user."""
+    catalogue(here, LOOSE)
+    assert works()
+    record = here / "cache" / "hub" / "hub-splade" / "model.toml"
+    (here / "plain").write_text("")
+    assert record.stat().st_mode == (here / "plain").stat().st_mode
+    assert [file.name for file in record.parent.iterdir()] == ["model.toml"]
+
+
 def test_a_local_cache_that_cannot_be_written(here, monkeypatch):
     catalogue(here, LOOSE)
     (here / "file").write_text("")
@@ -424,6 +463,13 @@ def test_a_users_entry_takes_the_place_of_a_shipped_one(here, caplog):
         f"{here / 'models.toml'} replaces the shipped entry of {name}"
     ]
     assert list_models().count(name) == 1
+
+
+def test_an_alias_hides_no_id(here):
+    """Whether fetched or not: the user's alias is tried after every id, as among installed ones."""
+    catalogue(here, dataclasses.replace(PINNED, aliases=("bge-m3", "mine")))
+    assert artifacts.named(registry.catalogue(), "bge-m3").id == "bge-m3"
+    assert artifacts.named(registry.catalogue(), "mine").id == "hub-splade"
 
 
 def test_a_catalogue_that_cannot_be_read_is_named(here):
@@ -499,6 +545,17 @@ def test_a_damaged_download_never_reaches_the_cache(server, here, damage, name, 
     assert not (hub.snapshot(PINNED.hub) / name).exists()
     server.content = lambda _, content: content
     assert works()
+
+
+def test_more_bytes_than_announced_do_not_fill_the_disk(server):
+    """The system's own limit is above the file's size: were it reached, the error would differ."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+    server.content = lambda request, content: (
+        content + b"x" * 30_000_000 if request.server == "storage" else content
+    )
+    code, _, stderr = outcome(process(limit + CODE))
+    assert code == 1
+    assert "arrived damaged twice (not the announced 150329 bytes)" in last_line(stderr)
 
 
 def test_one_damaged_transfer_is_repeated(server):
@@ -611,6 +668,45 @@ def test_the_token_goes_to_the_hub_alone_and_into_no_message(server, monkeypatch
         hub.describe(PINNED.hub, GRAPH)
     assert TOKEN not in str(caught.value)
     assert TOKEN not in caplog.text
+
+
+def test_a_redirect_to_another_host_loses_the_token(server, monkeypatch):
+    """Also one that the request for the content meets and the one for the headers did not."""
+    server.tokens = {TOKEN}
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    elsewhere = f"{hub_server._url(server.storage)}/x//{REPOSITORY}//{TOKENIZER}"
+    server.status = lambda request: (
+        (302, {"Location": elsewhere})
+        if (request.server, request.method) == ("hub", "GET") and request.path.endswith(TOKENIZER)
+        else None
+    )
+    assert works()
+    assert len(server.seen("storage", "GET", TOKENIZER)) == 1
+    assert {request.authorization for request in server.seen("storage")} == {None}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        (403, {"X-Error-Code": "GatedRepo"}),
+        (404, {}),
+        (418, {}),
+        (200, {}),
+        (200, {"ETag": f'"{"a" * 40}"', "X-Repo-Commit": "f" * 40}),
+        None,
+    ],
+    ids=str,
+)
+def test_a_password_in_the_address_of_a_mirror_is_in_no_message(server, monkeypatch, fault):
+    address = server.url.removeprefix("http://")
+    monkeypatch.setenv("HF_ENDPOINT", f"http://user:s3cret@{address}")
+    server.status = lambda _: fault
+    if fault is None:
+        server.close()
+    with pytest.raises(LoadError) as caught:
+        hub.describe(PINNED.hub, TOKENIZER)
+    assert "s3cret" not in str(caught.value)
+    assert address in str(caught.value) or fault == (404, {})
 
 
 @pytest.mark.parametrize(
@@ -928,6 +1024,11 @@ def test_pull_of_a_model_that_nobody_offers_ready(here, server):
     assert "did you mean" in run("pull", "hub-spade", code=1).stderr
     assert "splade-tiny: " in run("pull", "splade-tiny").stdout  # the starter's
     assert server.requests == []
+
+
+def test_a_command_to_paste_runs_nothing_else(here):
+    catalogue(here, dataclasses.replace(PINNED, source="a; touch b", hub=None))
+    assert "`tessera-export 'a; touch b' --kind sparse" in run("pull", "hub-splade", code=1).stderr
 
 
 def test_pull_says_when_a_pack_hides_the_model(here):

@@ -25,8 +25,10 @@ from tessera_onnx.artifacts import ENTRY_POINTS, Artifact
 from tessera_onnx.errors import FileError, LoadError
 from tessera_onnx.registry import ModelSpec
 
+# Where models lie that no pack holds: `origin` of an Artifact is one of these or a pack's name.
+PLACES = {"path", "cache", artifacts.HUB}
 # "starter" is the entry point that brings the runtime's default models.
-RESERVED = {"starter", "tessera-onnx", "tessera-onnx-export", "tessera-onnx-starter"}
+RESERVED = {"starter", "tessera-onnx", "tessera-onnx-export", "tessera-onnx-starter", *PLACES}
 VERSION = r"\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?"
 INIT = '"""Model folders for tessera-onnx. Data only: the runtime reads the folders."""\n'
 WHEEL = (
@@ -82,7 +84,7 @@ def _models(folders: Sequence[Path], distribution: str) -> list[Artifact]:
     """The artifacts in order of id: two packs or folders of one id are an error at load time."""
     found: dict[str, Artifact] = {}
     try:
-        packs = [model for model in artifacts.installed() if model.origin != "cache"]
+        packs = [model for model in artifacts.installed() if model.origin not in PLACES]
         for folder in folders:
             model = artifacts.open_folder(folder)
             if model.spec.id in found:

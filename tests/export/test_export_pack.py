@@ -1,5 +1,6 @@
 """A pack is built, installed by pip into an environment with only the runtime, and encodes."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from click.testing import CliRunner
 import tessera_onnx
 from tessera_export import cli, pack
 from tessera_export.errors import ExportError
-from tessera_onnx import artifacts
+from tessera_onnx import artifacts, hub, pins, registry
 
 pytestmark = pytest.mark.export
 
@@ -110,7 +111,7 @@ def refused(message, *args):
 
 
 def test_names_that_cannot_be(tmp_path):
-    for name in ("", "9lives", "a b", "../up", "json", "starter", "tessera_onnx", "модель"):
+    for name in ("", "9lives", "a b", "../up", "json", "starter", "tessera_onnx", "модель", "hub"):
         refused("cannot name a pack", folders("splade"), name, "1.0", tmp_path / "out")
     for version in ("", "one", "1.0-2", "1.0/../x"):
         refused("not of the form", folders("splade"), "models", version, tmp_path / "out")
@@ -134,3 +135,14 @@ def test_one_id_one_model(tmp_path, monkeypatch):
     monkeypatch.setattr(artifacts, "_pack_folders", lambda: iter(held))
     refused("installed pack other-pack holds", folders("splade"), "models", "1.0", tmp_path)
     assert pack.build(folders("splade"), "Other_Pack", "2.0", tmp_path).exists()
+
+
+def test_a_model_that_was_pulled_may_be_packed(tmp_path, monkeypatch):
+    """A pack comes before the hub cache, so the two do not contend for the id."""
+    (spec,) = registry.read(ARTIFACTS / "splade" / "model.toml")
+    spec = dataclasses.replace(spec, hub=registry.Hub("tests/splade", "0" * 40))
+    (tmp_path / "models.toml").write_text(pins.toml(spec))
+    monkeypatch.setenv("TESSERA_MODELS", str(tmp_path / "models.toml"))
+    shutil.copytree(ARTIFACTS / "splade", hub.snapshot(spec.hub))
+    assert artifacts.HUB in {model.origin for model in artifacts.installed()}
+    assert pack.build(folders("splade"), "models", "1.0", tmp_path).exists()
