@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from tessera_export import colbert, layers, m3, splade, tokens
 from tessera_export.errors import ExportError
-from tessera_export.files import Weights, read_json, read_list, read_table, read_weights
+from tessera_export.files import Weights, read_list, read_table, read_weights
 from tessera_export.layers import Layer
 from tessera_export.tokens import TokenizerFile
 from tessera_onnx.registry import Dense, MultiVector, Role, Sparse, Task
@@ -90,7 +90,7 @@ def read(folder: Path, kinds: Collection[str], overrides: Overrides | None = Non
     config_path = place / "config.json"
     if not config_path.is_file():
         raise ExportError(f"{place} is not a model folder: it has no config.json")
-    config = read_json(config_path)
+    config = read_table(config_path)
     weights = read_weights(place)
     tokenizer = tokens.read(place, config)
     dense, pooling, multi_vector = None, None, None

@@ -6,7 +6,7 @@ import pickle
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from tessera_export.errors import ExportError
 
@@ -14,17 +14,20 @@ from tessera_export.errors import ExportError
 def load(path: Path, name: str) -> torch.Tensor:
     """The tensor `name` of a .safetensors or .pt file.
 
-    Raises ExportError for a .pt file that is more than a dict of tensors: with weights_only torch
-    refuses every other object of a pickle.
+    Raises ExportError for a file without it, and for a .pt file that is more than a dict of
+    tensors: with weights_only torch refuses every other object of a pickle.
     """
     if path.suffix != ".pt":
-        with safe_open(path, framework="pt") as tensors:
-            found: torch.Tensor = tensors.get_tensor(name)
+        try:
+            with safe_open(path, framework="pt") as tensors:
+                found: torch.Tensor = tensors.get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise ExportError(f"{path} gives no tensor {name!r}: {error}") from error
         return found
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        first = str(error).strip().splitlines()[0]
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ExportError(f"{path} is not a file of tensors alone: {first}") from error
     tensor = state.get(name) if isinstance(state, dict) else None
     if not isinstance(tensor, torch.Tensor):
