@@ -91,6 +91,8 @@ def read(folder: Path, kinds: Collection[str], overrides: Overrides | None = Non
     if not config_path.is_file():
         raise ExportError(f"{place} is not a model folder: it has no config.json")
     config = read_table(config_path)
+    if overrides.trust_remote_code:
+        _check_code(place)
     weights = read_weights(place)
     tokenizer = tokens.read(place, config)
     dense, pooling, multi_vector = None, None, None
@@ -126,6 +128,22 @@ def read(folder: Path, kinds: Collection[str], overrides: Overrides | None = Non
     if routed is None:
         return facts
     return with_table(facts, splade.static_table(routed.table, tokenizer))
+
+
+def _check_code(folder: Path) -> None:
+    """Raises ExportError for classes of another repository: nobody pinned or read its code."""
+    for path in (folder / "config.json", folder / "tokenizer_config.json"):
+        classes = read_table(path).get("auto_map") or {}
+        for value in classes.values() if isinstance(classes, dict) else [classes]:
+            for name in value if isinstance(value, list) else [value]:
+                repository, mark, rest = str(name).partition("--")
+                if mark:
+                    raise ExportError(
+                        f"{path} takes its code from another repository, {repository}, which "
+                        "--trust-remote-code does not cover. Where transformers has the "
+                        "architecture itself, leave the flag out; else put the .py files that you "
+                        f"have read into {folder} and write {rest!r} there"
+                    )
 
 
 def with_table(facts: Facts, table: str) -> Facts:
