@@ -220,7 +220,11 @@ def test_without_models_demo_says_what_to_install(monkeypatch):
 
 def test_models_lists_the_installed_first_and_then_the_catalogue():
     rows = run_json("models")
-    assert [row["id"] for row in rows[:3]] == ["all-minilm-l6-v2", "splade-tiny", "tessera-bolt-mini"]
+    assert [row["id"] for row in rows[:3]] == [
+        "all-minilm-l6-v2",
+        "splade-tiny",
+        "tessera-bolt-mini",
+    ]
     assert rows[0]["kinds"] == ["dense", "multi-vector"]
     assert rows[0]["dimension"] == [384]
     assert rows[1]["dimension"] == [30522]

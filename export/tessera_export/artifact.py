@@ -22,7 +22,7 @@ from tessera_export.errors import ExportError
 from tessera_export.files import sha256
 from tessera_export.folder import Facts
 from tessera_export.gate import Gate
-from tessera_export.wrappers import Wrapper, load_model
+from tessera_export.wrappers import Wrapper, load_model, traced_attention
 from tessera_onnx import registry
 from tessera_onnx.errors import LoadError
 from tessera_onnx.registry import (
@@ -150,7 +150,7 @@ def _check(
 def _traced(facts: Facts, rotation: NDArray[np.float32] | None, backend: Backend) -> Any:
     if backend == "optimum":
         return optimum_backend.trace(facts)
-    return graph.trace(Wrapper(load_model(facts, "eager"), facts, rotation))
+    return graph.trace(Wrapper(load_model(facts, traced_attention(facts)), facts, rotation))
 
 
 def _at(traced: Any, precision: Precision, exclude: Sequence[str]) -> Any:

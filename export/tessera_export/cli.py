@@ -15,7 +15,7 @@ from tessera_export import folder as folders
 from tessera_export.errors import ExportError
 from tessera_export.files import read_text
 from tessera_export.pickles import unpickled
-from tessera_export.source import Source, declared_licence, locate, read
+from tessera_export.source import Source, declared_licence, known, locate, read
 from tessera_onnx.errors import LoadError
 from tessera_onnx.registry import PRECISIONS, Precision
 
@@ -27,6 +27,7 @@ CLASSES = {
 }
 LENGTH = click.IntRange(min=3)
 SERIES = "time-series"
+KINDS = (*folders.KINDS, SERIES)
 
 
 class DefaultGroup(click.Group):
@@ -69,7 +70,7 @@ def _sizes(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[in
     "--kind",
     "kinds",
     multiple=True,
-    type=click.Choice((*folders.KINDS, SERIES)),
+    type=click.Choice(KINDS),
     help="What the model serves; repeat it for one graph of several kinds. A model of the "
     "catalogue needs none.",
 )
@@ -156,11 +157,8 @@ def model(
         raise click.BadParameter("must be 40 hex digits", param_hint="--revision")
     quiet()
     try:
+        kinds = _kinds(model, kinds)  # before gigabytes are fetched
         found = locate(model, source, revision, code=overrides["trust_remote_code"])
-        if found.entry is not None:
-            kinds = kinds or found.entry.kinds
-        if not kinds:
-            raise click.UsageError("this model is not in the catalogue: give --kind")
         origin = _origin(model, found, name, licence)
         with unpickled(found.folder) as folder:
             found = replace(found, folder=folder)
@@ -199,6 +197,17 @@ def model(
     classes = ", ".join(f"Tessera{CLASSES[kind]}(path={str(output)!r})" for kind in spec.kinds)
     click.echo(f"Next: {classes}")
     click.echo(f"  or: tessera-export pack {output} --name NAME")
+
+
+def _kinds(model: str, kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """The kinds asked for, else the catalogue's. Raises ExportError for one of no exporter."""
+    entry = known(model)
+    if not kinds and entry is None:
+        raise click.UsageError("this model is not in the catalogue: give --kind")
+    wanted: tuple[str, ...] = kinds or (entry.kinds if entry else ())
+    if not set(wanted) <= set(KINDS):
+        raise ExportError(f"{model} is of the kind {', '.join(wanted)}, which is not exported")
+    return wanted
 
 
 def _origin(model: str, found: Source, name: str | None, licence: str | None) -> artifact.Origin:

@@ -78,8 +78,11 @@ class Weights:
 
 def read_weights(folder: Path) -> Weights:
     """The safetensors headers in `folder`. Raises ExportError; a pickle is refused by name."""
-    index = read_table(folder / "model.safetensors.index.json")
-    names = set(index.get("weight_map", {}).values()) or {"model.safetensors"}
+    path = folder / "model.safetensors.index.json"
+    shards = read_table(path).get("weight_map", {})
+    if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+        raise ExportError(f"{path} has no weight_map from tensors to names of files")
+    names = set(shards.values()) or {"model.safetensors"}
     files = tuple(folder / name for name in sorted(names))
     missing = [path for path in files if not path.is_file()]
     if missing:
@@ -90,9 +93,12 @@ def read_weights(folder: Path) -> Weights:
     owner: dict[str, Path] = {}
     for path in files:
         for name, entry in _header(path).items():
-            if name != "__metadata__":
-                shapes[name] = tuple(entry["shape"])
-                owner[name] = path
+            if name == "__metadata__":
+                continue
+            if not isinstance(entry, dict) or not isinstance(entry.get("shape"), list):
+                raise ExportError(f"{path} is not a safetensors file: {name!r} has no shape")
+            shapes[name] = tuple(entry["shape"])
+            owner[name] = path
     return Weights(files, shapes, owner)
 
 

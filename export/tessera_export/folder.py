@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from tessera_export import colbert, layers, m3, splade, tokens
 from tessera_export.errors import ExportError
-from tessera_export.files import Weights, read_json, read_list, read_table, read_weights
+from tessera_export.files import Weights, read_list, read_table, read_weights
 from tessera_export.layers import Layer
 from tessera_export.tokens import TokenizerFile
 from tessera_onnx.registry import Dense, MultiVector, Role, Sparse, Task
@@ -90,7 +90,9 @@ def read(folder: Path, kinds: Collection[str], overrides: Overrides | None = Non
     config_path = place / "config.json"
     if not config_path.is_file():
         raise ExportError(f"{place} is not a model folder: it has no config.json")
-    config = read_json(config_path)
+    config = read_table(config_path)
+    if overrides.trust_remote_code:
+        _check_code(place)
     weights = read_weights(place)
     tokenizer = tokens.read(place, config)
     dense, pooling, multi_vector = None, None, None
@@ -126,6 +128,22 @@ def read(folder: Path, kinds: Collection[str], overrides: Overrides | None = Non
     if routed is None:
         return facts
     return with_table(facts, splade.static_table(routed.table, tokenizer))
+
+
+def _check_code(folder: Path) -> None:
+    """Raises ExportError for classes of another repository: nobody pinned or read its code."""
+    for path in (folder / "config.json", folder / "tokenizer_config.json"):
+        classes = read_table(path).get("auto_map") or {}
+        for value in classes.values() if isinstance(classes, dict) else [classes]:
+            for name in value if isinstance(value, list) else [value]:
+                repository, mark, rest = str(name).partition("--")
+                if mark:
+                    raise ExportError(
+                        f"{path} takes its code from another repository, {repository}, which "
+                        "--trust-remote-code does not cover. Where transformers has the "
+                        "architecture itself, leave the flag out; else put the .py files that you "
+                        f"have read into {folder} and write {rest!r} there"
+                    )
 
 
 def with_table(facts: Facts, table: str) -> Facts:

@@ -17,6 +17,8 @@ from tessera_export.errors import ExportError
 from tessera_export.folder import Facts
 from tessera_export.wrappers import load_model
 
+INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
+
 
 def adapt(facts: Facts) -> Facts:
     """The same model with recipes for an encoder's plain outputs.
@@ -41,7 +43,8 @@ def adapt(facts: Facts) -> Facts:
 def trace(facts: Facts) -> onnx.ModelProto:
     """The fp32 graph that optimum makes of the folder's model; it may want token_type_ids.
 
-    Raises ExportError where optimum is missing or does not know the architecture.
+    Raises ExportError where optimum is missing or does not know the architecture, and for a graph
+    with inputs that the runtime does not make.
     """
     try:
         from optimum.exporters.onnx import onnx_export_from_model
@@ -68,4 +71,10 @@ def trace(facts: Facts) -> onnx.ModelProto:
         onnx.checker.check_model(str(path), full_check=True)
         traced = onnx.load(path)
     graph.strip(traced)
+    unknown = sorted({item.name for item in traced.graph.input} - INPUTS)
+    if unknown:
+        raise ExportError(
+            f"optimum's graph wants {', '.join(unknown)}, which the runtime does not feed: use the "
+            "default backend"
+        )
     return traced

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tessera_export import artifact, bolt, chronos2, gate, graph, storage
 from tessera_export.errors import ExportError
-from tessera_export.files import Weights, read_json, read_weights
+from tessera_export.files import Weights, read_table, read_weights
 from tessera_onnx import patching, timeseries
 from tessera_onnx.registry import (
     PRECISIONS,
@@ -65,7 +65,7 @@ def read(folder: Path) -> Facts:
     path = folder / "config.json"
     if not path.is_file():
         raise ExportError(f"{folder} is not a model folder: it has no config.json")
-    config = read_json(path)
+    config = read_table(path)
     names = config.get("architectures") or []
     known = [name for name in names if name in FAMILIES]
     if not known:

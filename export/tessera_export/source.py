@@ -40,6 +40,14 @@ class Source:
         return not any(field == doubt or field.startswith(f"{doubt}.") for doubt in doubts)
 
 
+def known(model: str) -> ModelSpec | None:
+    """The entry that the catalogue has for an id, an alias or a repository; None for a folder."""
+    if Path(model).is_dir():
+        return None
+    names = ((spec, {spec.id, spec.source, *spec.aliases}) for spec in registry.catalogue())
+    return next((spec for spec, found in names if model in found), None)
+
+
 def locate(model: str, repository: str | None, revision: str | None, *, code: bool) -> Source:
     """The folder `model`, or the files of a repository or of a catalogue entry, downloaded.
 
@@ -48,10 +56,7 @@ def locate(model: str, repository: str | None, revision: str | None, *, code: bo
     """
     if Path(model).is_dir():
         return Source(Path(model).resolve(), repository or "", revision or UNPINNED, None)
-    entry = next(
-        (spec for spec in registry.catalogue() if model in {spec.id, spec.source, *spec.aliases}),
-        None,
-    )
+    entry = known(model)
     wanted = model if entry is None else entry.source
     if entry is not None and revision is None and entry.revision != UNPINNED:
         revision = entry.revision
@@ -80,12 +85,12 @@ def read(source: Source, kinds: tuple[str, ...], overrides: Overrides) -> Facts:
     entry = source.entry
     if entry is None:
         return folders.read(source.folder, kinds, overrides)
-    known = _known(source, entry)
+    vouched = _vouched(source, entry)
     for field in fields(Overrides):
         value = getattr(overrides, field.name)
         if value != field.default:
-            known[field.name] = value
-    facts = folders.read(source.folder, kinds or entry.kinds, Overrides(**known))
+            vouched[field.name] = value
+    facts = folders.read(source.folder, kinds or entry.kinds, Overrides(**vouched))
     if facts.dense is not None and entry.dense is not None:
         norm, tasks = entry.dense.matryoshka_layer_norm, entry.dense.tasks
         facts = replace(facts, dense=replace(facts.dense, matryoshka_layer_norm=norm, tasks=tasks))
@@ -94,7 +99,7 @@ def read(source: Source, kinds: tuple[str, ...], overrides: Overrides) -> Facts:
     return facts
 
 
-def _known(source: Source, entry: ModelSpec) -> dict[str, Any]:
+def _vouched(source: Source, entry: ModelSpec) -> dict[str, Any]:
     """Overrides that the catalogue vouches for."""
     known: dict[str, Any] = {}
     for name in ("dense", "sparse", "multi_vector"):

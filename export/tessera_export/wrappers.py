@@ -25,10 +25,24 @@ from tessera_export.layers import Layer
 from tessera_export.tokens import ENCODER_DECODERS
 
 
+def traced_attention(facts: Facts) -> str:
+    """The attention to trace: "eager", whose graphs are the fastest, but where it would be wrong.
+
+    A mask token that expands a query unattended sees the text alone; in a layer with a window the
+    text may be out of reach, and it sees nothing. Upstream's "sdpa" makes 0 of nothing, eager
+    attention the mean of everything.
+    """
+    window = facts.config.get("local_attention", facts.config.get("sliding_window"))
+    query = facts.multi_vector.query if facts.multi_vector is not None else None
+    if query is None or query.expansion != "unattended" or not isinstance(window, int):
+        return "eager"
+    return "sdpa" if window // 2 < query.max_length else "eager"  # half of it on either side
+
+
 def load_model(facts: Facts, attention: str | None) -> PreTrainedModel:
     """The folder's model in fp32 with its own weights, in eval mode.
 
-    Code of the folder runs with `facts.trust_remote_code` only. `attention` is "eager" for
+    Code of the folder runs with `facts.trust_remote_code` only. `attention` is a name for
     tracing, None for what upstream runs. Raises ExportError when the weights lack a tensor, since
     transformers would fill it with random numbers.
     """

@@ -1,3 +1,4 @@
+import huggingface_hub
 import pytest
 from click.testing import CliRunner
 
@@ -64,6 +65,17 @@ def test_failures_are_one_sentence(place, tmp_path):
         assert result.output.startswith("Error: ")
         assert len(result.output.strip().splitlines()) == 1
         assert not target.exists()
+
+
+def test_what_cannot_be_exported_is_not_downloaded(tmp_path, monkeypatch):
+    def download(*_args, **_options):
+        pytest.fail("it was downloaded")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    result = run("colpali-v1.3-hf", "--output", tmp_path / "artifact")
+    assert (result.exit_code, "of the kind vision" in result.output) == (1, True)
+    result = run("somebody/some-model", "--output", tmp_path / "artifact")
+    assert (result.exit_code, "give --kind" in result.output) == (2, True)
 
 
 def test_an_idf_table_makes_queries_free(splade, tmp_path):

@@ -74,6 +74,8 @@ def test_lengths(place):
     refused(place, "max_length is missing")
     edit(place / "config.json", max_position_embeddings=None)
     refused(place, "max_positions is missing")
+    (place / "config.json").write_text("[]")
+    refused(place, "must hold a JSON object")
 
 
 def test_multi_vector_needs_a_layout(place):
@@ -118,6 +120,13 @@ def test_weights_must_be_safetensors(place):
     refused(place, "is a pickle and is not read")
     (place / "model.safetensors").write_bytes(b"\xff" * 64)
     refused(place, "not a safetensors file")
+    for header in (b'{"a": {}}', b'{"a": 5}'):
+        content = len(header).to_bytes(8, "little") + header
+        (place / "model.safetensors").write_bytes(content)
+        refused(place, "'a' has no shape")
+    for shards in ("null", "[]", '{"a": 5}'):
+        (place / "model.safetensors.index.json").write_text(f'{{"weight_map": {shards}}}')
+        refused(place, "has no weight_map")
     refused(place / "nothing", "not a model folder")
 
 

@@ -1,11 +1,12 @@
 """A wrong graph must not become an artifact."""
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from conftest import SMALL
 
-from tessera_export import artifact, folder, gate, graph, wrappers
+from tessera_export import artifact, folder, gate, graph, storage, wrappers
 from tessera_export.errors import ExportError
 
 pytestmark = pytest.mark.export
@@ -78,6 +79,34 @@ def test_a_graph_of_nan_misses_every_limit(place, tmp_path, monkeypatch):
     monkeypatch.setattr(graph, "PROBE_TOLERANCE", float("inf"))
     with pytest.raises(ExportError):
         export_into(tmp_path / "out", place)
+
+
+@pytest.mark.parametrize("metric", ["max_abs", "max_relative", "min_cosine", "mean_cosine"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_nan_for_one_text_of_many_misses_the_limit(metric, place):
+    pairs = [(np.full((2, 4), 0.5), np.full((2, 4), 0.5)) for _ in range(3)]
+    pairs[place][0][1, 2] = np.nan
+    value = gate.measure(metric, pairs)
+    with pytest.raises(ExportError, match=f"{metric} nan"):
+        gate.figure("fp32", "output", metric, value, 0.5)
+
+
+def test_a_graph_that_gives_nan_for_one_length_is_not_accepted(place, monkeypatch):
+    facts = folder.read(place, ["dense"])
+    wrapper = wrappers.Wrapper(wrappers.load_model(facts, "eager"), facts)
+    session = storage.session
+
+    class Sometimes:
+        def __init__(self, path):
+            self.session = session(path)
+
+        def run(self, names, feeds):
+            results = self.session.run(names, feeds)
+            return [r * np.nan if feeds["input_ids"].shape[1] == 5 else r for r in results]
+
+    monkeypatch.setattr(storage, "session", Sometimes)
+    with pytest.raises(ExportError, match="differs from torch by nan"):
+        graph.trace(wrapper)
 
 
 def test_frozen_shapes_are_not_accepted(place, monkeypatch):

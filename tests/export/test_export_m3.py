@@ -114,3 +114,13 @@ def test_heads_that_are_no_tensors(place, capsys):
     torch.save({"bias": torch.zeros(64)}, place / "colbert_linear.pt")
     with pytest.raises(ExportError, match="holds no tensor 'weight'"):
         folder.read(place, ["multi-vector"])
+    (place / "colbert_linear.pt").write_bytes(b"")  # torch's error has no text
+    with pytest.raises(ExportError, match="not a file of tensors alone"):
+        folder.read(place, ["multi-vector"])
+    path = place / "colbert_linear.safetensors"
+    save_file({"weight": torch.zeros(64, 64)}, path)
+    with pytest.raises(ExportError, match="gives no tensor 'bias'"):
+        folder.read(place, ["multi-vector"])
+    path.write_text("version https://git-lfs.github.com/spec/v1")  # what git leaves without LFS
+    with pytest.raises(ExportError, match="gives no tensor 'weight'"):
+        folder.read(place, ["multi-vector"])

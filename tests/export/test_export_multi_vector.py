@@ -171,7 +171,9 @@ def pylate_folder(make, minilm, name="pylate", *, backbone="bert", **settings):
     ("backbone", "settings"),
     [
         ("bert", {}),
+        ("modernbert", {}),
         ("modernbert", {"attend_to_expansion_tokens": True}),
+        ("modernbert", {"do_query_expansion": False}),
         ("bert", {"do_query_expansion": False, "skiplist_words": []}),
         ("distilbert", {}),
         ("roberta", {"attend_to_expansion_tokens": True}),

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import transformers
 from architectures import small
 from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer, SparseEncoder
@@ -62,6 +63,16 @@ def test_the_gate_judges_it_too(make, dense_files, exported, bert, monkeypatch):
     place = make("bert", bert, dense_files("mean"))
     monkeypatch.setattr(gate, "_pooled", lambda states, *_: gate._unit(states[:, 0]))
     with pytest.raises(ExportError, match="max_abs"):
+        exported(place, "dense", backend="optimum")
+
+
+def test_inputs_that_the_runtime_does_not_feed(make, dense_files, exported):
+    config = transformers.GPT2Config(
+        vocab_size=30522, n_positions=130, n_embd=64, n_layer=1, n_head=2,
+        bos_token_id=101, eos_token_id=102, pad_token_id=0,
+    )  # fmt: skip
+    place = make("gpt2", transformers.GPT2Model(config), dense_files("lasttoken"))
+    with pytest.raises(ExportError, match="wants position_ids"):
         exported(place, "dense", backend="optimum")
 
 

@@ -170,6 +170,17 @@ def test_code_of_the_repository_runs_only_when_trusted(make, dense_files, bert, 
     with pytest.raises(ExportError, match="read that code, and if you trust it"):
         exported(place, "dense", name="refused")
     overrides = folder.Overrides(trust_remote_code=True)
+    # Code of another repository, which transformers would take from the hub or its cache.
+    for file, names in (
+        ("config.json", {"AutoModel": "other/code--own.OwnModel"}),
+        ("tokenizer_config.json", {"AutoTokenizer": [None, "other/code--own.OwnTokenizer"]}),
+    ):
+        before = (place / file).read_text()
+        (place / file).write_text(json.dumps(json.loads(before) | {"auto_map": names}))
+        with pytest.raises(ExportError, match="from another repository, other/code, which"):
+            folder.read(place, ["dense"], overrides)
+        assert folder.read(place, ["dense"]).trust_remote_code is False
+        (place / file).write_text(before)
     running = exported(place, "dense", overrides=overrides)
     ours, _ = running.run(texts, running.spec.dense.document, "sentence_embedding")
     words = tensors["words.weight"].numpy()
