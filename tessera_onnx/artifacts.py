@@ -53,8 +53,12 @@ class Artifact:
         except IntegrityError as error:
             if self.origin != HUB or self.offline:
                 raise
-            logger.warning("%s; fetching it now", error)
-        hub.download(self.spec, name, again=True)
+            damage = error
+        logger.warning("%s; fetching it now", damage)
+        try:
+            hub.download(self.spec, name, again=True)
+        except LoadError as error:
+            raise IntegrityError(f"{damage}; that was tried and failed: {error}") from None
         return self._checked(name)
 
     def locate(self, name: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -317,6 +316,3 @@ def _bar(texts: Iterable[str]) -> Any:
 
     total = len(texts) if isinstance(texts, Sequence) else None
     return tqdm(total=total, unit="text")
-
-
-logging.getLogger("tessera_onnx").addHandler(logging.NullHandler())

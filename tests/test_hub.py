@@ -522,6 +522,14 @@ def test_a_licence_that_forbids_commercial_use_is_told_once(here, caplog, licenc
         assert ("forbids commercial use" in shown) == forbidden
 
 
+def test_a_licence_that_forbids_commercial_use_is_seen_by_a_program_without_logging(here):
+    for licence, lines in (("cc-by-nc-4.0", 1), ("apache-2.0", 0)):
+        catalogue(here, dataclasses.replace(PINNED, licence=licence))
+        _, _, stderr = outcome(process(CODE + "TesseraSparse('hub-splade')"))
+        assert stderr.count("forbids commercial use") == lines
+        assert len(stderr.splitlines()) == lines
+
+
 # ---------------------------------------------------------------- damage
 
 
@@ -577,6 +585,16 @@ def test_a_damaged_cache_is_repaired_once_online_and_named_offline(server, name,
     assert works()
     assert any("fetching it now" in record.getMessage() for record in caplog.records)
     assert blob(name).read_bytes() == FILES[name]
+
+
+def test_a_damaged_cache_and_no_network_names_both(server, monkeypatch):
+    assert works()
+    blob(TOKENIZER).write_bytes(b"x")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(
+        IntegrityError, match="has 1 bytes, expected .* failed: .*cannot be fetched"
+    ):
+        TesseraSparse("hub-splade")
 
 
 def test_a_hub_with_another_content_than_the_catalogue_is_refused_undownloaded(server):
