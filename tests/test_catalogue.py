@@ -66,6 +66,15 @@ def test_without_a_hub_the_files_are_those_of_the_export(spec):
         assert {"graph", "files"} <= set(spec.unverified)
 
 
+def test_an_export_is_given_the_prompts_of_its_entry(spec):
+    """tessera-export leaves what is unverified to the folder, and many folders name no prompts."""
+    if spec.hub is None and spec.dense is not None:
+        for role in ("query", "document"):
+            name = f"dense.{role}.prompt."
+            doubtful = any(name.startswith(f"{doubt}.") for doubt in spec.unverified)
+            assert not (doubtful and getattr(spec.dense, role).prompt)
+
+
 def test_what_is_unverified_is_a_field_of_the_entry(spec):
     for name in spec.unverified:
         value = spec
