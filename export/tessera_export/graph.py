@@ -147,6 +147,9 @@ def quantize(model: onnx.ModelProto, exclude: Sequence[str] = ()) -> onnx.ModelP
         if not fnmatch.filter(names, pattern):
             raise ExportError(f"no node of the graph is named {pattern!r}")
     kept = [name for name in names if any(fnmatch.fnmatchcase(name, p) for p in exclude)]
+    # ONNX Runtime has no int8 product by channel for weights that are stacks of matrices.
+    stacks = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) > 2}
+    kept += [node.name for node in model.graph.node if stacks.intersection(node.input)]
     with tempfile.TemporaryDirectory(prefix="tessera-export-") as folder, quiet():
         source, target = Path(folder, "fp32.onnx"), Path(folder, "int8.onnx")
         storage.save(model, source)
