@@ -2,11 +2,13 @@
 
 import dataclasses
 import hashlib
+import importlib.util
 import os
 import pickle
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from artifact_tools import ARTIFACTS, copy, relist, replace
@@ -214,10 +216,14 @@ def test_a_user_without_a_home_has_the_packs(tmp_path, environment):
     closed.mkdir(mode=0o700)
     (tmp_path / "x").mkdir()
     copy("splade", tmp_path / "x" / "splade")  # an empty name of a folder is not the current one
+    # Another user may not see the packs at all, where root's own folder holds them.
+    place = Path(importlib.util.find_spec("tessera_onnx_starter").origin)
+    visible = all(folder.stat().st_mode & 0o5 == 0o5 for folder in place.parents)
+    become = "os.setuid(54321)" if visible and not os.getuid() else "pass"
     code = (
         "import os, tessera_onnx\n"
         "with tessera_onnx.TesseraDense(): pass\n"  # all modules, which that user may not read
-        "if not os.getuid(): os.setuid(54321)\n"
+        f"{become}\n"
         "print(tessera_onnx.list_models(installed=True))"
     )
     names = {"HOME", "XDG_CACHE_HOME", "TESSERA_CACHE", "HF_HUB_CACHE", "HF_HOME"}

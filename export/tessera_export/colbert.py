@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from tessera_export import layers, tokens
 from tessera_export.errors import ExportError
-from tessera_export.files import Weights, read_list, read_table
+from tessera_export.files import Weights, module_folder, read_list, read_table
 from tessera_export.layers import Layer
 from tessera_export.tokens import TokenizerFile
 from tessera_onnx.registry import MultiVector, TokenRole
@@ -159,7 +159,7 @@ def _own(
             )
         expansion = "attended" if wanted.get("attend") else "unattended"
         query_length = wanted["length"] if lengths.query is None else lengths.query
-    mask = read_table(folder / _modules(folder)[-1].get("path", "") / "config.json")
+    mask = read_table(module_folder(folder, _modules(folder)[-1]) / "config.json")
     if mask.get("keep_only_token_ids"):
         raise ExportError("MultiVectorMask keeps some token ids only, which is for images")
     skipped = _skip_ids(mask.get("skiplist_words") or [], tokenizer)
@@ -228,7 +228,7 @@ def _own_layers(folder: Path) -> tuple[Layer, ...]:
             "Transformer, Dense modules, Normalize and MultiVectorMask"
         )
     for module in modules[1:-1]:
-        config = read_table(folder / str(module.get("path", "")) / "config.json")
+        config = read_table(module_folder(folder, module) / "config.json")
         if config.get("module_input_name") != "token_embeddings":
             raise ExportError(f"{module.get('path')} does not work on token_embeddings")
     return tuple(layers.dense_layer(folder, module) for module in dense)

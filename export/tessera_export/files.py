@@ -52,6 +52,14 @@ def read_list(path: Path) -> list[dict[str, Any]]:
     return items
 
 
+def module_folder(folder: Path, module: dict[str, Any]) -> Path:
+    """Where modules.json says that a module lies. Raises ExportError for a place outside."""
+    name = str(module.get("path", ""))
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ExportError(f"{folder / 'modules.json'} names the folder {name!r}, which is outside")
+    return folder / name
+
+
 def sha256(*paths: Path) -> str:
     """The sha256 of the files' bytes, one after the other, as 64 hex digits."""
     digest = hashlib.sha256()

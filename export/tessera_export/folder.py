@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from tessera_export import colbert, layers, m3, splade, tokens
 from tessera_export.errors import ExportError
-from tessera_export.files import Weights, read_list, read_table, read_weights
+from tessera_export.files import Weights, module_folder, read_list, read_table, read_weights
 from tessera_export.layers import Layer
 from tessera_export.tokens import TokenizerFile
 from tessera_onnx.registry import Dense, MultiVector, Role, Sparse, Task
@@ -227,7 +227,8 @@ def _pooling(
 ) -> Pooling:
     if overrides.pooling is not None:
         return overrides.pooling
-    path = folder / (str(modules[1].get("path", "")) if modules else "1_Pooling") / "config.json"
+    place = module_folder(folder, modules[1]) if modules else folder / "1_Pooling"
+    path = place / "config.json"
     config = read_table(path)
     mode = config.get("pooling_mode")
     modes = [mode] if isinstance(mode, str) else mode

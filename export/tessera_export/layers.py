@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tessera_export.errors import ExportError
-from tessera_export.files import Weights, read_table, read_weights
+from tessera_export.files import Weights, module_folder, read_table, read_weights
 
 ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid")
 
@@ -61,7 +61,7 @@ def dense_layer(folder: Path, module: dict[str, Any]) -> Layer:
     pylate/models/Dense.py. Raises ExportError for an activation that is not of torch.nn or not
     in ACTIVATIONS, and for tensors that do not fit the configuration.
     """
-    place = folder / str(module.get("path", ""))
+    place = module_folder(folder, module)
     config = read_table(place / "config.json")
     weights = read_weights(place)
     default = "Identity" if str(module.get("type", "")).startswith("pylate.") else "Tanh"

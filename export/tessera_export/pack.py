@@ -16,6 +16,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
 from tessera_export import __version__
@@ -39,6 +40,15 @@ WHEEL = (
 )
 
 
+def _is_free(distribution: str) -> bool:
+    """Whether pip may install a pack of that name here: nothing has it, or another pack."""
+    try:
+        found = metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return True
+    return bool(found.entry_points.select(group=ENTRY_POINTS))
+
+
 def build(folders: Sequence[Path], name: str, version: str, output: Path) -> Path:
     """Write the wheel of distribution `name` into the folder `output` and return its path.
 
@@ -58,6 +68,8 @@ def build(folders: Sequence[Path], name: str, version: str, output: Path) -> Pat
             f"{name!r} cannot name a pack: take letters, digits and '-', beginning with a letter, "
             f"and neither a module of Python nor one of {', '.join(sorted(RESERVED))}"
         )
+    if not _is_free(distribution):
+        raise ExportError(f"{name!r} is a package of its own, which the pack would replace")
     if not re.fullmatch(VERSION, version):
         raise ExportError(f"the version {version!r} is not of the form 1.2.3")
     models = _models(folders, distribution)

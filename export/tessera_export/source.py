@@ -94,6 +94,9 @@ def read(source: Source, kinds: tuple[str, ...], overrides: Overrides) -> Facts:
     if facts.dense is not None and entry.dense is not None:
         norm, tasks = entry.dense.matryoshka_layer_norm, entry.dense.tasks
         facts = replace(facts, dense=replace(facts.dense, matryoshka_layer_norm=norm, tasks=tasks))
+    if facts.multi_vector is not None and source.knows("multi_vector.matryoshka"):
+        sizes = entry.multi_vector.matryoshka if entry.multi_vector else ()
+        facts = replace(facts, multi_vector=replace(facts.multi_vector, matryoshka=sizes))
     if facts.decodes and entry.sparse is not None:
         facts = _sparse(facts, source, entry.sparse)
     return facts

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from safetensors.numpy import load_file
 
 from tessera_export.errors import ExportError
-from tessera_export.files import read_list, read_table
+from tessera_export.files import module_folder, read_list, read_table
 from tessera_export.layers import class_of
 from tessera_export.tokens import TokenizerFile
 from tessera_onnx.registry import Role, Sparse
@@ -42,7 +42,7 @@ def route(folder: Path) -> Route | None:
     modules = read_list(folder / "modules.json")
     if [class_of(module) for module in modules] != ["Router"]:
         return None
-    config = read_table(folder / str(modules[0].get("path", "")) / "router_config.json")
+    config = read_table(module_folder(folder, modules[0]) / "router_config.json")
     types, structure = config.get("types", {}), config.get("structure", {})
 
     def kinds(name: str) -> list[str]:
@@ -89,7 +89,7 @@ def read(
                 "a sparse model is a Transformer and SpladePooling"
             )
         # Absent keys take the same two values (sparse_encoder/modules/splade_pooling.py).
-        settings |= read_table(folder / str(modules[1].get("path", "")) / "config.json")
+        settings |= read_table(module_folder(folder, modules[1]) / "config.json")
     elif not any(str(name).endswith("ForMaskedLM") for name in config.get("architectures") or []):
         raise ExportError(
             f"config.json names the architectures {config.get('architectures')}; "

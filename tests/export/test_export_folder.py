@@ -115,6 +115,14 @@ def test_tokenizers(place):
     refused(place, "has no tokenizer.json")
 
 
+def test_modules_stay_in_the_folder(place):
+    modules = json.loads((place / "modules.json").read_text())
+    for path in ("/etc", "../other", "1_Pooling/../.."):
+        modules[1]["path"] = path
+        (place / "modules.json").write_text(json.dumps(modules))
+        refused(place, "which is outside")
+
+
 def test_weights_must_be_safetensors(place):
     (place / "model.safetensors").rename(place / "pytorch_model.bin")
     refused(place, "is a pickle and is not read")

@@ -113,6 +113,8 @@ def refused(message, *args):
 def test_names_that_cannot_be(tmp_path):
     for name in ("", "9lives", "a b", "../up", "json", "starter", "tessera_onnx", "модель", "hub"):
         refused("cannot name a pack", folders("splade"), name, "1.0", tmp_path / "out")
+    for name in ("numpy", "onnxruntime"):
+        refused("a package of its own", folders("splade"), name, "1.0", tmp_path / "out")
     for version in ("", "one", "1.0-2", "1.0/../x"):
         refused("not of the form", folders("splade"), "models", version, tmp_path / "out")
     assert not (tmp_path / "out").exists()
