@@ -67,9 +67,10 @@ def random_tiny(folder: Path) -> None:
     ChronosBoltModelForForecasting(config).save_pretrained(folder)
 
 
-def exported(folder: Path, output: Path) -> Path:
+def exported(folder: Path, output: Path, precision: str) -> Path:
     command = [sys.executable, "-m", "tessera_export", folder, "--kind", "time-series"]
-    subprocess.run([*command, "--output", output], check=True, stdout=subprocess.DEVNULL)
+    command += ["--precision", precision, "--output", output]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return output
 
 
@@ -128,7 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--chronos", type=Path, help="a Chronos-Bolt torch folder")
     parser.add_argument("--folder", type=Path, help="the artifact of the same weights")
-    parser.add_argument("--precision")
+    parser.add_argument("--precision", default="fp32")
     parser.add_argument("--contexts", type=int, nargs="+", default=[512, 2048])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 64])
     parser.add_argument("--rounds", type=int, default=9)
@@ -141,7 +142,7 @@ def main() -> None:
         if source is None:
             source = Path(work) / "random-bolt-tiny"
             random_tiny(source)
-        folder = options.folder or exported(source, Path(work) / "artifact")
+        folder = options.folder or exported(source, Path(work) / "artifact", options.precision)
         pipeline = ChronosBoltPipeline.from_pretrained(str(source))
         with TesseraTimeSeries(path=folder, precision=options.precision) as model:
             print(f"{model.model()} {model.precision}, {cpu_threads()} threads each")

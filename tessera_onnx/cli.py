@@ -127,7 +127,7 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 @click.group(cls=_Program)
 @click.version_option(__version__, prog_name="tessera", message="%(prog)s %(version)s")
 def main() -> None:
-    """Embed, compare and rank texts on ONNX Runtime.
+    """Embed, compare and rank texts, and forecast series, on ONNX Runtime.
 
     A text that begins with a dash goes after `--`.
     """

@@ -35,7 +35,7 @@ FAMILIES: dict[str, ModuleType] = {bolt.ARCHITECTURE: bolt, chronos2.ARCHITECTUR
 LIMITS: dict[Precision, dict[gate.Metric, float]] = {
     "fp32": {"max_relative": 1e-4},
     "fp16": {"min_cosine": 0.9999},
-    "int8": {"mean_cosine": 0.97},
+    "int8": {"mean_cosine": 0.95},  # a trained model at 0.97 scored as in fp32
 }
 AXES = {
     "patches": {0: "batch", 1: "patches"},
