@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from tessera_onnx.errors import ConfigError
 
 Stamps = NDArray[Any]  # datetime64 or int64
-DAY = np.timedelta64(1, "D")
 LAST_DAY = 31
 REGULAR = (
     "give every step a row, with an empty target where nothing was measured, or number the rows "

@@ -13,8 +13,9 @@ from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from tokenizers import AddedToken
 
-from tessera_export import folder
+from tessera_export import folder, source
 from tessera_export.errors import ExportError
+from tessera_onnx import registry
 from tessera_onnx.registry import MultiVector, TokenRole
 
 pytestmark = pytest.mark.export
@@ -61,6 +62,18 @@ def assert_close(ours, theirs):
     assert [rows.shape for rows in ours] == [tuple(rows.shape) for rows in theirs]
     for mine, other in zip(ours, theirs, strict=True):
         assert np.abs(mine - np.asarray(other)).max() <= 1e-4
+
+
+def test_the_catalogue_adds_the_sizes_that_a_folder_does_not_name(stanford):
+    """jina-colbert-v2 was trained for smaller vectors; its catalogue entry alone says so."""
+    known = next(spec for spec in registry.catalogue() if spec.id == "jina-colbert-v2")
+    role = replace(known.multi_vector.query, max_length=32)
+    recipe = replace(known.multi_vector, matryoshka=(16, 8), query=role, document=role)
+    for doubts, sizes in (((), (16, 8)), (("multi_vector.matryoshka",), ())):
+        entry = replace(known, multi_vector=recipe, unverified=doubts)
+        found = source.Source(stanford(), "jinaai/jina-colbert-v2", "unpinned", entry)
+        facts = source.read(found, ("multi-vector",), folder.Overrides())
+        assert facts.multi_vector.matryoshka == sizes
 
 
 def test_stanford_facts(stanford):
