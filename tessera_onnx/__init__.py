@@ -29,8 +29,8 @@ from tessera_onnx.errors import (
 )
 from tessera_onnx.model import Model
 from tessera_onnx.multi_vector import TesseraMultiVector
-from tessera_onnx.registry import Kind
 from tessera_onnx.results import BinaryTokens, Embeddings, Int8Vectors, Ranked, SparseVector
+from tessera_onnx.schema import Kind
 from tessera_onnx.scoring import maxsim
 from tessera_onnx.sparse import TesseraSparse
 from tessera_onnx.timeseries import TesseraTimeSeries

@@ -20,9 +20,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from tessera_onnx import hub, pins, registry
+from tessera_onnx import hub, pins, registry, schema
 from tessera_onnx.errors import FileError, IntegrityError, LoadError, ModelNotFound
-from tessera_onnx.registry import Kind, ModelSpec
+from tessera_onnx.schema import Kind, ModelSpec
 
 ENTRY_POINTS = "tessera_onnx.models"
 HUB = "hub"  # origin of an artifact whose files lie in the hub cache or are fetched into it
@@ -133,7 +133,7 @@ def open_folder(folder: str | os.PathLike[str], origin: str = "path") -> Artifac
 
 
 def _pinned_folder(spec: ModelSpec, description: Path, origin: str) -> Artifact:
-    if any(file.sha256 == registry.UNPINNED for file in spec.files):
+    if any(file.sha256 == schema.UNPINNED for file in spec.files):
         raise LoadError(f"{description} lists an unpinned file; an artifact pins every file")
     return Artifact(spec, description.parent, origin)
 

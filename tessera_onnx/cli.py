@@ -25,6 +25,7 @@ from tessera_onnx import (
     reading,
     registry,
     reports,
+    schema,
     writing,
 )
 from tessera_onnx.cli_forecast import forecast
@@ -44,7 +45,7 @@ from tessera_onnx.cli_options import (
 )
 from tessera_onnx.errors import EncodingError, InputTooLong, ModelNotFound, TesseraError
 from tessera_onnx.quantization import Output
-from tessera_onnx.registry import Kind, Precision
+from tessera_onnx.schema import Kind, Precision
 from tessera_onnx.text import OnLong
 
 KIND = click.option("--kind", type=click.Choice(list(CLASSES)), help="Kind of model.")
@@ -200,7 +201,7 @@ def info(model: str, cache_dir: str | None, *, as_json: bool) -> None:
 
 @main.command()
 @click.argument("model", metavar="ID")
-@click.option("--precision", type=click.Choice(registry.PRECISIONS), help="Graph to fetch.")
+@click.option("--precision", type=click.Choice(schema.PRECISIONS), help="Graph to fetch.")
 @click.option("--force", is_flag=True, help="Fetch again what is here already.")
 @CACHE
 @JSON

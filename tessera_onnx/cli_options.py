@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from tessera_onnx import registry
-from tessera_onnx.registry import Kind
+from tessera_onnx import schema
+from tessera_onnx.schema import Kind
 
 SERIES: Kind = "time-series"
 MODEL = click.option(
@@ -24,9 +24,7 @@ CACHE = click.option(
 DEVICE = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or coreml."
 )
-PRECISION = click.option(
-    "--precision", type=click.Choice(registry.PRECISIONS), help="Graph to run."
-)
+PRECISION = click.option("--precision", type=click.Choice(schema.PRECISIONS), help="Graph to run.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 AT_LEAST_1 = click.IntRange(min=1)
 THREADS = click.option("--threads", type=AT_LEAST_1, help="CPU threads.")

@@ -9,8 +9,8 @@ import numpy as np
 
 from tessera_onnx import heads
 from tessera_onnx.errors import ConfigError
-from tessera_onnx.registry import Dense, Kind, ModelSpec, MultiVector, Role, Sparse, TokenRole
 from tessera_onnx.results import Embeddings
+from tessera_onnx.schema import Dense, Kind, ModelSpec, MultiVector, Role, Sparse, TokenRole
 from tessera_onnx.text import Head, TextEncoder
 
 

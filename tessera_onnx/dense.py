@@ -13,9 +13,9 @@ from tessera_onnx import heads, quantization, scoring
 from tessera_onnx.errors import ConfigError
 from tessera_onnx.model import RoleName, TextModel
 from tessera_onnx.quantization import Output
-from tessera_onnx.registry import Dense, Kind, Role
 from tessera_onnx.results import Ranked, check_top_k, ranking
 from tessera_onnx.runtime import Array
+from tessera_onnx.schema import Dense, Kind, Role
 from tessera_onnx.text import Head, check_text
 
 Float = NDArray[np.float32]

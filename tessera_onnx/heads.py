@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import pooling, quantization
-from tessera_onnx.registry import Dense, MultiVector, Sparse, TokenRole
 from tessera_onnx.results import SparseVector
 from tessera_onnx.runtime import Array
+from tessera_onnx.schema import Dense, MultiVector, Sparse, TokenRole
 from tessera_onnx.text import Batch, Head
 
 Float = NDArray[np.float32]

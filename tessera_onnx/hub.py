@@ -26,7 +26,7 @@ from tessera_onnx.hub_errors import (
     shown_endpoint,
     status_of,
 )
-from tessera_onnx.registry import UNPINNED, File, Hub, ModelSpec
+from tessera_onnx.schema import UNPINNED, File, Hub, ModelSpec
 
 logger = logging.getLogger("tessera_onnx")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tessera_onnx.errors import FileError, LoadError, ModelNotFound, TesseraError
-from tessera_onnx.registry import Hub
+from tessera_onnx.schema import Hub
 
 T = TypeVar("T")
 logger = logging.getLogger("tessera_onnx")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx.forecasts import Forecast
-from tessera_onnx.registry import Kind
+from tessera_onnx.schema import Kind
 
 SPARKS = 48  # values of the past, and steps ahead, in a line
 

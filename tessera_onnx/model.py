@@ -12,11 +12,11 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import artifacts, combined, heads, registry, runtime, text
+from tessera_onnx import artifacts, combined, heads, registry, runtime, schema, text
 from tessera_onnx.errors import ConfigError, LoadError, UnsupportedDimension
 from tessera_onnx.quantization import check_dimension
-from tessera_onnx.registry import Kind, ModelSpec, Precision, Role, TokenRole
 from tessera_onnx.results import Embeddings
+from tessera_onnx.schema import Kind, ModelSpec, Precision, Role, TokenRole
 
 AnyRole = TypeVar("AnyRole", Role, TokenRole)
 RoleName = Literal["query", "document"]
@@ -49,7 +49,7 @@ class Model:
         self._options = {"model_id": model_id, **options, **places}
         self._artifact = artifact
         self._spec = artifact.spec
-        self._recipe = getattr(self._spec, registry.KIND_TABLES[self._kind])
+        self._recipe = getattr(self._spec, schema.KIND_TABLES[self._kind])
 
     def _open(
         self, outputs: Mapping[str, tuple[int, ...]], probe: Mapping[str, runtime.Array]
@@ -180,7 +180,7 @@ class TextModel(Model):
         self._encoder = text.TextEncoder(tokenizer, self._session, on_long)
 
     @staticmethod
-    def _with_length(role: AnyRole, facts: registry.Text, max_length: int | None) -> AnyRole:
+    def _with_length(role: AnyRole, facts: schema.Text, max_length: int | None) -> AnyRole:
         if max_length is None or (isinstance(role, TokenRole) and role.expansion != "none"):
             return role
         if isinstance(max_length, bool) or not isinstance(max_length, int):

@@ -13,9 +13,9 @@ from tessera_onnx.errors import ConfigError
 from tessera_onnx.explain import Match
 from tessera_onnx.model import RoleName, TextModel
 from tessera_onnx.quantization import Output
-from tessera_onnx.registry import Kind, MultiVector, TokenRole
 from tessera_onnx.results import BinaryTokens, Ranked, check_top_k, ranking
 from tessera_onnx.runtime import Array
+from tessera_onnx.schema import Kind, MultiVector, TokenRole
 from tessera_onnx.text import Batch, Head
 
 Float = NDArray[np.float32]

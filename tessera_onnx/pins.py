@@ -16,7 +16,7 @@ from typing import Any
 from tessera_onnx import hub, registry
 from tessera_onnx.errors import FileError, LoadError
 from tessera_onnx.hub_errors import NotOnHub
-from tessera_onnx.registry import UNPINNED, File, Hub, ModelSpec
+from tessera_onnx.schema import UNPINNED, File, Hub, ModelSpec
 
 logger = logging.getLogger("tessera_onnx")
 

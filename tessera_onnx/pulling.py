@@ -9,7 +9,7 @@ from typing import Any
 from tessera_onnx import artifacts, hub, pins, registry, runtime
 from tessera_onnx.artifacts import Artifact
 from tessera_onnx.errors import DeviceError
-from tessera_onnx.registry import ModelSpec, Precision
+from tessera_onnx.schema import ModelSpec, Precision
 
 
 def pull(

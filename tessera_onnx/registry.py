@@ -1,9 +1,6 @@
-"""The one schema and the one parser of models.toml (the catalogue) and model.toml (an artifact).
+"""The one parser of models.toml (the catalogue) and model.toml (an artifact), and its checks.
 
-A model is data: every fact that changes a number stands in its entry, none has a default here. A
-missing field and an unknown key are load errors. TOML has no null, so an absent fact is written
-out: an empty string, an empty list, "none" or -1, as the comment beside the field says. Left out
-are only the tables of other kinds, and task_id where the graph has no such input.
+A missing field and an unknown key are load errors: schema.py has every field, and no defaults.
 """
 
 from __future__ import annotations
@@ -16,292 +13,32 @@ import re
 import tomllib
 import types
 import typing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from tessera_onnx.errors import ConfigError, LoadError
+from tessera_onnx.schema import (
+    KIND_TABLES,
+    PRECISIONS,
+    UNPINNED,
+    Dense,
+    Image,
+    ModelSpec,
+    MultiVector,
+    Precision,
+    Role,
+    Sparse,
+    Task,
+    Text,
+    TimeSeries,
+    TokenRole,
+    Vision,
+)
 
 logger = logging.getLogger("tessera_onnx")
 
 SCHEMA = 1
-UNPINNED = "unpinned"
 MAX_TOML_BYTES = 4 << 20  # a catalogue of hundreds of models is far below; a hostile file is not
-
-Kind = Literal["dense", "multi-vector", "sparse", "vision", "time-series"]
-Precision = Literal["fp32", "fp16", "int8"]
-PRECISIONS: tuple[Precision, ...] = typing.get_args(Precision)
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """One file of the model, by its name inside the folder.
-
-    A hash that nobody could check is "unpinned" and its size -1, in the catalogue only.
-    """
-
-    name: str
-    sha256: str
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Hub:
-    """The repository that holds the listed files ready for download.
-
-    Often not that of the original weights. Absent where the files come from an export.
-    """
-
-    repository: str  # "owner/name"
-    revision: str  # 40 hex digits, or "unpinned" in the catalogue
-
-
-@dataclass(frozen=True, slots=True)
-class Graph:
-    """The ONNX graph: input names in any order, a file for each precision ("" = none)."""
-
-    inputs: tuple[
-        Literal[
-            "input_ids",
-            "attention_mask",
-            "token_type_ids",
-            "task_id",
-            "pixel_values",
-            "patches",
-            "future_patches",
-            "group_ids",
-        ],
-        ...,
-    ]
-    fp32: str
-    fp16: str
-    int8: str
-    best_cpu: Precision  # taken on that device when the caller names no precision
-    best_cuda: Precision
-    best_coreml: Precision
-    static: bool  # made for fixed shapes: the only graphs that CoreML gets
-
-    def precisions(self) -> list[Precision]:
-        """Precisions that have a file, in the order fp32, fp16, int8."""
-        return [precision for precision in PRECISIONS if getattr(self, precision)]
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """How text becomes ids: `prefix_ids + marker + text + suffix_ids`, right padded."""
-
-    tokenizer: str  # file name of a tokenizer.json
-    lowercase: bool  # strip and lower-case before tokenising
-    prefix_ids: tuple[int, ...]  # [CLS], <s>
-    suffix_ids: tuple[int, ...]  # [SEP], </s>
-    pad_id: int
-    mask_id: int  # -1 = the vocabulary has no mask token
-    max_positions: int  # longest sequence that the graph takes, all special tokens included
-    fixed_length: int  # every row is padded to it (SigLIP's text tower); 0 = to its batch's longest
-
-
-@dataclass(frozen=True, slots=True)
-class Role:
-    """A query or a document: the prompt put before it and its longest length in tokens."""
-
-    prompt: str
-    max_length: int  # prefix, marker and suffix included
-    task_id: int | None = None  # there exactly where the graph has an input of that name
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A purpose beside search that the model was trained for; callers ask for it by name."""
-
-    name: str
-    prompt: str
-    task_id: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRole:
-    """A role of a multi-vector model."""
-
-    prompt: str
-    max_length: int
-    marker_ids: tuple[int, ...]  # inserted after prefix_ids, inside max_length
-    expansion: Literal["none", "unattended", "attended"]  # pad to max_length with mask_id
-    skip_ids: tuple[int, ...]  # tokens that are read but whose vectors are dropped
-
-
-@dataclass(frozen=True, slots=True)
-class Dense:
-    """One vector a text."""
-
-    output: str  # graph output, (batch, dimension) or (batch, tokens, dimension)
-    pooling: Literal["graph", "cls", "mean", "last"]  # "graph": the output is pooled already
-    dimension: int
-    matryoshka: tuple[int, ...]  # dimensions that the vector may be cut to
-    matryoshka_layer_norm: bool  # layer norm over the full vector before the cut
-    tasks: tuple[Task, ...]
-    query: Role
-    document: Role
-
-
-@dataclass(frozen=True, slots=True)
-class MultiVector:
-    """One unit vector a token."""
-
-    output: str  # graph output, (batch, tokens, dimension)
-    drop_first: bool  # the output has no row for the first token (bge-m3): tokens - 1 rows
-    dimension: int
-    matryoshka: tuple[int, ...]
-    score: Literal["sum", "mean"]  # MaxSim summed over query tokens, or divided by their number
-    query: TokenRole
-    document: TokenRole
-
-
-@dataclass(frozen=True, slots=True)
-class Sparse:
-    """A weight a vocabulary entry."""
-
-    output: str
-    # What the output is: the pooled weights, (batch, vocab); logits that are still to be pooled,
-    # (batch, n, vocab); or one number a token for the token's own entry, (batch, n, 1), of which
-    # the largest counts (bge-m3).
-    head: Literal["graph", "logits", "tokens"]
-    activation: Literal["relu", "log1p", "log1p-log1p"]  # after the maximum; log1p is of relu
-    vocab_size: int
-    zero_ids: tuple[int, ...]  # entries that are always 0
-    query_weights: Literal["model", "idf", "ones"]  # "model": queries run through the graph
-    idf: str  # JSON file {token: weight}; "" unless query_weights = "idf"
-    query: Role
-    document: Role
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """How a page or a photograph becomes pixels: RGB, resized, scaled to 0..1, normalised."""
-
-    size: int  # edge of the square that the encoder reads, or of a tile, in pixels
-    # "stretch": to the square, aspect ignored. "crop": shortest edge, then the centre.
-    # "tiles": longest edge to `longest`, tiles of `size`, then the whole image once more.
-    # "dynamic": both edges to multiples of `size`, within a budget of pixels.
-    resize: Literal["stretch", "crop", "tiles", "dynamic"]
-    longest: int  # 0 where nothing is tiled
-    resample: Literal["bilinear", "bicubic", "lanczos"]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    tokens: int  # vectors of a square, or of a tile; 0 = as many as the image's size gives
-
-
-@dataclass(frozen=True, slots=True)
-class Vision:
-    """Images and the texts that find them. Facts alone: no code reads them yet."""
-
-    vectors: Literal["one", "patches"]  # one vector an image, or one a patch and a query token
-    pooling: Literal["graph", "cls"]  # "cls": the first state is the image's vector
-    output: str
-    dimension: int
-    image: Image
-    image_prompt: str  # text that surrounds the image's tokens; "" where the graph takes none
-    query_prefix: str
-    query_suffix: str
-    query_length: int  # texts are padded to it; 0 = as long as they are
-
-
-@dataclass(frozen=True, slots=True)
-class TimeSeries:
-    """Forecasts of quantiles from the patches of a scaled series.
-
-    A graph with the input future_patches forecasts as many output patches as it is given; one
-    without forecasts one. With group_ids, series of one group see each other.
-    """
-
-    output: str  # graph output, (batch, quantiles, steps), of the scaled series
-    context_length: int  # latest values that are read of a series
-    patch_size: int
-    output_patch_size: int  # steps
-    prediction_length: int  # longest horizon of one pass; a longer one is rolled out
-    quantiles: tuple[float, ...]  # levels of the output, rising, 0.5 among them
-    arcsinh: bool  # after the scaling
-    time_scale: int  # divides the time channel of a patch; -1 = patches have none
-    rollout_quantiles: tuple[float, ...]  # the paths on which a longer horizon is continued
-    rollout_weights: Literal["equal", "mass"]  # of a path: 1, or the probability around its level
-
-
-@dataclass(frozen=True, slots=True)
-class Parity:
-    """One figure that the export measured and the limit it had to meet."""
-
-    precision: Precision
-    output: str
-    metric: Literal["max_abs", "max_relative", "min_cosine", "mean_cosine"]
-    value: float
-    limit: float
-
-
-@dataclass(frozen=True, slots=True)
-class Export:
-    """Where an artifact came from: tool versions, the weights' hash, the measured parity."""
-
-    tool: str
-    weights_sha256: str
-    parity: tuple[Parity, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """Everything that is known of one model."""
-
-    id: str
-    aliases: tuple[str, ...]
-    kinds: tuple[Kind, ...]
-    source: str  # repository of the original weights
-    revision: str  # of the source: 40 hex digits, or "unpinned"
-    licence: str
-    unverified: tuple[str, ...]  # fields that nobody could check, by dotted name
-    files: tuple[File, ...]
-    hub: Hub | None
-    graph: Graph
-    text: Text | None
-    dense: Dense | None
-    multi_vector: MultiVector | None
-    sparse: Sparse | None
-    vision: Vision | None
-    time_series: TimeSeries | None
-    export: Export | None  # absent in the catalogue
-
-    def text_recipes(self) -> dict[Kind, Dense | MultiVector | Sparse]:
-        """The recipe of each kind that reads text, in the order of `kinds`."""
-        tables = {kind: getattr(self, KIND_TABLES[kind]) for kind in self.kinds}
-        texts = (Dense, MultiVector, Sparse)
-        return {kind: table for kind, table in tables.items() if isinstance(table, texts)}
-
-    def file(self, name: str) -> File:
-        """The listed file of that name. Raises LoadError when the entry does not list it."""
-        for file in self.files:
-            if file.name == name:
-                return file
-        raise LoadError(f"model {self.id!r} uses the file {name!r} but does not list it in files")
-
-    def files_for(self, precision: Precision) -> list[str]:
-        """Names of the files that one precision needs: all but those of the other graphs.
-
-        Weights beside a graph are named after it (`model.onnx_data`, `model.onnx.data`).
-        """
-        graphs = {getattr(self.graph, name) for name in self.graph.precisions()}
-
-        def owner(name: str) -> str:
-            return max((graph for graph in graphs if name.startswith(graph)), key=len, default="")
-
-        wanted = ("", getattr(self.graph, precision))
-        return [file.name for file in self.files if owner(file.name) in wanted]
-
-
-# The table that each kind needs.
-KIND_TABLES: dict[Kind, str] = {
-    "dense": "dense",
-    "multi-vector": "multi_vector",
-    "sparse": "sparse",
-    "vision": "vision",
-    "time-series": "time_series",
-}
 
 
 def parse(text: str, where: str) -> tuple[ModelSpec, ...]:
@@ -476,8 +213,54 @@ def _check(spec: ModelSpec, where: str) -> None:
         if min(ids) < 0 or max(ids) >= spec.sparse.vocab_size:
             raise LoadError(f"{where}.sparse: zero_ids must lie in 0..{spec.sparse.vocab_size - 1}")
     _check_text(spec, where)
+    if spec.vision is not None:
+        _check_vision(spec, spec.vision, f"{where}.vision")
     if spec.time_series is not None:
         _check_series(spec, spec.time_series, f"{where}.time_series")
+
+
+def _check_vision(spec: ModelSpec, recipe: Vision, where: str) -> None:
+    inputs = set(spec.graph.inputs)
+    if len(spec.kinds) > 1 or len(inputs & {"inputs_embeds", "pixel_values"}) != 1:
+        raise LoadError(
+            f"{where}: its graph takes pixel_values or inputs_embeds, and no more kinds"
+        )
+    language = "inputs_embeds" in inputs
+    among = language or "input_ids" in inputs  # it reads images among tokens
+    if (recipe.tile_graph is not None, recipe.token_graph is not None) != (language, language):
+        raise LoadError(f"{where}: tile_graph and token_graph go with a graph of inputs_embeds")
+    if [among, recipe.text_graph is not None, recipe.text_model != ""].count(True) != 1:
+        raise LoadError(f"{where}: texts are read by the graph, by text_graph or by text_model")
+    if (recipe.prompt is not None) != among:
+        raise LoadError(f"{where}: a prompt goes with a graph that reads images among tokens")
+    if recipe.prompt is not None and recipe.prompt.text.count("{image}") != 1:
+        raise LoadError(f"{where}.prompt: text must hold {{image}} once")
+    for part in recipe.parts():
+        if any(bool(getattr(part, p)) != bool(getattr(spec.graph, p)) for p in PRECISIONS):
+            raise LoadError(f"{where}: every graph has a file in the same precisions")
+    _check_query(spec, recipe, where)
+    _check_image(recipe.image, f"{where}.image")
+
+
+def _check_query(spec: ModelSpec, recipe: Vision, where: str) -> None:
+    own = recipe.text_model == ""
+    if (recipe.query is not None, spec.text is not None) != (own, own):
+        raise LoadError(f"{where}: [model.text] and query go together, and not with text_model")
+    if recipe.query is not None and spec.text is not None:
+        most = spec.text.fixed_length or spec.text.max_positions
+        if not 1 <= recipe.query.max_length <= most:
+            raise LoadError(f"{where}.query: max_length must lie in 1..{most}")
+
+
+def _check_image(image: Image, where: str) -> None:
+    if not 1 <= image.size <= 4096 or not 0 <= image.longest <= 16384 or image.tokens < 0:
+        raise LoadError(f"{where}: size must lie in 1..4096, longest in 0..16384")
+    if len(image.mean) != 3 or len(image.std) != 3 or min(image.std) <= 0:
+        raise LoadError(f"{where}: mean and std have three numbers, std positive ones")
+    if (image.longest > 0) != (image.resize in {"tiles", "fit"}):
+        raise LoadError(f"{where}: longest goes with tiles and fit")
+    if (0 < image.least_pixels <= image.most_pixels) != (image.resize == "dynamic"):
+        raise LoadError(f"{where}: least_pixels and most_pixels go with dynamic")
 
 
 def _check_series(spec: ModelSpec, recipe: TimeSeries, where: str) -> None:

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Any, TypeVar
 
-from tessera_onnx import CLASSES, TesseraTimeSeries, artifacts, registry, runtime
+from tessera_onnx import CLASSES, TesseraTimeSeries, artifacts, registry, runtime, schema
 from tessera_onnx.artifacts import Artifact
 from tessera_onnx.errors import TesseraError
-from tessera_onnx.registry import Kind, ModelSpec
+from tessera_onnx.schema import Kind, ModelSpec
 
 T = TypeVar("T")
 
@@ -80,7 +80,7 @@ def models(cache_dir: str | None, kind: Kind | None, *, installed: bool) -> list
 
 def _summary(spec: ModelSpec, where: str) -> dict[str, Any]:
     # One dimension and one length a kind, each named once.
-    sizes = [_sizes(getattr(spec, registry.KIND_TABLES[kind])) for kind in spec.kinds]
+    sizes = [_sizes(getattr(spec, schema.KIND_TABLES[kind])) for kind in spec.kinds]
     return {
         "id": spec.id,
         "kinds": list(spec.kinds),
@@ -93,11 +93,11 @@ def _summary(spec: ModelSpec, where: str) -> dict[str, Any]:
 
 def _sizes(recipe: Any) -> tuple[int, int]:
     """What a model gives for an input, and how much it reads of one (0 = no limit known)."""
-    if isinstance(recipe, registry.Vision):
-        return recipe.dimension, recipe.query_length
-    if isinstance(recipe, registry.TimeSeries):
+    if isinstance(recipe, schema.Vision):
+        return recipe.dimension, recipe.query.max_length if recipe.query else 0
+    if isinstance(recipe, schema.TimeSeries):
         return recipe.prediction_length, recipe.context_length
-    width = recipe.vocab_size if isinstance(recipe, registry.Sparse) else recipe.dimension
+    width = recipe.vocab_size if isinstance(recipe, schema.Sparse) else recipe.dimension
     return width, recipe.document.max_length
 
 
@@ -115,10 +115,10 @@ def facts(spec: ModelSpec) -> Iterator[tuple[str, str]]:
 
 
 def _facts(value: Any, name: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, registry.File):
+    if isinstance(value, schema.File):
         size = "size unknown" if value.size < 0 else f"{value.size:,} bytes"
         yield name, f"{value.name}  {size}  sha256 {value.sha256}"
-    elif isinstance(value, registry.Parity):
+    elif isinstance(value, schema.Parity):
         figure = f"{value.precision} {value.output} {value.metric} {value.value:.3g}"
         yield name, f"{figure}, limit {value.limit:.3g}"
     elif dataclasses.is_dataclass(value):

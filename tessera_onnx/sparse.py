@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from tessera_onnx import explain, heads, scoring
 from tessera_onnx.errors import LoadError
 from tessera_onnx.model import RoleName, TextModel
-from tessera_onnx.registry import Kind, Sparse
 from tessera_onnx.results import Ranked, SparseVector, check_top_k, ranking
+from tessera_onnx.schema import Kind, Sparse
 from tessera_onnx.text import Head
 
 

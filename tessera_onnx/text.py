@@ -21,8 +21,8 @@ from tessera_onnx.errors import (
     TokenizationError,
     TruncationWarning,
 )
-from tessera_onnx.registry import Role, Text, TokenRole
 from tessera_onnx.runtime import Array, Session
+from tessera_onnx.schema import Role, Text, TokenRole
 
 OnLong = Literal["truncate", "warn", "error"]
 Ids = NDArray[np.int64]

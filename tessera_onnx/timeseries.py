@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from tessera_onnx import batching, patching
 from tessera_onnx.errors import ConfigError, EncodingError
 from tessera_onnx.model import Model
-from tessera_onnx.registry import Kind, Precision, TimeSeries
 from tessera_onnx.runtime import Array
+from tessera_onnx.schema import Kind, Precision, TimeSeries
 from tessera_onnx.series import check_horizon, check_levels, read
 
 Float = NDArray[np.float32]

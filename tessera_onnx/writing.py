@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from tessera_onnx import quantization
 from tessera_onnx.errors import ConfigError, FileError
 from tessera_onnx.quantization import Output
-from tessera_onnx.registry import Kind
 from tessera_onnx.results import BinaryTokens, Int8Vectors, SparseVector
+from tessera_onnx.schema import Kind
 
 SUFFIXES = (".npy", ".npz", ".jsonl")
 

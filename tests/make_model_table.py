@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from tessera_onnx import registry
-from tessera_onnx.registry import ModelSpec
+from tessera_onnx.schema import ModelSpec
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "models.md"

@@ -27,6 +27,7 @@ from tessera_onnx import (
     pins,
     registry,
     reports,
+    schema,
 )
 
 
@@ -247,7 +248,7 @@ def test_a_user_without_a_home_has_the_packs(tmp_path, environment):
 def test_a_model_that_no_class_serves_yet(cache):
     """Its facts are read, by `list_models` say; nothing opens it, nothing stumbles over it."""
     spec = next(spec for spec in registry.catalogue() if spec.kinds == ("vision",))
-    listed = registry.File(spec.graph.fp32, hashlib.sha256(b"graph").hexdigest(), 5)
+    listed = schema.File(spec.graph.fp32, hashlib.sha256(b"graph").hexdigest(), 5)
     folder = cache / "vision"
     (folder / listed.name).parent.mkdir(parents=True)
     (folder / listed.name).write_bytes(b"graph")

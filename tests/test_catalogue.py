@@ -6,7 +6,7 @@ import re
 import pytest
 
 from tessera_onnx import ModelNotFound, Tessera, TesseraDense, registry, reports
-from tessera_onnx.registry import PRECISIONS
+from tessera_onnx.schema import PRECISIONS
 
 SPECS = registry.catalogue()
 BY_NAME = {name: spec for spec in SPECS for name in (spec.id, *spec.aliases)}
@@ -38,15 +38,14 @@ def test_a_model_is_found_by_the_repository_of_its_weights(spec):
 
 def test_every_file_that_the_recipe_names_is_listed(spec):
     listed = {file.name for file in spec.files}
-    graphs = {getattr(spec.graph, precision) for precision in spec.graph.precisions()}
-    named = graphs if "time-series" in spec.kinds else {*graphs, "tokenizer.json"}
+    tables = [spec.graph, *(spec.vision.parts() if spec.vision else ())]
+    graphs = {getattr(table, name) for table in tables for name in spec.graph.precisions()}
+    named = graphs if spec.text is None else {*graphs, spec.text.tokenizer}
     if spec.sparse is not None and spec.sparse.idf:
         named.add(spec.sparse.idf)
     assert named <= listed
-    # Nothing else is fetched but weights beside a graph and the text tower of an image model.
-    extra = {name for name in listed - named if not name.endswith("_data")}
-    assert extra <= ({"onnx/text_model.onnx"} if "vision" in spec.kinds else set())
-    for name in listed - named - extra:
+    # Nothing else is fetched but weights beside a graph.
+    for name in listed - named:
         assert name.removesuffix("_data") in graphs
 
 

@@ -42,9 +42,10 @@ from tessera_onnx import (
     list_models,
     pins,
     registry,
+    schema,
 )
 from tessera_onnx.cli import main
-from tessera_onnx.registry import UNPINNED
+from tessera_onnx.schema import UNPINNED
 
 REPOSITORY = "tests/splade"
 GRAPH, TOKENIZER = "model.fp32.onnx", "tokenizer.json"
@@ -55,12 +56,12 @@ PINNED = dataclasses.replace(
     SPLADE,
     id="hub-splade",
     aliases=("hub-alias",),
-    hub=registry.Hub(REPOSITORY, COMMIT),
+    hub=schema.Hub(REPOSITORY, COMMIT),
 )
 LOOSE = dataclasses.replace(
     PINNED,
-    hub=registry.Hub(REPOSITORY, UNPINNED),
-    files=tuple(registry.File(file.name, UNPINNED, -1) for file in SPLADE.files),
+    hub=schema.Hub(REPOSITORY, UNPINNED),
+    files=tuple(schema.File(file.name, UNPINNED, -1) for file in SPLADE.files),
 )
 
 
@@ -77,7 +78,7 @@ BIG = padded(FILES[GRAPH], 35_000_000)
 BIG_PINNED = dataclasses.replace(
     PINNED,
     files=tuple(
-        registry.File(GRAPH, hashlib.sha256(BIG).hexdigest(), len(BIG))
+        schema.File(GRAPH, hashlib.sha256(BIG).hexdigest(), len(BIG))
         if file.name == GRAPH
         else file
         for file in PINNED.files
@@ -309,7 +310,7 @@ def test_only_the_graph_in_use_is_fetched(server, here):
 def test_files_for_a_precision():
     graph = dataclasses.replace(SPLADE.graph, fp32="onnx/m.onnx", fp16="onnx/m_fp16.onnx", int8="")
     names = ("onnx/m.onnx", "onnx/m.onnx_data", "onnx/m_fp16.onnx", "onnx/m_fp16.onnx.data", "t")
-    files = tuple(registry.File(name, UNPINNED, -1) for name in names)
+    files = tuple(schema.File(name, UNPINNED, -1) for name in names)
     spec = dataclasses.replace(SPLADE, graph=graph, files=files)
     assert spec.files_for("fp32") == ["onnx/m.onnx", "onnx/m.onnx_data", "t"]
     assert spec.files_for("fp16") == ["onnx/m_fp16.onnx", "onnx/m_fp16.onnx.data", "t"]
@@ -345,7 +346,7 @@ def test_an_unpinned_model_is_pinned_at_the_first_download(server, here, caplog)
 
 
 def test_a_listed_graph_that_the_hub_lacks_hinders_no_other(server, here, caplog):
-    wrong = registry.File("model.int8.onnx", UNPINNED, -1)
+    wrong = schema.File("model.int8.onnx", UNPINNED, -1)
     graph = dataclasses.replace(LOOSE.graph, int8=wrong.name)
     catalogue(here, dataclasses.replace(LOOSE, graph=graph, files=(wrong, *LOOSE.files)))
     assert works()
@@ -373,7 +374,7 @@ def test_a_record_brings_the_same_revision_back_when_the_hub_cache_is_emptied(se
 def test_an_entry_that_disagrees_with_the_record_is_newer(server, here):
     catalogue(here, LOOSE)
     assert works()
-    other = registry.Hub("tests/renamed", UNPINNED)
+    other = schema.Hub("tests/renamed", UNPINNED)
     server.repositories["tests/renamed"] = server.repositories.pop(REPOSITORY)
     catalogue(here, dataclasses.replace(LOOSE, hub=other))
     assert works()
@@ -400,7 +401,7 @@ def test_a_damaged_record_is_written_again(here, content):
     ],
 )
 def test_what_an_entry_pins_of_a_file_is_never_overruled(here, name, listed):
-    wrong = registry.File(name, **listed)
+    wrong = schema.File(name, **listed)
     files = tuple(wrong if file.name == name else file for file in LOOSE.files)
     catalogue(here, dataclasses.replace(LOOSE, files=files))
     with pytest.raises(IntegrityError, match=f"the hub's {name} has .*do not use the file"):
@@ -731,12 +732,12 @@ def test_a_password_in_the_address_of_a_mirror_is_in_no_message(server, monkeypa
     ("spec", "error", "match"),
     [
         (
-            dataclasses.replace(PINNED, hub=registry.Hub("tests/missing", COMMIT)),
+            dataclasses.replace(PINNED, hub=schema.Hub("tests/missing", COMMIT)),
             ModelNotFound,
             "no repository tests/missing",
         ),
         (
-            dataclasses.replace(PINNED, hub=registry.Hub(REPOSITORY, "f" * 40)),
+            dataclasses.replace(PINNED, hub=schema.Hub(REPOSITORY, "f" * 40)),
             ModelNotFound,
             f"{REPOSITORY} has no revision {'f' * 40}",
         ),
@@ -797,7 +798,7 @@ def test_a_storage_that_fails_keeps_what_came(server):
 
 def test_a_renamed_repository_is_followed(server):
     server.renamed["tests/old"] = REPOSITORY
-    spec = dataclasses.replace(PINNED, hub=registry.Hub("tests/old", COMMIT))
+    spec = dataclasses.replace(PINNED, hub=schema.Hub("tests/old", COMMIT))
     hub.download(spec, GRAPH)
     assert (hub.snapshot(spec.hub) / GRAPH).read_bytes() == FILES[GRAPH]
 

@@ -15,11 +15,12 @@ PACKAGE = Path(tessera_onnx.__file__).parent
 # What each module may import of the package. `explain` and below are pure NumPy.
 LAYERS = {
     "errors": set(),
-    "registry": {"errors"},
-    "hub_errors": {"errors", "registry"},
-    "hub": {"errors", "hub_errors", "registry"},
-    "pins": {"errors", "hub", "hub_errors", "registry"},
-    "artifacts": {"errors", "hub", "pins", "registry"},
+    "schema": {"errors"},
+    "registry": {"errors", "schema"},
+    "hub_errors": {"errors", "registry", "schema"},
+    "hub": {"errors", "hub_errors", "registry", "schema"},
+    "pins": {"errors", "hub", "hub_errors", "registry", "schema"},
+    "artifacts": {"errors", "hub", "pins", "registry", "schema"},
     "external": {"errors"},
     "runtime": {"errors", "external"},
     "batching": set(),
@@ -34,16 +35,34 @@ LAYERS = {
     "frames": {"errors", "frequency"},
     "csv_series": {"errors", "frequency", "reading"},
     "forecasts": {"csv_series", "errors", "series", "writing"},
-    "text": {"batching", "errors", "registry", "runtime"},
-    "heads": {"pooling", "quantization", "registry", "results", "runtime", "text"},
-    "combined": {"errors", "heads", "registry", "results", "text"},
-    "model": {"artifacts", "combined", "errors", "heads", "quantization", "registry", "results"}
+    "text": {"batching", "errors", "registry", "schema", "runtime"},
+    "heads": {"pooling", "quantization", "registry", "schema", "results", "runtime", "text"},
+    "combined": {"errors", "heads", "registry", "schema", "results", "text"},
+    "model": {
+        "artifacts",
+        "combined",
+        "errors",
+        "heads",
+        "quantization",
+        "registry",
+        "schema",
+        "results",
+    }
     | {"runtime", "text"},
 }
 TEXT_CLASS = {"explain", "pooling", "quantization", "scoring", "results"}
-TEXT_CLASS |= {"errors", "heads", "model", "registry", "runtime", "text"}
+TEXT_CLASS |= {"errors", "heads", "model", "registry", "schema", "runtime", "text"}
 LAYERS |= dict.fromkeys(("dense", "multi_vector", "sparse"), TEXT_CLASS)
-LAYERS["timeseries"] = {"batching", "errors", "frames", "model", "patching", "registry", "runtime"}
+LAYERS["timeseries"] = {
+    "batching",
+    "errors",
+    "frames",
+    "model",
+    "patching",
+    "registry",
+    "schema",
+    "runtime",
+}
 LAYERS["timeseries"] |= {"series"}
 THIRD_PARTY = {"numpy", "onnxruntime", "huggingface_hub", "tokenizers", "tqdm", "scipy", "PIL"}
 THIRD_PARTY |= {"click", "matplotlib", "narwhals"}

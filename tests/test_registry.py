@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tessera_onnx import registry
 from tessera_onnx.errors import LoadError
+from tessera_onnx.schema import ModelSpec
 
 TOML = (ARTIFACTS / "colbert" / "model.toml").read_text()
 
@@ -47,7 +48,7 @@ def test_every_missing_field_is_an_error(path):
         table = table[key]
     del table[path[-1]]
     with pytest.raises(LoadError, match=rf"{path[-1]} is missing"):
-        registry._build(registry.ModelSpec, entry, "model")
+        registry._build(ModelSpec, entry, "model")
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from tessera_export.gate import Gate
 from tessera_export.wrappers import Wrapper, load_model, traced_attention
 from tessera_onnx import registry
 from tessera_onnx.errors import LoadError
-from tessera_onnx.registry import (
+from tessera_onnx.schema import (
     KIND_TABLES,
     PRECISIONS,
     UNPINNED,

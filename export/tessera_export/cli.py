@@ -17,7 +17,7 @@ from tessera_export.files import read_text
 from tessera_export.pickles import unpickled
 from tessera_export.source import Source, declared_licence, known, locate, read
 from tessera_onnx.errors import LoadError
-from tessera_onnx.registry import PRECISIONS, Precision
+from tessera_onnx.schema import PRECISIONS, Precision
 
 CLASSES = {
     "dense": "Dense",

@@ -11,7 +11,7 @@ from tessera_export.errors import ExportError
 from tessera_export.files import Weights, module_folder, read_list, read_table
 from tessera_export.layers import Layer
 from tessera_export.tokens import TokenizerFile
-from tessera_onnx.registry import MultiVector, TokenRole
+from tessera_onnx.schema import MultiVector, TokenRole
 
 OUTPUT = "token_embeddings"
 Expansion = Literal["none", "unattended", "attended"]

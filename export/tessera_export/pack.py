@@ -24,7 +24,7 @@ from tessera_export.errors import ExportError
 from tessera_onnx import artifacts
 from tessera_onnx.artifacts import ENTRY_POINTS, Artifact
 from tessera_onnx.errors import FileError, LoadError
-from tessera_onnx.registry import ModelSpec
+from tessera_onnx.schema import ModelSpec
 
 # Where models lie that no pack holds: `origin` of an Artifact is one of these or a pack's name.
 PLACES = {"path", "cache", artifacts.HUB}

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from tessera_export.errors import ExportError
 from tessera_export.folder import Facts
-from tessera_onnx.registry import TokenRole
+from tessera_onnx.schema import TokenRole
 
 Array = NDArray[Any]
 

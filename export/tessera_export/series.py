@@ -18,7 +18,7 @@ from tessera_export import artifact, bolt, chronos2, gate, graph, storage
 from tessera_export.errors import ExportError
 from tessera_export.files import Weights, read_table, read_weights
 from tessera_onnx import patching, timeseries
-from tessera_onnx.registry import (
+from tessera_onnx.schema import (
     PRECISIONS,
     UNPINNED,
     File,

@@ -12,7 +12,7 @@ from tessera_export.errors import ExportError
 from tessera_export.files import read_text
 from tessera_export.folder import Facts, Overrides
 from tessera_onnx import registry
-from tessera_onnx.registry import UNPINNED, ModelSpec, Sparse
+from tessera_onnx.schema import UNPINNED, ModelSpec, Sparse
 
 # What the export reads; other frameworks' weights and ready graphs stay on the hub. The two heads
 # of bge-m3 are pickles, of which tensors alone are read; so are weights without safetensors.

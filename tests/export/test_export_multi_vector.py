@@ -16,7 +16,7 @@ from tokenizers import AddedToken
 from tessera_export import folder, source
 from tessera_export.errors import ExportError
 from tessera_onnx import registry
-from tessera_onnx.registry import MultiVector, TokenRole
+from tessera_onnx.schema import MultiVector, TokenRole
 
 pytestmark = pytest.mark.export
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 import tessera_onnx
 from tessera_export import cli, pack
 from tessera_export.errors import ExportError
-from tessera_onnx import artifacts, hub, pins, registry
+from tessera_onnx import artifacts, hub, pins, registry, schema
 
 pytestmark = pytest.mark.export
 
@@ -142,7 +142,7 @@ def test_one_id_one_model(tmp_path, monkeypatch):
 def test_a_model_that_was_pulled_may_be_packed(tmp_path, monkeypatch):
     """A pack comes before the hub cache, so the two do not contend for the id."""
     (spec,) = registry.read(ARTIFACTS / "splade" / "model.toml")
-    spec = dataclasses.replace(spec, hub=registry.Hub("tests/splade", "0" * 40))
+    spec = dataclasses.replace(spec, hub=schema.Hub("tests/splade", "0" * 40))
     (tmp_path / "models.toml").write_text(pins.toml(spec))
     monkeypatch.setenv("TESSERA_MODELS", str(tmp_path / "models.toml"))
     shutil.copytree(ARTIFACTS / "splade", hub.snapshot(spec.hub))

@@ -18,7 +18,7 @@ from tessera_export import folder, source
 from tessera_export.cli import main
 from tessera_export.errors import ExportError
 from tessera_onnx import TesseraDense, registry
-from tessera_onnx.registry import Role, Task
+from tessera_onnx.schema import Role, Task
 
 pytestmark = pytest.mark.export
 
