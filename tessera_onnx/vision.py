@@ -1,0 +1,397 @@
+"""Page images and photographs, and the texts that find them, in one space."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera_onnx import batching, heads, heatmap, pages, scoring, similarity, text, towers
+from tessera_onnx.errors import ConfigError, EncodingError, LoadError, TesseraError
+from tessera_onnx.images import MAX_PIXELS, Pixels, Source, open_image, pixels
+from tessera_onnx.model import Model
+from tessera_onnx.quantization import Output
+from tessera_onnx.queries import OtherModelsQueries, OwnQueries, Queries
+from tessera_onnx.results import Ranked, check_top_k, ranking
+from tessera_onnx.runtime import Session
+from tessera_onnx.schema import Kind, Precision, Vision
+from tessera_onnx.towers import Patches
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Float = NDArray[np.float32]
+logger = logging.getLogger("tessera_onnx")
+
+SCORED = 32  # documents whose float vectors are in memory at once while a list is scored
+
+
+class TesseraVision(Model):
+    """Images as vectors and texts that find them, compared by MaxSim.
+
+    An image is a file's name, the bytes of a file, a PIL image, or a uint8 array (height, width)
+    or (height, width, 1, 3 or 4). It becomes (n_patches, dim) float32 unit rows; the text around
+    an image, which language models read with it, has rows too, as upstream has it, unless
+    `image_only` is set. A model of one vector an image (CLIP, SigLIP) gives one row, for texts too.
+    A model that finds words alone gives an empty page no row.
+
+    Images run through the graphs one by one: the vectors of one never depend on the others.
+    """
+
+    _kind: ClassVar[Kind] = "vision"
+    _recipe: Vision
+
+    def __init__(
+        self,
+        model_id: str | None = None,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        device: str = "auto",
+        precision: Precision | None = None,
+        threads: int | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        offline: bool | None = None,
+        on_long: text.OnLong = "warn",
+        image_only: bool = False,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        """Open a model; everything that can be wrong with it is wrong here.
+
+        Args:
+            model_id: id or alias; None takes the installed default of this kind.
+            path: a model folder, or a catalogue (.toml) in which to look the id up.
+            device: "auto", "cpu", "cuda", "cuda:N" or "coreml". Only "auto" may fall back.
+            precision: "fp32", "fp16" or "int8", of all graphs; None takes the model's best for
+                the device.
+            threads: CPU threads; None takes TESSERA_THREADS, else the affinity and cgroup quota.
+            cache_dir: folder of local models; None takes TESSERA_CACHE, else the user's cache.
+            offline: True fetches nothing; None lets HF_HUB_OFFLINE decide. A model that is on
+                this machine is opened without a network in any case.
+            on_long: of queries: "warn" (once a call, with counts), "truncate" or "error".
+            image_only: leave out the vectors of the text that stands around an image.
+            max_pixels: a larger image is refused before it is decoded.
+
+        Raises:
+            ModelNotFound, LoadError, IntegrityError, DeviceError: the model, or the one that reads
+                its texts, cannot be opened.
+            ConfigError: an argument cannot work with this model.
+        """
+        super().__init__(
+            model_id,
+            path=path,
+            device=device,
+            precision=precision,
+            threads=threads,
+            cache_dir=cache_dir,
+            offline=offline,
+            on_long=on_long,
+            image_only=image_only,
+            max_pixels=max_pixels,
+        )
+        if not isinstance(image_only, bool):
+            raise TypeError(f"image_only must be bool, got {type(image_only).__name__}")
+        self._image_only = image_only
+        self._max_pixels = max_pixels
+        self._sessions: list[Session] = []
+        try:
+            self._open_graphs()
+            self._texts = self._open_texts()
+        except TesseraError:
+            self._close_sessions()
+            raise
+
+    def encode_document(
+        self, image: Source, *, output: Output = "float32", pool_factor: int = 1
+    ) -> Any:
+        """The vectors of one image: (n_patches, dim) float32, unit rows.
+
+        output="int8" gives Int8Vectors, "binary" BinaryTokens. `pool_factor` 3 keeps about a third
+        of the rows: like rows are merged (see pooling.pool_tokens; arXiv:2407.01449).
+
+        Raises TypeError for what is no image, FileError for a file that cannot be read,
+        EncodingError for one that is no image or larger than `max_pixels`, or when a graph fails.
+        """
+        heads.check_form(output, pool_factor)
+        return heads.finish(self._patches(image, "image").vectors, output, pool_factor, fixed=0)
+
+    def encode_documents(
+        self,
+        images: Iterable[Source],
+        *,
+        progress: bool = False,
+        output: Output = "float32",
+        pool_factor: int = 1,
+    ) -> list[Any]:
+        """What `encode_document` gives for each image, in order; [] for no images.
+
+        The types of all are checked before the first is read; errors name images[i].
+        """
+        items = _checked(images, "images")
+        return list(
+            self.encode_iter(items, progress=progress, output=output, pool_factor=pool_factor)
+        )
+
+    def encode_iter(
+        self,
+        images: Iterable[Source],
+        *,
+        progress: bool = False,
+        output: Output = "float32",
+        pool_factor: int = 1,
+    ) -> Iterator[Any]:
+        """The same for a stream of images, in bounded memory.
+
+        Reads ahead as many images as there are workers. When an image is wrong or `images` itself
+        raises, the vectors of everything before it are yielded first.
+        """
+        heads.check_form(output, pool_factor)
+        bar = text.progress_bar(images, "image") if progress else None
+        found = self._stream(images, "images[{}]".format, bar)
+        return (heads.finish(vectors, output, pool_factor, fixed=0) for vectors in found)
+
+    def encode_pages(
+        self,
+        pdf: pages.Source,
+        *,
+        output: Output = "float32",
+        pool_factor: int = 1,
+        max_pages: int = pages.MAX_PAGES,
+    ) -> Iterator[Any]:
+        """What `encode_document` gives for each page of a PDF, in order, a page at a time.
+
+        Needs the extra `pdf`. Raises FileError for a PDF that cannot be opened or has more than
+        `max_pages` pages, EncodingError with the number of a page that cannot be encoded.
+        """
+        heads.check_form(output, pool_factor)
+        rendered = pages.render(pdf, max_pages=max_pages, max_pixels=self._max_pixels)
+        found = self._stream(rendered, lambda i: f"page {i + 1}", None)
+        return (heads.finish(vectors, output, pool_factor, fixed=0) for vectors in found)
+
+    def encode_query(self, text: str | Iterable[str], *, output: Output = "float32") -> Any:
+        """A text's vectors, (n_tokens, dim) float32 unit rows, or a list of them for an iterable.
+
+        Raises TypeError for anything but str, TokenizationError for a lone surrogate, InputTooLong
+        with on_long="error", EncodingError when the graph fails.
+        """
+        heads.check_form(output, 1)
+        found = self._texts.encode(text)
+        if isinstance(text, str):
+            return heads.finish(found[0], output, 1)
+        return [heads.finish(vectors, output, 1) for vectors in found]
+
+    def query_tokens(self, text: str) -> list[str]:
+        """The tokens that the rows of `encode_query(text)` stand for; one name for a lone row."""
+        return self._texts.tokens(text)
+
+    def search(self, query: str | Any, document: Source | Any) -> float:
+        """MaxSim of a text with an image, in [-n, n] for n query rows.
+
+        Either may be vectors made earlier: a float array (n, dim), Int8Vectors or BinaryTokens.
+        An image without any vector scores -n, the least there is.
+        """
+        return float(self.score(query, [document])[0])
+
+    def search_document(self, text: str, path: Source) -> float:
+        """`search` of a text in the image of that name."""
+        return self.search(text, path)
+
+    def score(self, query: str | Any, documents: Sequence[Any]) -> Float:
+        """What `search` gives for each of a list of images or vectors: (len(documents),) float32.
+
+        Images are encoded on the way and forgotten, so that memory stays bounded. Bits count as
+        unit vectors, so that the scores of all forms have one scale.
+        """
+        dim = self.embedding_dim()
+        made = self.encode_query(query) if isinstance(query, str) else query
+        left = similarity.floats(made, dim, "query")
+        items = _checked(documents, "documents", vectors=True)
+        places = [i for i, item in enumerate(items) if not similarity.is_vectors(item)]
+        encoded = self._stream(
+            (items[i] for i in places), lambda k: f"documents[{places[k]}]", None
+        )
+        scores = np.full(len(items), -len(left), dtype=np.float32)
+        for start in range(0, len(items), SCORED):
+            block = {}
+            for i, item in enumerate(items[start : start + SCORED], start):
+                known = similarity.is_vectors(item)
+                vectors = (
+                    similarity.floats(item, dim, f"documents[{i}]") if known else next(encoded)
+                )
+                if len(vectors):
+                    block[i] = vectors
+            scores[list(block)] = scoring.maxsim_scores(left, list(block.values()))
+        return scores
+
+    def rank(
+        self, query: str | Any, documents: Sequence[Any], top_k: int | None = None
+    ) -> list[Ranked]:
+        """Documents, images or their vectors, by falling score: the first `top_k` or all."""
+        check_top_k(top_k, 0)
+        return ranking(self.score(query, documents), top_k)
+
+    def similarity_map(self, query: str | Any, document: Source) -> Float:
+        """Where an image answers a text: (n_tokens, rows, cols) float32 dot products.
+
+        The grid is that of the image: ColPali's 32 x 32, 8 x 8 a tile in the order of the page (the
+        whole view is left out), or cells of a fixed size. NaN marks a cell without a vector.
+        Raises ConfigError for a model of one vector an image.
+        """
+        image = self._image(document, "document")
+        return self._map(query, pixels(image, self._recipe.image))
+
+    def save_similarity_map(
+        self,
+        query: str | Any,
+        document: Source,
+        file: str | os.PathLike[str],
+        *,
+        token: int | None = None,
+    ) -> None:
+        """Draw the similarity map of one query token, or of their mean, over the image.
+
+        `file` ends in .png, .jpg or .webp and is written whole or not at all. Red is where the
+        similarity is high, within this map alone. Raises ConfigError for another name or a token
+        outside the query, FileError when the file cannot be written.
+        """
+        heatmap.check_file(file)
+        image = self._image(document, "document")
+        prepared = pixels(image, self._recipe.image)
+        cells = heatmap.of_token(self._map(query, prepared), token)
+        heatmap.write(heatmap.draw(image, cells, prepared.box), file)
+
+    def embedding_dim(self) -> int:
+        """Components of a vector."""
+        return self._recipe.dimension
+
+    def num_patches(self) -> int | None:
+        """Vectors that come of the pixels of an image; None where its size decides."""
+        fixed = self._recipe.image.resize in {"stretch", "crop"}
+        return self._recipe.image.tokens if fixed else None
+
+    def close(self) -> None:
+        """Free the graphs; running calls finish, later ones raise EncodingError. Idempotent."""
+        self._close_sessions()
+        self._texts.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(model={self._spec.id!r}, embedding_dim={self.embedding_dim()})"
+
+    def _open_graphs(self) -> None:
+        """All graphs on one device; "auto" falls back with all of them."""
+        facts = self._spec.text
+        self._tokenizer = facts and text.Tokenizer(self._artifact.read(facts.tokenizer), facts)
+        candidates = self._devices()
+        for device in candidates:
+            opened = functools.partial(self._opened, device)
+            try:
+                tower = towers.open_tower(opened, self._spec, self._recipe, self._tokenizer)
+            except LoadError as error:  # DeviceError is one
+                self._close_sessions()
+                if device == candidates[-1]:
+                    raise
+                logger.warning("falling back from %s to %s: %s", device, candidates[-1], error)
+            else:
+                self._tower, self._session = tower, tower.session
+                return
+
+    def _open_texts(self) -> Queries:
+        recipe, options = self._recipe, self._options
+        if recipe.text_model:
+            shared = ("device", "threads", "cache_dir", "offline", "on_long")
+            return OtherModelsQueries(recipe, **{name: options[name] for name in shared})
+        texts = self._tower.texts
+        if texts is None or self._tokenizer is None or recipe.query is None:
+            raise LoadError(f"model {self._spec.id!r} has nothing that reads texts")
+        return OwnQueries(self._tokenizer, texts, recipe, recipe.query, options["on_long"])
+
+    def _opened(
+        self, device: str, outputs: Any, probe: Any, table: Any, workers: int | None
+    ) -> Session:
+        session = self._open(outputs, probe, table=table, device=device, workers=workers)
+        self._sessions.append(session)
+        return session
+
+    def _close_sessions(self) -> None:
+        for session in self._sessions:
+            session.close()
+
+    def _image(self, source: Source, where: str) -> Image.Image:
+        alpha = self._recipe.image.alpha
+        return open_image(source, where=where, alpha=alpha, max_pixels=self._max_pixels)
+
+    def _patches(self, source: Source, where: str, *, parallel: bool = False) -> Patches:
+        """An image on its whole way."""
+        self._session.check_open()
+        image = self._image(source, where)
+        try:
+            prepared = pixels(image, self._recipe.image)
+            return self._tower.patches(
+                prepared, image_only=self._image_only, parallel=parallel
+            )
+        except EncodingError as error:
+            raise EncodingError(f"{where}: {error}") from error
+
+    def _stream(
+        self, images: Iterable[Any], where: Callable[[int], str], bar: Any
+    ) -> Iterator[Float]:
+        """The vectors of each image, in order, as many images at a time as there are workers."""
+        first = 0
+        try:
+            for window in batching.windows(images, self._tower.workers, lambda _: 0):
+                yield from self._window(window, first, where, bar)
+                first += len(window)
+        finally:
+            if bar is not None:
+                bar.close()
+
+    def _window(
+        self, window: list[Any], first: int, where: Callable[[int], str], bar: Any
+    ) -> Iterator[Float]:
+        """Vectors of a few images; those before the first failure, then the failure."""
+        results: list[Float | None] = [None] * len(window)
+
+        def work(picked: NDArray[np.intp]) -> None:
+            (i,) = picked
+            name = where(first + int(i))
+            results[i] = self._patches(window[i], name, parallel=len(window) > 1).vectors
+            if bar is not None:
+                bar.update()
+
+        alone = [np.array([i]) for i in range(len(window))]
+        failure = batching.run(work, alone, self._tower.workers)
+        for result in results:
+            if result is None:
+                break
+            yield result
+        if failure is not None:
+            raise failure
+
+    def _map(self, query: str | Any, prepared: Pixels) -> Float:
+        if self._recipe.vectors == "one":
+            raise ConfigError(
+                f"model {self._spec.id!r} gives an image one vector, which lies nowhere on it"
+            )
+        made = self.encode_query(query) if isinstance(query, str) else query
+        left = similarity.floats(made, self.embedding_dim(), "query")
+        try:
+            found = self._tower.patches(prepared, image_only=self._image_only, parallel=False)
+        except EncodingError as error:
+            raise EncodingError(f"document: {error}") from error
+        return similarity.cell_map(left, found.vectors, found.cells)
+
+
+def _checked(items: Iterable[Any], name: str, *, vectors: bool = False) -> list[Any]:
+    """`items` as a list of images, or vectors too. Raises TypeError naming what is neither."""
+    if isinstance(items, str | bytes | os.PathLike) or not hasattr(items, "__iter__"):
+        expected = "images or vectors" if vectors else "images"
+        raise TypeError(f"{name} must be a list of {expected}, got {type(items).__name__}")
+    found = list(items)
+    for i, item in enumerate(found):
+        if not (vectors and similarity.is_vectors(item)):
+            check_source(item, f"{name}[{i}]")
+    return found
