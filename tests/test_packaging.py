@@ -29,6 +29,8 @@ LAYERS = {
     "quantization": {"errors", "pooling", "results"},
     "scoring": {"errors", "quantization", "results"},
     "explain": {"results"},
+    "images": {"errors", "schema"},
+    "prompts": {"errors", "schema"},
     "patching": set(),
     "series": {"errors"},
     "frequency": {"errors"},
