@@ -90,7 +90,7 @@ def _stretched(
     left, top, right, bottom = box
     column = np.floor((x - left) / (right - left) * cols).astype(int)
     row = np.floor((y - top) / (bottom - top) * rows).astype(int)
-    found = np.asarray(layer, dtype=np.float32)[np.clip(row, 0, rows - 1)][
+    found: Float = np.asarray(layer, dtype=np.float32)[np.clip(row, 0, rows - 1)][
         :, np.clip(column, 0, cols - 1)
     ]
     found[(row < 0) | (row >= rows)] = 0

@@ -68,7 +68,7 @@ class Model:
         device: str | None = None,
         workers: int | None = None,
     ) -> runtime.Session:
-        """The session of a graph, the main one for None, on the device and in the precision asked."""
+        """The session of a graph (the main one), in the precision asked for."""
         precision = self._options["precision"]
         table = table or self._spec.graph
         return runtime.open_session(

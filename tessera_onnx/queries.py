@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +18,6 @@ from tessera_onnx.schema import Query, Role, Vision
 from tessera_onnx.text import Batch, Head, Tokenizer
 
 Float = NDArray[np.float32]
-# How special tokens are spelled out in prompts and queries.
-SPELLED = re.compile(r"<[^<>\s]+>")
-
-
-class Queries(Protocol):
-    """What reads the texts of a vision model."""
-
-    def encode(self, text: str | Iterable[str]) -> list[Float]: ...
-    def tokens(self, text: str) -> list[str]: ...
-    def close(self) -> None: ...
 
 
 class OwnQueries:
@@ -91,7 +80,12 @@ class OtherModelsQueries:
     def encode(self, text: str | Iterable[str]) -> list[Float]:
         """(n_tokens, dim) unit rows of each text, one row of a dense model."""
         found = self._model.encode_query(text)
-        return [np.atleast_2d(vectors) for vectors in ([found] if isinstance(text, str) else found)]
+        rows = [np.atleast_2d(each) for each in ([found] if isinstance(text, str) else found)]
+        dense = self._model.spec.dense if isinstance(self._model, TesseraDense) else None
+        if dense is not None and dense.matryoshka_layer_norm:
+            # nomic's images were aligned with texts after the layer norm, whether cut or not.
+            rows = [pooling.l2_normalize(pooling.layer_norm(vectors)) for vectors in rows]
+        return rows
 
     def tokens(self, text: str) -> list[str]:
         """The vocabulary entries of the rows of one text."""
@@ -104,16 +98,6 @@ class OtherModelsQueries:
         self._model.close()
 
 
-def check_spelled(tokenizer: Tokenizer, spelled: str, where: str) -> None:
-    """Raises LoadError when `spelled` names a special token that the tokenizer lacks.
-
-    It would be read letter by letter, and nothing would show it.
-    """
-    for name in SPELLED.findall(spelled):
-        if tokenizer.token_id(name) is None:
-            raise LoadError(f"{where} spells the token {name}, which tokenizer.json does not have")
-
-
 def _role(tokenizer: Tokenizer, query: Query) -> Role:
     """The query's prefix as a prompt; its suffix joins the tokens that no cut takes away.
 
@@ -121,7 +105,7 @@ def _role(tokenizer: Tokenizer, query: Query) -> Role:
     belongs to the text's first token.
     """
     for name in ("prefix", "suffix"):
-        check_spelled(tokenizer, getattr(query, name), f"model.vision.query.{name}")
+        text.check_spelled(tokenizer, getattr(query, name), f"model.vision.query.{name}")
     facts = tokenizer.facts
     prefix, joined = tokenizer.ids([query.prefix + "a", f"{query.prefix}a{query.suffix}"])
     after = joined[len(prefix) :]

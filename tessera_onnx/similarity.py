@@ -16,7 +16,7 @@ Float = NDArray[np.float32]
 def is_vectors(value: Any) -> bool:
     """Whether it is vectors made earlier, not an image, whose array would be uint8."""
     if isinstance(value, np.ndarray):
-        return value.dtype.kind == "f"
+        return bool(value.dtype.kind == "f")
     return isinstance(value, Int8Vectors | BinaryTokens)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ from tessera_onnx.schema import Role, Text, TokenRole
 
 OnLong = Literal["truncate", "warn", "error"]
 Ids = NDArray[np.int64]
+# How recipes of image models spell special tokens out.
+SPELLED = re.compile(r"<[^<>\s]+>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,21 +126,38 @@ class Tokenizer:
         return found
 
 
+def check_spelled(tokenizer: Tokenizer, spelled: str, where: str) -> None:
+    """Raises LoadError when `spelled` names a special token that the tokenizer lacks.
+
+    It would be read letter by letter, and nothing would show it.
+    """
+    for name in SPELLED.findall(spelled):
+        if tokenizer.token_id(name) is None:
+            raise LoadError(f"{where} spells the token {name}, which tokenizer.json does not have")
+
+
 class Runnable(Protocol):
     """What texts run through: a Session, or several in a row that look like one."""
 
     @property
-    def inputs(self) -> Sequence[str]: ...
+    def inputs(self) -> Sequence[str]:
+        """Names of the inputs that it takes."""
+
     @property
-    def workers(self) -> int: ...
-    def check_open(self) -> None: ...
+    def workers(self) -> int:
+        """Calls that may run at once."""
+
+    def check_open(self) -> None:
+        """Raises EncodingError when it is closed."""
+
     def run(
         self,
         feeds: Mapping[str, Array],
         *,
         outputs: Sequence[str] | None = None,
         parallel: bool = False,
-    ) -> list[Array]: ...
+    ) -> list[Array]:
+        """The outputs for one batch."""
 
 
 class TextEncoder:

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import pooling, prompts, text
-from tessera_onnx.errors import EncodingError, LoadError
+from tessera_onnx.errors import EncodingError
 from tessera_onnx.images import Pixels
 from tessera_onnx.runtime import Array, Session
 from tessera_onnx.schema import ModelSpec, Vision
-from tessera_onnx.text import Runnable, Tokenizer
+from tessera_onnx.text import Runnable, Tokenizer, check_spelled
 
 Float = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -78,9 +78,9 @@ class LanguageTower:
         tokens: Session,
         model: Session,
         image_token: int,
-        prompt_ids: Callable[[int, int], Ids],
+        prompt_ids: Callable[[int, int, int], Ids],
     ) -> None:
-        """`prompt_ids(rows, columns)` is the prompt of an image of so many tiles."""
+        """`prompt_ids(tokens, rows, columns)` is the prompt of tiles of so many tokens each."""
         self.session = model
         self.texts: Runnable | None = self
         self._tiles = tiles
@@ -107,7 +107,7 @@ class LanguageTower:
 
     def patches(self, pixels: Pixels, *, image_only: bool, parallel: bool) -> Patches:
         """The vectors of one image in its prompt; `image_only` leaves out those of the text."""
-        ids = self._prompt_ids(pixels.rows, pixels.columns)
+        ids = self._prompt_ids(math.prod(pixels.cells), pixels.rows, pixels.columns)
         places = np.flatnonzero(ids == self._image_token)
         features = self._features(pixels.tiles, parallel=parallel)
         if len(features) != len(places):
@@ -159,17 +159,17 @@ def open_tower(
     tile_session = opened({tiles.output: (1, n_tokens, embedding.shape[2])}, square, tiles, 1)
     probe = _feeds(spec.graph.inputs, embedding, np.ones_like(one))
     session = opened({recipe.output: (1, 1, recipe.dimension)}, probe, spec.graph, 1)
-    image_token = tokenizer.token_id(prompt.token)
-    if image_token is None:
-        raise LoadError(f"tokenizer.json does not have the token {prompt.token} of an image")
 
     def encode(part: str) -> list[int]:
         return [int(i) for i in tokenizer.ids([part])[0]]
 
-    def prompt_ids(rows: int, columns: int) -> Ids:
-        return prompts.document_ids(prompt, recipe.image.tokens, rows, columns, encode)
+    def prompt_ids(n_tokens: int, rows: int, columns: int) -> Ids:
+        return prompts.document_ids(prompt, n_tokens, rows, columns, encode)
 
-    prompt_ids(2, 2)
+    image_token = prompts.image_id(prompt, encode)
+    for name in ("text", "tile", "grid_end", "whole", "end"):
+        part = getattr(prompt, name).format(image="", row=1, column=1)
+        check_spelled(tokenizer, part, f"model.vision.prompt.{name}")
     return LanguageTower(tile_session, token_session, session, image_token, prompt_ids)
 
 

@@ -16,7 +16,7 @@ from tessera_onnx.errors import ConfigError, EncodingError, LoadError, TesseraEr
 from tessera_onnx.images import MAX_PIXELS, Pixels, Source, open_image, pixels
 from tessera_onnx.model import Model
 from tessera_onnx.quantization import Output
-from tessera_onnx.queries import OtherModelsQueries, OwnQueries, Queries
+from tessera_onnx.queries import OtherModelsQueries, OwnQueries
 from tessera_onnx.results import Ranked, check_top_k, ranking
 from tessera_onnx.runtime import Session
 from tessera_onnx.schema import Kind, Precision, Vision
@@ -279,12 +279,16 @@ class TesseraVision(Model):
         self._texts.close()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(model={self._spec.id!r}, embedding_dim={self.embedding_dim()})"
+        return (
+            f"{type(self).__name__}(model={self._spec.id!r}, embedding_dim={self.embedding_dim()})"
+        )
 
     def _open_graphs(self) -> None:
         """All graphs on one device; "auto" falls back with all of them."""
         facts = self._spec.text
-        self._tokenizer = facts and text.Tokenizer(self._artifact.read(facts.tokenizer), facts)
+        self._tokenizer = None
+        if facts is not None:
+            self._tokenizer = text.Tokenizer(self._artifact.read(facts.tokenizer), facts)
         candidates = self._devices()
         for device in candidates:
             opened = functools.partial(self._opened, device)
@@ -299,7 +303,7 @@ class TesseraVision(Model):
                 self._tower, self._session = tower, tower.session
                 return
 
-    def _open_texts(self) -> Queries:
+    def _open_texts(self) -> OwnQueries | OtherModelsQueries:
         recipe, options = self._recipe, self._options
         if recipe.text_model:
             shared = ("device", "threads", "cache_dir", "offline", "on_long")
@@ -330,9 +334,7 @@ class TesseraVision(Model):
         image = self._image(source, where)
         try:
             prepared = pixels(image, self._recipe.image)
-            return self._tower.patches(
-                prepared, image_only=self._image_only, parallel=parallel
-            )
+            return self._tower.patches(prepared, image_only=self._image_only, parallel=parallel)
         except EncodingError as error:
             raise EncodingError(f"{where}: {error}") from error
 
@@ -390,8 +392,14 @@ def _checked(items: Iterable[Any], name: str, *, vectors: bool = False) -> list[
     if isinstance(items, str | bytes | os.PathLike) or not hasattr(items, "__iter__"):
         expected = "images or vectors" if vectors else "images"
         raise TypeError(f"{name} must be a list of {expected}, got {type(items).__name__}")
+    from PIL import Image
+
     found = list(items)
+    sources = (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, Image.Image)
     for i, item in enumerate(found):
-        if not (vectors and similarity.is_vectors(item)):
-            check_source(item, f"{name}[{i}]")
+        if not isinstance(item, sources) and not (vectors and similarity.is_vectors(item)):
+            raise TypeError(
+                f"{name}[{i}] must be a path, the bytes of a file, a PIL image or a uint8 array, "
+                f"got {type(item).__name__}"
+            )
     return found
