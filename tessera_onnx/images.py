@@ -92,10 +92,7 @@ def open_image(
     damaged, or larger than `max_pixels`; the size is read from the header, before any decoding.
     Raises TypeError and ConfigError for a source of another type or shape.
     """
-    if isinstance(max_pixels, bool) or not isinstance(max_pixels, int):
-        raise TypeError(f"max_pixels must be int, got {type(max_pixels).__name__}")
-    if max_pixels < 1:
-        raise ConfigError(f"max_pixels must be at least 1, got {max_pixels}")
+    check_limit(max_pixels, "max_pixels")
     from PIL import Image
 
     if isinstance(source, str | os.PathLike):
@@ -114,6 +111,14 @@ def open_image(
         f"{where} must be a path, the bytes of a file, a PIL image or a uint8 array, "
         f"got {type(source).__name__}"
     )
+
+
+def check_limit(limit: int, name: str) -> None:
+    """Raises TypeError or ConfigError unless `limit` is a positive int."""
+    if isinstance(limit, bool) or not isinstance(limit, int):
+        raise TypeError(f"{name} must be int, got {type(limit).__name__}")
+    if limit < 1:
+        raise ConfigError(f"{name} must be at least 1, got {limit}")
 
 
 @contextlib.contextmanager
@@ -136,7 +141,12 @@ def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         reason = "it is empty" if stat.S_ISREG(status.st_mode) else reason
         raise FileError(f"{path} cannot be read: {reason}")
     with stream:
-        yield stream
+        try:
+            yield stream
+        except FileError:
+            raise
+        except OSError as error:  # a disk that fails
+            raise FileError(f"{path} cannot be read: {error.strerror}") from error
 
 
 class _Opening:
@@ -149,11 +159,8 @@ class _Opening:
 
     def read(self, stream: BinaryIO, alpha: str) -> Image.Image:
         """The image in an open file."""
-        try:
-            head = stream.read(512)
-            stream.seek(0)
-        except OSError as error:  # /proc/self/mem and the like
-            raise self.error(f"{self.name} cannot be read: {error.strerror}") from error
+        head = stream.read(512)
+        stream.seek(0)
         plugin = next((name for magic, name in PLUGINS if head.startswith(magic)), None)
         if plugin is None:
             raise self.error(f"{self.name} is no {FORMATS} image: {_what(head)}")
