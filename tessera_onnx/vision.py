@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tessera_onnx import batching, heads, heatmap, pages, scoring, similarity, text, towers
 from tessera_onnx.errors import ConfigError, EncodingError, LoadError, TesseraError
-from tessera_onnx.images import MAX_PIXELS, Pixels, Source, open_image, pixels
+from tessera_onnx.images import MAX_PIXELS, Pixels, Source, check_limit, open_image, pixels
 from tessera_onnx.model import Model
 from tessera_onnx.quantization import Output
 from tessera_onnx.queries import OtherModelsQueries, OwnQueries
@@ -95,6 +95,7 @@ class TesseraVision(Model):
         )
         if not isinstance(image_only, bool):
             raise TypeError(f"image_only must be bool, got {type(image_only).__name__}")
+        check_limit(max_pixels, "max_pixels")
         self._image_only = image_only
         self._max_pixels = max_pixels
         self._sessions: list[Session] = []
@@ -156,19 +157,21 @@ class TesseraVision(Model):
 
     def encode_pages(
         self,
-        pdf: pages.Source,
+        pdf: str | os.PathLike[str] | bytes,
         *,
+        dpi: float | None = None,
         output: Output = "float32",
         pool_factor: int = 1,
         max_pages: int = pages.MAX_PAGES,
     ) -> Iterator[Any]:
         """What `encode_document` gives for each page of a PDF, in order, a page at a time.
 
-        Needs the extra `pdf`. Raises FileError for a PDF that cannot be opened or has more than
-        `max_pages` pages, EncodingError with the number of a page that cannot be encoded.
+        Needs the extra `pdf`. A page is drawn at `dpi`, else so that its longest edge has 2048
+        pixels. Raises FileError (EncodingError for bytes) for a PDF that cannot be read or has
+        more than `max_pages` pages, EncodingError with the number of a page that fails.
         """
         heads.check_form(output, pool_factor)
-        rendered = pages.render(pdf, max_pages=max_pages, max_pixels=self._max_pixels)
+        rendered = pages.render(pdf, dpi=dpi, max_pages=max_pages, max_pixels=self._max_pixels)
         found = self._stream(rendered, lambda i: f"page {i + 1}", None)
         return (heads.finish(vectors, output, pool_factor, fixed=0) for vectors in found)
 

@@ -32,6 +32,8 @@ LAYERS = {
     "images": {"errors", "schema"},
     "pages": {"errors", "images"},
     "prompts": {"errors", "schema"},
+    "similarity": {"errors", "results"},
+    "heatmap": {"errors", "writing"},
     "patching": set(),
     "series": {"errors"},
     "frequency": {"errors"},
@@ -39,7 +41,16 @@ LAYERS = {
     "csv_series": {"errors", "frequency", "reading"},
     "forecasts": {"csv_series", "errors", "series", "writing"},
     "text": {"batching", "errors", "registry", "schema", "runtime"},
-    "heads": {"pooling", "quantization", "registry", "schema", "results", "runtime", "text"},
+    "heads": {
+        "errors",
+        "pooling",
+        "quantization",
+        "registry",
+        "schema",
+        "results",
+        "runtime",
+        "text",
+    },
     "combined": {"errors", "heads", "registry", "schema", "results", "text"},
     "model": {
         "artifacts",
@@ -67,6 +78,10 @@ LAYERS["timeseries"] = {
     "runtime",
 }
 LAYERS["timeseries"] |= {"series"}
+LAYERS["towers"] = {"errors", "images", "pooling", "prompts", "runtime", "schema", "text"}
+LAYERS["queries"] = {"dense", "errors", "multi_vector", "pooling", "runtime", "schema", "text"}
+LAYERS["vision"] = TEXT_CLASS - {"explain"} | {"batching", "heatmap", "images", "pages"}
+LAYERS["vision"] |= {"queries", "similarity", "towers"}
 THIRD_PARTY = {"numpy", "onnxruntime", "huggingface_hub", "tokenizers", "tqdm", "scipy", "PIL"}
 THIRD_PARTY |= {"click", "matplotlib", "narwhals", "pypdfium2"}
 
@@ -128,6 +143,7 @@ def test_every_public_callable_is_documented():
         tessera_onnx.TesseraMultiVector,
         tessera_onnx.TesseraSparse,
         tessera_onnx.TesseraTimeSeries,
+        tessera_onnx.TesseraVision,
     ):
         for name in dir(cls):
             if not name.startswith("_"):
