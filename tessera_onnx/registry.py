@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import math
 import os
 import re
 import tomllib
@@ -26,6 +27,7 @@ from tessera_onnx.schema import (
     ModelSpec,
     MultiVector,
     Precision,
+    Prompt,
     Role,
     Sparse,
     Task,
@@ -233,8 +235,8 @@ def _check_vision(spec: ModelSpec, recipe: Vision, where: str) -> None:
         raise LoadError(f"{where}: texts are read by the graph, by text_graph or by text_model")
     if (recipe.prompt is not None) != among:
         raise LoadError(f"{where}: a prompt goes with a graph that reads images among tokens")
-    if recipe.prompt is not None and recipe.prompt.text.count("{image}") != 1:
-        raise LoadError(f"{where}.prompt: text must hold {{image}} once")
+    if recipe.prompt is not None:
+        _check_prompt(recipe.prompt, recipe.image, f"{where}.prompt")
     for part in recipe.parts():
         if any(bool(getattr(part, p)) != bool(getattr(spec.graph, p)) for p in PRECISIONS):
             raise LoadError(f"{where}: every graph has a file in the same precisions")
@@ -252,9 +254,24 @@ def _check_query(spec: ModelSpec, recipe: Vision, where: str) -> None:
             raise LoadError(f"{where}.query: max_length must lie in 1..{most}")
 
 
+def _check_prompt(prompt: Prompt, image: Image, where: str) -> None:
+    if prompt.text.count("{image}") != 1 or not prompt.token:
+        raise LoadError(f"{where}: text must hold {{image}} once, and token must not be empty")
+    if bool(prompt.tile) != (image.resize == "tiles"):
+        raise LoadError(f"{where}: tile goes with images that are cut into tiles")
+    if not prompt.tile and (prompt.row_end or prompt.grid_end):
+        raise LoadError(f"{where}: row_end and grid_end go with tile")
+
+
 def _check_image(image: Image, where: str) -> None:
-    if not 1 <= image.size <= 4096 or not 0 <= image.longest <= 16384 or image.tokens < 0:
+    if not 1 <= image.size <= 4096 or not 0 <= image.longest <= 16384:
         raise LoadError(f"{where}: size must lie in 1..4096, longest in 0..16384")
+    if image.resize == "tiles" and image.longest > 4096:
+        raise LoadError(f"{where}: the longest edge of tiles together is at most 4096")
+    if image.tokens < 0 or math.isqrt(image.tokens) ** 2 != image.tokens:
+        raise LoadError(f"{where}: tokens must be a square number, as the patches of a square are")
+    if (image.tokens == 0) != (image.resize in {"dynamic", "fit"}):
+        raise LoadError(f"{where}: tokens is 0 with dynamic and fit, and only there")
     if len(image.mean) != 3 or len(image.std) != 3 or min(image.std) <= 0:
         raise LoadError(f"{where}: mean and std have three numbers, std positive ones")
     if (image.longest > 0) != (image.resize in {"tiles", "fit"}):

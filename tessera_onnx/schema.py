@@ -182,7 +182,7 @@ class Image:
     alpha: Literal["dropped", "white"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    tokens: int  # vectors of a square, or of a tile; 0 = as many as the image's size gives
+    tokens: int  # vectors of a square, or of a tile; 0 = one a cell ("dynamic" and "fit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +204,7 @@ class Prompt:
     token: str  # the vocabulary entry whose places the image's features take
     tile: str  # before the tokens of a tile; "{row}" and "{column}" count from 1; "" = no tiles
     row_end: str  # after the last tile of a row
+    grid_end: str  # after the last row; an image that is not cut has no tiles, rows or grid
     whole: str  # before the tokens of the whole view
     end: str  # after them
 

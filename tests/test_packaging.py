@@ -29,6 +29,9 @@ LAYERS = {
     "quantization": {"errors", "pooling", "results"},
     "scoring": {"errors", "quantization", "results"},
     "explain": {"results"},
+    "images": {"errors", "schema"},
+    "pages": {"errors", "images"},
+    "prompts": {"errors", "schema"},
     "patching": set(),
     "series": {"errors"},
     "frequency": {"errors"},
@@ -65,7 +68,7 @@ LAYERS["timeseries"] = {
 }
 LAYERS["timeseries"] |= {"series"}
 THIRD_PARTY = {"numpy", "onnxruntime", "huggingface_hub", "tokenizers", "tqdm", "scipy", "PIL"}
-THIRD_PARTY |= {"click", "matplotlib", "narwhals"}
+THIRD_PARTY |= {"click", "matplotlib", "narwhals", "pypdfium2"}
 
 
 def imports(path):

@@ -1,0 +1,405 @@
+"""Pictures become pixels: opened with care, upright, RGB; then resized, cut and normalised.
+
+Equal to the Pillow processors of Hugging Face's transformers to the last bit, but for two things:
+greys of 16 bits, which those clip to white, and what lies outside the limits below.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import math
+import os
+import stat
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera_onnx.errors import ConfigError, EncodingError, FileError
+from tessera_onnx.schema import Image as Recipe
+
+if typing.TYPE_CHECKING:
+    from PIL import Image
+
+Source: typing.TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]"
+
+MAX_PIXELS = 178_956_970  # 716 MB as RGB in memory; where Pillow itself refuses
+MAX_ASPECT = 200  # of "crop" and "dynamic", which widen a line to an edge: Qwen2-VL's own limit
+
+# The plugins of Pillow that may run, by the first bytes of what they read. All others stay out:
+# some start other programs (EPS: Ghostscript), most are seldom used and little tested.
+PLUGINS: tuple[tuple[bytes, str], ...] = (
+    (b"\x89PNG\r\n\x1a\n", "Png"),
+    (b"\xff\xd8\xff", "Jpeg"),
+    (b"RIFF", "WebP"),
+    (b"II*\0", "Tiff"),
+    (b"MM\0*", "Tiff"),
+    (b"BM", "Bmp"),
+    (b"GIF8", "Gif"),
+    *((b"P%d" % number, "Ppm") for number in range(1, 7)),
+)
+FORMATS = "PNG, JPEG, WebP, TIFF, BMP, GIF or PPM"
+
+# What undoes each EXIF orientation, as a name in PIL.Image.Transpose.
+UPRIGHT = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """An image as its encoder reads it."""
+
+    tiles: NDArray[np.float32]  # (n, 3, h, w): rows x columns, row by row, then the whole view
+    rows: int  # of tiles; 1 where the image is not cut, and then there is no further view
+    columns: int
+    cells: tuple[int, int]  # vectors of one tile: down, across
+    size: tuple[int, int]  # of the upright image: width, height
+    # The part of the image that the tiles cover, in its own pixels: left, top, right, bottom.
+    # Smaller than the image where its edges were cut off ("crop"), larger where it was padded
+    # ("fit"). The tiles' cells divide it evenly, rows * cells[0] down, columns * cells[1] across.
+    box: tuple[float, float, float, float]
+
+
+def open_image(
+    source: Source,
+    *,
+    where: str,
+    alpha: Literal["dropped", "white"],
+    max_pixels: int = MAX_PIXELS,
+) -> Image.Image:
+    """An image as RGB, upright as its EXIF orientation says.
+
+    source: a path, the bytes of a file, a PIL image, or a uint8 array (h, w), (h, w, 1), (h, w, 3)
+    or (h, w, 4), RGB or RGBA. Of an animation, and of a TIFF with several pages, the first frame;
+    of a PIL image the frame that it stands at. Greys of 16 bits keep their upper eight, which is
+    how Pillow reads colours of 16 bits. `where` names what is no file in messages.
+
+    Raises FileError for a file, EncodingError for anything else, that is missing, no image,
+    damaged, or larger than `max_pixels`; the size is read from the header, before any decoding.
+    Raises TypeError and ConfigError for a source of another type or shape.
+    """
+    check_limit(max_pixels, "max_pixels")
+    from PIL import Image
+
+    if isinstance(source, str | os.PathLike):
+        with opened(source) as stream:
+            return _Opening(str(source), FileError, max_pixels).read(stream, alpha)
+    opening = _Opening(where, EncodingError, max_pixels)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return opening.read(BytesIO(source), alpha)
+    if isinstance(source, np.ndarray):
+        array = _levels(source, where)
+        opening.check_size(array.shape[1], array.shape[0])
+        return opening.rgb(Image.fromarray(array), alpha)
+    if isinstance(source, Image.Image):
+        return opening.rgb(source, alpha)
+    raise TypeError(
+        f"{where} must be a path, the bytes of a file, a PIL image or a uint8 array, "
+        f"got {type(source).__name__}"
+    )
+
+
+def check_limit(limit: int, name: str) -> None:
+    """Raises TypeError or ConfigError unless `limit` is a positive int."""
+    if isinstance(limit, bool) or not isinstance(limit, int):
+        raise TypeError(f"{name} must be int, got {type(limit).__name__}")
+    if limit < 1:
+        raise ConfigError(f"{name} must be at least 1, got {limit}")
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A regular file, opened for reading. Raises FileError for all else, and when it is empty.
+
+    A pipe or a device might never end, so that nothing but a regular file is opened.
+    """
+    try:
+        status = os.stat(path)  # noqa: PTH116 (a Path raises for what cannot be a name)
+        usable = stat.S_ISREG(status.st_mode) and status.st_size > 0
+        stream = Path(path).open("rb") if usable else None  # noqa: SIM115 (closed below)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        hint = ": addresses are not fetched, download it first" if "://" in str(path) else ""
+        raise FileError(f"{path} cannot be read: {reason}{hint}") from error
+    if stream is None:
+        reason = "it is a pipe or a device, not a regular file"
+        reason = "it is a folder" if stat.S_ISDIR(status.st_mode) else reason
+        reason = "it is empty" if stat.S_ISREG(status.st_mode) else reason
+        raise FileError(f"{path} cannot be read: {reason}")
+    with stream:
+        try:
+            yield stream
+        except FileError:
+            raise
+        except OSError as error:  # a disk that fails
+            raise FileError(f"{path} cannot be read: {error.strerror}") from error
+
+
+class _Opening:
+    """One image on its way: what messages call it, the class of its errors, its limit."""
+
+    def __init__(self, name: str, error: type[EncodingError | FileError], max_pixels: int) -> None:
+        self.name = name
+        self.error = error
+        self.max_pixels = max_pixels
+
+    def read(self, stream: BinaryIO, alpha: str) -> Image.Image:
+        """The image in an open file."""
+        head = stream.read(512)
+        stream.seek(0)
+        plugin = next((name for magic, name in PLUGINS if head.startswith(magic)), None)
+        if plugin is None:
+            raise self.error(f"{self.name} is no {FORMATS} image: {_what(head)}")
+        # Not Image.open, which would warn of sizes below our limit and refuse sizes below a
+        # limit that the caller raised.
+        module = importlib.import_module(f"PIL.{plugin}ImagePlugin")
+        with self.decoding(), getattr(module, f"{plugin}ImageFile")(stream) as image:
+            return self.rgb(image, alpha)
+
+    def rgb(self, image: Image.Image, alpha: str) -> Image.Image:
+        """A PIL image of any mode as a new one, upright and RGB."""
+        from PIL import Image
+
+        self.check_size(*image.size)
+        with self.decoding():
+            image.load()
+            # After load, which turns a TIFF upright by itself.
+            method = UPRIGHT.get(_orientation(image))
+            result = self.converted(image, alpha)
+            return result.transpose(Image.Transpose[method]) if method else result
+
+    def check_size(self, width: int, height: int) -> None:
+        if width < 1 or height < 1:
+            raise self.error(f"{self.name} has no pixels: its size is {width} x {height}")
+        if width * height > self.max_pixels:
+            raise self.error(
+                f"{self.name} has {width} x {height} pixels, the limit is {self.max_pixels}: "
+                "make it smaller, or pass a larger max_pixels"
+            )
+
+    @contextlib.contextmanager
+    def decoding(self) -> Iterator[None]:
+        """Whatever Pillow raises, as the error of this image."""
+        try:
+            yield
+        except (EncodingError, FileError, MemoryError):
+            raise
+        except Exception as error:  # plugins raise OSError, SyntaxError, struct.error, ...
+            reason = (str(error) or type(error).__name__)[:200]
+            raise self.error(f"{self.name} cannot be decoded: {reason}") from error
+
+    def converted(self, image: Image.Image, alpha: str) -> Image.Image:
+        from PIL import Image
+
+        # Pillow before 11.? reads 16-bit greys of PNG into 32 bits; PPM's it scales to 16.
+        wide = image.mode == "I" and image.format in {"PNG", "PPM"}
+        if wide or image.mode.startswith("I;16"):
+            levels: NDArray[Any] = np.asarray(image)
+            return Image.fromarray((levels >> 8).astype(np.uint8)).convert("RGB")
+        if image.mode in {"I", "F"}:
+            raise self.error(
+                f"{self.name} has greys of 32 bits, whose range is not known: "
+                "scale them to 8 bits first"
+            )
+        if image.getbands()[-1] not in {"A", "a"} and image.info.get("transparency") is None:
+            return image.convert("RGB")
+        clear = image.convert("RGBA")
+        if alpha == "white":
+            clear = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+        return clear.convert("RGB")
+
+
+def _what(head: bytes) -> str:
+    """What the first bytes of something else are, and what to do with it."""
+    if not head:
+        return "it is empty"
+    if head.startswith(b"%PDF"):
+        return "it is a PDF, whose pages are read with encode_pages"
+    if b"<svg" in head:
+        return "it is an SVG drawing, render it to PNG first"
+    if head[4:8] == b"ftyp" or head.startswith(b"%!PS"):
+        return "convert it to PNG first, or pass it as a PIL image"
+    return "its first bytes are of another kind"
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # metadata that cannot be read says nothing, and the pixels are fine
+        return 1
+
+
+def _levels(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
+    if array.dtype != np.uint8:
+        raise TypeError(f"{where} must be a uint8 array, levels 0 to 255, got {array.dtype}")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim != 2 and (array.ndim != 3 or array.shape[2] not in {3, 4}):
+        raise ConfigError(
+            f"{where} must have shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), got {array.shape}"
+        )
+    if not array.size:
+        raise ConfigError(f"{where} has no pixels: its shape is {array.shape}")
+    return np.ascontiguousarray(array)
+
+
+def pixels(image: Image.Image, recipe: Recipe) -> Pixels:
+    """What the encoder reads of an RGB image, float32, normalised by the recipe.
+
+    The forms of `recipe.resize`, with the upstream class that each equals:
+    "stretch" SiglipImageProcessor, "crop" CLIPImageProcessor, "tiles" Idefics3ImageProcessor,
+    "dynamic" Qwen2VLImageProcessor (see `patches`). "fit" is this project's own: never enlarged,
+    white beyond the page, one cell for each square of `recipe.size`.
+    Raises EncodingError for an image too narrow for "crop" or "dynamic".
+    """
+    width, height = image.size
+    box = (0.0, 0.0, float(width), float(height))
+    edge = recipe.size
+    whole = None
+    if recipe.resize == "stretch":
+        levels = np.asarray(_resized(image, (edge, edge), recipe))
+    elif recipe.resize == "crop":
+        levels, box = _crop(image, recipe)
+    elif recipe.resize == "tiles":
+        large = _tiled(image, recipe)
+        levels = np.asarray(large)
+        if max(large.size) > edge:
+            whole = np.asarray(_resized(large, (edge, edge), recipe))
+    elif recipe.resize == "dynamic":
+        levels = np.asarray(_resized(image, dynamic_size(width, height, recipe), recipe))
+    else:
+        levels, box = _fit(image, recipe)
+    down, across = levels.shape[:2]
+    rows, columns = (1, 1) if whole is None else (down // edge, across // edge)
+    down, across = down // rows, across // columns
+    tiles = np.empty((rows * columns + (whole is not None), 3, down, across), dtype=np.float32)
+    for number in range(rows * columns):
+        top, left = number // columns * down, number % columns * across
+        _normalise(levels[top : top + down, left : left + across], recipe, tiles[number])
+    if whole is not None:
+        _normalise(whole, recipe, tiles[-1])
+    side = math.isqrt(recipe.tokens)
+    cells = (side, side) if side else (down // edge, across // edge)
+    return Pixels(tiles, rows, columns, cells, (width, height), box)
+
+
+def _tiled(image: Image.Image, recipe: Recipe) -> Image.Image:
+    """The image in whole tiles: resized to the longest edge, up as well as down, then once more.
+
+    Upstream resamples twice and rounds in between, and so the steps cannot be joined.
+    """
+    width, height = image.size
+    aspect, longest = width / height, recipe.longest
+    if width >= height:
+        short = int(longest / aspect)
+        size = (longest, max(short + short % 2, 1))
+    else:
+        short = int(longest * aspect)
+        size = (max(short + short % 2, 1), longest)
+    image = _resized(image, size, recipe)
+    width, height = image.size
+    aspect, edge = width / height, recipe.size
+    if width >= height:
+        width = math.ceil(width / edge) * edge
+        height = math.ceil(int(width / aspect) / edge) * edge
+    else:
+        height = math.ceil(height / edge) * edge
+        width = math.ceil(int(height * aspect) / edge) * edge
+    return _resized(image, (width, height), recipe)
+
+
+def dynamic_size(width: int, height: int, recipe: Recipe) -> tuple[int, int]:
+    """(width, height) in whole cells, within `least_pixels` and `most_pixels`."""
+    _check_aspect(width, height)
+    size = recipe.size
+    across, down = (round(edge / size) * size for edge in (width, height))
+    if across * down > recipe.most_pixels:
+        shrink = math.sqrt(width * height / recipe.most_pixels)
+        across, down = (max(size, math.floor(e / shrink / size) * size) for e in (width, height))
+    elif across * down < recipe.least_pixels:
+        grow = math.sqrt(recipe.least_pixels / (width * height))
+        across, down = (math.ceil(e * grow / size) * size for e in (width, height))
+    return across, down
+
+
+def patches(tile: NDArray[np.float32], *, patch: int = 14, merge: int = 2) -> NDArray[np.float32]:
+    """One tile (3, h, w) as Qwen2-VL's encoder reads it: (n, 3 * 2 * patch * patch).
+
+    Row by row of squares of merge x merge patches, in a square row by row again; each patch twice,
+    for the encoder reads pairs of frames.
+    """
+    channels, height, width = tile.shape
+    down, across = height // (patch * merge), width // (patch * merge)
+    parts = tile.reshape(channels, down, merge, patch, across, merge, patch)
+    parts = parts.transpose(1, 4, 2, 5, 0, 3, 6)[:, :, :, :, :, None]
+    pairs = np.broadcast_to(parts, (*parts.shape[:5], 2, *parts.shape[6:]))
+    return pairs.reshape(down * across * merge * merge, -1)
+
+
+def _crop(
+    image: Image.Image, recipe: Recipe
+) -> tuple[NDArray[np.uint8], tuple[float, float, float, float]]:
+    """The centre, after the shortest edge became `size`; and the part of the image that it is."""
+    width, height = image.size
+    _check_aspect(width, height)
+    size = recipe.size
+    longest = int(size * max(width, height) / min(width, height))
+    across, down = (size, longest) if width <= height else (longest, size)
+    levels = np.asarray(_resized(image, (across, down), recipe))
+    top, left = (down - size) // 2, (across - size) // 2
+    x, y = width / across, height / down
+    box = (left * x, top * y, (left + size) * x, (top + size) * y)
+    return levels[top : top + size, left : left + size], box
+
+
+def _fit(
+    image: Image.Image, recipe: Recipe
+) -> tuple[NDArray[np.uint8], tuple[float, float, float, float]]:
+    """The image with white to the right and below; and the area that both cover."""
+    width, height = image.size
+    scale = min(1.0, recipe.longest / max(width, height))
+    across, down = (max(1, round(edge * scale)) for edge in (width, height))
+    wide, high = (math.ceil(edge / recipe.size) * recipe.size for edge in (across, down))
+    levels = np.full((high, wide, 3), 255, dtype=np.uint8)
+    levels[:down, :across] = np.asarray(_resized(image, (across, down), recipe))
+    return levels, (0.0, 0.0, wide * width / across, high * height / down)
+
+
+def _check_aspect(width: int, height: int) -> None:
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise EncodingError(
+            f"{width} x {height} pixels: this model reads no image more than {MAX_ASPECT} times "
+            "as long as wide, cut it into parts"
+        )
+
+
+def _resized(image: Image.Image, size: tuple[int, int], recipe: Recipe) -> Image.Image:
+    from PIL import Image
+
+    return image.resize(size, Image.Resampling[recipe.resample.upper()])
+
+
+def _normalise(levels: NDArray[np.uint8], recipe: Recipe, out: NDArray[np.float32]) -> None:
+    """(h, w, 3) levels into (3, h, w) numbers.
+
+    Plane by plane, in float32 and in upstream's order: equal for all 256 levels to its float64.
+    """
+    for channel in range(3):
+        plane = out[channel]
+        np.divide(levels[..., channel], np.float32(255), out=plane)
+        plane -= np.float32(recipe.mean[channel])
+        plane /= np.float32(recipe.std[channel])
