@@ -1,0 +1,238 @@
+"""Image models become artifacts: facts, a graph a part, comparison with upstream, folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import nn
+
+from tessera_export import artifact, graph, storage, vision_gate, vision_graph
+from tessera_export import vision_recipe as recipes
+from tessera_export import vision_towers as towers
+from tessera_export.files import Weights, read_weights
+from tessera_export.tokens import TokenizerFile
+from tessera_export.vision_towers import EMBEDS, FEATURES, TEXT_VECTORS, VECTORS
+from tessera_onnx.schema import (
+    PRECISIONS,
+    UNPINNED,
+    File,
+    ModelSpec,
+    Parity,
+    Part,
+    Precision,
+    Query,
+    Text,
+    Vision,
+)
+
+KIND = "vision"
+# File names without precision. A page model is three graphs, a pair two (DESIGN.md, section 5):
+# two whole graphs would hold the language model twice, and a query would need pixels.
+STEMS = {"tile_graph": "tiles", "token_graph": "tokens", "graph": "model", "text_graph": "texts"}
+LENGTHS = ((2, 9), (1, 1), (3, 33))  # batch and tokens: the traced shape, then others
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A folder of an image model."""
+
+    folder: Path
+    kind: str  # model_type of its config.json
+    hidden: int  # of the language model
+    weights: Weights
+    tokenizer: TokenizerFile
+    text: Text
+    recipe: Vision  # without its graphs
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """One part to trace: the module, its output, examples in the order of its arguments."""
+
+    module: nn.Module
+    output: str
+    examples: Sequence[vision_graph.Feeds]
+    ragged: bool
+
+
+def read(folder: Path, query: Query | str | None = None) -> Facts:
+    """The facts of a ColPali, ColSmol, ColModernVBERT, CLIP or SigLIP folder.
+
+    `query` is what stands around a query, or the text before it, where the folder does not say.
+    Raises ExportError naming the fact that is missing or that no graph can compute.
+    """
+    settings = recipes.config(folder)
+    kind = recipes.kind_of(settings.model_type)
+    weights = read_weights(folder)
+    found = recipes.tokenizer(folder, settings)
+    if kind in towers.PAIRS:
+        dimension = recipes.pair_dimension(settings)
+    else:
+        dimension = towers.projection(weights).out_features
+    recipe, text = recipes.recipe(folder, settings, found, dimension, query)
+    found = dataclasses.replace(found, text=text)
+    vision_gate.check_tokenizer(folder, found, recipe)
+    hidden = settings.get_text_config().hidden_size
+    return Facts(folder, kind, hidden, weights, found, text, recipe)
+
+
+def export(
+    facts: Facts,
+    output: Path,
+    origin: artifact.Origin,
+    precisions: Collection[Precision] = PRECISIONS,
+    *,
+    int8_exclude: Sequence[str] = (),
+    overwrite: bool = False,
+) -> ModelSpec:
+    """Trace, convert, compare with upstream and write the artifact folder `output`.
+
+    `int8_exclude` are patterns of node names that int8 leaves alone, in the graphs that have such
+    nodes. Raises ExportError, leaving `output` as it was, when a graph misses a parity limit, or
+    `output` holds files and `overwrite` is false.
+    """
+    wanted = [precision for precision in PRECISIONS if precision in precisions]
+    pair = facts.kind in towers.PAIRS
+    stems = ("graph", "text_graph") if pair else ("tile_graph", "token_graph", "graph")
+    names = [name(stem, precision) for precision in wanted for stem in stems]
+    names.append(facts.text.tokenizer)
+    # Before the work of minutes: is this a valid entry, whatever the graphs will measure?
+    artifact.document(_entry(facts, origin, wanted, [], [File(n, UNPINNED, 0) for n in names]))
+    with artifact.new_folder(output, overwrite=overwrite) as folder:
+        known: Any = _known(facts)  # upstream's answers; then its model is dropped from memory
+        files = _graphs(facts, folder, wanted, int8_exclude)
+        parity: list[Parity] = []
+        for precision in wanted:
+            paths = {stem: folder / name(stem, precision) for stem in stems}
+            if pair:
+                parity += vision_gate.check_towers(paths, precision, known, facts.text)
+            else:
+                parity += vision_gate.check_pages(paths, precision, known, _image_id(facts))
+        (folder / facts.text.tokenizer).write_text(facts.tokenizer.json, "utf-8", newline="")
+        files.append(facts.text.tokenizer)
+        spec = _entry(facts, origin, wanted, parity, artifact.listed(folder, files))
+        (folder / "model.toml").write_text(artifact.document(spec), "utf-8")
+    return spec
+
+
+def name(stem: str, precision: Precision) -> str:
+    """File name of a part's graph."""
+    return f"{STEMS[stem]}.{precision}.onnx"
+
+
+def _image_id(facts: Facts) -> int:
+    prompt = facts.recipe.prompt
+    return -1 if prompt is None else facts.tokenizer.id_of(prompt.token, "the image's token")
+
+
+def _known(facts: Facts) -> Any:
+    model = towers.load(facts.folder, facts.kind, None)
+    if facts.kind in towers.PAIRS:
+        return vision_gate.pictures_and_texts(model, facts.recipe, facts.tokenizer)
+    projection = towers.projection(facts.weights)
+    return vision_gate.pages_and_queries(model, projection, facts.recipe, facts.tokenizer)
+
+
+def _graphs(
+    facts: Facts, folder: Path, wanted: Sequence[Precision], exclude: Sequence[str]
+) -> list[str]:
+    """Write every part in every precision, one part in memory at a time; the files' names."""
+    parts = _parts(facts, towers.load(facts.folder, facts.kind, "eager"))
+    made: list[str] = []
+    for stem in list(parts):
+        part = parts.pop(stem)
+        traced = vision_graph.trace(part.module, part.output, part.examples, ragged=part.ragged)
+        del part
+        for precision in wanted:
+            made += storage.save(_at(traced, precision, exclude), folder / name(stem, precision))
+    return made
+
+
+def _at(traced: onnx.ModelProto, precision: Precision, exclude: Sequence[str]) -> onnx.ModelProto:
+    if precision == "fp16":
+        return graph.half(traced)
+    return graph.quantize(traced, exclude) if precision == "int8" else traced
+
+
+def _parts(facts: Facts, model: Any) -> dict[str, Traced]:
+    """The modules by their place in the entry, with inputs to trace and to probe."""
+    rng = torch.Generator().manual_seed(0)
+    size = facts.recipe.image.size
+    pixels = [
+        {"pixel_values": torch.randn(count, 3, size, size, generator=rng)} for count in (2, 1, 3)
+    ]
+    fixed, most = facts.text.fixed_length, facts.text.max_positions
+    lengths = [(batch, fixed or min(length, most)) for batch, length in LENGTHS]
+    ids = [{"input_ids": torch.randint(3, 10, shape, generator=rng)} for shape in lengths]
+    masks = [{"attention_mask": _mask(*shape)} for shape in lengths]
+    if facts.kind in towers.PAIRS:
+        texts = ids if fixed else _together(ids, masks)
+        return {
+            "graph": Traced(towers.Pictures(model), VECTORS, pixels, ragged=False),
+            "text_graph": Traced(towers.Texts(model), TEXT_VECTORS, texts, ragged=False),
+        }
+    embeds = [
+        {"inputs_embeds": torch.randn(*shape, facts.hidden, generator=rng)} for shape in lengths
+    ]
+    language = towers.Language(model, towers.projection(facts.weights))
+    return {
+        "tile_graph": Traced(towers.Tiles(model), FEATURES, pixels, ragged=False),
+        "token_graph": Traced(towers.Tokens(model), EMBEDS, ids, ragged=True),
+        "graph": Traced(language, VECTORS, _together(embeds, masks), ragged=True),
+    }
+
+
+def _mask(batch: int, length: int) -> torch.Tensor:
+    """Ones, but for the end of the last row."""
+    mask = torch.ones(batch, length, dtype=torch.int64)
+    mask[-1, max(1, length - 2) :] = 0
+    return mask
+
+
+def _together(
+    first: Sequence[vision_graph.Feeds], second: Sequence[vision_graph.Feeds]
+) -> list[Mapping[str, torch.Tensor]]:
+    return [{**a, **b} for a, b in zip(first, second, strict=True)]
+
+
+def _entry(
+    facts: Facts,
+    origin: artifact.Origin,
+    built: list[Precision],
+    parity: list[Parity],
+    files: list[File],
+) -> ModelSpec:
+    if facts.kind in towers.PAIRS:
+        inputs = ["pixel_values"]
+        texts = ("input_ids",) if facts.text.fixed_length else ("input_ids", "attention_mask")
+        recipe = dataclasses.replace(
+            facts.recipe, text_graph=_part("text_graph", texts, TEXT_VECTORS, built)
+        )
+    else:
+        inputs = ["inputs_embeds", "attention_mask"]
+        recipe = dataclasses.replace(
+            facts.recipe,
+            tile_graph=_part("tile_graph", ("pixel_values",), FEATURES, built),
+            token_graph=_part("token_graph", ("input_ids",), EMBEDS, built),
+        )
+    return artifact.entry(
+        {"text": facts.text, "vision": recipe},
+        origin,
+        inputs=inputs,
+        weights_sha256=facts.weights.sha256,
+        built=built,
+        parity=parity,
+        files=files,
+        best_cpu=("int8", "fp32", "fp16"),
+    )
+
+
+def _part(stem: str, inputs: tuple[Any, ...], output: str, built: Collection[Precision]) -> Part:
+    fp32, fp16, int8 = (name(stem, each) if each in built else "" for each in PRECISIONS)
+    return Part(inputs, output, fp32, fp16, int8)

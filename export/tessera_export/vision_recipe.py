@@ -1,0 +1,251 @@
+"""How an image model's folder says that pages become pixels, and prompts and queries become ids."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import AutoConfig, AutoImageProcessor
+
+from tessera_export import tokens
+from tessera_export.errors import ExportError
+from tessera_export.files import read_table
+from tessera_export.tokens import TokenizerFile
+from tessera_export.vision_towers import PAIRS, READERS, RETRIEVERS, VECTORS
+from tessera_onnx.schema import Image, Prompt, Query, Text, Vision
+
+# The classes of transformers, less the suffixes of their implementations.
+SIGLIP, IDEFICS, CLIP = "SiglipImageProcessor", "Idefics3ImageProcessor", "CLIPImageProcessor"
+FILTERS: dict[int, Literal["lanczos", "bilinear", "bicubic"]] = {
+    1: "lanczos", 2: "bilinear", 3: "bicubic",
+}  # fmt: skip
+BUFFERS = 10  # augmentation tokens after a query, in colpali-engine and transformers
+DESCRIBE = "Describe the image."
+
+
+def config(folder: Path) -> Any:
+    """The folder's configuration. Raises ExportError for what transformers cannot read."""
+    if not (folder / "config.json").is_file():
+        adapter = (folder / "adapter_config.json").is_file()
+        hint = (
+            "it is a LoRA adapter: load it on its base model with peft, call merge_and_unload(), "
+            "save model and processor to one folder, and export that"
+        )
+        raise ExportError(
+            f"{folder} is not a model folder: {hint if adapter else 'it has no config.json'}"
+        )
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{folder / 'config.json'} cannot be read: {error}") from error
+
+
+def kind_of(model_type: str) -> str:
+    """The model_type, when it is exported. Raises ExportError when it is not, with the reason."""
+    if model_type in (*RETRIEVERS, *READERS, *PAIRS):
+        return model_type
+    reasons = {
+        "siglip2": "its images keep their aspect in patches of any number (NaFlex), which no "
+        "recipe here describes; the SigLIP 2 models of a fixed size are of the type siglip",
+        "nomic_bert": "transformers has no class for its image tower, it is code of its repository",
+    }
+    raise ExportError(
+        f"the model_type {model_type!r} is not exported as vision: "
+        + reasons.get(model_type, f"known are {', '.join((*RETRIEVERS, *READERS, *PAIRS))}")
+    )
+
+
+def tokenizer(folder: Path, settings: Any) -> TokenizerFile:
+    """The tokenizer's facts, with the language model's positions. Raises ExportError."""
+    text = settings.get_text_config()
+    return tokens.read(folder, {**text.to_dict(), "model_type": text.model_type})
+
+
+def recipe(
+    folder: Path,
+    settings: Any,
+    found: TokenizerFile,
+    dimension: int,
+    query: Query | str | None,
+) -> tuple[Vision, Text]:
+    """Everything but the graphs' files.
+
+    `query` is the catalogue's, or the text before a query. Raises ExportError naming the fact
+    that is missing.
+    """
+    kind = kind_of(settings.model_type)
+    whole = getattr(settings, "vlm_config", settings)
+    text, pair = found.text, kind in PAIRS
+    processor = read_table(folder / "processor_config.json")
+    around, asked = None, _query(kind, processor, found, query)
+    if not pair:
+        around = prompt(whole, processor, found)
+        if whole.model_type != "paligemma":  # whose processor turns the tokenizer's own ids off
+            before, after = (_spelled(found, ids) for ids in (text.prefix_ids, text.suffix_ids))
+            around = replace(around, text=before + around.text + after)
+            if query is None or isinstance(query, str):
+                asked = Query(before + asked.prefix, asked.suffix + after, asked.max_length)
+        text = replace(text, prefix_ids=(), suffix_ids=())
+    elif kind == "siglip":
+        # Its vector is the last position's, padding or not, of those that it was trained with.
+        text = replace(text, fixed_length=text.max_positions)
+    vision = Vision(
+        vectors="one" if pair else "patches",
+        pooling="graph",
+        output=VECTORS,
+        keep="",
+        dimension=dimension,
+        image=image(folder, whole),
+        prompt=around,
+        query=asked,
+        text_model="",
+        tile_graph=None,
+        token_graph=None,
+        text_graph=None,
+    )
+    return vision, text
+
+
+def _spelled(found: TokenizerFile, ids: Sequence[int]) -> str:
+    """The tokens that the tokenizer puts around every text: upstream's processors let it."""
+    return "".join(str(found.tokenizer.id_to_token(number)) for number in ids)
+
+
+def pair_dimension(settings: Any) -> int:
+    """Size of the vectors of a CLIP or SigLIP configuration."""
+    size = getattr(settings, "projection_dim", settings.vision_config.hidden_size)
+    return int(size)
+
+
+def image(folder: Path, settings: Any) -> Image:
+    """The pixels' recipe: the folder's image processor, as transformers completes it.
+
+    `settings` is the configuration of the model that reads images. Raises ExportError for a step
+    that no recipe describes, and where the processor and the model disagree.
+    """
+    factory: Any = AutoImageProcessor  # its methods carry no annotations
+    try:
+        processor = factory.from_pretrained(folder, backend="pil", local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise ExportError(f"transformers finds no image processor in {folder}: {error}") from error
+    table = processor.to_dict()
+    try:
+        found = _image(table, settings)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ExportError(f"the image processor of {folder} is not exported: {error}") from error
+    size, count = settings.vision_config.image_size, found.tokens
+    if found.size != size:
+        raise ExportError(f"the processor makes squares of {found.size}, the model reads {size}")
+    said = read_table(folder / "processor_config.json").get("image_seq_len", count)
+    said = table.get("image_seq_length", said)
+    if said != count:
+        raise ExportError(f"the processor counts {said} tokens an image, the model makes {count}")
+    return found
+
+
+def _image(table: dict[str, Any], settings: Any) -> Image:
+    name = table["image_processor_type"].removesuffix("Fast").removesuffix("Pil")
+    for step in ("do_resize", "do_rescale", "do_normalize"):
+        if table[step] is not True:
+            raise ValueError(f"{step} is {table[step]}, every recipe here does it")
+    if not math.isclose(table["rescale_factor"], 1 / 255):
+        raise ValueError(f"rescale_factor is {table['rescale_factor']}, not 1/255")
+    size, longest = _square(table["size"]), 0
+    resize: Literal["stretch", "crop", "tiles"] = "stretch"
+    if name == CLIP and table["do_center_crop"]:
+        size, resize = _square(table["crop_size"]), "crop"
+        if table["size"] != {"shortest_edge": size}:
+            raise ValueError(f"the image is resized to {table['size']}, the crop is {size}")
+    elif name == IDEFICS:
+        if not table["do_image_splitting"]:
+            raise ValueError("do_image_splitting is off, pages were cut into tiles in training")
+        size, longest = table["max_image_size"]["longest_edge"], table["size"]["longest_edge"]
+        resize = "tiles"
+    elif name != SIGLIP:
+        raise ValueError(f"its image_processor_type is {name}")
+    if size is None or table["resample"] not in FILTERS:
+        raise ValueError(f"size {table['size']} or resample {table['resample']} is unknown")
+    return Image(
+        size=size,
+        resize=resize,
+        longest=longest,
+        least_pixels=0,
+        most_pixels=0,
+        resample=FILTERS[table["resample"]],
+        # Pillow's convert("RGB"), which colpali-engine calls before Idefics3's own conversion.
+        alpha="dropped",
+        mean=tuple(map(float, table["image_mean"])),
+        std=tuple(map(float, table["image_std"])),
+        tokens=_count(settings),
+    )
+
+
+def _square(size: dict[str, int]) -> int | None:
+    """The side of a square, None for any other size."""
+    height, width = size.get("height"), size.get("width")
+    return height if height == width else None
+
+
+def _count(settings: Any) -> int:
+    """Vectors of one square image or tile."""
+    if settings.model_type in PAIRS:
+        return 1
+    vision = settings.vision_config
+    patches: int = (vision.image_size // vision.patch_size) ** 2
+    factor = getattr(settings, "scale_factor", getattr(settings, "pixel_shuffle_factor", 1))
+    return patches // int(factor) ** 2
+
+
+def prompt(settings: Any, processor: dict[str, Any], found: TokenizerFile) -> Prompt:
+    """The text around an image: what the processor says, else what upstream's processor puts.
+
+    Sources: ColPaliProcessor and ColModernVBertProcessor of transformers; the classes of these
+    names and ColIdefics3Processor of colpali-engine. Raises ExportError for a special token that
+    the vocabulary lacks, and for an image token other than the model's.
+    """
+    image_token, fake = "<image>", "<fake_token_around_image>"
+    if found.id_of(image_token, "the image's token") != settings.image_token_id:
+        raise ExportError(
+            f"{image_token} is not the token {settings.image_token_id} of config.json"
+        )
+    said = processor.get("visual_prompt_prefix")
+    if settings.model_type == "paligemma":
+        found.id_of("<bos>", "the prompt's")
+        return Prompt(f"{{image}}<bos>{said or DESCRIBE}\n", image_token, "", "", "", "")
+    start = "<|begin_of_text|>" if settings.model_type == "modernvbert" else "<|im_start|>"
+    for token in (start, fake, "<global-img>", "<end_of_utterance>", "<row_1_col_1>"):
+        found.id_of(token, "the prompt's")
+    text = said or f"{start}User:{image_token}{DESCRIBE}<end_of_utterance>\nAssistant:"
+    return Prompt(
+        text=text.replace(image_token, "{image}"),
+        token=image_token,
+        tile=f"{fake}<row_{{row}}_col_{{column}}>",
+        row_end="\n",
+        whole=f"\n{fake}<global-img>",
+        end=fake,
+    )
+
+
+def _query(
+    kind: str, processor: dict[str, Any], found: TokenizerFile, known: Query | str | None
+) -> Query:
+    if isinstance(known, Query):
+        return known
+    length = found.text.max_positions
+    if kind in PAIRS:
+        return Query(known or "", "", length)
+    if known is None and kind in RETRIEVERS:  # what transformers does with the folder
+        known = str(processor.get("query_prefix", "Question: " if kind == "colpali" else ""))
+    if known is None:
+        raise ExportError(
+            'the text before a query is missing: colpali-engine put "Question: ", "Query: " and '
+            "nothing there at different times; give --query-prompt as the model was trained"
+        )
+    if kind == "colpali":
+        return Query(f"<bos>{known}", f"{'<pad>' * BUFFERS}\n", length)
+    if kind == "paligemma":
+        return Query(f"<bos>{known}", "<pad>" * BUFFERS, length)
+    return Query(known, "<end_of_utterance>" * BUFFERS, length)
