@@ -215,12 +215,17 @@ class _Opening:
                 f"{self.name} has greys of 32 bits, whose range is not known: "
                 "scale them to 8 bits first"
             )
-        if image.getbands()[-1] not in {"A", "a"} and image.info.get("transparency") is None:
+        clear = image.info.get("transparency")
+        if alpha == "dropped":
+            if isinstance(clear, bytes) or "a" in image.getbands():
+                image = image.convert("RGBA")  # Pillow warns of, or knows not, the direct way
+            image = image.convert("RGB")  # one clear colour stays so, and is drawn white below
+            clear = image.info.get("transparency")
+        if clear is None and not {"A", "a"} & set(image.getbands()):
             return image.convert("RGB")
-        clear = image.convert("RGBA")
-        if alpha == "white":
-            clear = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
-        return clear.convert("RGB")
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
 
 
 def _what(head: bytes) -> str:

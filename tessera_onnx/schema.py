@@ -178,7 +178,8 @@ class Image:
     least_pixels: int  # 0 where not "dynamic"
     most_pixels: int
     resample: Literal["bilinear", "bicubic", "lanczos"]
-    # What is under a transparent image: black or whatever colour its file hides, or white.
+    # What is under a transparent image: black or whatever colour its file hides, or white. Of a
+    # file that names one clear colour instead, that is white with both, as in transformers.
     alpha: Literal["dropped", "white"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
