@@ -167,8 +167,8 @@ def open_tower(
         return prompts.document_ids(prompt, n_tokens, rows, columns, encode)
 
     image_token = prompts.image_id(prompt, encode)
-    for name in ("text", "tile", "grid_end", "whole", "end"):
-        part = getattr(prompt, name).format(image="", row=1, column=1)
+    for name in ("text", "tile", "row_end", "grid_end", "whole", "end"):
+        part = getattr(prompt, name).replace("{row}", "1").replace("{column}", "1")
         check_spelled(tokenizer, part, f"model.vision.prompt.{name}")
     return LanguageTower(tile_session, token_session, session, image_token, prompt_ids)
 

@@ -69,7 +69,9 @@ def files():
         "palette": encoded(palette),
         "palette, one colour clear": encoded(palette, transparency=3),
         "palette, alpha each": encoded(palette, transparency=bytes(range(0, 256, 4))),
-        "rgb, one colour clear": encoded(Image.new("RGB", (40, 30), "red"), transparency=(255, 0, 0)),
+        "rgb, one colour clear": encoded(
+            Image.new("RGB", (40, 30), "red"), transparency=(255, 0, 0)
+        ),
         "rgba": encoded(clear),
         "grey and alpha": encoded(Image.fromarray(picture(77, 55, 2))),
         "cmyk": encoded(colour.convert("CMYK"), "TIFF"),

@@ -85,7 +85,8 @@ def ids(model_id, size):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(
-    "model_id", ["colpali-v1.2", "colpali-v1.3-hf", "colsmol-500m", "colmodernvbert", "colqwen2-v1.0"]
+    "model_id",
+    ["colpali-v1.2", "colpali-v1.3-hf", "colsmol-500m", "colmodernvbert", "colqwen2-v1.0"],
 )
 def test_prompt_ids(model_id, size):
     np.testing.assert_array_equal(ids(model_id, size), upstream.document_ids(model_id, size))
