@@ -78,6 +78,7 @@ def read(folder: Path, query: Query | str | None = None) -> Facts:
     recipe, text = recipes.recipe(folder, settings, found, dimension, query)
     found = dataclasses.replace(found, text=text)
     vision_gate.check_tokenizer(folder, found, recipe)
+    vision_gate.check_pixels(recipes.processor(folder), recipe.image)
     hidden = settings.get_text_config().hidden_size
     return Facts(folder, kind, hidden, weights, found, text, recipe)
 

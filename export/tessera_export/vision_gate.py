@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -22,12 +23,15 @@ from tessera_export.errors import ExportError
 from tessera_export.gate import LIMITS, Shape, figure, measure
 from tessera_export.tokens import TokenizerFile
 from tessera_export.vision_towers import EMBEDS, FEATURES, TEXT_VECTORS, VECTORS
-from tessera_onnx.schema import Image, Parity, Precision, Prompt, Query, Text, Vision
+from tessera_onnx import images, prompts
+from tessera_onnx.schema import Image, Parity, Precision, Query, Text, Vision
 
 Array = NDArray[Any]
 Pairs = list[tuple[Array, Array]]
 GRIDS = ((1, 1), (1, 2), (3, 2))  # rows and columns of tiles
-PICTURES = 5
+PAGES, PICTURES = 2, 5
+SIZES = ((640, 480), (300, 900), (97, 41))  # of images whose pixels are compared
+PIXEL = 1.01 / 255
 BATCHES = (2, 1, 4, 3)  # neither the traced sizes nor those of tiles in a page
 QUERIES = 20
 
@@ -41,22 +45,6 @@ class Sample:
     features: Array  # (image tokens, hidden)
     embeddings: Array  # (n, hidden), of the ids alone
     vectors: Array  # (n, dimension), unit length
-
-
-def page_text(prompt: Prompt, n_tokens: int, rows: int, columns: int) -> str:
-    """What upstream's processors put around an image: the prompt with the image token repeated."""
-    image = prompt.token * n_tokens
-    if not prompt.tile:
-        return prompt.text.replace("{image}", image)
-    whole = prompt.whole + image + prompt.end
-    if (rows, columns) == (1, 1):  # the line break before it ends a line of tiles
-        return prompt.text.replace("{image}", whole.lstrip("\n"))
-    lines = [
-        "".join(prompt.tile.format(row=r, column=c) + image for c in range(1, columns + 1))
-        + prompt.row_end
-        for r in range(1, rows + 1)
-    ]
-    return prompt.text.replace("{image}", "".join(lines) + whole)
 
 
 def query_text(query: Query, text: str) -> str:
@@ -75,16 +63,18 @@ def pages_and_queries(
         raise ExportError("a model of page vectors has a prompt and a query")
     rng = np.random.default_rng(0)
     inputs = []
-    for rows, columns in GRIDS:
-        count = 1 if recipe.image.resize != "tiles" else rows * columns + (rows * columns > 1)
+    for rows, columns in GRIDS if recipe.image.resize == "tiles" else GRIDS[:1] * PAGES:
+        count = rows * columns + (rows * columns > 1)
         tiles = pictures(rng, recipe.image, count)
-        text = page_text(recipe.prompt, recipe.image.tokens, rows, columns)
-        inputs.append((found.ids(text), tiles))
+        count = recipe.image.tokens
+        ids = prompts.document_ids(recipe.prompt, count, rows, columns, found.ids)
+        inputs.append((ids, tiles))
     size = recipe.image.size
     for text in samples.texts()[:QUERIES]:
         none = np.zeros((0, 3, size, size), np.float32)
-        inputs.append((found.ids(query_text(recipe.query, text)), none))
-    return [_sample(model, projection, np.array(ids, np.int64), tiles) for ids, tiles in inputs]
+        ids = np.array(found.ids(query_text(recipe.query, text)), np.int64)
+        inputs.append((ids, none))
+    return [_sample(model, projection, ids, tiles) for ids, tiles in inputs]
 
 
 def pictures(rng: np.random.Generator, recipe: Image, count: int) -> NDArray[np.float32]:
@@ -208,9 +198,9 @@ def pictures_and_texts(model: Any, recipe: Vision, found: TokenizerFile) -> Towe
     fill = [facts.pad_id] * facts.fixed_length
     padded = [row + fill[len(row) :] for row in texts]
     with torch.no_grad():
-        images = [model.get_image_features(p[None]) for p in torch.from_numpy(pixels)]
-        vectors = [model.get_text_features(torch.tensor([row])) for row in padded]
-    return Towers(pixels, texts, _unit(images), _unit(vectors))
+        seen = [model.get_image_features(p[None]) for p in torch.from_numpy(pixels)]
+        read = [model.get_text_features(torch.tensor([row])) for row in padded]
+    return Towers(pixels, texts, _unit(seen), _unit(read))
 
 
 def _unit(results: Sequence[Any]) -> Array:
@@ -227,10 +217,10 @@ def check_towers(
     Raises ExportError naming the output that misses its limit.
     """
     session = storage.session(paths["graph"])
-    images: Pairs = []
+    seen: Pairs = []
     for batch in _batches(len(known.pixels)):
         (found,) = session.run([VECTORS], {"pixel_values": known.pixels[batch]})
-        images.append((found, known.image_vectors[batch]))
+        seen.append((found, known.image_vectors[batch]))
     session = storage.session(paths["text_graph"])
     names = {item.name for item in session.get_inputs()}
     texts: Pairs = []
@@ -245,28 +235,50 @@ def check_towers(
         (found,) = session.run([TEXT_VECTORS], {name: feeds[name] for name in names})
         texts.append((found, known.text_vectors[batch]))
     return [
-        *_figures(precision, VECTORS, "pooled", images),
+        *_figures(precision, VECTORS, "pooled", seen),
         *_figures(precision, TEXT_VECTORS, "pooled", texts),
     ]
 
 
 def check_tokenizer(folder: Path, found: TokenizerFile, recipe: Vision) -> None:
     """Raises ExportError when transformers makes other ids of prompts, queries and texts."""
-    texts = samples.texts()
-    if recipe.prompt is not None and recipe.query is not None:
-        texts = [query_text(recipe.query, text) for text in texts]
-        count = recipe.image.tokens
-        texts += [page_text(recipe.prompt, count, *grid) for grid in GRIDS]
     try:
         upstream = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise ExportError(f"transformers cannot load the tokenizer: {error}") from error
-    around = (found.text.prefix_ids, found.text.suffix_ids)
-    for index, text in enumerate(texts):
-        ours = [*around[0], *found.ids(text), *around[1]]
-        options = {"add_special_tokens": any(around), "truncation": False, "verbose": False}
-        if list(upstream(text, **options)["input_ids"]) != ours:
+
+    def theirs(text: str) -> list[int]:
+        return list(upstream(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    texts = samples.texts()
+    if recipe.query is not None:
+        texts = [query_text(recipe.query, text) for text in texts]
+    same = all(found.ids(text) == theirs(text) for text in texts)
+    if recipe.prompt is not None:
+        facts, count = recipe.prompt, recipe.image.tokens
+        for grid in GRIDS:
+            ours, other = (
+                prompts.document_ids(facts, count, *grid, encode) for encode in (found.ids, theirs)
+            )
+            same = same and np.array_equal(ours, other)
+    if not same:
+        raise ExportError(
+            "tokenizer.json and transformers make different ids of the same text: save the "
+            "tokenizer with transformers again"
+        )
+
+
+def check_pixels(upstream: Any, recipe: Image) -> None:
+    """Raises ExportError when `upstream`, an image processor, makes other pixels of a picture."""
+    rng = np.random.default_rng(0)
+    for width, height in SIZES:
+        levels = rng.integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
+        picture = PIL.Image.fromarray(levels).resize((width, height))
+        ours = images.pixels(picture, recipe).tiles
+        theirs = upstream(images=[[picture]] if recipe.resize == "tiles" else picture)
+        truth = np.array(theirs["pixel_values"], np.float32).reshape(-1, *ours.shape[1:])
+        if truth.shape != ours.shape or np.abs(truth - ours).max() > PIXEL / min(recipe.std):
             raise ExportError(
-                f"tokenizer.json and transformers make different ids of sample {index}: save the "
-                "tokenizer with transformers again"
+                f"transformers' {type(upstream).__name__} makes other pixels of an image of "
+                f"{width} x {height} than the recipe: {recipe}"
             )

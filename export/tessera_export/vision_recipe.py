@@ -79,10 +79,10 @@ def recipe(
     kind = kind_of(settings.model_type)
     whole = getattr(settings, "vlm_config", settings)
     text, pair = found.text, kind in PAIRS
-    processor = read_table(folder / "processor_config.json")
-    around, asked = None, _query(kind, processor, found, query)
+    said = read_table(folder / "processor_config.json")
+    around, asked = None, _query(kind, said, found, query)
     if not pair:
-        around = prompt(whole, processor, found)
+        around = prompt(whole, said, found)
         if whole.model_type != "paligemma":  # whose processor turns the tokenizer's own ids off
             before, after = (_spelled(found, ids) for ids in (text.prefix_ids, text.suffix_ids))
             around = replace(around, text=before + around.text + after)
@@ -98,7 +98,7 @@ def recipe(
         output=VECTORS,
         keep="",
         dimension=dimension,
-        image=image(folder, whole),
+        image=image(folder, kind, whole),
         prompt=around,
         query=asked,
         text_model="",
@@ -120,20 +120,30 @@ def pair_dimension(settings: Any) -> int:
     return int(size)
 
 
-def image(folder: Path, settings: Any) -> Image:
-    """The pixels' recipe: the folder's image processor, as transformers completes it.
+def processor(folder: Path) -> Any:
+    """The folder's image processor, as transformers completes it, of the kind without torch.
+
+    Raises ExportError when there is none.
+    """
+    factory: Any = AutoImageProcessor  # its methods carry no annotations
+    try:
+        return factory.from_pretrained(folder, backend="pil", local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise ExportError(f"transformers finds no image processor in {folder}: {error}") from error
+
+
+def image(folder: Path, kind: str, settings: Any) -> Image:
+    """The pixels' recipe, from the folder's image processor.
 
     `settings` is the configuration of the model that reads images. Raises ExportError for a step
     that no recipe describes, and where the processor and the model disagree.
     """
-    factory: Any = AutoImageProcessor  # its methods carry no annotations
+    table = processor(folder).to_dict()
+    # The processors of transformers lay a clear image on white; those of colpali-engine, and
+    # ColModernVBertProcessor after them, call Pillow's convert("RGB") before.
+    alpha: Literal["white", "dropped"] = "white" if kind in ("colpali", *PAIRS) else "dropped"
     try:
-        processor = factory.from_pretrained(folder, backend="pil", local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise ExportError(f"transformers finds no image processor in {folder}: {error}") from error
-    table = processor.to_dict()
-    try:
-        found = _image(table, settings)
+        found = _image(table, settings, alpha)
     except (KeyError, TypeError, ValueError) as error:
         raise ExportError(f"the image processor of {folder} is not exported: {error}") from error
     size, count = settings.vision_config.image_size, found.tokens
@@ -146,7 +156,7 @@ def image(folder: Path, settings: Any) -> Image:
     return found
 
 
-def _image(table: dict[str, Any], settings: Any) -> Image:
+def _image(table: dict[str, Any], settings: Any, alpha: Literal["white", "dropped"]) -> Image:
     name = table["image_processor_type"].removesuffix("Fast").removesuffix("Pil")
     for step in ("do_resize", "do_rescale", "do_normalize"):
         if table[step] is not True:
@@ -175,8 +185,7 @@ def _image(table: dict[str, Any], settings: Any) -> Image:
         least_pixels=0,
         most_pixels=0,
         resample=FILTERS[table["resample"]],
-        # Pillow's convert("RGB"), which colpali-engine calls before Idefics3's own conversion.
-        alpha="dropped",
+        alpha=alpha,
         mean=tuple(map(float, table["image_mean"])),
         std=tuple(map(float, table["image_std"])),
         tokens=_count(settings),
@@ -199,8 +208,8 @@ def _count(settings: Any) -> int:
     return patches // int(factor) ** 2
 
 
-def prompt(settings: Any, processor: dict[str, Any], found: TokenizerFile) -> Prompt:
-    """The text around an image: what the processor says, else what upstream's processor puts.
+def prompt(settings: Any, said: dict[str, Any], found: TokenizerFile) -> Prompt:
+    """The text around an image: processor_config.json's, else that of upstream's class.
 
     Sources: ColPaliProcessor and ColModernVBertProcessor of transformers; the classes of these
     names and ColIdefics3Processor of colpali-engine. Raises ExportError for a special token that
@@ -211,26 +220,27 @@ def prompt(settings: Any, processor: dict[str, Any], found: TokenizerFile) -> Pr
         raise ExportError(
             f"{image_token} is not the token {settings.image_token_id} of config.json"
         )
-    said = processor.get("visual_prompt_prefix")
+    describe = said.get("visual_prompt_prefix")
     if settings.model_type == "paligemma":
         found.id_of("<bos>", "the prompt's")
-        return Prompt(f"{{image}}<bos>{said or DESCRIBE}\n", image_token, "", "", "", "")
+        return Prompt(f"{{image}}<bos>{describe or DESCRIBE}\n", image_token, "", "", "", "", "")
     start = "<|begin_of_text|>" if settings.model_type == "modernvbert" else "<|im_start|>"
     for token in (start, fake, "<global-img>", "<end_of_utterance>", "<row_1_col_1>"):
         found.id_of(token, "the prompt's")
-    text = said or f"{start}User:{image_token}{DESCRIBE}<end_of_utterance>\nAssistant:"
+    text = describe or f"{start}User:{image_token}{DESCRIBE}<end_of_utterance>\nAssistant:"
     return Prompt(
         text=text.replace(image_token, "{image}"),
         token=image_token,
         tile=f"{fake}<row_{{row}}_col_{{column}}>",
         row_end="\n",
-        whole=f"\n{fake}<global-img>",
+        grid_end="\n",
+        whole=f"{fake}<global-img>",
         end=fake,
     )
 
 
 def _query(
-    kind: str, processor: dict[str, Any], found: TokenizerFile, known: Query | str | None
+    kind: str, said: dict[str, Any], found: TokenizerFile, known: Query | str | None
 ) -> Query:
     if isinstance(known, Query):
         return known
@@ -238,7 +248,7 @@ def _query(
     if kind in PAIRS:
         return Query(known or "", "", length)
     if known is None and kind in RETRIEVERS:  # what transformers does with the folder
-        known = str(processor.get("query_prefix", "Question: " if kind == "colpali" else ""))
+        known = str(said.get("query_prefix", "Question: " if kind == "colpali" else ""))
     if known is None:
         raise ExportError(
             'the text before a query is missing: colpali-engine put "Question: ", "Query: " and '
