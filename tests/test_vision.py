@@ -40,6 +40,11 @@ def page(**cells):
     return image
 
 
+def pixels_of(file):
+    with Image.open(file) as image:
+        return np.asarray(image.convert("RGB"))
+
+
 def unit(*colour):
     """The vector of a cell of one colour: levels 0..255 are -1..1."""
     vector = np.zeros(128, np.float32)
@@ -181,14 +186,14 @@ def test_a_map_is_drawn_where_the_cells_are(model, tmp_path):
     file = tmp_path / "map.png"
     for token, hot, cold in ((0, (12, 20), (36, 4)), (1, (36, 4), (12, 20))):
         model.save_similarity_map(query, image, file, token=token)
-        drawn = np.asarray(Image.open(file).convert("RGB")).astype(int)
+        drawn = pixels_of(file).astype(int)
         assert drawn.shape == image.shape
         changed = np.abs(drawn - image).sum(axis=2)
         assert changed[hot] > 20  # red over the cell's own colour
         assert changed[cold] == 0  # the lowest is clear
         assert changed[20, 40] == 0  # no vector there
     model.save_similarity_map(query, WHITE, file)
-    np.testing.assert_array_equal(np.asarray(Image.open(file)), WHITE)
+    np.testing.assert_array_equal(pixels_of(file), WHITE)
 
 
 def test_maps_are_written_whole_or_not_at_all(model, tmp_path):
