@@ -28,6 +28,11 @@ LAYERS = {
     "pooling": {"errors"},
     "quantization": {"errors", "pooling", "results"},
     "scoring": {"errors", "quantization", "results"},
+    "blocks": {"errors", "quantization", "results", "scoring"},
+    "kernels": {"blocks", "errors", "quantization", "runtime"},
+    "packing": {"blocks", "errors", "kernels", "quantization", "results", "runtime", "scoring"}
+    | {"pack_file"},
+    "pack_file": {"blocks", "errors", "quantization", "writing"},
     "explain": {"results"},
     "patching": set(),
     "series": {"errors"},
@@ -53,6 +58,7 @@ LAYERS = {
 TEXT_CLASS = {"explain", "pooling", "quantization", "scoring", "results"}
 TEXT_CLASS |= {"errors", "heads", "model", "registry", "schema", "runtime", "text"}
 LAYERS |= dict.fromkeys(("dense", "multi_vector", "sparse"), TEXT_CLASS)
+LAYERS["multi_vector"] = TEXT_CLASS | {"packing"}
 LAYERS["timeseries"] = {
     "batching",
     "errors",
@@ -125,6 +131,7 @@ def test_every_public_callable_is_documented():
         tessera_onnx.TesseraMultiVector,
         tessera_onnx.TesseraSparse,
         tessera_onnx.TesseraTimeSeries,
+        tessera_onnx.PackedTokens,
     ):
         for name in dir(cls):
             if not name.startswith("_"):
