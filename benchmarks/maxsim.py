@@ -30,8 +30,9 @@ MEAN = (SHORTEST + LONGEST) / 2
 PEAK = 2048  # rows, columns and depth of the product that is the peak
 # The ONNX graph c = MatMul(a, b), float32 (x, y) each: as bytes, since nothing here needs onnx.
 VALUE = b"\x12\x10\x0a\x0e\x08\x01\x12\x0a\x0a\x03\x12\x01x\x0a\x03\x12\x01y"
+PLACES = ((b"Z", b"a"), (b"Z", b"b"), (b"b", b"c"))  # two inputs and an output
 PRODUCT = b'\x08\x09:[\x0a\x11\x0a\x01a\x0a\x01b\x12\x01c"\x06MatMul\x12\x01p'
-PRODUCT += b"".join(b"%c\x15\x0a\x01%c" % pair + VALUE for pair in (b"Za", b"Zb", b"bc"))
+PRODUCT += b"".join(b"%b\x15\x0a\x01%b" % pair + VALUE for pair in PLACES)
 PRODUCT += b"B\x04\x0a\x00\x10\x12"
 
 
