@@ -15,6 +15,7 @@ from tessera_onnx import batching, heads, heatmap, pages, scoring, similarity, t
 from tessera_onnx.errors import ConfigError, EncodingError, LoadError, TesseraError
 from tessera_onnx.images import MAX_PIXELS, Pixels, Source, check_limit, open_image, pixels
 from tessera_onnx.model import Model
+from tessera_onnx.packing import PackedTokens
 from tessera_onnx.quantization import Output
 from tessera_onnx.queries import OtherModelsQueries, OwnQueries
 from tessera_onnx.results import Ranked, check_top_k, ranking
@@ -203,15 +204,18 @@ class TesseraVision(Model):
         """`search` of a text in the image of that name."""
         return self.search(text, path)
 
-    def score(self, query: str | Any, documents: Sequence[Any]) -> Float:
+    def score(self, query: str | Any, documents: Sequence[Any] | PackedTokens) -> Float:
         """What `search` gives for each of a list of images or vectors: (len(documents),) float32.
 
-        Images are encoded on the way and forgotten, so that memory stays bounded. Bits count as
-        unit vectors, so that the scores of all forms have one scale.
+        Images are encoded on the way and forgotten, so that memory stays bounded. The bits of
+        BinaryTokens count as unit vectors and are compared with the floats of the query, which
+        keeps more of the order than bits against bits; PackedTokens score as they do themselves.
         """
         dim = self.embedding_dim()
         made = self.encode_query(query) if isinstance(query, str) else query
         left = similarity.floats(made, dim, "query")
+        if isinstance(documents, PackedTokens):
+            return documents.score(left)
         items = _checked(documents, "documents", vectors=True)
         places = [i for i, item in enumerate(items) if not similarity.is_vectors(item)]
         encoded = self._stream(
@@ -231,7 +235,7 @@ class TesseraVision(Model):
         return scores
 
     def rank(
-        self, query: str | Any, documents: Sequence[Any], top_k: int | None = None
+        self, query: str | Any, documents: Sequence[Any] | PackedTokens, top_k: int | None = None
     ) -> list[Ranked]:
         """Documents, images or their vectors, by falling score: the first `top_k` or all."""
         check_top_k(top_k, 0)

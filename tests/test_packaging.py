@@ -28,6 +28,11 @@ LAYERS = {
     "pooling": {"errors"},
     "quantization": {"errors", "pooling", "results"},
     "scoring": {"errors", "quantization", "results"},
+    "blocks": {"errors", "quantization", "results", "scoring"},
+    "kernels": {"blocks", "errors", "quantization", "runtime"},
+    "packing": {"blocks", "errors", "kernels", "quantization", "results", "runtime", "scoring"}
+    | {"pack_file"},
+    "pack_file": {"blocks", "errors", "quantization", "writing"},
     "explain": {"results"},
     "images": {"errors", "schema"},
     "pages": {"errors", "images"},
@@ -67,6 +72,7 @@ LAYERS = {
 TEXT_CLASS = {"explain", "pooling", "quantization", "scoring", "results"}
 TEXT_CLASS |= {"errors", "heads", "model", "registry", "schema", "runtime", "text"}
 LAYERS |= dict.fromkeys(("dense", "multi_vector", "sparse"), TEXT_CLASS)
+LAYERS["multi_vector"] = TEXT_CLASS | {"packing"}
 LAYERS["timeseries"] = {
     "batching",
     "errors",
@@ -81,7 +87,7 @@ LAYERS["timeseries"] |= {"series"}
 LAYERS["towers"] = {"errors", "images", "pooling", "prompts", "runtime", "schema", "text"}
 LAYERS["queries"] = {"dense", "errors", "multi_vector", "pooling", "runtime", "schema", "text"}
 LAYERS["vision"] = TEXT_CLASS - {"explain"} | {"batching", "heatmap", "images", "pages"}
-LAYERS["vision"] |= {"queries", "similarity", "towers"}
+LAYERS["vision"] |= {"packing", "queries", "similarity", "towers"}
 THIRD_PARTY = {"numpy", "onnxruntime", "huggingface_hub", "tokenizers", "tqdm", "scipy", "PIL"}
 THIRD_PARTY |= {"click", "matplotlib", "narwhals", "pypdfium2"}
 
@@ -144,6 +150,7 @@ def test_every_public_callable_is_documented():
         tessera_onnx.TesseraSparse,
         tessera_onnx.TesseraTimeSeries,
         tessera_onnx.TesseraVision,
+        tessera_onnx.PackedTokens,
     ):
         for name in dir(cls):
             if not name.startswith("_"):

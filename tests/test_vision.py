@@ -20,6 +20,7 @@ from tessera_onnx import (
     Int8Vectors,
     LoadError,
     ModelNotFound,
+    PackedTokens,
     Tessera,
     TesseraMultiVector,
     TesseraVision,
@@ -144,6 +145,13 @@ def test_small_forms_score_like_the_vectors(model, rng):
     found = model.search(query, quantization.binary(vectors))
     assert found == pytest.approx((query @ bits.T).max(axis=1).sum(), abs=1e-5)
     assert found == pytest.approx(truth * np.sqrt(2 / np.pi), abs=0.25)
+
+
+def test_packed_pages(model):
+    images = [page(r1c2=RED), page(r0c0=BLUE, r2c2=GREEN)]
+    pack = PackedTokens(model.encode_iter(images))
+    np.testing.assert_allclose(model.score("cat", pack), model.score("cat", images), atol=1e-5)
+    assert model.rank("cat", pack, 1)[0].index == model.rank("cat", images, 1)[0].index
 
 
 def test_forms_and_pooling_of_a_document(model):
