@@ -5,15 +5,16 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import batching, heads, heatmap, pages, scoring, similarity, text, towers
-from tessera_onnx.errors import ConfigError, EncodingError, LoadError, TesseraError
-from tessera_onnx.images import MAX_PIXELS, Pixels, Source, check_limit, open_image, pixels
+from tessera_onnx import heads, heatmap, pages, scoring, similarity, text, towers
+from tessera_onnx.errors import ConfigError, LoadError, TesseraError
+from tessera_onnx.image_encoder import ImageEncoder, checked
+from tessera_onnx.images import MAX_PIXELS, Pixels, Source
 from tessera_onnx.model import Model
 from tessera_onnx.packing import PackedTokens
 from tessera_onnx.quantization import Output
@@ -21,10 +22,6 @@ from tessera_onnx.queries import OtherModelsQueries, OwnQueries
 from tessera_onnx.results import Ranked, check_top_k, ranking
 from tessera_onnx.runtime import Session
 from tessera_onnx.schema import Kind, Precision, Vision
-from tessera_onnx.towers import Patches
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 Float = NDArray[np.float32]
 logger = logging.getLogger("tessera_onnx")
@@ -94,16 +91,15 @@ class TesseraVision(Model):
             image_only=image_only,
             max_pixels=max_pixels,
         )
-        if not isinstance(image_only, bool):
-            raise TypeError(f"image_only must be bool, got {type(image_only).__name__}")
-        check_limit(max_pixels, "max_pixels")
-        self._image_only = image_only
         self._max_pixels = max_pixels
         self._sessions: list[Session] = []
         try:
-            self._open_graphs()
-            self._texts = self._open_texts()
-        except TesseraError:
+            tower = self._open_graphs()
+            self._encoder = ImageEncoder(
+                self._recipe.image, tower, image_only=image_only, max_pixels=max_pixels
+            )
+            self._texts = self._open_texts(tower.texts)
+        except (TesseraError, TypeError):
             self._close_sessions()
             raise
 
@@ -119,7 +115,7 @@ class TesseraVision(Model):
         EncodingError for one that is no image or larger than `max_pixels`, or when a graph fails.
         """
         heads.check_form(output, pool_factor)
-        return heads.finish(self._patches(image, "image").vectors, output, pool_factor, fixed=0)
+        return heads.finish(self._encoder.one(image, "image"), output, pool_factor, fixed=0)
 
     def encode_documents(
         self,
@@ -133,7 +129,7 @@ class TesseraVision(Model):
 
         The types of all are checked before the first is read; errors name images[i].
         """
-        items = _checked(images, "images")
+        items = checked(images, "images")
         return list(
             self.encode_iter(items, progress=progress, output=output, pool_factor=pool_factor)
         )
@@ -153,7 +149,7 @@ class TesseraVision(Model):
         """
         heads.check_form(output, pool_factor)
         bar = text.progress_bar(images, "image") if progress else None
-        found = self._stream(images, "images[{}]".format, bar)
+        found = self._encoder.stream(images, "images[{}]".format, bar)
         return (heads.finish(vectors, output, pool_factor, fixed=0) for vectors in found)
 
     def encode_pages(
@@ -173,7 +169,7 @@ class TesseraVision(Model):
         """
         heads.check_form(output, pool_factor)
         rendered = pages.render(pdf, dpi=dpi, max_pages=max_pages, max_pixels=self._max_pixels)
-        found = self._stream(rendered, lambda i: f"page {i + 1}", None)
+        found = self._encoder.stream(rendered, lambda i: f"page {i + 1}")
         return (heads.finish(vectors, output, pool_factor, fixed=0) for vectors in found)
 
     def encode_query(self, text: str | Iterable[str], *, output: Output = "float32") -> Any:
@@ -212,14 +208,13 @@ class TesseraVision(Model):
         keeps more of the order than bits against bits; PackedTokens score as they do themselves.
         """
         dim = self.embedding_dim()
-        made = self.encode_query(query) if isinstance(query, str) else query
-        left = similarity.floats(made, dim, "query")
+        left = self._query(query)
         if isinstance(documents, PackedTokens):
             return documents.score(left)
-        items = _checked(documents, "documents", vectors=True)
+        items = checked(documents, "documents", similarity.is_vectors)
         places = [i for i, item in enumerate(items) if not similarity.is_vectors(item)]
-        encoded = self._stream(
-            (items[i] for i in places), lambda k: f"documents[{places[k]}]", None
+        encoded = self._encoder.stream(
+            (items[i] for i in places), lambda k: f"documents[{places[k]}]"
         )
         scores = np.full(len(items), -len(left), dtype=np.float32)
         for start in range(0, len(items), SCORED):
@@ -248,8 +243,7 @@ class TesseraVision(Model):
         whole view is left out), or cells of a fixed size. NaN marks a cell without a vector.
         Raises ConfigError for a model of one vector an image.
         """
-        image = self._image(document, "document")
-        return self._map(query, pixels(image, self._recipe.image))
+        return self._map(query, self._encoder.read(document, "document")[1])
 
     def save_similarity_map(
         self,
@@ -266,8 +260,7 @@ class TesseraVision(Model):
         outside the query, FileError when the file cannot be written.
         """
         heatmap.check_file(file)
-        image = self._image(document, "document")
-        prepared = pixels(image, self._recipe.image)
+        image, prepared = self._encoder.read(document, "document")
         cells = heatmap.of_token(self._map(query, prepared), token)
         heatmap.write(heatmap.draw(image, cells, prepared.box), file)
 
@@ -290,35 +283,35 @@ class TesseraVision(Model):
             f"{type(self).__name__}(model={self._spec.id!r}, embedding_dim={self.embedding_dim()})"
         )
 
-    def _open_graphs(self) -> None:
+    def _open_graphs(self) -> towers.PixelTower | towers.LanguageTower:
         """All graphs on one device; "auto" falls back with all of them."""
         facts = self._spec.text
         self._tokenizer = None
         if facts is not None:
             self._tokenizer = text.Tokenizer(self._artifact.read(facts.tokenizer), facts)
-        candidates = self._devices()
-        for device in candidates:
-            opened = functools.partial(self._opened, device)
+        *others, last = self._devices()
+        for device in others:
             try:
-                tower = towers.open_tower(opened, self._spec, self._recipe, self._tokenizer)
+                return self._open_tower(device)
             except LoadError as error:  # DeviceError is one
                 self._close_sessions()
-                if device == candidates[-1]:
-                    raise
-                logger.warning("falling back from %s to %s: %s", device, candidates[-1], error)
-            else:
-                self._tower, self._session = tower, tower.session
-                return
+                logger.warning("falling back from %s to %s: %s", device, last, error)
+        return self._open_tower(last)
 
-    def _open_texts(self) -> OwnQueries | OtherModelsQueries:
+    def _open_tower(self, device: str) -> towers.PixelTower | towers.LanguageTower:
+        opened = functools.partial(self._opened, device)
+        tower = towers.open_tower(opened, self._spec, self._recipe, self._tokenizer)
+        self._session = tower.session
+        return tower
+
+    def _open_texts(self, graphs: text.Runnable | None) -> OwnQueries | OtherModelsQueries:
         recipe, options = self._recipe, self._options
         if recipe.text_model:
             shared = ("device", "threads", "cache_dir", "offline", "on_long")
             return OtherModelsQueries(recipe, **{name: options[name] for name in shared})
-        texts = self._tower.texts
-        if texts is None or self._tokenizer is None or recipe.query is None:
+        if graphs is None or self._tokenizer is None or recipe.query is None:
             raise LoadError(f"model {self._spec.id!r} has nothing that reads texts")
-        return OwnQueries(self._tokenizer, texts, recipe, recipe.query, options["on_long"])
+        return OwnQueries(self._tokenizer, graphs, recipe, recipe.query, options["on_long"])
 
     def _opened(
         self, device: str, outputs: Any, probe: Any, table: Any, workers: int | None
@@ -331,82 +324,16 @@ class TesseraVision(Model):
         for session in self._sessions:
             session.close()
 
-    def _image(self, source: Source, where: str) -> Image.Image:
-        alpha = self._recipe.image.alpha
-        return open_image(source, where=where, alpha=alpha, max_pixels=self._max_pixels)
-
-    def _patches(self, source: Source, where: str, *, parallel: bool = False) -> Patches:
-        """An image on its whole way."""
-        self._session.check_open()
-        image = self._image(source, where)
-        try:
-            prepared = pixels(image, self._recipe.image)
-            return self._tower.patches(prepared, image_only=self._image_only, parallel=parallel)
-        except EncodingError as error:
-            raise EncodingError(f"{where}: {error}") from error
-
-    def _stream(
-        self, images: Iterable[Any], where: Callable[[int], str], bar: Any
-    ) -> Iterator[Float]:
-        """The vectors of each image, in order, as many images at a time as there are workers."""
-        first = 0
-        try:
-            for window in batching.windows(images, self._tower.workers, lambda _: 0):
-                yield from self._window(window, first, where, bar)
-                first += len(window)
-        finally:
-            if bar is not None:
-                bar.close()
-
-    def _window(
-        self, window: list[Any], first: int, where: Callable[[int], str], bar: Any
-    ) -> Iterator[Float]:
-        """Vectors of a few images; those before the first failure, then the failure."""
-        results: list[Float | None] = [None] * len(window)
-
-        def work(picked: NDArray[np.intp]) -> None:
-            (i,) = picked
-            name = where(first + int(i))
-            results[i] = self._patches(window[i], name, parallel=len(window) > 1).vectors
-            if bar is not None:
-                bar.update()
-
-        alone = [np.array([i]) for i in range(len(window))]
-        failure = batching.run(work, alone, self._tower.workers)
-        for result in results:
-            if result is None:
-                break
-            yield result
-        if failure is not None:
-            raise failure
+    def _query(self, query: str | Any) -> Float:
+        """A text's vectors, or vectors made earlier, as floats."""
+        made = self.encode_query(query) if isinstance(query, str) else query
+        return similarity.floats(made, self.embedding_dim(), "query")
 
     def _map(self, query: str | Any, prepared: Pixels) -> Float:
         if self._recipe.vectors == "one":
             raise ConfigError(
                 f"model {self._spec.id!r} gives an image one vector, which lies nowhere on it"
             )
-        made = self.encode_query(query) if isinstance(query, str) else query
-        left = similarity.floats(made, self.embedding_dim(), "query")
-        try:
-            found = self._tower.patches(prepared, image_only=self._image_only, parallel=False)
-        except EncodingError as error:
-            raise EncodingError(f"document: {error}") from error
+        left = self._query(query)
+        found = self._encoder.patches(prepared, "document")
         return similarity.cell_map(left, found.vectors, found.cells)
-
-
-def _checked(items: Iterable[Any], name: str, *, vectors: bool = False) -> list[Any]:
-    """`items` as a list of images, or vectors too. Raises TypeError naming what is neither."""
-    if isinstance(items, str | bytes | os.PathLike) or not hasattr(items, "__iter__"):
-        expected = "images or vectors" if vectors else "images"
-        raise TypeError(f"{name} must be a list of {expected}, got {type(items).__name__}")
-    from PIL import Image
-
-    found = list(items)
-    sources = (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, Image.Image)
-    for i, item in enumerate(found):
-        if not isinstance(item, sources) and not (vectors and similarity.is_vectors(item)):
-            raise TypeError(
-                f"{name}[{i}] must be a path, the bytes of a file, a PIL image or a uint8 array, "
-                f"got {type(item).__name__}"
-            )
-    return found
