@@ -194,10 +194,17 @@ class _Opening:
     @contextlib.contextmanager
     def decoding(self) -> Iterator[None]:
         """Whatever Pillow raises, as the error of this image."""
+        from PIL import Image
+
         try:
             yield
         except (EncodingError, FileError, MemoryError):
             raise
+        except Image.DecompressionBombError as error:  # only its WebP plugin asks by itself
+            raise self.error(
+                f"{self.name} has more pixels than the limit of Pillow: make it smaller, or set "
+                "PIL.Image.MAX_IMAGE_PIXELS to half as many as it may have"
+            ) from error
         except Exception as error:  # plugins raise OSError, SyntaxError, struct.error, ...
             reason = (str(error) or type(error).__name__)[:200]
             raise self.error(f"{self.name} cannot be decoded: {reason}") from error

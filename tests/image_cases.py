@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import PIL
 from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
@@ -19,6 +20,14 @@ PAGES = Path(__file__).parents[2] / "shared" / "data" / "docpages" / "pages"
 # Portrait, landscape, small, wide, A4 without a text layer: all with palettes.
 PAGE_NAMES = ("p01", "p21", "p22", "p28", "p35")
 
+# Pillow 13 shrinks the height first where it shrinks more than the width, and rounds in between:
+# upstream's pixels differ between the two, and so do ours.
+GOLDEN = (
+    Path(__file__).parent
+    / "artifacts"
+    / ("images-pillow-12.npz" if int(PIL.__version__.split(".")[0]) < 13 else "images.npz")
+)
+
 # A model of the catalogue for each way of resizing, and each filter.
 MODELS = (
     "colpali-v1.2",
@@ -26,6 +35,19 @@ MODELS = (
     "siglip2-base-patch16-224",
     "colsmol-256m",
     "colqwen2-v1.0",
+)
+
+
+# Those with a prompt, and page sizes: portrait, landscape, narrow, wide, A4, one tile high.
+PROMPTED = ("colpali-v1.2", "colpali-v1.3-hf", "colsmol-500m", "colmodernvbert", "colqwen2-v1.0")
+SIZES = ((850, 1100), (1100, 850), (550, 850), (1400, 850), (827, 1170), (1, 1), (2048, 300))
+
+CLEAR = (
+    "palette, one colour clear",
+    "palette, alpha each",
+    "rgb, one colour clear",
+    "rgba",
+    "grey and alpha",
 )
 
 
@@ -85,6 +107,11 @@ def files():
     for width, height in sizes:
         made[f"{width} x {height}"] = encoded(Image.fromarray(picture(width, height)))
     return made
+
+
+def places(shape, n=48):
+    """Indices of n places all over an array of that shape."""
+    return np.unravel_index(np.linspace(0, np.prod(shape) - 1, n).astype(int), shape)
 
 
 WORDS = ["Describe", "Ġthe", "Ġimage", "User", "Assistant", "user", "Query", "Question", "ĊĊ"]

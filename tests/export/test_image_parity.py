@@ -18,7 +18,6 @@ import upstream_images as upstream
 
 pytestmark = pytest.mark.export
 NAMES = list(cases.files())
-SIZES = [(850, 1100), (1100, 850), (550, 850), (1400, 850), (827, 1170), (1, 1), (2048, 300)]
 
 
 def mine(model_id, source, alpha):
@@ -83,16 +82,13 @@ def ids(model_id, size):
     return prompts.document_ids(recipe.prompt, tokens, found.rows, found.columns, encode)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(
-    "model_id",
-    ["colpali-v1.2", "colpali-v1.3-hf", "colsmol-500m", "colmodernvbert", "colqwen2-v1.0"],
-)
+@pytest.mark.parametrize("size", cases.SIZES)
+@pytest.mark.parametrize("model_id", cases.PROMPTED)
 def test_prompt_ids(model_id, size):
     np.testing.assert_array_equal(ids(model_id, size), upstream.document_ids(model_id, size))
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", cases.SIZES)
 @pytest.mark.parametrize("model_id", ["colpali-v1.2", "colsmol-256m", "colmodernvbert"])
 def test_colpali_engine(model_id, size):
     """The reference of ColSmol and of the first ColPali: ids, and pixels with alpha dropped."""
