@@ -24,10 +24,12 @@ CLASSES = {
     "multi-vector": "MultiVector",
     "sparse": "Sparse",
     "time-series": "TimeSeries",
+    "vision": "Vision",
 }
 LENGTH = click.IntRange(min=3)
-SERIES = "time-series"
-KINDS = (*folders.KINDS, SERIES)
+SERIES, VISION = "time-series", "vision"
+KINDS = (*folders.KINDS, SERIES, VISION)
+CARRIED = {"source", "licence", "vision.query"}  # of the catalogue's facts, in every artifact
 
 
 class DefaultGroup(click.Group):
@@ -163,11 +165,27 @@ def model(
         with unpickled(found.folder) as folder:
             found = replace(found, folder=folder)
             if SERIES in kinds:
-                _check_series(kinds, {**overrides, "idf": idf}, backend)
+                _check_options(SERIES, kinds, {**overrides, "idf": idf}, backend)
                 from tessera_export import series
 
                 spec = series.export(
                     series.read(found.folder),
+                    output,
+                    origin,
+                    precisions,
+                    int8_exclude=int8_exclude,
+                    overwrite=overwrite,
+                )
+            elif VISION in kinds:
+                asked = overrides.pop("query_prompt")
+                _check_options(VISION, kinds, {**overrides, "idf": idf}, backend)
+                from tessera_export import vision
+
+                entry = found.entry.vision if found.entry is not None else None
+                if asked is None and entry is not None:
+                    asked = entry.query  # the texts around a query differ between checkpoints
+                spec = vision.export(
+                    vision.read(found.folder, asked),
                     output,
                     origin,
                     precisions,
@@ -200,14 +218,11 @@ def model(
 
 
 def _kinds(model: str, kinds: tuple[str, ...]) -> tuple[str, ...]:
-    """The kinds asked for, else the catalogue's. Raises ExportError for one of no exporter."""
+    """The kinds asked for, else the catalogue's. Raises UsageError when neither says any."""
     entry = known(model)
     if not kinds and entry is None:
         raise click.UsageError("this model is not in the catalogue: give --kind")
-    wanted: tuple[str, ...] = kinds or (entry.kinds if entry else ())
-    if not set(wanted) <= set(KINDS):
-        raise ExportError(f"{model} is of the kind {', '.join(wanted)}, which is not exported")
-    return wanted
+    return kinds or (entry.kinds if entry else ())
 
 
 def _origin(model: str, found: Source, name: str | None, licence: str | None) -> artifact.Origin:
@@ -222,7 +237,7 @@ def _origin(model: str, found: Source, name: str | None, licence: str | None) ->
         revision=found.revision,
         licence=licence or (entry.licence if entry else declared_licence(found.folder)),
         aliases=entry.aliases if entry and not name else (),
-        unverified=tuple(doubt for doubt in doubts if doubt in {"source", "licence"}),
+        unverified=tuple(doubt for doubt in doubts if doubt in CARRIED),
     )
 
 
@@ -292,12 +307,12 @@ def quiet() -> None:
     verbosity.disable_progress_bar()
 
 
-def _check_series(
-    kinds: Sequence[str], options: Mapping[str, Any], backend: artifact.Backend
+def _check_options(
+    kind: str, kinds: Sequence[str], options: Mapping[str, Any], backend: artifact.Backend
 ) -> None:
     """Raises ExportError for what only a model of texts can have."""
     if len(set(kinds)) > 1:
-        raise ExportError("a time-series model serves no other kind")
+        raise ExportError(f"a {kind} model serves no other kind")
     if backend != "torch":
         raise ExportError(f"the backend {backend} is for models of texts")
     for name, value in options.items():

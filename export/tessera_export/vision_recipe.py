@@ -223,6 +223,8 @@ def prompt(settings: Any, said: dict[str, Any], found: TokenizerFile) -> Prompt:
     describe = said.get("visual_prompt_prefix")
     if settings.model_type == "paligemma":
         found.id_of("<bos>", "the prompt's")
+        # One <bos>, as in training (colpali-engine 0.2) and in transformers. Later versions of
+        # colpali-engine spell one out where PaliGemmaProcessor adds another: 1,031 rows a page.
         return Prompt(f"{{image}}<bos>{describe or DESCRIBE}\n", image_token, "", "", "", "", "")
     start = "<|begin_of_text|>" if settings.model_type == "modernvbert" else "<|im_start|>"
     for token in (start, fake, "<global-img>", "<end_of_utterance>", "<row_1_col_1>"):

@@ -1,4 +1,5 @@
 import huggingface_hub
+import page_models
 import pytest
 from click.testing import CliRunner
 
@@ -67,13 +68,11 @@ def test_failures_are_one_sentence(place, tmp_path):
         assert not target.exists()
 
 
-def test_what_cannot_be_exported_is_not_downloaded(tmp_path, monkeypatch):
+def test_what_no_kind_is_known_of_is_not_downloaded(tmp_path, monkeypatch):
     def download(*_args, **_options):
         pytest.fail("it was downloaded")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    result = run("colpali-v1.3-hf", "--output", tmp_path / "artifact")
-    assert (result.exit_code, "of the kind vision" in result.output) == (1, True)
     result = run("somebody/some-model", "--output", tmp_path / "artifact")
     assert (result.exit_code, "give --kind" in result.output) == (2, True)
 
@@ -92,6 +91,39 @@ def test_an_idf_table_makes_queries_free(splade, tmp_path):
     table.write_text('{"no such token": 1}')
     result = run(*base, tmp_path / "other", "--idf", table)
     assert (result.exit_code, "not a token" in result.output) == (1, True)
+
+
+def test_an_image_model(tmp_path):
+    place, target = tmp_path / "Page Model", tmp_path / "artifact"
+    page_models.colidefics3(place)
+    base = (place, "--kind", "vision", "--precision", "fp32", "--output", target)
+    result = run(*base)
+    assert (result.exit_code, "give --query-prompt" in result.output) == (1, True)
+    for option in (("--max-length", "32"), ("--backend", "optimum"), ("--kind", "dense")):
+        result = run(*base, "--query-prompt", "", *option)
+        assert (result.exit_code, result.output.startswith("Error: ")) == (1, True), option
+        assert not target.exists()
+    result = run(*base, "--query-prompt", "Query: ")
+    assert result.exit_code == 0, result.output
+    assert "fp32  features  max_relative" in result.output
+    assert f"TesseraVision(path={str(target)!r})" in result.output
+    (spec,) = registry.read(target / "model.toml")
+    assert (spec.id, spec.kinds) == ("page-model", ("vision",))
+    assert spec.vision.query.prefix == "Query: "
+
+
+def test_the_catalogue_says_what_stands_around_a_query(tmp_path, monkeypatch):
+    place, target = tmp_path / ("a" * 40), tmp_path / "artifact"  # a snapshot: its revision
+    page_models.colidefics3(place)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_args, **_options: place)
+    result = run("colsmol-256m", "--precision", "fp32", "--output", target)
+    assert result.exit_code == 0, result.output
+    (spec,) = registry.read(target / "model.toml")
+    entry = next(each for each in registry.catalogue() if each.id == "colsmol-256m")
+    assert spec.vision.query == entry.vision.query
+    assert spec.vision.query.suffix == "<end_of_utterance>" * 10
+    assert "vision.query" in entry.unverified
+    assert "vision.query" in spec.unverified
 
 
 def test_usage_errors(place, tmp_path):
