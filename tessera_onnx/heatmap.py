@@ -65,7 +65,7 @@ def draw(image: Image.Image, cells: Float, box: tuple[float, float, float, float
     heat = np.clip(layers[0], 0, 1)
     places = np.linspace(0, 1, len(STOPS))
     colour = np.stack([np.interp(heat, places, stop) for stop in STOPS.T], axis=-1)
-    opacity = (OPACITY * np.sqrt(heat) * layers[1])[..., None]
+    opacity = (OPACITY * heat * layers[1])[..., None]
     mixed = np.asarray(page, dtype=np.float32) * (1 - opacity) + colour * opacity
     return Image.fromarray(np.clip(np.rint(mixed), 0, 255).astype(np.uint8))
 
