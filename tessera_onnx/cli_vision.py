@@ -143,11 +143,12 @@ def explain(
             raise click.UsageError("--plot is IMAGE itself")
     with TesseraVision(**location(model, cache_dir), **options) as opened:
         source = _page(image, page) if _is_pdf(image) else image
-        cells = opened.similarity_map(query, source)
         tokens = opened.query_tokens(query)
-        if plot is not None:
+        if plot is None:
+            cells = opened.similarity_map(query, source)
+        else:
             number = None if token is None else token - 1
-            opened.save_similarity_map(query, source, plot, token=number)
+            cells = opened.save_similarity_map(query, source, plot, token=number)
     rows, columns = cells.shape[1:]
     best = []
     for name, each in zip(tokens, cells, strict=True):

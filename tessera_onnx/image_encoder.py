@@ -100,6 +100,12 @@ class ImageEncoder:
             raise failure
 
 
+def check_iterable(items: Any, name: str, expected: str = "images") -> None:
+    """Raises TypeError for one image where several are due, and for what cannot be iterated."""
+    if isinstance(items, str | bytes | os.PathLike) or not hasattr(items, "__iter__"):
+        raise TypeError(f"{name} must be a list of {expected}, got {type(items).__name__}")
+
+
 def checked(
     items: Iterable[Any], name: str, other: Callable[[Any], bool] | None = None
 ) -> list[Any]:
@@ -107,9 +113,7 @@ def checked(
 
     Raises TypeError naming the place of what is neither.
     """
-    if isinstance(items, str | bytes | os.PathLike) or not hasattr(items, "__iter__"):
-        expected = "images or vectors" if other else "images"
-        raise TypeError(f"{name} must be a list of {expected}, got {type(items).__name__}")
+    check_iterable(items, name, "images or vectors" if other else "images")
     from PIL import Image
 
     found = list(items)

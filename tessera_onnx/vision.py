@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tessera_onnx import heads, heatmap, pages, scoring, similarity, text, towers
 from tessera_onnx.errors import ConfigError, LoadError, TesseraError
-from tessera_onnx.image_encoder import ImageEncoder, checked
+from tessera_onnx.image_encoder import ImageEncoder, check_iterable, checked
 from tessera_onnx.images import MAX_PIXELS, Pixels, Source
 from tessera_onnx.model import Model
 from tessera_onnx.packing import PackedTokens
@@ -148,6 +148,7 @@ class TesseraVision(Model):
         raises, the vectors of everything before it are yielded first.
         """
         heads.check_form(output, pool_factor)
+        check_iterable(images, "images")
         bar = text.progress_bar(images, "image") if progress else None
         found = self._encoder.stream(images, "images[{}]".format, bar)
         return (heads.finish(vectors, output, pool_factor, fixed=0) for vectors in found)
@@ -252,17 +253,19 @@ class TesseraVision(Model):
         file: str | os.PathLike[str],
         *,
         token: int | None = None,
-    ) -> None:
-        """Draw the similarity map of one query token, or of their mean, over the image.
+    ) -> Float:
+        """Draw the similarity map of one query token, or the mean of all, over the image.
 
         `file` ends in .png, .jpg or .webp and is written whole or not at all. Red is where the
-        similarity is high, within this map alone. Raises ConfigError for another name or a token
-        outside the query, FileError when the file cannot be written.
+        similarity is high, within this map alone. Gives the map of all tokens, as
+        `similarity_map` does. Raises ConfigError for another name or a token outside the query,
+        FileError when the file cannot be written.
         """
         heatmap.check_file(file)
         image, prepared = self._encoder.read(document, "document")
-        cells = heatmap.of_token(self._map(query, prepared), token)
-        heatmap.write(heatmap.draw(image, cells, prepared.box), file)
+        found = self._map(query, prepared)
+        heatmap.write(heatmap.draw(image, heatmap.of_token(found, token), prepared.box), file)
+        return found
 
     def embedding_dim(self) -> int:
         """Components of a vector."""

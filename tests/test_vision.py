@@ -193,7 +193,8 @@ def test_a_map_is_drawn_where_the_cells_are(model, tmp_path):
     query = np.stack([unit(*RED), unit(*GREEN)])
     file = tmp_path / "map.png"
     for token, hot, cold in ((0, (12, 20), (36, 4)), (1, (36, 4), (12, 20))):
-        model.save_similarity_map(query, image, file, token=token)
+        found = model.save_similarity_map(query, image, file, token=token)
+        np.testing.assert_array_equal(found, model.similarity_map(query, image))
         drawn = pixels_of(file).astype(int)
         assert drawn.shape == image.shape
         changed = np.abs(drawn - image).sum(axis=2)
@@ -229,8 +230,10 @@ def test_bad_images_name_their_place(model, tmp_path):
         model.encode_documents([good, b"no image", good])
     with pytest.raises(TypeError, match=r"images\[2\] must be a path"):
         model.encode_documents([good, good, 3])
-    with pytest.raises(TypeError, match="images must be a list"):
-        model.encode_documents("page.png")
+    for call in (model.encode_documents, model.encode_iter):
+        for one in ("page.png", bad, b"no image", 3):
+            with pytest.raises(TypeError, match="images must be a list"):
+                call(one)
     with pytest.raises(TypeError, match=r"documents\[1\]"):
         model.rank("cat", [good, None])
     with pytest.raises(EncodingError, match=r"documents\[2\]"):

@@ -4,21 +4,26 @@ The goldens are of transformers' and colpali-engine's classes and processors, on
 a time (tests/make_vision_artifacts.py).
 """
 
+import dataclasses
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from artifact_tools import ARTIFACTS, copy, golden, relist, replace
+from PIL import Image
 
 from tessera_onnx import (
     ConfigError,
     EncodingError,
     InputTooLong,
     LoadError,
+    TesseraDense,
     TesseraVision,
     TruncationWarning,
+    images,
 )
+from tessera_onnx.towers import PixelTower
 
 LATE = ("colpali", "colsmol")
 PAIRS = ("clip", "siglip2")
@@ -215,3 +220,49 @@ def test_a_damaged_part_names_its_file(tmp_path):
     relist(folder, "tiles.fp32.onnx", b"no graph")
     with pytest.raises(LoadError, match="tiles.fp32.onnx"):
         TesseraVision(path=folder)
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_a_pair_whose_texts_a_dense_model_reads(tmp_path, layer_norm):
+    """As nomic's: with the layer norm of its Matryoshka rule although nothing is cut."""
+    edit = replace(
+        ("matryoshka_layer_norm = false", f"matryoshka_layer_norm = {layer_norm}".lower())
+    )
+    copy("prompts", tmp_path / "texts", edit)
+
+    def without_texts(toml):
+        for start, end in (
+            ("[model.text]", "[model.vision]"),
+            ("[model.vision.query]", "[model.exp"),
+        ):
+            first = toml.index(start)
+            toml = toml[:first] + toml[toml.index(end, first) :]
+        return toml.replace('text_model = ""', 'text_model = "test-prompts"')
+
+    folder = copy("siglip2", tmp_path / "images", without_texts)
+    with TesseraDense(path=tmp_path / "texts") as texts:
+        truth = texts.encode_query(["rain", "the cat"])
+    if layer_norm:
+        truth = truth - truth.mean(axis=1, keepdims=True)
+        truth /= np.linalg.norm(truth, axis=1, keepdims=True)
+    with TesseraVision(path=folder, cache_dir=tmp_path) as model:
+        close(np.concatenate(model.encode_query(["rain", "the cat"])), truth)
+        close(model.encode_query("rain"), truth[:1])
+        close(model.encode_document(PAGES[0]), STORED["siglip2"]["pages"][:1])
+        found = model.score("rain", PAGES)
+        np.testing.assert_allclose(found, STORED["siglip2"]["pages"] @ truth[0], atol=1e-5)
+        with pytest.raises(ConfigError, match="stands for no token"):
+            model.query_tokens("rain")
+
+
+def test_the_first_state_of_a_tower_that_does_not_pool():
+    with TesseraVision("test-page", cache_dir=ARTIFACTS) as model:
+        recipe = dataclasses.replace(model.spec.vision, vectors="one", pooling="cls", keep="")
+        pixels = np.zeros((16, 16, 3), np.uint8)
+        pixels[:8, :8] = 255, 0, 255
+        prepared = images.pixels(Image.fromarray(pixels), recipe.image)
+        tower = PixelTower(model._session, recipe, None)
+        found = tower.patches(prepared, image_only=False, parallel=False).vectors
+    expected = np.zeros((1, 128), np.float32)
+    expected[0, :3] = np.array([1, -1, 1]) / np.sqrt(3)
+    close(found, expected)
