@@ -29,11 +29,13 @@ from tessera_onnx.errors import (
 )
 from tessera_onnx.model import Model
 from tessera_onnx.multi_vector import TesseraMultiVector
+from tessera_onnx.packing import PackedTokens
 from tessera_onnx.results import BinaryTokens, Embeddings, Int8Vectors, Ranked, SparseVector
 from tessera_onnx.schema import Kind
 from tessera_onnx.scoring import maxsim
 from tessera_onnx.sparse import TesseraSparse
 from tessera_onnx.timeseries import TesseraTimeSeries
+from tessera_onnx.vision import TesseraVision
 
 __version__ = "0.1.0"
 
@@ -50,6 +52,7 @@ __all__ = [
     "IntegrityError",
     "LoadError",
     "ModelNotFound",
+    "PackedTokens",
     "QuantizationError",
     "Ranked",
     "SparseVector",
@@ -59,6 +62,7 @@ __all__ = [
     "TesseraMultiVector",
     "TesseraSparse",
     "TesseraTimeSeries",
+    "TesseraVision",
     "TokenizationError",
     "TruncationWarning",
     "UnsupportedDimension",
@@ -70,6 +74,7 @@ CLASSES: dict[Kind, type[Model]] = {
     "dense": TesseraDense,
     "multi-vector": TesseraMultiVector,
     "sparse": TesseraSparse,
+    "vision": TesseraVision,
     "time-series": TesseraTimeSeries,
 }
 
@@ -88,9 +93,7 @@ def Tessera(model_id: str | None = None, *, kind: Kind | None = None, **options:
         kind=kind,
         **{name: options.get(name) for name in ("path", "cache_dir", "offline")},
     )
-    artifacts.check_served(artifact.spec)
-    first = next(kind for kind in artifact.spec.kinds if kind in CLASSES)
-    return CLASSES[kind or first](model_id or artifact.spec.id, **options)
+    return CLASSES[kind or artifact.spec.kinds[0]](model_id or artifact.spec.id, **options)
 
 
 def list_models(kind: Kind | None = None, *, installed: bool = False) -> list[str]:

@@ -270,7 +270,6 @@ def _find(
     known = registry.catalogue()
     spec = named(known, model_id)
     if spec is not None:
-        check_served(spec)
         _check_kind(spec, kind)
         return from_hub(spec, cache_dir, offline=offline)
     import difflib
@@ -298,7 +297,6 @@ def from_hub(
     Raises ModelNotFound with what to do when the entry names no such repository or offline, and
     what `hub.describe` raises when the hub has to be asked for the revision.
     """
-    check_served(spec)
     if spec.hub is None:
         raise ModelNotFound(
             f"model {spec.id!r} is known but not on this machine: with tessera-onnx-export "
@@ -357,15 +355,6 @@ def _offline(spec: ModelSpec, what: str) -> ModelNotFound:
         f"model {spec.id!r}: {what} is not on this machine, and offline=True or HF_HUB_OFFLINE "
         f"forbids to fetch it: run `tessera pull {spec.id}` where there is a network"
     )
-
-
-def check_served(spec: ModelSpec) -> None:
-    """Raises ModelNotFound for a model of which the catalogue has the facts and nothing more."""
-    if spec.kinds == ("vision",):
-        raise ModelNotFound(
-            f"model {spec.id!r} is not yet served: its facts are in the catalogue, but this "
-            "version of tessera-onnx has no code for images"
-        )
 
 
 def _broken_note(cache_dir: str | os.PathLike[str] | None) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+T = TypeVar("T")
 
 # Padded tokens a batch. Small batches keep the activations in the processor's cache: sorted
 # batches of 256 to 512 tokens ran 1.3 times as fast as sorted batches of 32 texts.
@@ -41,25 +44,27 @@ def pad(rows: Sequence[NDArray[np.int64]], value: int, least: int = 0) -> NDArra
     return padded
 
 
-def windows(texts: Iterable[str], size: int = WINDOW) -> Iterator[list[str]]:
-    """Lists of up to `size` texts and about a million characters.
+def windows(
+    items: Iterable[T], size: int = WINDOW, weigh: Callable[[Any], int] = len
+) -> Iterator[list[T]]:
+    """Lists of up to `size` items and about a million characters, which `weigh` counts.
 
-    When `texts` raises, what was read before is yielded first.
+    When `items` raises, what was read before is yielded first.
     """
-    window: list[str] = []
+    window: list[T] = []
     characters = 0
-    iterator = iter(texts)
+    iterator = iter(items)
     while True:
         try:
-            text = next(iterator)
+            item = next(iterator)
         except StopIteration:
             break
         except Exception:  # not an interrupt: that one must be prompt
             if window:
                 yield window
             raise
-        window.append(text)
-        characters += len(text)
+        window.append(item)
+        characters += weigh(item)
         if len(window) == size or characters >= WINDOW_CHARACTERS:
             yield window
             window, characters = [], 0

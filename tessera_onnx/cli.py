@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args
@@ -20,6 +20,7 @@ from tessera_onnx import (
     CLASSES,
     __version__,
     artifacts,
+    cli_vision,
     layout,
     pulling,
     reading,
@@ -96,7 +97,7 @@ class _Program(click.Group):
             raise click.exceptions.Exit(130) from None
         except BrokenPipeError:
             raise  # click ends quietly
-        except (TesseraError, OSError, TypeError) as error:
+        except (TesseraError, OSError, TypeError, ImportError) as error:
             raise click.ClickException(layout.as_options(str(error))) from error
 
 
@@ -128,7 +129,7 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 @click.group(cls=_Program)
 @click.version_option(__version__, prog_name="tessera", message="%(prog)s %(version)s")
 def main() -> None:
-    """Embed, compare and rank texts, and forecast series, on ONNX Runtime.
+    """Embed, compare and rank texts and page images, and forecast series, on ONNX Runtime.
 
     A text that begins with a dash goes after `--`.
     """
@@ -233,7 +234,7 @@ def pin(model: str, cache_dir: str | None) -> None:
 
 
 @main.command()
-@click.argument("source", metavar="[INPUT]", required=False)
+@click.argument("sources", metavar="[INPUT]", nargs=-1)
 @click.option("--text", help="One text, given literally in place of INPUT.")
 @click.option(
     "-o",
@@ -253,7 +254,7 @@ def pin(model: str, cache_dir: str | None) -> None:
 @JSON
 def encode(
     *,
-    source: str | None,
+    sources: tuple[str, ...],
     text: str | None,
     output: str | None,
     role: str,
@@ -268,23 +269,33 @@ def encode(
     """Encode the texts of INPUT, or one text, and write the vectors.
 
     INPUT is a .txt file (one text a line), a .jsonl file (strings, or objects with --field), or -
-    for the lines of stdin. OUT is written whole or not at all: after an error, or Ctrl-C, it is as
-    it was.
+    for the lines of stdin; for a vision model images and PDFs, as many as there are. OUT is
+    written whole or not at all: after an error, or Ctrl-C, it is as it was.
 
     \b
     Example: tessera encode corpus.jsonl --output corpus.npz --kind sparse
     """
     from tqdm import tqdm
 
-    _check_encode(source, text, output)
-    model, kind = _open(**options)
+    _check_encode(sources, text, output)
+    model, kind = _open(**options, images=sources)
+    source = sources[0] if sources else None
+    hidden = None if progress is None else not progress  # None: unless stderr is a terminal
     with model:
         writing.check(output, kind, form)
+        if kind != cli_vision.VISION and len(sources) > 1:
+            raise click.UsageError("too many arguments: a text with spaces needs quotes")
         purpose = {
             name: value for name, value in (("task", task), ("prompt", prompt)) if value is not None
         }
         if purpose and kind != "dense":
             raise click.UsageError(f"--task and --prompt are for dense models, this one is {kind}")
+        if kind == cli_vision.VISION:
+            cli_vision.encode(
+                model, sources, text, role=role, form=form, output=output, hidden=hidden,
+                as_json=as_json,
+            )  # fmt: skip
+            return
         n_texts = 1 if source is None else reading.count(source, field)
         texts = reading.texts(source, field) if source is not None else [text or ""]
         vectors = _vectors(model, texts, source, role=role, **purpose)
@@ -295,7 +306,6 @@ def encode(
             found = {**facts, **writing.row(vector, form)}
             print_json(found) if as_json else print_lines(layout.vector(found))
             return
-        hidden = None if progress is None else not progress  # None: unless stderr is a terminal
         bar = tqdm(vectors, total=n_texts, unit="text", disable=hidden)
         written = writing.write(Path(output), bar, kind=kind, width=width, output=form)
     if as_json:
@@ -312,14 +322,16 @@ def encode(
 def similarity(query: str, document: str, *, as_json: bool, **options: Any) -> None:
     """Print how alike the texts A, the query, and B, the document, are.
 
-    A cosine for dense models, MaxSim for multi-vector, a dot product for sparse ones.
+    A cosine for dense models, MaxSim for multi-vector, a dot product for sparse ones. For a vision
+    model B is an image.
 
     \b
     Example: tessera similarity "fresh bread" "a new loaf"
     """
     model, kind = _open(**options)
     with model:
-        value = model.similarity(query, document)
+        score = model.search if kind == cli_vision.VISION else model.similarity
+        value = score(query, document)
     if as_json:
         print_json({"model": model.model(), "kind": kind, "similarity": value})
     else:
@@ -327,16 +339,16 @@ def similarity(query: str, document: str, *, as_json: bool, **options: Any) -> N
 
 
 @main.command()
-@click.argument("query")
-@click.argument("documents", nargs=-1)
+@click.argument("documents", metavar="[QUERY] DOCUMENTS...", nargs=-1)
+@click.option("--query", help="The query, in place of the first argument.")
 @click.option("--file", "source", metavar="FILE", help="Documents in a .txt or .jsonl file, or -.")
 @click.option("--top-k", type=AT_LEAST_1, help="Print the best K alone.")
 @FIELD
 @_opening
 @JSON
 def rank(
-    query: str,
     documents: tuple[str, ...],
+    query: str | None,
     source: str | None,
     top_k: int | None,
     field: str,
@@ -346,16 +358,28 @@ def rank(
 ) -> None:
     """Rank DOCUMENTS, or the lines of a file, by how well they answer QUERY.
 
+    Documents are texts; or images and PDFs, if all of them are files of such names or a vision
+    model is asked for.
+
     \b
     Example: tessera rank "fresh bread" --file corpus.txt --top-k 5
+    Example: tessera rank --query "annual rainfall" pages/*.png report.pdf
     """
+    if query is None:
+        if not documents:
+            raise click.UsageError("give QUERY, as the first argument or by --query")
+        query, *rest = documents
+        documents = tuple(rest)
     if (source is None) == (not documents):
         raise click.UsageError("give DOCUMENTS or --file, one of them")
     texts = list(documents)
     if source is not None:
         texts = list(reading.texts(source, field))
-    model, kind = _open(**options)
+    model, kind = _open(**options, images=documents)
     with model:
+        if kind == cli_vision.VISION:
+            cli_vision.rank(model, query, texts, top_k, as_json=as_json)
+            return
         ranked = model.rank(query, texts, top_k)
     if as_json:
         found = [{"index": i, "score": score, "text": texts[i]} for i, score in ranked]
@@ -370,6 +394,7 @@ def rank(
 
 
 main.add_command(forecast)
+main.add_command(cli_vision.explain)
 
 
 @main.command()
@@ -392,10 +417,16 @@ def doctor(cache_dir: str | None, *, as_json: bool) -> None:
 
 
 def _open(
-    model: str | None, cache_dir: str | None, kind: Kind | None, **options: Any
+    model: str | None,
+    cache_dir: str | None,
+    kind: Kind | None,
+    images: Sequence[str] = (),
+    **options: Any,
 ) -> tuple[Any, Kind]:
-    """The open model and its kind."""
+    """The open model and its kind, which files of `images` decide where nothing else does."""
     place = location(model, cache_dir)
+    if kind is None and model is None and cli_vision.are_images(images):
+        kind = cli_vision.VISION
     if kind is None:
         spec = artifacts.resolve(**place).spec
         kind = spec.kinds[0]
@@ -403,15 +434,19 @@ def _open(
             raise click.UsageError(
                 f"{spec.id} forecasts series, it reads no text: see tessera forecast"
             )
+    if kind == cli_vision.VISION:
+        for name in ("dimension", "max_length"):
+            if options.pop(name) is not None:
+                raise click.UsageError(f"--{name.replace('_', '-')} is not for vision models")
     return CLASSES[kind](**place, **options), kind
 
 
-def _check_encode(source: str | None, text: str | None, output: str | None) -> None:
-    if (source is None) == (text is None):
+def _check_encode(sources: Sequence[str], text: str | None, output: str | None) -> None:
+    if bool(sources) == (text is not None):
         raise click.UsageError("give INPUT or --text, one of them")
-    if source is not None and output is None:
+    if sources and output is None:
         raise click.UsageError("INPUT needs --output; a literal text goes into --text")
-    if source and output and os.path.realpath(source) == os.path.realpath(output):
+    if output and os.path.realpath(output) in map(os.path.realpath, sources):
         raise click.UsageError("--output is INPUT itself")
 
 

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import pooling, quantization
+from tessera_onnx.errors import ConfigError
+from tessera_onnx.quantization import Output
 from tessera_onnx.results import SparseVector
 from tessera_onnx.runtime import Array
 from tessera_onnx.schema import Dense, MultiVector, Sparse, TokenRole
@@ -98,6 +100,22 @@ def lookup(table: Float) -> Head:
         return vectors
 
     return Head((), apply)
+
+
+def check_form(output: Output, pool_factor: int) -> None:
+    """Raises before anything is encoded."""
+    quantization.check_output(output)
+    if isinstance(pool_factor, bool) or not isinstance(pool_factor, int):
+        raise TypeError(f"pool_factor must be int, got {type(pool_factor).__name__}")
+    if pool_factor < 1:
+        raise ConfigError(f"pool_factor must be at least 1, got {pool_factor}")
+
+
+def finish(tokens: Float, output: Output, pool_factor: int, *, fixed: int = 1) -> Any:
+    """Token or patch vectors (n, dim) pooled but for the first `fixed`, in the form asked for."""
+    if pool_factor > 1:
+        tokens = pooling.pool_tokens(tokens, pool_factor, fixed=fixed)
+    return quantization.convert(tokens, output)
 
 
 def together(heads: Sequence[Head]) -> Head:

@@ -194,10 +194,17 @@ class _Opening:
     @contextlib.contextmanager
     def decoding(self) -> Iterator[None]:
         """Whatever Pillow raises, as the error of this image."""
+        from PIL import Image
+
         try:
             yield
         except (EncodingError, FileError, MemoryError):
             raise
+        except Image.DecompressionBombError as error:  # only its WebP plugin asks by itself
+            raise self.error(
+                f"{self.name} has more pixels than the limit of Pillow: make it smaller, or set "
+                "PIL.Image.MAX_IMAGE_PIXELS to half as many as it may have"
+            ) from error
         except Exception as error:  # plugins raise OSError, SyntaxError, struct.error, ...
             reason = (str(error) or type(error).__name__)[:200]
             raise self.error(f"{self.name} cannot be decoded: {reason}") from error
@@ -215,12 +222,17 @@ class _Opening:
                 f"{self.name} has greys of 32 bits, whose range is not known: "
                 "scale them to 8 bits first"
             )
-        if image.getbands()[-1] not in {"A", "a"} and image.info.get("transparency") is None:
+        clear = image.info.get("transparency")
+        if alpha == "dropped":
+            if isinstance(clear, bytes) or "a" in image.getbands():
+                image = image.convert("RGBA")  # Pillow warns of, or knows not, the direct way
+            image = image.convert("RGB")  # one clear colour stays so, and is drawn white below
+            clear = image.info.get("transparency")
+        if clear is None and not {"A", "a"} & set(image.getbands()):
             return image.convert("RGB")
-        clear = image.convert("RGBA")
-        if alpha == "white":
-            clear = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
-        return clear.convert("RGB")
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
 
 
 def _what(head: bytes) -> str:

@@ -80,8 +80,9 @@ def demo(kind: Kind, shown: dict[str, Any]) -> Iterator[str]:
             ([f"{level}", *(f"{value:.1f}" for value in row[::2])] for level, row in levels), "  "
         )
         return
-    scores = {"dense": "cosine", "multi-vector": "MaxSim"}
-    yield f"{kind}, {shown['model']}: documents by {scores.get(kind, 'dot product')}"
+    scores = {"dense": "cosine", "multi-vector": "MaxSim", "vision": "MaxSim"}
+    what = "pictures of texts" if kind == "vision" else "documents"
+    yield f"{kind}, {shown['model']}: {what} by {scores.get(kind, 'dot product')}"
     yield f"  {shown['query']}"
     yield from table(
         ((f"{item['score']:.3f}", item["document"]) for item in shown["ranking"]), "  "

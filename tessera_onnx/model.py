@@ -16,7 +16,7 @@ from tessera_onnx import artifacts, combined, heads, registry, runtime, schema, 
 from tessera_onnx.errors import ConfigError, LoadError, UnsupportedDimension
 from tessera_onnx.quantization import check_dimension
 from tessera_onnx.results import Embeddings
-from tessera_onnx.schema import Kind, ModelSpec, Precision, Role, TokenRole
+from tessera_onnx.schema import Graph, Kind, ModelSpec, Part, Precision, Role, TokenRole
 
 AnyRole = TypeVar("AnyRole", Role, TokenRole)
 RoleName = Literal["query", "document"]
@@ -51,21 +51,37 @@ class Model:
         self._spec = artifact.spec
         self._recipe = getattr(self._spec, schema.KIND_TABLES[self._kind])
 
+    def _devices(self) -> list[str]:
+        """Devices to try in order."""
+        return runtime.choose_device(
+            self._options["device"],
+            static=self._spec.graph.static,
+            int8_on_cuda=_precision(self._spec, "cuda", self._options["precision"]) == "int8",
+        )
+
     def _open(
-        self, outputs: Mapping[str, tuple[int, ...]], probe: Mapping[str, runtime.Array]
+        self,
+        outputs: Mapping[str, tuple[int | None, ...]],
+        probe: Mapping[str, runtime.Array],
+        *,
+        table: Graph | Part | None = None,
+        device: str | None = None,
+        workers: int | None = None,
     ) -> runtime.Session:
-        """The session on the device and in the precision asked for."""
+        """The session of a graph (the main one), in the precision asked for."""
         precision = self._options["precision"]
+        table = table or self._spec.graph
         return runtime.open_session(
-            {name: _graph(self._artifact, name, precision) for name in runtime.PROVIDERS},
-            device=self._options["device"],
+            {name: _graph(self._artifact, table, name, precision) for name in runtime.PROVIDERS},
+            device=device or self._options["device"],
             static=self._spec.graph.static,
             int8_on_cuda=_precision(self._spec, "cuda", precision) == "int8",
             threads=self._options["threads"],
-            inputs=self._spec.graph.inputs,
+            inputs=table.inputs,
             outputs=outputs,
             probe=probe,
             read_beside=self._artifact.read_beside,
+            workers=workers,
         )
 
     @property
@@ -241,7 +257,7 @@ def _precision(spec: ModelSpec, device: str, precision: Precision | None) -> Pre
 
 
 def _graph(
-    artifact: artifacts.Artifact, device: str, precision: Precision | None
+    artifact: artifacts.Artifact, table: Graph | Part, device: str, precision: Precision | None
 ) -> tuple[str, Callable[[], bytes]]:
-    name = getattr(artifact.spec.graph, _precision(artifact.spec, device, precision))
+    name = getattr(table, _precision(artifact.spec, device, precision))
     return name, functools.partial(artifact.read, name)

@@ -93,25 +93,26 @@ def activate(pooled: Array, activation: str) -> Float:
     return weights
 
 
-def pool_tokens(tokens: Array, factor: int) -> Float:
-    """Hierarchical token pooling: (n, dim) unit rows to (1 + (n - 1) // factor, dim) unit rows.
+def pool_tokens(tokens: Array, factor: int, *, fixed: int = 1) -> Float:
+    """Hierarchical pooling: (n, dim) unit rows to (fixed + (n - fixed) // factor, dim) unit rows.
 
     Rows are merged by Ward's criterion until one in `factor` is left; a cluster becomes its mean,
-    normalised; clusters keep the order of their first token. The first row ([CLS]) is never
-    merged, as in PyLate. Factor 1 gives the rows unchanged. arXiv:2409.14683.
+    normalised; clusters keep the order of their first token. The first `fixed` rows are never
+    merged: [CLS] of a text, as in PyLate (arXiv:2409.14683), none of a page (arXiv:2407.01449).
+    Factor 1 gives the rows unchanged.
     Raises ConfigError for a factor below 1.
     """
     if factor < 1:
         raise ConfigError(f"pool_factor must be at least 1, got {factor}")
     tokens = np.asarray(tokens, dtype=np.float32)
-    if factor == 1 or len(tokens) < 3:
+    rest = tokens[fixed:]
+    if factor == 1 or len(rest) < 2:
         return tokens.copy()
-    rest = tokens[1:]
     labels = _ward(rest, max(1, len(rest) // factor))
     members = np.zeros((labels.max() + 1, len(rest)), dtype=np.float32)
     members[labels, np.arange(len(rest))] = 1
     means = (members @ rest) / members.sum(axis=1, keepdims=True)
-    return np.concatenate([tokens[:1], l2_normalize(means)])
+    return np.concatenate([tokens[:fixed], l2_normalize(means)])
 
 
 def _ward(points: Float, n_clusters: int) -> NDArray[np.intp]:

@@ -223,17 +223,19 @@ def _check(spec: ModelSpec, where: str) -> None:
 
 def _check_vision(spec: ModelSpec, recipe: Vision, where: str) -> None:
     inputs = set(spec.graph.inputs)
-    if len(spec.kinds) > 1 or len(inputs & {"inputs_embeds", "pixel_values"}) != 1:
-        raise LoadError(
-            f"{where}: its graph takes pixel_values or inputs_embeds, and no more kinds"
-        )
     language = "inputs_embeds" in inputs
-    among = language or "input_ids" in inputs  # it reads images among tokens
+    wanted = {"inputs_embeds", "attention_mask"} if language else {"pixel_values"}
+    optional = {"token_type_ids"} if language else set()
+    if len(spec.kinds) > 1 or inputs - optional != wanted:
+        raise LoadError(
+            f"{where}: its graph takes pixel_values, or inputs_embeds and an attention_mask, and "
+            "serves no other kind"
+        )
     if (recipe.tile_graph is not None, recipe.token_graph is not None) != (language, language):
         raise LoadError(f"{where}: tile_graph and token_graph go with a graph of inputs_embeds")
-    if [among, recipe.text_graph is not None, recipe.text_model != ""].count(True) != 1:
+    if [language, recipe.text_graph is not None, recipe.text_model != ""].count(True) != 1:
         raise LoadError(f"{where}: texts are read by the graph, by text_graph or by text_model")
-    if (recipe.prompt is not None) != among:
+    if (recipe.prompt is not None) != language:
         raise LoadError(f"{where}: a prompt goes with a graph that reads images among tokens")
     if recipe.prompt is not None:
         _check_prompt(recipe.prompt, recipe.image, f"{where}.prompt")

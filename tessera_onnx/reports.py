@@ -16,7 +16,15 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Any, TypeVar
 
-from tessera_onnx import CLASSES, TesseraTimeSeries, artifacts, registry, runtime, schema
+from tessera_onnx import (
+    CLASSES,
+    TesseraTimeSeries,
+    TesseraVision,
+    artifacts,
+    registry,
+    runtime,
+    schema,
+)
 from tessera_onnx.artifacts import Artifact
 from tessera_onnx.errors import TesseraError
 from tessera_onnx.schema import Kind, ModelSpec
@@ -46,7 +54,8 @@ def demo(model: Any, kind: Kind) -> dict[str, Any]:
         levels = [0.1, 0.5, 0.9]
         (steps,) = model.forecast_quantiles(SERIES, 12, levels).tolist()
         return {"model": model.model(), "series": SERIES, "levels": levels, "forecast": steps}
-    ranked = model.rank(QUERY, DOCUMENTS)
+    documents = [_drawn(text) for text in DOCUMENTS] if kind == "vision" else DOCUMENTS
+    ranked = model.rank(QUERY, documents)
     ranking = [{"score": score, "document": DOCUMENTS[index]} for index, score in ranked]
     found = {"model": model.model(), "query": QUERY, "ranking": ranking}
     if kind == "multi-vector":
@@ -62,6 +71,18 @@ def demo(model: Any, kind: Kind) -> dict[str, Any]:
     return found
 
 
+def _drawn(text: str) -> Any:
+    """A small page with the text on it, as a vision model would get it."""
+    import textwrap
+
+    from PIL import Image, ImageDraw, ImageFont
+
+    page = Image.new("RGB", (620, 400), "white")
+    font = ImageFont.load_default(24)
+    ImageDraw.Draw(page).multiline_text((40, 60), textwrap.fill(text, 40), "black", font)
+    return page
+
+
 def _stands_in(token: str, text: str) -> bool:
     """Whether a vocabulary entry is a word of the text, or a piece ("##ing") of one."""
     text, token = text.lower(), token.lower().lstrip("▁Ġ")
@@ -73,7 +94,7 @@ def models(cache_dir: str | None, kind: Kind | None, *, installed: bool) -> list
     places = {artifact.spec: artifact.origin for artifact in artifacts.installed(cache_dir)}
     if not installed:
         here = {spec.id for spec in places}
-        places |= {spec: _absence(spec) for spec in registry.catalogue() if spec.id not in here}
+        places |= {s: "not installed" for s in registry.catalogue() if s.id not in here}
     chosen = (spec for spec in places if kind is None or kind in spec.kinds)
     return [_summary(spec, places[spec]) for spec in chosen]
 
@@ -99,10 +120,6 @@ def _sizes(recipe: Any) -> tuple[int, int]:
         return recipe.prediction_length, recipe.context_length
     width = recipe.vocab_size if isinstance(recipe, schema.Sparse) else recipe.dimension
     return width, recipe.document.max_length
-
-
-def _absence(spec: ModelSpec) -> str:
-    return "not installed" if set(spec.kinds) & set(CLASSES) else "not yet served"
 
 
 def facts(spec: ModelSpec) -> Iterator[tuple[str, str]]:
@@ -201,7 +218,7 @@ def _thread_sources() -> dict[str, Any]:
 
 
 def _tried(artifact: Artifact, providers: list[str], cache_dir: str | None) -> dict[str, Any]:
-    """A model's files compared with their hashes, then one text on every device of each kind."""
+    """A model's files compared with their hashes, then one input on every device of each kind."""
     spec = artifact.spec
     tried: dict[str, Any] = {"id": spec.id, "where": artifact.origin, "files": "verified"}
     try:
@@ -237,6 +254,8 @@ def _probe(artifact: Artifact, kind: Kind, device: str, cache_dir: str | None) -
         ) as model:
             if isinstance(model, TesseraTimeSeries):
                 model.forecast(SERIES)
+            elif isinstance(model, TesseraVision):
+                model.search("one text", _drawn("one text"))
             else:
                 model.encode("one text")  # type: ignore[attr-defined]  # every other class has it
     except TesseraError as error:

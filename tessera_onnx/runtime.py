@@ -148,9 +148,11 @@ class Session:
         inputs: Sequence[str],
         outputs: Sequence[str],
         read_beside: ReadBeside | None = None,
+        workers: int | None = None,
     ) -> None:
         """Open the graph that `read` gives and check its inputs and outputs against those named.
 
+        `workers=1` is for graphs so large that two copies of their weights are too much.
         `read` and `read_beside` return verified bytes and are called again for the second session:
         ONNX Runtime opens no file itself, so that it cannot be led to one that nobody checked.
         Raises DeviceError when the device does not really take the graph, LoadError when the file
@@ -163,7 +165,7 @@ class Session:
         self._read = read
         self._read_beside = read_beside
         self._threads = cpu_threads(threads)
-        self.workers = self._threads if device == "cpu" else 1
+        self.workers = workers or (self._threads if device == "cpu" else 1)
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._closed = False
@@ -323,16 +325,17 @@ def open_session(
     int8_on_cuda: bool,
     threads: int | None,
     inputs: Sequence[str],
-    outputs: Mapping[str, tuple[int, ...]],
+    outputs: Mapping[str, tuple[int | None, ...]],
     probe: Mapping[str, Array],
     read_beside: ReadBeside | None = None,
+    workers: int | None = None,
 ) -> Session:
     """A session on the first device that opens *and runs* the graph.
 
     `graphs` holds the graph for each of "cpu", "cuda" and "coreml": its file name and a function
     that reads it. `outputs` names the outputs wanted and the shape that each has for `probe`, a
-    tiny input: some providers take a graph and fail when it runs. Only "auto" falls back, logging
-    the reason; an explicit device that fails raises DeviceError.
+    tiny input (None = any size): some providers take a graph and fail when it runs. Only "auto"
+    falls back, logging the reason; an explicit device that fails raises DeviceError.
     """
     candidates = choose_device(device, static=static, int8_on_cuda=int8_on_cuda)
     for candidate in candidates:
@@ -346,6 +349,7 @@ def open_session(
                 inputs=inputs,
                 outputs=list(outputs),
                 read_beside=read_beside,
+                workers=workers,
             )
             results = session.run(probe, parallel=True)
         except (DeviceError, EncodingError) as error:
@@ -354,7 +358,8 @@ def open_session(
             logger.warning("falling back from %s to %s: %s", candidate, candidates[-1], error)
         else:
             for (name, shape), result in zip(outputs.items(), results, strict=True):
-                if result.shape != shape:
+                sizes = zip(result.shape, shape, strict=False)
+                if result.ndim != len(shape) or any(n not in {size, None} for size, n in sizes):
                     raise LoadError(
                         f"the output {name!r} of {file_name} has the shape {result.shape} for the "
                         f"smallest input, by model.toml it is {shape}"

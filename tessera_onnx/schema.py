@@ -179,7 +179,8 @@ class Image:
     least_pixels: int  # 0 where not "dynamic"
     most_pixels: int
     resample: Literal["bilinear", "bicubic", "lanczos"]
-    # What is under a transparent image: black or whatever colour its file hides, or white.
+    # What is under a transparent image: black or whatever colour its file hides, or white. Of a
+    # file that names one clear colour instead, that is white with both, as in transformers.
     alpha: Literal["dropped", "white"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -223,11 +224,11 @@ class Query:
 class Vision:
     """Images and the texts that find them.
 
-    Of three forms of graphs, the inputs of [model.graph] tell which. With pixel_values it makes
-    the vectors of an image; texts have a tower of their own (`text_graph`), are read by another
-    model (`text_model`), or by this same graph with a black image (input_ids too). With
-    inputs_embeds it is a language model, which reads the features of the tiles (`tile_graph`)
-    among the embeddings of the prompt's tokens (`token_graph`), and texts by these alone.
+    Of two forms of graphs, the inputs of [model.graph] tell which. With pixel_values it makes the
+    vectors of an image; texts have a tower of their own (`text_graph`) or are read by another model
+    (`text_model`). With inputs_embeds it is a language model, which reads the features of the tiles
+    (`tile_graph`) among the embeddings of the prompt's tokens (`token_graph`), and texts by these
+    alone. One file of both, which wants pixels for a text too, is not read: export it again.
     """
 
     vectors: Literal["one", "patches"]  # one vector an image, or one a patch and a query token

@@ -19,7 +19,12 @@ BLOCK_TOKENS = 4096
 BLOCK_PAIRS = 1 << 22
 
 
-def _matrix(name: str, value: ArrayLike) -> Float:
+def matrix(name: str, value: ArrayLike) -> Float:
+    """`value` as token vectors (n, dim), float32, in C order.
+
+    Raises TypeError for another type than numbers, ConfigError for a wrong rank, no rows, NaN or
+    infinity; the message begins with `name`.
+    """
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -52,7 +57,7 @@ def maxsim_scores(query: ArrayLike, documents: Sequence[ArrayLike]) -> Float:
 
     Raises as `maxsim`, naming the document.
     """
-    scores: Float = _maxsim([_matrix("query", query)], documents)[0]
+    scores: Float = _maxsim([matrix("query", query)], documents)[0]
     return scores
 
 
@@ -61,8 +66,8 @@ def maxsim_matrix(queries: Sequence[ArrayLike], documents: Sequence[ArrayLike]) 
 
     One pass over the documents serves all queries. Raises as `maxsim`, naming the item.
     """
-    matrices = [_matrix(f"queries[{i}]", query) for i, query in enumerate(queries)]
-    if any(matrix.shape[1] != matrices[0].shape[1] for matrix in matrices):
+    matrices = [matrix(f"queries[{i}]", query) for i, query in enumerate(queries)]
+    if any(rows.shape[1] != matrices[0].shape[1] for rows in matrices):
         raise DimensionMismatch("the queries differ in their dims")
     if not matrices:
         return np.empty((0, len(documents)), dtype=np.float32)
@@ -91,7 +96,7 @@ def _blocks(
     block: list[Float] = []
     tokens = start = 0
     for i, document in enumerate(documents):
-        rows = _matrix(f"documents[{i}]", document)
+        rows = matrix(f"documents[{i}]", document)
         if rows.shape[1] != dim:
             raise DimensionMismatch(f"documents[{i}] has {rows.shape[1]} dims, the query {dim}")
         if block and tokens + len(rows) > size:
@@ -110,14 +115,19 @@ def maxsim_binary(query: BinaryTokens, document: BinaryTokens) -> float:
     DimensionMismatch when the dims differ, ConfigError when either has no rows.
     """
     for name, tokens in (("query", query), ("document", document)):
-        if not isinstance(tokens, BinaryTokens):
-            raise TypeError(f"{name} must be BinaryTokens, got {type(tokens).__name__}")
-        if tokens.bits.ndim != 2 or len(tokens) == 0:
-            raise ConfigError(f"{name} must hold at least one token, got {tokens.bits.shape}")
-        if tokens.bits.dtype != np.uint8 or tokens.bits.shape[1] != -(-tokens.dim // 8):
-            raise ConfigError(f"{name}: {tokens.bits.shape} bytes do not hold {tokens.dim} bits")
+        check_binary(tokens, name)
     nearest = quantization.hamming(query, document).min(axis=1)
     return float((1 - 2 * nearest / query.dim).sum())
+
+
+def check_binary(tokens: Any, name: str) -> None:
+    """Raises TypeError for anything but BinaryTokens, ConfigError for no rows or other sizes."""
+    if not isinstance(tokens, BinaryTokens):
+        raise TypeError(f"{name} must be BinaryTokens, got {type(tokens).__name__}")
+    if tokens.bits.ndim != 2 or len(tokens) == 0:
+        raise ConfigError(f"{name} must hold at least one token, got {tokens.bits.shape}")
+    if tokens.bits.dtype != np.uint8 or tokens.bits.shape[1] != -(-tokens.dim // 8):
+        raise ConfigError(f"{name}: {tokens.bits.shape} bytes do not hold {tokens.dim} bits")
 
 
 def cosine(a: ArrayLike, b: ArrayLike) -> float:
@@ -125,7 +135,7 @@ def cosine(a: ArrayLike, b: ArrayLike) -> float:
 
     Raises DimensionMismatch when the shapes differ.
     """
-    left, right = _matrix("a", np.atleast_2d(a)), _matrix("b", np.atleast_2d(b))
+    left, right = matrix("a", np.atleast_2d(a)), matrix("b", np.atleast_2d(b))
     if left.shape != right.shape:
         raise DimensionMismatch(f"vectors of shape {np.shape(a)} and {np.shape(b)}")
     norms = float(np.linalg.norm(left)) * float(np.linalg.norm(right))
@@ -139,13 +149,13 @@ def dense_scores(query: ArrayLike, documents: ArrayLike) -> Float:
     """
     if np.ndim(query) != 1:
         raise ConfigError(f"query must be one vector (dim,), got shape {np.shape(query)}")
-    left = _matrix("query", np.atleast_2d(query))
+    left = matrix("query", np.atleast_2d(query))
     shape = np.shape(documents)
     if len(shape) == 2 and shape[1] != left.shape[1]:
         raise DimensionMismatch(f"documents have {shape[1]} dims, the query {left.shape[1]}")
     if 0 in shape:
         return np.empty(0, dtype=np.float32)
-    return np.asarray(_matrix("documents", documents) @ left[0], dtype=np.float32)
+    return np.asarray(matrix("documents", documents) @ left[0], dtype=np.float32)
 
 
 def check_sparse(vector: Any, name: str) -> SparseVector:

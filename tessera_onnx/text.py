@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +22,13 @@ from tessera_onnx.errors import (
     TokenizationError,
     TruncationWarning,
 )
-from tessera_onnx.runtime import Array, Session
+from tessera_onnx.runtime import Array
 from tessera_onnx.schema import Role, Text, TokenRole
 
 OnLong = Literal["truncate", "warn", "error"]
 Ids = NDArray[np.int64]
+# How recipes of image models spell special tokens out.
+SPELLED = re.compile(r"<[^<>\s]+>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +126,44 @@ class Tokenizer:
         return found
 
 
+def check_spelled(tokenizer: Tokenizer, spelled: str, where: str) -> None:
+    """Raises LoadError when `spelled` names a special token that the tokenizer lacks.
+
+    It would be read letter by letter, and nothing would show it.
+    """
+    for name in SPELLED.findall(spelled):
+        if tokenizer.token_id(name) is None:
+            raise LoadError(f"{where} spells the token {name}, which tokenizer.json does not have")
+
+
+class Runnable(Protocol):
+    """What texts run through: a Session, or several in a row that look like one."""
+
+    @property
+    def inputs(self) -> Sequence[str]:
+        """Names of the inputs that it takes."""
+
+    @property
+    def workers(self) -> int:
+        """Calls that may run at once."""
+
+    def check_open(self) -> None:
+        """Raises EncodingError when it is closed."""
+
+    def run(
+        self,
+        feeds: Mapping[str, Array],
+        *,
+        outputs: Sequence[str] | None = None,
+        parallel: bool = False,
+    ) -> list[Array]:
+        """The outputs for one batch."""
+
+
 class TextEncoder:
     """A tokenizer and a session: the whole way of a text but for the model's head."""
 
-    def __init__(self, tokenizer: Tokenizer, session: Session, on_long: OnLong) -> None:
+    def __init__(self, tokenizer: Tokenizer, session: Runnable, on_long: OnLong) -> None:
         if on_long not in get_args(OnLong):
             raise ConfigError(f'on_long must be "truncate", "warn" or "error", got {on_long!r}')
         self.tokenizer = tokenizer
@@ -147,7 +184,7 @@ class TextEncoder:
         every earlier result is yielded first.
         """
         source = checked(texts)  # a wrong argument is wrong now, not at the first result
-        bar = _bar(texts) if progress else None
+        bar = progress_bar(texts, "text") if progress else None
         return self._stream(source, role, head, bar)
 
     def _stream(
@@ -284,7 +321,7 @@ def padded(rows: Sequence[tuple[Ids, int]], facts: Text) -> Batch:
     return Batch(ids, attention, np.array([len(ids) for ids, _ in rows]))
 
 
-def feeds(batch: Batch, role: Role | TokenRole, inputs: Sequence[str]) -> dict[str, Array]:
+def feeds(batch: Batch, role: Role | TokenRole | None, inputs: Sequence[str]) -> dict[str, Array]:
     """The graph's inputs, by name, for a batch."""
     known = {"input_ids": batch.ids, "attention_mask": batch.attention}
     if "token_type_ids" in inputs:
@@ -311,8 +348,8 @@ def _callers_level() -> int:
     return level
 
 
-def _bar(texts: Iterable[str]) -> Any:
+def progress_bar(items: Iterable[Any], unit: str) -> Any:
+    """A bar on stderr of as many items as there are, where that is known."""
     from tqdm import tqdm
 
-    total = len(texts) if isinstance(texts, Sequence) else None
-    return tqdm(total=total, unit="text")
+    return tqdm(total=len(items) if isinstance(items, Sequence) else None, unit=unit)

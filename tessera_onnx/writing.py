@@ -71,6 +71,7 @@ def write(path: Path, vectors: Iterable[Any], *, kind: Kind, width: int, output:
 
         dense          vectors (n, width)
         multi-vector   tokens (all texts' rows, width); text i has rows offsets[i]:offsets[i + 1]
+        vision         the same of images
         sparse         indices, indptr, values, shape: a CSR matrix
         int8           codes, scale, offset in place of vectors or tokens
         binary         bits, dim in place of vectors or tokens

@@ -384,6 +384,61 @@ def make_siglip(work: Path) -> None:
     write_golden("siglip", document=torch.nn.functional.normalize(pooled, dim=1).numpy())
 
 
+class PageCells(torch.nn.Module):
+    """The mean colour of each 8 x 8 pixels, a unit vector of 128; white cells have none."""
+
+    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        means = torch.nn.functional.avg_pool2d(pixel_values, 8)
+        cells = means.flatten(2).transpose(1, 2)
+        vectors = torch.nn.functional.pad(cells, (0, 125))
+        keep = 0.9 - cells.amin(dim=2)
+        return vectors / vectors.norm(dim=2, keepdim=True).clamp(min=1e-12), keep
+
+
+def make_page(_: Path) -> None:
+    """A page model whose values are known without a reference: cells of 8 pixels, two an edge."""
+    target = HERE / "page"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    torch.onnx.export(
+        PageCells(),
+        (torch.rand(1, 3, 32, 48),),
+        target / "model.onnx",
+        input_names=["pixel_values"],
+        output_names=["vectors", "keep"],
+        dynamic_axes={
+            "pixel_values": {2: "height", 3: "width"},
+            "vectors": {1: "cells"},
+            "keep": {1: "cells"},
+        },
+        dynamo=False,
+        opset_version=18,
+    )
+    image = {
+        "size": 16,
+        "resize": "fit",
+        "longest": 64,
+        "least_pixels": 0,
+        "most_pixels": 0,
+        "resample": "bilinear",
+        "alpha": "white",
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+        "tokens": 0,
+    }
+    recipe = {
+        "vectors": "patches",
+        "pooling": "graph",
+        "output": "vectors",
+        "keep": "keep",
+        "dimension": 128,
+        "text_model": "test-colbert",
+        "image": image,
+    }
+    entry = {"id": "test-page", "aliases": [], "kinds": ["vision"], "vision": recipe}
+    write_toml(target, {**entry, "graph": graph_table("model.onnx", ["pixel_values"])})
+
+
 def make_splade(work: Path) -> None:
     """Logits out; once as SPLADE, once as an inference-free model with log1p twice and idf."""
     save_encoder(work, BertForMaskedLM, seed=5)
@@ -627,7 +682,15 @@ def write_toml(target: Path, entry: dict) -> None:
 
 def main() -> None:
     every = (make_colbert, make_prompts, make_states, make_splade, make_m3, make_tasks)
-    every = (*every, make_siglip, make_bolt, make_chronos2, make_starter, make_forecaster)
+    every = (
+        *every,
+        make_siglip,
+        make_page,
+        make_bolt,
+        make_chronos2,
+        make_starter,
+        make_forecaster,
+    )
     for make in every:
         if not sys.argv[1:] or make.__name__.removeprefix("make_") in sys.argv[1:]:
             with tempfile.TemporaryDirectory() as work:

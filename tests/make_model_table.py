@@ -9,6 +9,7 @@ A check whose test did not pass in those runs is left out of the table, and the 
 
 from __future__ import annotations
 
+import string
 import sys
 import tomllib
 import xml.etree.ElementTree as ET
@@ -26,7 +27,7 @@ TITLES = {
     "multi-vector": "Multi-vector",
     "sparse": "Sparse",
     "time-series": "Time series",
-    "vision": "Vision: facts alone, not yet served",
+    "vision": "Vision",
 }
 HEAD = """# Models
 
@@ -40,6 +41,10 @@ a dash means that the recipe follows its sources and nothing more. **Unverified*
 that no source vouches for (`tessera info ID` marks them too); `graph` and `files` are the names of
 inputs and files in the ONNX repository, `text` the special token ids.
 
+For images, pixels and prompts are those of transformers' own classes; where LoRA adapters are all
+that a repository holds, merge them before `tessera-export` reads it, as it says. The texts of
+nomic-embed-vision-v1.5 are read by nomic-embed-text-v1.5.
+
 Licences with `nc` forbid commercial use.
 """
 ABSENT = """
@@ -52,6 +57,10 @@ ABSENT = """
 - google/timesfm-1.0-200m is a JAX checkpoint, and no ONNX file of it is known.
 - google/timesfm-2.5-200m-pytorch and ibm-granite/granite-timeseries-ttm-r2: no ONNX file is known
   and `tessera-export` does not read them.
+- vidore/colqwen2-v1.0 has its facts above, but `tessera-export` does not make its graphs.
+- Files that take token ids and pixels at once (Qdrant/colpali-v1.3-fp16, Qdrant/colmodernvbert) are
+  not read: they want an image of zeros with every text, and nobody here has opened one.
+  `tessera-export` makes graphs of those models in which a text needs no pixels.
 - jinaai/jina-clip-v2: image size, ONNX files and recipe are not known.
 
 `jina-colbert-v2` with `dimension=96` or `64` is the sure way to those sizes.
@@ -61,7 +70,8 @@ ABSENT = """
 def page(passed: Collection[str] | None = None) -> str:
     """The page, with the checks that are in `passed` (None = all)."""
     checks = [c for c in read_checks() if passed is None or c["test"] in passed]
-    letters = {check["test"]: chr(ord("A") + i) for i, check in enumerate(checks)}
+    names = [*string.ascii_uppercase, *(f"A{letter}" for letter in string.ascii_uppercase)]
+    letters = dict(zip((check["test"] for check in checks), names, strict=False))
     by_model: dict[str, list[str]] = {}
     for check in checks:
         for model in check["models"]:
@@ -95,7 +105,8 @@ def table(specs: list[ModelSpec], checked: dict[str, list[str]]) -> Iterator[str
 
 def export(spec: ModelSpec) -> str:
     """Who makes the ONNX file of a model without a ready one."""
-    return "-" if spec.kinds == ("vision",) else "by `tessera-export`"
+    nobody = spec.vision is not None and spec.vision.image.resize == "dynamic"
+    return "-" if nobody else "by `tessera-export`"
 
 
 def read_checks() -> list[dict]:

@@ -1,7 +1,5 @@
 """From a name to verified files: order, aliases, and every way a folder can be damaged."""
 
-import dataclasses
-import hashlib
 import importlib.util
 import os
 import pickle
@@ -24,10 +22,7 @@ from tessera_onnx import (
     TesseraSparse,
     artifacts,
     list_models,
-    pins,
-    registry,
     reports,
-    schema,
 )
 
 
@@ -245,21 +240,15 @@ def test_a_user_without_a_home_has_the_packs(tmp_path, environment):
     assert "test-splade" not in done.stdout
 
 
-def test_a_model_that_no_class_serves_yet(cache):
-    """Its facts are read, by `list_models` say; nothing opens it, nothing stumbles over it."""
-    spec = next(spec for spec in registry.catalogue() if spec.kinds == ("vision",))
-    listed = schema.File(spec.graph.fp32, hashlib.sha256(b"graph").hexdigest(), 5)
-    folder = cache / "vision"
-    (folder / listed.name).parent.mkdir(parents=True)
-    (folder / listed.name).write_bytes(b"graph")
-    (folder / "model.toml").write_text(pins.toml(dataclasses.replace(spec, files=(listed,))))
-    assert spec.id in list_models("vision", installed=True)
-    for options in ({"model_id": spec.id}, {"path": folder}):
-        with pytest.raises(ModelNotFound, match="not yet served"):
-            Tessera(**options)
-    report = reports.doctor(None)
-    assert report["problems"] == []
-    assert [model["probes"] for model in report["models"] if model["id"] == spec.id] == [[]]
+def test_doctor_tries_an_image_model_with_an_image(cache):
+    shutil.copytree(ARTIFACTS / "page", cache / "page")
+    probes = {m["id"]: m["probes"] for m in reports.doctor(None)["models"]}["test-page"]
+    assert [(p["kind"], p["device"], p["result"]) for p in probes] == [("vision", "cpu", "works")]
+    (cache / "colbert" / "tokenizer.json").unlink()  # of the model that reads its queries
+    problems = reports.doctor(None)["problems"]
+    assert any(
+        p.startswith("test-page, vision on cpu: ") and "tokenizer.json" in p for p in problems
+    )
 
 
 def test_two_packs_that_claim_one_id(monkeypatch):

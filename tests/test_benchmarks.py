@@ -28,6 +28,7 @@ needs_data = pytest.mark.skipif(
         ("startup.py", "--rounds", "1"),
         ("throughput.py", "--texts", "12", "--rounds", "1"),
         ("stream_memory.py", "--sizes", "50", "100"),
+        ("maxsim.py", "--documents", "30", "--rounds", "1"),
     ],
     ids=lambda command: command[0],
 )

@@ -5,7 +5,15 @@ import re
 
 import pytest
 
-from tessera_onnx import ModelNotFound, Tessera, TesseraDense, registry, reports
+from tessera_onnx import (
+    LoadError,
+    ModelNotFound,
+    Tessera,
+    TesseraDense,
+    TesseraVision,
+    registry,
+    reports,
+)
 from tessera_onnx.schema import PRECISIONS
 
 SPECS = registry.catalogue()
@@ -107,7 +115,9 @@ def test_precisions_and_sizes_make_sense(spec):
         assert recipe.document.max_length <= spec.text.max_positions
 
 
-def test_a_model_whose_kind_nothing_serves_says_so():
-    for opener in (Tessera, TesseraDense):
-        with pytest.raises(ModelNotFound, match="'colpali-v1.3-hf' is not yet served"):
+def test_an_image_model_that_nobody_offers_ready_says_how_it_is_made():
+    for opener in (Tessera, TesseraVision):
+        with pytest.raises(ModelNotFound, match="tessera-export vidore/colpali-v1.3-hf --kind vis"):
             opener("colpali-v1.3-hf")
+    with pytest.raises(LoadError, match="is of kind vision, not dense"):
+        TesseraDense("colpali-v1.3-hf")

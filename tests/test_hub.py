@@ -36,6 +36,7 @@ from tessera_onnx import (
     Tessera,
     TesseraDense,
     TesseraSparse,
+    TesseraVision,
     artifacts,
     hub,
     hub_errors,
@@ -314,6 +315,22 @@ def test_files_for_a_precision():
     spec = dataclasses.replace(SPLADE, graph=graph, files=files)
     assert spec.files_for("fp32") == ["onnx/m.onnx", "onnx/m.onnx_data", "t"]
     assert spec.files_for("fp16") == ["onnx/m_fp16.onnx", "onnx/m_fp16.onnx.data", "t"]
+
+
+def test_an_image_model_is_fetched_with_every_graph(server, here):
+    files = hub_server.folder(ARTIFACTS / "colsmol")
+    spec = registry.read(ARTIFACTS / "colsmol" / "model.toml")[0]
+    server.repositories["tests/colsmol"] = dict(files)
+    loose = tuple(schema.File(file.name, UNPINNED, -1) for file in spec.files)
+    source = schema.Hub("tests/colsmol", UNPINNED)
+    catalogue(here, dataclasses.replace(spec, id="hub-colsmol", hub=source, files=loose))
+    result = CliRunner().invoke(main, ["pull", "hub-colsmol"], catch_exceptions=False)
+    assert result.exit_code == 0
+    stored = golden("colsmol")
+    with TesseraVision("hub-colsmol", offline=True) as model:
+        found = model.encode_document(stored["page_0"])
+    np.testing.assert_allclose(found, stored["page_vectors_0"], atol=1e-5)
+    assert all(server.seen(path=name) for name in files)
 
 
 def test_the_wrong_kind_is_refused_before_any_request(server):

@@ -28,10 +28,17 @@ LAYERS = {
     "pooling": {"errors"},
     "quantization": {"errors", "pooling", "results"},
     "scoring": {"errors", "quantization", "results"},
+    "blocks": {"errors", "quantization", "results", "scoring"},
+    "kernels": {"blocks", "errors", "quantization", "runtime"},
+    "packing": {"blocks", "errors", "kernels", "quantization", "results", "runtime", "scoring"}
+    | {"pack_file"},
+    "pack_file": {"blocks", "errors", "quantization", "writing"},
     "explain": {"results"},
     "images": {"errors", "schema"},
     "pages": {"errors", "images"},
     "prompts": {"errors", "schema"},
+    "similarity": {"errors", "results"},
+    "heatmap": {"errors", "writing"},
     "patching": set(),
     "series": {"errors"},
     "frequency": {"errors"},
@@ -39,7 +46,16 @@ LAYERS = {
     "csv_series": {"errors", "frequency", "reading"},
     "forecasts": {"csv_series", "errors", "series", "writing"},
     "text": {"batching", "errors", "registry", "schema", "runtime"},
-    "heads": {"pooling", "quantization", "registry", "schema", "results", "runtime", "text"},
+    "heads": {
+        "errors",
+        "pooling",
+        "quantization",
+        "registry",
+        "schema",
+        "results",
+        "runtime",
+        "text",
+    },
     "combined": {"errors", "heads", "registry", "schema", "results", "text"},
     "model": {
         "artifacts",
@@ -56,6 +72,7 @@ LAYERS = {
 TEXT_CLASS = {"explain", "pooling", "quantization", "scoring", "results"}
 TEXT_CLASS |= {"errors", "heads", "model", "registry", "schema", "runtime", "text"}
 LAYERS |= dict.fromkeys(("dense", "multi_vector", "sparse"), TEXT_CLASS)
+LAYERS["multi_vector"] = TEXT_CLASS | {"packing"}
 LAYERS["timeseries"] = {
     "batching",
     "errors",
@@ -67,6 +84,11 @@ LAYERS["timeseries"] = {
     "runtime",
 }
 LAYERS["timeseries"] |= {"series"}
+LAYERS["towers"] = {"errors", "images", "pooling", "prompts", "runtime", "schema", "text"}
+LAYERS["queries"] = {"dense", "errors", "multi_vector", "pooling", "runtime", "schema", "text"}
+LAYERS["image_encoder"] = {"batching", "errors", "images", "schema", "towers"}
+LAYERS["vision"] = TEXT_CLASS - {"explain"} | {"heatmap", "image_encoder", "images", "pages"}
+LAYERS["vision"] |= {"packing", "queries", "similarity", "towers"}
 THIRD_PARTY = {"numpy", "onnxruntime", "huggingface_hub", "tokenizers", "tqdm", "scipy", "PIL"}
 THIRD_PARTY |= {"click", "matplotlib", "narwhals", "pypdfium2"}
 
@@ -128,6 +150,8 @@ def test_every_public_callable_is_documented():
         tessera_onnx.TesseraMultiVector,
         tessera_onnx.TesseraSparse,
         tessera_onnx.TesseraTimeSeries,
+        tessera_onnx.TesseraVision,
+        tessera_onnx.PackedTokens,
     ):
         for name in dir(cls):
             if not name.startswith("_"):

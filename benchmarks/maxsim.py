@@ -1,0 +1,209 @@
+"""MaxSim of one query with many documents: PackedTokens against what else there is, in one run.
+
+    python benchmarks/maxsim.py [--documents N ...] [--dim D] [--queries N] [--rounds N]
+                                [--gigabytes G]
+
+Documents of 50 to 300 random unit tokens, a query of 32. Scores are compared with a loop in NumPy
+before anything is timed; then all take turns. The table gives nanoseconds for a pair of a query
+token and a document token (the best round), how many times as fast as maxsim-cpu on the same
+documents each is (median of the rounds' ratios), and which part of ONNX Runtime's own 2048 x 2048
+matrix product in the same run it reaches. maxsim-cpu and torch take part where they are installed.
+What would need more than --gigabytes is left out, and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from tessera_onnx import PackedTokens, kernels, runtime, scoring
+from tessera_onnx.pooling import l2_normalize
+
+SHORTEST, LONGEST, QUERY = 50, 300, 32
+MEAN = (SHORTEST + LONGEST) / 2
+PEAK = 2048  # rows, columns and depth of the product that is the peak
+# The ONNX graph c = MatMul(a, b), float32 (x, y) each: as bytes, since nothing here needs onnx.
+VALUE = b"\x12\x10\x0a\x0e\x08\x01\x12\x0a\x0a\x03\x12\x01x\x0a\x03\x12\x01y"
+PLACES = ((b"Z", b"a"), (b"Z", b"b"), (b"b", b"c"))  # two inputs and an output
+PRODUCT = b'\x08\x09:[\x0a\x11\x0a\x01a\x0a\x01b\x12\x01c"\x06MatMul\x12\x01p'
+PRODUCT += b"".join(b"%b\x15\x0a\x01%b" % pair + VALUE for pair in PLACES)
+PRODUCT += b"B\x04\x0a\x00\x10\x12"
+
+
+class Peak:
+    """ONNX Runtime's matrix product, as fast as it gets."""
+
+    def __init__(self) -> None:
+        self.session = runtime.open_graph("product", PRODUCT, "cpu", runtime.cpu_threads())
+        self.square = np.random.default_rng(1).standard_normal((PEAK, PEAK), dtype=np.float32)
+
+    def __call__(self) -> np.ndarray:
+        return self.session.run(None, {"a": self.square, "b": self.square})[0]
+
+
+def stream(n: int, dim: int, seed: int) -> Iterator[np.ndarray]:
+    """n documents, made as they are asked for."""
+    rng = np.random.default_rng(seed)
+    for length in rng.integers(SHORTEST, LONGEST + 1, n):
+        yield l2_normalize(rng.standard_normal((length, dim), dtype=np.float32))
+
+
+def loop(query: np.ndarray, documents: list[np.ndarray]) -> np.ndarray:
+    return np.array([(rows @ query.T).max(axis=0).sum() for rows in documents])
+
+
+def torch_einsum(documents: list[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """As PyLate and colpali-engine do: documents padded with zeros, masked after the product."""
+    import torch
+
+    torch.set_num_threads(runtime.cpu_threads())
+    lengths = torch.tensor([len(rows) for rows in documents])
+    padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(d) for d in documents], True)  # noqa: FBT003
+    mask = torch.arange(padded.shape[1]) < lengths[:, None]
+
+    def score(query: np.ndarray) -> np.ndarray:
+        products = torch.einsum("qk,dlk->dql", torch.from_numpy(query), padded)
+        products = products.masked_fill(~mask[:, None], float("-inf"))
+        return products.amax(dim=2).sum(dim=1).numpy()
+
+    return score
+
+
+def numpy_blocks(pack: PackedTokens) -> Callable[[np.ndarray], np.ndarray]:
+    """The packed layout without ONNX Runtime."""
+    dim, segments = pack._state  # noqa: SLF001
+    blocks = [block for segment in segments for block in segment]
+    kernel = kernels.exact if pack.output == "float32" else kernels.rounded
+
+    def score(query: np.ndarray) -> np.ndarray:
+        parts = kernels.parts([query], pack.output, dim)
+        return kernels.score(blocks, parts, kernel, 1)[0]
+
+    return score
+
+
+def overlap(scores: np.ndarray, exact: np.ndarray) -> int:
+    return len({*np.argsort(-scores)[:10]} & {*np.argsort(-exact)[:10]})
+
+
+class Table:
+    """Runners of one collection, and what they took."""
+
+    def __init__(self, n: int, dim: int) -> None:
+        self.n, self.dim = n, dim
+        self.runners: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
+        self.seconds: dict[str, list[float]] = {}
+        self.overlaps: dict[str, list[int]] = {}
+        self.pairs = 0
+
+    def add_float(self) -> None:
+        documents = list(stream(self.n, self.dim, 0))
+        self.pairs = QUERY * sum(len(rows) for rows in documents)
+        pack = PackedTokens(documents)
+        self.runners |= {
+            "PackedTokens float32": pack.score,
+            "the same blocks in NumPy": numpy_blocks(pack),
+            "packed for one call": lambda query: PackedTokens(documents).score(query),
+            "scoring.maxsim_scores": lambda query: scoring.maxsim_scores(query, documents),
+            "loop in NumPy": lambda query: loop(query, documents),
+        }
+        if importlib.util.find_spec("maxsim_cpu"):
+            import maxsim_cpu
+
+            variable = maxsim_cpu.maxsim_scores_variable
+            self.runners["maxsim-cpu"] = lambda query: variable(query, documents)
+        if importlib.util.find_spec("torch"):
+            self.runners["torch einsum, padded before"] = torch_einsum(documents)
+
+    def add_small(self) -> None:
+        for output in ("int8", "binary"):
+            pack = PackedTokens(stream(self.n, self.dim, 0), output=output)
+            self.runners[f"PackedTokens {output}"] = pack.score
+            tokens = sum(
+                int(block.lengths.sum())
+                for segment in pack._state[1]  # noqa: SLF001
+                for block in segment
+            )
+            self.pairs = QUERY * tokens
+
+    def compare(self, queries: list[np.ndarray]) -> None:
+        """Equal scores first; how many of the ten best the rounded forms keep."""
+        for query in queries:
+            exact = self.runners.get("PackedTokens float32")
+            truth = None if exact is None else exact(query)
+            if truth is not None and query is queries[0]:
+                for name, runner in self.runners.items():
+                    if not name.endswith(("int8", "binary")):
+                        np.testing.assert_allclose(runner(query), truth, rtol=1e-5, err_msg=name)
+            for output in ("int8", "binary"):
+                name = f"PackedTokens {output}"
+                if truth is not None and name in self.runners:
+                    kept = overlap(self.runners[name](query), truth)
+                    self.overlaps.setdefault(name, []).append(kept)
+
+    def time(self, query: np.ndarray, rounds: int) -> None:
+        peak = Peak()
+        peak()
+        for _ in range(rounds):
+            for name, runner in ({"peak": lambda _: peak()} | self.runners).items():
+                start = time.perf_counter()
+                runner(query)
+                self.seconds.setdefault(name, []).append(time.perf_counter() - start)
+
+    def show(self) -> None:
+        best = {name: min(values) for name, values in self.seconds.items()}
+        flops = 2 * PEAK**3 / best["peak"]
+        print(f"\n{self.n} documents, {self.pairs // QUERY} tokens, peak {flops / 1e9:.0f} GFLOP/s")
+        base = self.seconds.get("maxsim-cpu")
+        for name in self.runners:
+            values = self.seconds[name]
+            times = "      -"
+            if base is not None:
+                ratios = [b / a for a, b in zip(values, base, strict=True)]
+                times = f"{statistics.median(ratios):6.2f}x"
+            reached = 2 * self.dim * self.pairs / best[name] / flops
+            share = f"{reached:7.0%}" if "binary" not in name else "      -"
+            kept = self.overlaps.get(name)
+            note = f"{statistics.mean(kept):5.1f} of 10" if kept else ""
+            print(f"{name:30} {1e9 * best[name] / self.pairs:8.2f} {times:>11} {share} {note}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--documents", type=int, nargs="+", default=[100, 1000, 10_000])
+    parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--queries", type=int, default=5, help="to compare the ten best on")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--gigabytes", type=float, default=6.0)
+    options = parser.parse_args()
+    print(f"{runtime.physical_summary()}; {runtime.cpu_threads()} threads")
+    print(f"{'':30} {'ns/pair':>8} {'maxsim-cpu':>11} {'of peak':>7} {'ten best':>11}")
+    queries = list(stream(options.queries, options.dim, 1))
+    queries = [rows[:QUERY] for rows in queries]
+    for n in options.documents:
+        table = Table(n, options.dim)
+        size = n * MEAN * options.dim / 1e9
+        # The list, the pack, the pack for one call and torch's padded copy of 300 tokens each.
+        if 4 * size * (3 + LONGEST / MEAN) <= options.gigabytes:
+            table.add_float()
+        else:
+            print(f"\n{n} documents in float32 are left out: {4 * size:.0f} GB, several times")
+        if 1.2 * size > options.gigabytes:
+            print(f"{n} documents are left out: {size:.0f} GB in int8")
+            continue
+        table.add_small()
+        table.compare(queries)
+        table.time(queries[0], options.rounds)
+        table.show()
+        del table
+        gc.collect()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Images on their way through the graphs, one by one, and streams of them in order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera_onnx import batching
+from tessera_onnx.errors import EncodingError
+from tessera_onnx.images import Pixels, Source, check_limit, open_image, pixels
+from tessera_onnx.schema import Image as Recipe
+from tessera_onnx.towers import LanguageTower, Patches, PixelTower
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Float = NDArray[np.float32]
+
+
+class ImageEncoder:
+    """A recipe of pixels and the graphs that read them."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        tower: PixelTower | LanguageTower,
+        *,
+        image_only: bool,
+        max_pixels: int,
+    ) -> None:
+        """Raises TypeError and ConfigError for the last two, which are the caller's."""
+        if not isinstance(image_only, bool):
+            raise TypeError(f"image_only must be bool, got {type(image_only).__name__}")
+        check_limit(max_pixels, "max_pixels")
+        self._recipe = recipe
+        self._tower = tower
+        self._image_only = image_only
+        self._max_pixels = max_pixels
+
+    def read(self, source: Source, where: str) -> tuple[Image.Image, Pixels]:
+        """An image, and what the graphs read of it; `where` names it in messages."""
+        self._tower.session.check_open()
+        alpha = self._recipe.alpha
+        image = open_image(source, where=where, alpha=alpha, max_pixels=self._max_pixels)
+        try:
+            return image, pixels(image, self._recipe)
+        except EncodingError as error:
+            raise EncodingError(f"{where}: {error}") from error
+
+    def patches(self, prepared: Pixels, where: str, *, parallel: bool = False) -> Patches:
+        """The vectors of an image that was read."""
+        try:
+            return self._tower.patches(prepared, image_only=self._image_only, parallel=parallel)
+        except EncodingError as error:
+            raise EncodingError(f"{where}: {error}") from error
+
+    def one(self, source: Source, where: str, *, parallel: bool = False) -> Float:
+        """The vectors of one image: (n_patches, dim) float32."""
+        return self.patches(self.read(source, where)[1], where, parallel=parallel).vectors
+
+    def stream(
+        self, images: Iterable[Any], where: Callable[[int], str], bar: Any = None
+    ) -> Iterator[Float]:
+        """The vectors of each image, in order, as many images at a time as there are workers.
+
+        `where` names an image by its place. Whatever stops the stream, every earlier result is
+        yielded first.
+        """
+        first = 0
+        try:
+            for window in batching.windows(images, self._tower.workers, lambda _: 0):
+                yield from self._window(window, first, where, bar)
+                first += len(window)
+        finally:
+            if bar is not None:
+                bar.close()
+
+    def _window(
+        self, window: list[Any], first: int, where: Callable[[int], str], bar: Any
+    ) -> Iterator[Float]:
+        results: list[Float | None] = [None] * len(window)
+
+        def work(picked: NDArray[np.intp]) -> None:
+            (i,) = picked
+            results[i] = self.one(window[i], where(first + int(i)), parallel=len(window) > 1)
+            if bar is not None:
+                bar.update()
+
+        alone = [np.array([i]) for i in range(len(window))]
+        failure = batching.run(work, alone, self._tower.workers)
+        for result in results:
+            if result is None:
+                break
+            yield result
+        if failure is not None:
+            raise failure
+
+
+def checked(
+    items: Iterable[Any], name: str, other: Callable[[Any], bool] | None = None
+) -> list[Any]:
+    """`items` as a list of images, or of what `other` allows too, before any of them is read.
+
+    Raises TypeError naming the place of what is neither.
+    """
+    if isinstance(items, str | bytes | os.PathLike) or not hasattr(items, "__iter__"):
+        expected = "images or vectors" if other else "images"
+        raise TypeError(f"{name} must be a list of {expected}, got {type(items).__name__}")
+    from PIL import Image
+
+    found = list(items)
+    sources = (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, Image.Image)
+    for i, item in enumerate(found):
+        if not isinstance(item, sources) and not (other is not None and other(item)):
+            raise TypeError(
+                f"{name}[{i}] must be a path, the bytes of a file, a PIL image or a uint8 array, "
+                f"got {type(item).__name__}"
+            )
+    return found

@@ -1,0 +1,194 @@
+"""MaxSim of queries with a block of documents: by the graphs shipped here, or in NumPy.
+
+The graphs run on ONNX Runtime, whose matrix product is up to twice as fast as NumPy's; the NumPy
+forms are the reference, and what runs where there is no onnxruntime. Both agree to 1e-6.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera_onnx import runtime
+from tessera_onnx.blocks import CODE_ZERO, WORD, Block
+from tessera_onnx.errors import ConfigError, DeviceError
+from tessera_onnx.quantization import Output
+
+Float = NDArray[np.float32]
+logger = logging.getLogger("tessera_onnx")
+
+QUERY_TOKENS = 64  # of one product: more would not leave its result in the cache
+NUMPY_TOKENS = 4096  # documents' tokens of one product in NumPy, whose steps write it twice
+# A query's codes have 7 bits: a processor without dot products of bytes (AVX2 without VNNI) adds
+# pairs of products in 16 bits, where 2 x 255 x 63 fits and 2 x 255 x 127 does not.
+QUERY_PEAK = 63
+INPUTS = ("documents", "query", "share")
+GRAPHS: dict[Output, str] = {"float32": "maxsim.fp32.onnx", "int8": "maxsim.int8.onnx"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Up to QUERY_TOKENS tokens of a list of queries."""
+
+    tokens: NDArray[Any]  # (dim, t) float32 or int8; (words, t) of sign bits
+    share: Float  # (t, q): what a token's maximum counts for each of q queries in a row
+    first: int  # the first of those queries
+
+
+def parts(queries: Sequence[NDArray[Any]], output: Output, dim: int) -> list[Part]:
+    """Queries, each (n, dim) float32 or (n, words), as the kernels take them."""
+    tokens = np.concatenate(queries)
+    owner = np.repeat(np.arange(len(queries)), [len(query) for query in queries])
+    weights = np.full(len(tokens), 1 / dim if output == "binary" else 1, dtype=np.float32)
+    if output == "int8":
+        peaks = np.abs(tokens).max(axis=1)
+        weights = np.maximum(peaks / QUERY_PEAK, np.finfo(np.float32).tiny).astype(np.float32)
+        codes = np.clip(np.rint(tokens / weights[:, None]), -QUERY_PEAK, QUERY_PEAK)
+        tokens = codes.astype(np.int8)
+    found = []
+    for start in range(0, len(tokens), QUERY_TOKENS):
+        picked = slice(start, start + QUERY_TOKENS)
+        owners = owner[picked]
+        first = int(owners[0])
+        share = np.zeros((len(owners), int(owners[-1]) - first + 1), dtype=np.float32)
+        share[np.arange(len(owners)), owners - first] = weights[picked]
+        found.append(Part(np.ascontiguousarray(tokens[picked].T), share, first))
+    return found
+
+
+Kernel = Callable[[NDArray[Any], Part], Float]  # a block's tokens and a part to scores (n, q)
+
+
+def score(
+    blocks: Sequence[Block],
+    queries: Sequence[Part],
+    kernel: Kernel,
+    n_queries: int,
+    workers: int = 1,
+) -> Float:
+    """MaxSim (n_queries, n) of all documents in the blocks, in the order of their places.
+
+    `workers` threads take the blocks in turn, for a kernel that uses one thread itself.
+    """
+    count = sum(len(block.places) for block in blocks)
+    scores = np.zeros((n_queries, count), dtype=np.float32)
+
+    def one(block: Block) -> None:
+        found = np.zeros((len(block.places), n_queries), dtype=np.float32)
+        for part in queries:
+            found[:, part.first : part.first + part.share.shape[1]] += kernel(block.tokens, part)
+        scores[:, block.places] = (found * block.scales[:, None]).T
+
+    if workers < 2:
+        for block in blocks:
+            one(block)
+    else:
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(one, blocks))  # a list, so that an exception is raised
+    return scores
+
+
+def exact(tokens: NDArray[Any], part: Part) -> Float:
+    """float32 tokens (n, length, dim): the sum of each query token's largest dot product."""
+    return _products(tokens, part, 0)
+
+
+def rounded(tokens: NDArray[Any], part: Part) -> Float:
+    """The same for codes. float32 holds their sums exactly up to about 2,000 dims."""
+    return _products(tokens, part, CODE_ZERO)
+
+
+def _products(tokens: NDArray[Any], part: Part, zero: int) -> Float:
+    n, length, dim = tokens.shape
+    query = np.asarray(part.tokens, dtype=np.float32)
+    step = max(1, NUMPY_TOKENS // length)
+    best = np.empty((n, query.shape[1]), dtype=np.float32)
+    for start in range(0, n, step):
+        some = tokens[start : start + step]
+        if zero:
+            some = some.astype(np.float32) - np.float32(zero)
+        products = some.reshape(-1, dim) @ query
+        products.reshape(len(some), length, -1).max(axis=1, out=best[start : start + step])
+    return best @ part.share
+
+
+def bits(tokens: NDArray[Any], part: Part, dim: int) -> Float:
+    """Sign bits (words, n, length): a pair's similarity is dim - 2 x the bits that differ."""
+    n_words, n, length = tokens.shape
+    best = np.empty((n, part.tokens.shape[1]), dtype=np.float32)
+    differing = np.empty((n, length), dtype=WORD)
+    counts = np.empty((n, length), dtype=np.uint8 if dim < 256 else np.uint32)
+    more = np.empty((n, length), dtype=np.uint8)
+    # A query token at a time, over words that lie together: nothing larger than the block is made.
+    for j in range(part.tokens.shape[1]):
+        for word in range(n_words):
+            np.bitwise_xor(tokens[word], part.tokens[word, j], out=differing)
+            if word == 0:
+                np.bitwise_count(differing, out=counts)
+            else:
+                np.add(counts, np.bitwise_count(differing, out=more), out=counts)
+        best[:, j] = counts.min(axis=1)
+    return np.asarray((dim - 2 * best) @ part.share, dtype=np.float32)
+
+
+def kernel(output: Output, dim: int, device: str, threads: int | None) -> Kernel:
+    """What scores blocks of that form on that device.
+
+    Raises ConfigError for a device that has no kernel for the form, and as runtime.open_session.
+    """
+    if output == "binary":
+        return functools.partial(bits, dim=dim)
+    session = _session(os.getpid(), output, device, threads)
+    if session is None:
+        return exact if output == "float32" else rounded
+
+    def run(tokens: NDArray[Any], part: Part) -> Float:
+        feeds = {"documents": tokens, "query": part.tokens, "share": part.share}
+        scores: Float = session.run(feeds)[0]
+        return scores
+
+    return run
+
+
+def check_device(output: Output, device: str) -> None:
+    """Raises ConfigError for a device other than the CPU where there are no float products."""
+    if output != "float32" and device not in ("auto", "cpu"):
+        raise ConfigError(f"{output} documents are scored on the CPU, not on {device!r}")
+
+
+# A session for all packs: it is a few kilobytes. By process, since a fork cannot use its parent's.
+@functools.cache
+def _session(_pid: int, output: Output, device: str, threads: int | None) -> runtime.Session | None:
+    """None where there is no onnxruntime."""
+    try:
+        runtime.onnxruntime()
+    except DeviceError as error:
+        if device not in ("auto", "cpu"):
+            raise
+        logger.warning("MaxSim runs in NumPy, about four times slower: %s", error)
+        return None
+    path = Path(__file__).with_name(GRAPHS[output])
+    integers = output == "int8"
+    return runtime.open_session(
+        dict.fromkeys(runtime.PROVIDERS, (path.name, path.read_bytes)),
+        device=device,
+        static=False,
+        int8_on_cuda=integers,
+        threads=threads,
+        inputs=INPUTS,
+        outputs={"scores": (1, 1)},
+        probe={
+            "documents": np.ones((1, 1, 1), dtype=np.uint8 if integers else np.float32),
+            "query": np.ones((1, 1), dtype=np.int8 if integers else np.float32),
+            "share": np.ones((1, 1), dtype=np.float32),
+        },
+    )

@@ -1,0 +1,339 @@
+"""Page images and photographs, and the texts that find them, in one space."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera_onnx import heads, heatmap, pages, scoring, similarity, text, towers
+from tessera_onnx.errors import ConfigError, LoadError, TesseraError
+from tessera_onnx.image_encoder import ImageEncoder, checked
+from tessera_onnx.images import MAX_PIXELS, Pixels, Source
+from tessera_onnx.model import Model
+from tessera_onnx.packing import PackedTokens
+from tessera_onnx.quantization import Output
+from tessera_onnx.queries import OtherModelsQueries, OwnQueries
+from tessera_onnx.results import Ranked, check_top_k, ranking
+from tessera_onnx.runtime import Session
+from tessera_onnx.schema import Kind, Precision, Vision
+
+Float = NDArray[np.float32]
+logger = logging.getLogger("tessera_onnx")
+
+SCORED = 32  # documents whose float vectors are in memory at once while a list is scored
+
+
+class TesseraVision(Model):
+    """Images as vectors and texts that find them, compared by MaxSim.
+
+    An image is a file's name, the bytes of a file, a PIL image, or a uint8 array (height, width)
+    or (height, width, 1, 3 or 4). It becomes (n_patches, dim) float32 unit rows; the text around
+    an image, which language models read with it, has rows too, as upstream has it, unless
+    `image_only` is set. A model of one vector an image (CLIP, SigLIP) gives one row, for texts too.
+    A model that finds words alone gives an empty page no row.
+
+    Images run through the graphs one by one: the vectors of one never depend on the others.
+    """
+
+    _kind: ClassVar[Kind] = "vision"
+    _recipe: Vision
+
+    def __init__(
+        self,
+        model_id: str | None = None,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        device: str = "auto",
+        precision: Precision | None = None,
+        threads: int | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        offline: bool | None = None,
+        on_long: text.OnLong = "warn",
+        image_only: bool = False,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        """Open a model; everything that can be wrong with it is wrong here.
+
+        Args:
+            model_id: id or alias; None takes the installed default of this kind.
+            path: a model folder, or a catalogue (.toml) in which to look the id up.
+            device: "auto", "cpu", "cuda", "cuda:N" or "coreml". Only "auto" may fall back.
+            precision: "fp32", "fp16" or "int8", of all graphs; None takes the model's best for
+                the device.
+            threads: CPU threads; None takes TESSERA_THREADS, else the affinity and cgroup quota.
+            cache_dir: folder of local models; None takes TESSERA_CACHE, else the user's cache.
+            offline: True fetches nothing; None lets HF_HUB_OFFLINE decide. A model that is on
+                this machine is opened without a network in any case.
+            on_long: of queries: "warn" (once a call, with counts), "truncate" or "error".
+            image_only: leave out the vectors of the text that stands around an image.
+            max_pixels: a larger image is refused before it is decoded.
+
+        Raises:
+            ModelNotFound, LoadError, IntegrityError, DeviceError: the model, or the one that reads
+                its texts, cannot be opened.
+            ConfigError: an argument cannot work with this model.
+        """
+        super().__init__(
+            model_id,
+            path=path,
+            device=device,
+            precision=precision,
+            threads=threads,
+            cache_dir=cache_dir,
+            offline=offline,
+            on_long=on_long,
+            image_only=image_only,
+            max_pixels=max_pixels,
+        )
+        self._max_pixels = max_pixels
+        self._sessions: list[Session] = []
+        try:
+            tower = self._open_graphs()
+            self._encoder = ImageEncoder(
+                self._recipe.image, tower, image_only=image_only, max_pixels=max_pixels
+            )
+            self._texts = self._open_texts(tower.texts)
+        except (TesseraError, TypeError):
+            self._close_sessions()
+            raise
+
+    def encode_document(
+        self, image: Source, *, output: Output = "float32", pool_factor: int = 1
+    ) -> Any:
+        """The vectors of one image: (n_patches, dim) float32, unit rows.
+
+        output="int8" gives Int8Vectors, "binary" BinaryTokens. `pool_factor` 3 keeps about a third
+        of the rows: like rows are merged (see pooling.pool_tokens; arXiv:2407.01449).
+
+        Raises TypeError for what is no image, FileError for a file that cannot be read,
+        EncodingError for one that is no image or larger than `max_pixels`, or when a graph fails.
+        """
+        heads.check_form(output, pool_factor)
+        return heads.finish(self._encoder.one(image, "image"), output, pool_factor, fixed=0)
+
+    def encode_documents(
+        self,
+        images: Iterable[Source],
+        *,
+        progress: bool = False,
+        output: Output = "float32",
+        pool_factor: int = 1,
+    ) -> list[Any]:
+        """What `encode_document` gives for each image, in order; [] for no images.
+
+        The types of all are checked before the first is read; errors name images[i].
+        """
+        items = checked(images, "images")
+        return list(
+            self.encode_iter(items, progress=progress, output=output, pool_factor=pool_factor)
+        )
+
+    def encode_iter(
+        self,
+        images: Iterable[Source],
+        *,
+        progress: bool = False,
+        output: Output = "float32",
+        pool_factor: int = 1,
+    ) -> Iterator[Any]:
+        """The same for a stream of images, in bounded memory.
+
+        Reads ahead as many images as there are workers. When an image is wrong or `images` itself
+        raises, the vectors of everything before it are yielded first.
+        """
+        heads.check_form(output, pool_factor)
+        bar = text.progress_bar(images, "image") if progress else None
+        found = self._encoder.stream(images, "images[{}]".format, bar)
+        return (heads.finish(vectors, output, pool_factor, fixed=0) for vectors in found)
+
+    def encode_pages(
+        self,
+        pdf: str | os.PathLike[str] | bytes,
+        *,
+        dpi: float | None = None,
+        output: Output = "float32",
+        pool_factor: int = 1,
+        max_pages: int = pages.MAX_PAGES,
+    ) -> Iterator[Any]:
+        """What `encode_document` gives for each page of a PDF, in order, a page at a time.
+
+        Needs the extra `pdf`. A page is drawn at `dpi`, else so that its longest edge has 2048
+        pixels. Raises FileError (EncodingError for bytes) for a PDF that cannot be read or has
+        more than `max_pages` pages, EncodingError with the number of a page that fails.
+        """
+        heads.check_form(output, pool_factor)
+        rendered = pages.render(pdf, dpi=dpi, max_pages=max_pages, max_pixels=self._max_pixels)
+        found = self._encoder.stream(rendered, lambda i: f"page {i + 1}")
+        return (heads.finish(vectors, output, pool_factor, fixed=0) for vectors in found)
+
+    def encode_query(self, text: str | Iterable[str], *, output: Output = "float32") -> Any:
+        """A text's vectors, (n_tokens, dim) float32 unit rows, or a list of them for an iterable.
+
+        Raises TypeError for anything but str, TokenizationError for a lone surrogate, InputTooLong
+        with on_long="error", EncodingError when the graph fails.
+        """
+        heads.check_form(output, 1)
+        found = self._texts.encode(text)
+        if isinstance(text, str):
+            return heads.finish(found[0], output, 1)
+        return [heads.finish(vectors, output, 1) for vectors in found]
+
+    def query_tokens(self, text: str) -> list[str]:
+        """The tokens that the rows of `encode_query(text)` stand for; one name for a lone row."""
+        return self._texts.tokens(text)
+
+    def search(self, query: str | Any, document: Source | Any) -> float:
+        """MaxSim of a text with an image, in [-n, n] for n query rows.
+
+        Either may be vectors made earlier: a float array (n, dim), Int8Vectors or BinaryTokens.
+        An image without any vector scores -n, the least there is.
+        """
+        return float(self.score(query, [document])[0])
+
+    def search_document(self, text: str, path: Source) -> float:
+        """`search` of a text in the image of that name."""
+        return self.search(text, path)
+
+    def score(self, query: str | Any, documents: Sequence[Any] | PackedTokens) -> Float:
+        """What `search` gives for each of a list of images or vectors: (len(documents),) float32.
+
+        Images are encoded on the way and forgotten, so that memory stays bounded. The bits of
+        BinaryTokens count as unit vectors and are compared with the floats of the query, which
+        keeps more of the order than bits against bits; PackedTokens score as they do themselves.
+        """
+        dim = self.embedding_dim()
+        left = self._query(query)
+        if isinstance(documents, PackedTokens):
+            return documents.score(left)
+        items = checked(documents, "documents", similarity.is_vectors)
+        places = [i for i, item in enumerate(items) if not similarity.is_vectors(item)]
+        encoded = self._encoder.stream(
+            (items[i] for i in places), lambda k: f"documents[{places[k]}]"
+        )
+        scores = np.full(len(items), -len(left), dtype=np.float32)
+        for start in range(0, len(items), SCORED):
+            block = {}
+            for i, item in enumerate(items[start : start + SCORED], start):
+                known = similarity.is_vectors(item)
+                vectors = (
+                    similarity.floats(item, dim, f"documents[{i}]") if known else next(encoded)
+                )
+                if len(vectors):
+                    block[i] = vectors
+            scores[list(block)] = scoring.maxsim_scores(left, list(block.values()))
+        return scores
+
+    def rank(
+        self, query: str | Any, documents: Sequence[Any] | PackedTokens, top_k: int | None = None
+    ) -> list[Ranked]:
+        """Documents, images or their vectors, by falling score: the first `top_k` or all."""
+        check_top_k(top_k, 0)
+        return ranking(self.score(query, documents), top_k)
+
+    def similarity_map(self, query: str | Any, document: Source) -> Float:
+        """Where an image answers a text: (n_tokens, rows, cols) float32 dot products.
+
+        The grid is that of the image: ColPali's 32 x 32, 8 x 8 a tile in the order of the page (the
+        whole view is left out), or cells of a fixed size. NaN marks a cell without a vector.
+        Raises ConfigError for a model of one vector an image.
+        """
+        return self._map(query, self._encoder.read(document, "document")[1])
+
+    def save_similarity_map(
+        self,
+        query: str | Any,
+        document: Source,
+        file: str | os.PathLike[str],
+        *,
+        token: int | None = None,
+    ) -> None:
+        """Draw the similarity map of one query token, or of their mean, over the image.
+
+        `file` ends in .png, .jpg or .webp and is written whole or not at all. Red is where the
+        similarity is high, within this map alone. Raises ConfigError for another name or a token
+        outside the query, FileError when the file cannot be written.
+        """
+        heatmap.check_file(file)
+        image, prepared = self._encoder.read(document, "document")
+        cells = heatmap.of_token(self._map(query, prepared), token)
+        heatmap.write(heatmap.draw(image, cells, prepared.box), file)
+
+    def embedding_dim(self) -> int:
+        """Components of a vector."""
+        return self._recipe.dimension
+
+    def num_patches(self) -> int | None:
+        """Vectors that come of the pixels of an image; None where its size decides."""
+        fixed = self._recipe.image.resize in {"stretch", "crop"}
+        return self._recipe.image.tokens if fixed else None
+
+    def close(self) -> None:
+        """Free the graphs; running calls finish, later ones raise EncodingError. Idempotent."""
+        self._close_sessions()
+        self._texts.close()
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(model={self._spec.id!r}, embedding_dim={self.embedding_dim()})"
+        )
+
+    def _open_graphs(self) -> towers.PixelTower | towers.LanguageTower:
+        """All graphs on one device; "auto" falls back with all of them."""
+        facts = self._spec.text
+        self._tokenizer = None
+        if facts is not None:
+            self._tokenizer = text.Tokenizer(self._artifact.read(facts.tokenizer), facts)
+        *others, last = self._devices()
+        for device in others:
+            try:
+                return self._open_tower(device)
+            except LoadError as error:  # DeviceError is one
+                self._close_sessions()
+                logger.warning("falling back from %s to %s: %s", device, last, error)
+        return self._open_tower(last)
+
+    def _open_tower(self, device: str) -> towers.PixelTower | towers.LanguageTower:
+        opened = functools.partial(self._opened, device)
+        tower = towers.open_tower(opened, self._spec, self._recipe, self._tokenizer)
+        self._session = tower.session
+        return tower
+
+    def _open_texts(self, graphs: text.Runnable | None) -> OwnQueries | OtherModelsQueries:
+        recipe, options = self._recipe, self._options
+        if recipe.text_model:
+            shared = ("device", "threads", "cache_dir", "offline", "on_long")
+            return OtherModelsQueries(recipe, **{name: options[name] for name in shared})
+        if graphs is None or self._tokenizer is None or recipe.query is None:
+            raise LoadError(f"model {self._spec.id!r} has nothing that reads texts")
+        return OwnQueries(self._tokenizer, graphs, recipe, recipe.query, options["on_long"])
+
+    def _opened(
+        self, device: str, outputs: Any, probe: Any, table: Any, workers: int | None
+    ) -> Session:
+        session = self._open(outputs, probe, table=table, device=device, workers=workers)
+        self._sessions.append(session)
+        return session
+
+    def _close_sessions(self) -> None:
+        for session in self._sessions:
+            session.close()
+
+    def _query(self, query: str | Any) -> Float:
+        """A text's vectors, or vectors made earlier, as floats."""
+        made = self.encode_query(query) if isinstance(query, str) else query
+        return similarity.floats(made, self.embedding_dim(), "query")
+
+    def _map(self, query: str | Any, prepared: Pixels) -> Float:
+        if self._recipe.vectors == "one":
+            raise ConfigError(
+                f"model {self._spec.id!r} gives an image one vector, which lies nowhere on it"
+            )
+        left = self._query(query)
+        found = self._encoder.patches(prepared, "document")
+        return similarity.cell_map(left, found.vectors, found.cells)
