@@ -57,3 +57,20 @@ def document_ids(
             "tokenizer is not that of this model"
         )
     return ids
+
+
+def positions(ids: NDArray[np.int64], image: int, rows: int, columns: int) -> NDArray[np.int64]:
+    """Positions (3, n) of the tokens: in time, down and across, for graphs that take such.
+
+    A text's tokens, and those around an image, go on by one in all three. Those of the image,
+    `image` in ids, all of one moment, are a grid of rows x columns that starts at the next place;
+    after it all three go on from its farthest place. Equals get_rope_index of Qwen2-VL's model.
+    """
+    places = np.tile(np.arange(len(ids)), (3, 1))
+    where = np.flatnonzero(ids == image)
+    if len(where):
+        start, end = where[0], where[-1] + 1
+        across = np.arange(rows * columns)
+        places[:, start:end] = start + np.stack([0 * across, across // columns, across % columns])
+        places[:, end:] += max(rows, columns) - (end - start)
+    return places

@@ -55,6 +55,7 @@ class Graph:
             "token_type_ids",
             "task_id",
             "inputs_embeds",
+            "position_ids",
             "pixel_values",
             "patches",
             "future_patches",

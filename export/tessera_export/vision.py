@@ -58,7 +58,7 @@ class Traced:
     module: nn.Module
     output: str
     examples: Sequence[vision_graph.Feeds]
-    ragged: bool
+    produced: tuple[str, ...]  # names of the output's leading dimensions that vary
 
 
 def read(folder: Path, query: Query | str | None = None) -> Facts:
@@ -148,7 +148,7 @@ def _graphs(
     made: list[str] = []
     for stem in list(parts):
         part = parts.pop(stem)
-        traced = vision_graph.trace(part.module, part.output, part.examples, ragged=part.ragged)
+        traced = vision_graph.trace(part.module, part.output, part.examples, part.produced)
         del part
         for precision in wanted:
             made += storage.save(_at(traced, precision, exclude), folder / name(stem, precision))
@@ -164,28 +164,39 @@ def _at(traced: onnx.ModelProto, precision: Precision, exclude: Sequence[str]) -
 def _parts(facts: Facts, model: Any) -> dict[str, Traced]:
     """The modules by their place in the entry, with inputs to trace and to probe."""
     rng = torch.Generator().manual_seed(0)
+    qwen = facts.kind in towers.QWEN
     size = facts.recipe.image.size
+    # Of Qwen2-VL `size` is a cell, and images are of any number of them.
+    grids = ((4, 6), (3, 5), (2, 2)) if qwen else ((1, 1),) * 3
     pixels = [
-        {"pixel_values": torch.randn(count, 3, size, size, generator=rng)} for count in (2, 1, 3)
+        {"pixel_values": torch.randn(n, 3, size * down, size * across, generator=rng)}
+        for n, (down, across) in zip((2, 1, 3), grids, strict=True)
     ]
     fixed, most = facts.text.fixed_length, facts.text.max_positions
     lengths = [(batch, fixed or min(length, most)) for batch, length in LENGTHS]
     ids = [{"input_ids": torch.randint(3, 10, shape, generator=rng)} for shape in lengths]
     masks = [{"attention_mask": _mask(*shape)} for shape in lengths]
+    batch, tokens = ("batch",), ("batch", "sequence")
     if facts.kind in towers.PAIRS:
         texts = ids if fixed else _together(ids, masks)
         return {
-            "graph": Traced(towers.Pictures(model), VECTORS, pixels, ragged=False),
-            "text_graph": Traced(towers.Texts(model), TEXT_VECTORS, texts, ragged=False),
+            "graph": Traced(towers.Pictures(model), VECTORS, pixels, ("tiles",)),
+            "text_graph": Traced(towers.Texts(model), TEXT_VECTORS, texts, batch),
         }
     embeds = [
         {"inputs_embeds": torch.randn(*shape, facts.hidden, generator=rng)} for shape in lengths
     ]
+    inputs = _together(embeds, masks)
+    tiles: nn.Module = towers.QwenTiles(model) if qwen else towers.Tiles(model)
+    if qwen:
+        places = [torch.randint(0, n, (3, batch, n), generator=rng) for batch, n in lengths]
+        inputs = _together(inputs, [{"position_ids": each} for each in places])
     language = towers.Language(model, towers.projection(facts.weights))
+    made = ("tiles", "tokens") if qwen else ("tiles",)
     return {
-        "tile_graph": Traced(towers.Tiles(model), FEATURES, pixels, ragged=False),
-        "token_graph": Traced(towers.Tokens(model), EMBEDS, ids, ragged=True),
-        "graph": Traced(language, VECTORS, _together(embeds, masks), ragged=True),
+        "tile_graph": Traced(tiles, FEATURES, pixels, made),
+        "token_graph": Traced(towers.Tokens(model), EMBEDS, ids, tokens),
+        "graph": Traced(language, VECTORS, inputs, tokens),
     }
 
 
@@ -217,6 +228,7 @@ def _entry(
         )
     else:
         inputs = ["inputs_embeds", "attention_mask"]
+        inputs += ["position_ids"] if facts.kind in towers.QWEN else []
         recipe = dataclasses.replace(
             facts.recipe,
             tile_graph=_part("tile_graph", ("pixel_values",), FEATURES, built),

@@ -6,6 +6,7 @@ the projection is computed here in float64.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,7 @@ class Sample:
     features: Array  # (image tokens, hidden)
     embeddings: Array  # (n, hidden), of the ids alone
     vectors: Array  # (n, dimension), unit length
+    positions: Array  # (3, n), for graphs that take such
 
 
 def query_text(query: Query, text: str) -> str:
@@ -63,51 +65,75 @@ def pages_and_queries(
         raise ExportError("a model of page vectors has a prompt and a query")
     rng = np.random.default_rng(0)
     inputs = []
-    for rows, columns in GRIDS if recipe.image.resize == "tiles" else GRIDS[:1] * PAGES:
-        count = rows * columns + (rows * columns > 1)
-        tiles = pictures(rng, recipe.image, count)
-        count = recipe.image.tokens
-        ids = prompts.document_ids(recipe.prompt, count, rows, columns, found.ids)
-        inputs.append((ids, tiles))
-    size = recipe.image.size
+    image = prompts.image_id(recipe.prompt, found.ids)
+    whole = recipe.image.resize == "dynamic"  # one tile, of any number of cells
+    for rows, columns in GRIDS if recipe.image.resize != "stretch" else GRIDS[:1] * PAGES:
+        grid = (1, 1) if whole else (rows, columns)
+        cells = (rows * 2, columns * 3) if whole else (1, 1)
+        count = math.prod(grid) + (math.prod(grid) > 1)
+        tiles = pictures(rng, recipe.image, count, cells)
+        n_tokens = math.prod(cells) if whole else recipe.image.tokens
+        ids = prompts.document_ids(recipe.prompt, n_tokens, *grid, found.ids)
+        inputs.append((ids, tiles, prompts.positions(ids, image, *cells)))
     for text in samples.texts()[:QUERIES]:
-        none = np.zeros((0, 3, size, size), np.float32)
         ids = np.array(found.ids(query_text(recipe.query, text)), np.int64)
-        inputs.append((ids, none))
-    return [_sample(model, projection, ids, tiles) for ids, tiles in inputs]
+        inputs.append((ids, tiles[:0], prompts.positions(ids, image, 0, 0)))
+    return [_sample(model, projection, *each) for each in inputs]
 
 
-def pictures(rng: np.random.Generator, recipe: Image, count: int) -> NDArray[np.float32]:
-    """Normalised pixels (count, 3, size, size): blocks of colour under a little noise."""
+def pictures(
+    rng: np.random.Generator, recipe: Image, count: int, cells: tuple[int, int] = (1, 1)
+) -> NDArray[np.float32]:
+    """Normalised pixels (count, 3, h, w) of so many squares down and across.
+
+    Blocks of colour under a little noise.
+    """
     coarse = rng.integers(0, 256, (count, 3, 7, 7))
-    places = np.arange(recipe.size) * 7 // recipe.size
-    values = coarse[:, :, places][:, :, :, places] * 0.9
+    down, across = (np.arange(recipe.size * n) * 7 // (recipe.size * n) for n in cells)
+    values = coarse[:, :, down][:, :, :, across] * 0.9
     values += rng.uniform(0, 25, values.shape)
     mean, std = (np.array(each)[:, None, None] for each in (recipe.mean, recipe.std))
     pixels: NDArray[np.float32] = ((values / 255 - mean) / std).astype(np.float32)
     return pixels
 
 
-def _sample(model: Any, projection: nn.Linear, ids: Array, tiles: Array) -> Sample:
+def _sample(
+    model: Any, projection: nn.Linear, ids: Array, tiles: Array, positions: Array
+) -> Sample:
+    kind = model.config.model_type
     inputs = {"input_ids": torch.from_numpy(ids)[None]}
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-    features = np.zeros((0, projection.in_features), np.float32)
-    if model.config.model_type == "paligemma":  # as upstream's processor: all may see all
+    if kind == "paligemma":  # as upstream's processor: all may see all
         inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
-    if len(tiles):
-        inputs["pixel_values"] = torch.from_numpy(tiles)
-        if model.config.model_type != "paligemma":  # (pages, tiles, 3, size, size)
-            inputs["pixel_values"] = inputs["pixel_values"][None]
+    pixels = torch.from_numpy(tiles)
+    if len(tiles) and kind == "qwen2_vl":
+        height, width = (side // model.config.vision_config.patch_size for side in tiles.shape[2:])
+        inputs["pixel_values"] = torch.from_numpy(images.patches(tiles[0]))
+        inputs["image_grid_thw"] = torch.tensor([[1, height, width]])
+        inputs["mm_token_type_ids"] = (inputs["input_ids"] == model.config.image_token_id).int()
+    elif len(tiles):  # others than PaliGemma take (pages, tiles, 3, size, size)
+        inputs["pixel_values"] = pixels if kind == "paligemma" else pixels[None]
+    features = np.zeros((0, projection.in_features), np.float32)
     with torch.no_grad():
         result = model(**inputs)
         embeddings = model.get_input_embeddings()(inputs["input_ids"] % _words(model))[0]
         if len(tiles):
-            seen = result.image_hidden_states
-            features = torch.cat([part.reshape(-1, part.shape[-1]) for part in seen]).numpy()
+            features = _features(model, inputs, result)
         states = result.last_hidden_state[0].double()
         rows = states @ projection.weight.double().T + projection.bias.double()
     vectors = nn.functional.normalize(rows, dim=-1).numpy()
-    return Sample(ids, tiles, features, embeddings.numpy(), vectors)
+    return Sample(ids, tiles, features, embeddings.numpy(), vectors, positions)
+
+
+def _features(model: Any, inputs: Mapping[str, torch.Tensor], result: Any) -> Array:
+    """What upstream put in the places of the image's tokens."""
+    if "image_grid_thw" in inputs:
+        seen = model.visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"])
+        parts = [seen.pooler_output]
+    else:
+        parts = list(result.image_hidden_states)
+    features: Array = torch.cat([part.reshape(-1, part.shape[-1]) for part in parts]).numpy()
+    return features
 
 
 def _words(model: Any) -> int:
@@ -151,6 +177,10 @@ def check_pages(
         for row, (index, length) in enumerate(zip(batch, lengths, strict=True)):
             embeds[row, :length], mask[row, :length] = joined[index], 1
         feeds = {"inputs_embeds": embeds, "attention_mask": mask}
+        if "position_ids" in {item.name for item in session.get_inputs()}:
+            feeds["position_ids"] = np.zeros((3, *mask.shape), np.int64)
+            for row, (index, length) in enumerate(zip(batch, lengths, strict=True)):
+                feeds["position_ids"][:, row, :length] = known[index].positions
         (found,) = session.run([VECTORS], feeds)
         for row, index in enumerate(batch):
             vectors.append((found[row, : lengths[row]], known[index].vectors))
@@ -255,7 +285,7 @@ def check_tokenizer(folder: Path, found: TokenizerFile, recipe: Vision) -> None:
         texts = [query_text(recipe.query, text) for text in texts]
     same = all(found.ids(text) == theirs(text) for text in texts)
     if recipe.prompt is not None:
-        facts, count = recipe.prompt, recipe.image.tokens
+        facts, count = recipe.prompt, recipe.image.tokens or 1
         for grid in GRIDS:
             ours, other = (
                 prompts.document_ids(facts, count, *grid, encode) for encode in (found.ids, theirs)
@@ -276,6 +306,8 @@ def check_pixels(upstream: Any, recipe: Image) -> None:
         picture = PIL.Image.fromarray(levels).resize((width, height))
         ours = images.pixels(picture, recipe).tiles
         theirs = upstream(images=[[picture]] if recipe.resize == "tiles" else picture)
+        if recipe.resize == "dynamic":
+            ours = images.patches(ours[0])
         truth = np.array(theirs["pixel_values"], np.float32).reshape(-1, *ours.shape[1:])
         if truth.shape != ours.shape or np.abs(truth - ours).max() > PIXEL / min(recipe.std):
             raise ExportError(

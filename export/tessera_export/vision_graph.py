@@ -17,27 +17,29 @@ from tessera_export import graph, storage
 from tessera_export.errors import ExportError
 
 Feeds = Mapping[str, Tensor]
-# Names of the dimensions that vary: all but a tile's sides and the vectors' width.
-AXES: dict[str, tuple[str, ...]] = {
-    "pixel_values": ("tiles",),
+# Names of the inputs' dimensions; fixed in the graph are those that no two examples differ in.
+DIMENSIONS: dict[str, tuple[str, ...]] = {
+    "pixel_values": ("tiles", "channels", "height", "width"),
     "input_ids": ("batch", "sequence"),
     "attention_mask": ("batch", "sequence"),
-    "inputs_embeds": ("batch", "sequence"),
+    "inputs_embeds": ("batch", "sequence", "hidden"),
     "position_ids": ("axes", "batch", "sequence"),
 }
+Axes = dict[str, dict[int, str]]
 
 
 def trace(
-    module: nn.Module, output: str, examples: Sequence[Feeds], *, ragged: bool
+    module: nn.Module, output: str, examples: Sequence[Feeds], produced: Sequence[str]
 ) -> onnx.ModelProto:
     """The graph of `module.forward`, traced at examples[0] and compared with torch at the others.
 
-    `ragged` tells that the output has a row a token, (batch, n, width). Raises ExportError when
-    neither exporter gives torch's numbers at the shapes that were not traced.
+    `produced` names the output's leading dimensions that vary. Raises ExportError when neither
+    exporter gives torch's numbers at the shapes that were not traced.
     """
     names = list(examples[0])
     if names != [name for name in inspect.signature(module.forward).parameters if name in names]:
         raise TypeError("examples must be in the order of the module's arguments")
+    axes = _axes(examples)
     exporters: dict[str, Callable[..., None]] = {"legacy": _legacy, "dynamo": _dynamo}
     reasons = []
     for name, exporter in exporters.items():
@@ -45,7 +47,7 @@ def trace(
             with tempfile.TemporaryDirectory(prefix="tessera-export-") as folder:
                 path = Path(folder, "traced.onnx")
                 with graph.quiet(), torch.no_grad():
-                    exporter(module, examples[0], output, path, ragged=ragged)
+                    exporter(module, examples[0], axes, {output: produced}, path)
                 model = onnx.load(path)
             graph.strip(model)
             difference = _probe(model, module, output, examples[1:])
@@ -58,9 +60,19 @@ def trace(
     raise ExportError(f"no exporter of torch {torch.__version__} fits: {'; '.join(reasons)}")
 
 
-def _legacy(module: nn.Module, example: Feeds, output: str, path: Path, *, ragged: bool) -> None:
-    axes = {name: dict(enumerate(AXES[name])) for name in example}
-    first = next(iter(axes.values()))
+def _axes(examples: Sequence[Feeds]) -> Axes:
+    """The dimensions that vary, by input."""
+    axes: Axes = {}
+    for name in examples[0]:
+        sizes = zip(*(example[name].shape for example in examples), strict=True)
+        varies = [len(set(each)) > 1 for each in sizes]
+        axes[name] = {i: DIMENSIONS[name][i] for i, does in enumerate(varies) if does}
+    return axes
+
+
+def _legacy(
+    module: nn.Module, example: Feeds, axes: Axes, made: Mapping[str, Sequence[str]], path: Path
+) -> None:
     torch.onnx.export(
         module,
         tuple(example.values()),
@@ -68,23 +80,23 @@ def _legacy(module: nn.Module, example: Feeds, output: str, path: Path, *, ragge
         dynamo=False,
         opset_version=graph.OPSET,
         input_names=list(example),
-        output_names=[output],
-        dynamic_axes=axes | {output: first if ragged else {0: first[0]}},
+        output_names=list(made),
+        dynamic_axes=axes | {name: dict(enumerate(produced)) for name, produced in made.items()},
     )
 
 
-def _dynamo(module: nn.Module, example: Feeds, _output: str, path: Path, *, ragged: bool) -> None:
-    del ragged
-    dims = {axis: torch.export.Dim(axis) for name in example for axis in AXES[name]}
-    shapes = tuple({i: dims[axis] for i, axis in enumerate(AXES[name])} for name in example)
+def _dynamo(
+    module: nn.Module, example: Feeds, axes: Axes, made: Mapping[str, Sequence[str]], path: Path
+) -> None:
+    dims = {axis: torch.export.Dim(axis) for named in axes.values() for axis in named.values()}
     program = torch.onnx.export(
         module,
         tuple(example.values()),
         dynamo=True,
         opset_version=graph.OPSET,
         input_names=list(example),
-        output_names=[_output],
-        dynamic_shapes=shapes,
+        output_names=list(made),
+        dynamic_shapes=tuple({i: dims[n] for i, n in axes[name].items()} for name in example),
         verbose=False,
     )
     if program is None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from transformers import AutoConfig, AutoImageProcessor
 
@@ -14,16 +14,18 @@ from tessera_export import tokens
 from tessera_export.errors import ExportError
 from tessera_export.files import read_table
 from tessera_export.tokens import TokenizerFile
-from tessera_export.vision_towers import PAIRS, READERS, RETRIEVERS, VECTORS
+from tessera_export.vision_towers import PAIRS, QWEN, READERS, RETRIEVERS, VECTORS
 from tessera_onnx.schema import Image, Prompt, Query, Text, Vision
 
 # The classes of transformers, less the suffixes of their implementations.
 SIGLIP, IDEFICS, CLIP = "SiglipImageProcessor", "Idefics3ImageProcessor", "CLIPImageProcessor"
+QWEN_IMAGES = "Qwen2VLImageProcessor"
 FILTERS: dict[int, Literal["lanczos", "bilinear", "bicubic"]] = {
     1: "lanczos", 2: "bilinear", 3: "bicubic",
 }  # fmt: skip
 BUFFERS = 10  # augmentation tokens after a query, in colpali-engine and transformers
 DESCRIBE = "Describe the image."
+PAD = "<|endoftext|>"  # of Qwen2
 
 
 def config(folder: Path) -> Any:
@@ -146,6 +148,8 @@ def image(folder: Path, kind: str, settings: Any) -> Image:
         found = _image(table, settings, alpha)
     except (KeyError, TypeError, ValueError) as error:
         raise ExportError(f"the image processor of {folder} is not exported: {error}") from error
+    if found.resize == "dynamic":
+        return found
     size, count = settings.vision_config.image_size, found.tokens
     if found.size != size:
         raise ExportError(f"the processor makes squares of {found.size}, the model reads {size}")
@@ -163,33 +167,54 @@ def _image(table: dict[str, Any], settings: Any, alpha: Literal["white", "droppe
             raise ValueError(f"{step} is {table[step]}, every recipe here does it")
     if not math.isclose(table["rescale_factor"], 1 / 255):
         raise ValueError(f"rescale_factor is {table['rescale_factor']}, not 1/255")
-    size, longest = _square(table["size"]), 0
-    resize: Literal["stretch", "crop", "tiles"] = "stretch"
-    if name == CLIP and table["do_center_crop"]:
-        size, resize = _square(table["crop_size"]), "crop"
-        if table["size"] != {"shortest_edge": size}:
-            raise ValueError(f"the image is resized to {table['size']}, the crop is {size}")
-    elif name == IDEFICS:
-        if not table["do_image_splitting"]:
-            raise ValueError("do_image_splitting is off, pages were cut into tiles in training")
-        size, longest = table["max_image_size"]["longest_edge"], table["size"]["longest_edge"]
-        resize = "tiles"
-    elif name != SIGLIP:
-        raise ValueError(f"its image_processor_type is {name}")
-    if size is None or table["resample"] not in FILTERS:
+    steps = _steps(name, table, settings)
+    if steps.size is None or table["resample"] not in FILTERS:
         raise ValueError(f"size {table['size']} or resample {table['resample']} is unknown")
     return Image(
-        size=size,
-        resize=resize,
-        longest=longest,
-        least_pixels=0,
-        most_pixels=0,
+        size=steps.size,
+        resize=steps.resize,
+        longest=steps.longest,
+        least_pixels=steps.least_pixels,
+        most_pixels=steps.most_pixels,
         resample=FILTERS[table["resample"]],
         alpha=alpha,
         mean=tuple(map(float, table["image_mean"])),
         std=tuple(map(float, table["image_std"])),
         tokens=_count(settings),
     )
+
+
+class _Steps(NamedTuple):
+    """How an image gets its size, as in Image."""
+
+    resize: Literal["stretch", "crop", "tiles", "dynamic"]
+    size: int | None
+    longest: int = 0
+    least_pixels: int = 0
+    most_pixels: int = 0
+
+
+def _steps(name: str, table: dict[str, Any], settings: Any) -> _Steps:
+    size = table["size"]
+    if name == CLIP and table["do_center_crop"]:
+        crop = _square(table["crop_size"])
+        if size != {"shortest_edge": crop}:
+            raise ValueError(f"the image is resized to {size}, the crop is {crop}")
+        return _Steps("crop", crop)
+    if name == IDEFICS:
+        if not table["do_image_splitting"]:
+            raise ValueError("do_image_splitting is off, pages were cut into tiles in training")
+        return _Steps("tiles", table["max_image_size"]["longest_edge"], size["longest_edge"])
+    if name == QWEN_IMAGES:
+        tower = settings.vision_config
+        ours = (tower.patch_size, tower.spatial_merge_size, tower.temporal_patch_size)
+        theirs = (table["patch_size"], table["merge_size"], table["temporal_patch_size"])
+        if ours != theirs or ours != (14, 2, 2):
+            raise ValueError(f"its patches are {theirs}, the model's {ours}, known are (14, 2, 2)")
+        return _Steps("dynamic", 28, 0, size["shortest_edge"], size["longest_edge"])  # in pixels
+    if name not in (SIGLIP, CLIP):
+        raise ValueError(f"its image_processor_type is {name}")
+    return _Steps("stretch", _square(size))
 
 
 def _square(size: dict[str, int]) -> int | None:
@@ -202,6 +227,8 @@ def _count(settings: Any) -> int:
     """Vectors of one square image or tile."""
     if settings.model_type in PAIRS:
         return 1
+    if settings.model_type in QWEN:
+        return 0
     vision = settings.vision_config
     patches: int = (vision.image_size // vision.patch_size) ** 2
     factor = getattr(settings, "scale_factor", getattr(settings, "pixel_shuffle_factor", 1))
@@ -216,6 +243,8 @@ def prompt(settings: Any, said: dict[str, Any], found: TokenizerFile) -> Prompt:
     the vocabulary lacks, and for an image token other than the model's.
     """
     image_token, fake = "<image>", "<fake_token_around_image>"
+    if settings.model_type in QWEN:
+        image_token = "<|image_pad|>"  # noqa: S105 (no password)
     if found.id_of(image_token, "the image's token") != settings.image_token_id:
         raise ExportError(
             f"{image_token} is not the token {settings.image_token_id} of config.json"
@@ -226,6 +255,13 @@ def prompt(settings: Any, said: dict[str, Any], found: TokenizerFile) -> Prompt:
         # One <bos>, as in training (colpali-engine 0.2) and in transformers. Later versions of
         # colpali-engine spell one out where PaliGemmaProcessor adds another: 1,031 rows a page.
         return Prompt(f"{{image}}<bos>{describe or DESCRIBE}\n", image_token, "", "", "", "", "")
+    if settings.model_type in QWEN:
+        for token in ("<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|im_end|>", PAD):
+            found.id_of(token, "the prompt's")
+        around = "<|im_start|>user\n<|vision_start|>{image}<|vision_end|>"
+        describe = describe.replace(image_token, "{image}") if describe else None
+        text = describe or f"{around}{DESCRIBE}<|im_end|>{PAD}"
+        return Prompt(text, image_token, "", "", "", "", "")
     start = "<|begin_of_text|>" if settings.model_type == "modernvbert" else "<|im_start|>"
     for token in (start, fake, "<global-img>", "<end_of_utterance>", "<row_1_col_1>"):
         found.id_of(token, "the prompt's")
@@ -250,7 +286,8 @@ def _query(
     if kind in PAIRS:
         return Query(known or "", "", length)
     if known is None and kind in RETRIEVERS:  # what transformers does with the folder
-        known = str(said.get("query_prefix", "Question: " if kind == "colpali" else ""))
+        default = {"colpali": "Question: ", "colqwen2": "Query: "}.get(kind, "")
+        known = str(said.get("query_prefix") or default)
     if known is None:
         raise ExportError(
             'the text before a query is missing: colpali-engine put "Question: ", "Query: " and '
@@ -260,4 +297,4 @@ def _query(
         return Query(f"<bos>{known}", f"{'<pad>' * BUFFERS}\n", length)
     if kind == "paligemma":
         return Query(f"<bos>{known}", "<pad>" * BUFFERS, length)
-    return Query(known, "<end_of_utterance>" * BUFFERS, length)
+    return Query(known, (PAD if kind in QWEN else "<end_of_utterance>") * BUFFERS, length)

@@ -9,22 +9,32 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers.models.qwen2_vl import modeling_qwen2_vl
 
 from tessera_export import tensors
 from tessera_export.errors import ExportError
 from tessera_export.files import Weights
 
 # By model_type: transformers' own retrieval classes, which hold the model that reads images.
-RETRIEVERS = {"colpali": "ColPaliForRetrieval", "colmodernvbert": "ColModernVBertForRetrieval"}
+RETRIEVERS = {
+    "colpali": "ColPaliForRetrieval",
+    "colmodernvbert": "ColModernVBertForRetrieval",
+    "colqwen2": "ColQwen2ForRetrieval",
+}
 # By model_type: colpali-engine's folders, whose projection lies beside that model.
-READERS = ("paligemma", "idefics3", "modernvbert")
+READERS = ("paligemma", "idefics3", "modernvbert", "qwen2_vl")
 PAIRS = ("clip", "siglip")
+QWEN = ("colqwen2", "qwen2_vl")  # images of any size, positions in two dimensions
 # The projection in transformers, in ColPali and ColModernVBert, and in ColIdefics3.
 PROJECTIONS = ("embedding_proj_layer", "custom_text_proj", "linear")
 # Outputs of the graphs: of tiles, of token ids, the vectors of pages and images, and of texts.
 FEATURES, EMBEDS, VECTORS, TEXT_VECTORS = "features", "inputs_embeds", "embeddings", "text_embeds"
 # colpali-engine puts "model." before the reader's names, merged adapters "base_model.model." too.
 SHELL = {r"^(base_model\.model\.)?model\.": ""}
+# But ColQwen2 is its own reader, of which older files name only the language model.
+COLQWEN = {
+    rf"^model\.{name}": f"language_model.{name}" for name in ("layers", "embed_tokens", "norm")
+}
 
 
 def load(folder: Path, kind: str, attention: str | None) -> Any:
@@ -34,7 +44,7 @@ def load(folder: Path, kind: str, attention: str | None) -> Any:
     projection. Raises ExportError when transformers cannot load it or the weights lack a tensor.
     """
     factory: Any = getattr(transformers, RETRIEVERS.get(kind, "AutoModel"))
-    mapping = {"key_mapping": SHELL} if kind in READERS else {}
+    mapping = {"key_mapping": COLQWEN if kind == "qwen2_vl" else SHELL} if kind in READERS else {}
     try:
         model, report = factory.from_pretrained(
             folder,
@@ -115,6 +125,52 @@ def _positions(tower: Any) -> nn.Parameter:
     return nn.Parameter(kept[0], requires_grad=False)
 
 
+class QwenTiles(nn.Module):
+    """pixel_values (n, 3, h, w) to features (n, h * w / 784, hidden), for images of any size.
+
+    Qwen2-VL's own module takes patches that its processor cut, and splits them by the images that
+    they are of, which no exporter follows. Equal to it for images of one size each.
+    """
+
+    def __init__(self, model: Any) -> None:
+        """`model` is a Qwen2VLModel."""
+        super().__init__()
+        self.tower = model.visual
+        self.patch = self.tower.config.patch_size
+        self.merge = self.tower.config.spatial_merge_size
+        # A still image is two equal frames for the convolution over time.
+        self.kernel = nn.Parameter(self.tower.patch_embed.proj.weight.sum(2), requires_grad=False)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Row by row of squares of merge x merge patches, which become one feature."""
+        n, channels, height, width = pixel_values.shape
+        side, merge = self.patch, self.merge
+        down, across = height // (side * merge), width // (side * merge)
+        parts = pixel_values.reshape(n, channels, down, merge, side, across, merge, side)
+        parts = parts.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(n, -1, channels * side * side)
+        hidden = parts @ self.kernel.flatten(1).T
+        rows, inner = torch.arange(down), torch.arange(merge)
+        rows = (rows[:, None, None, None] * merge + inner[:, None]).expand(-1, across, -1, merge)
+        columns = torch.arange(across)[:, None, None] * merge + inner
+        columns = columns.expand(down, -1, merge, -1)
+        places = torch.stack([rows.reshape(-1), columns.reshape(-1)], dim=-1)
+        turns = self.tower.rotary_pos_emb(hidden, places)
+        for block in self.tower.blocks:
+            hidden = hidden + self._attention(block.attn, block.norm1(hidden), *turns)
+            hidden = hidden + block.mlp(block.norm2(hidden))
+        features: Tensor = self.tower.merger(hidden).reshape(n, down * across, -1)
+        return features
+
+    def _attention(self, layer: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        parts = layer.qkv(x).unflatten(-1, (3, layer.num_heads, -1))
+        query, key, value = parts.permute(2, 0, 1, 3, 4).unbind(0)  # (n, patches, heads, size)
+        query, key = modeling_qwen2_vl.apply_rotary_pos_emb_vision(query, key, cos, sin)
+        weights = query.transpose(1, 2) @ key.permute(0, 2, 3, 1) * layer.scaling
+        seen = torch.softmax(weights, dim=-1) @ value.transpose(1, 2)
+        mixed: Tensor = layer.proj(seen.transpose(1, 2).flatten(2))
+        return mixed
+
+
 class Tokens(nn.Module):
     """input_ids (batch, n) to embeddings (batch, n, hidden), Gemma's scale included."""
 
@@ -139,16 +195,22 @@ class Language(nn.Module):
     def __init__(self, model: Any, projection: nn.Linear) -> None:
         """`model` as for Tiles."""
         super().__init__()
-        self.prefix = hasattr(model, "language_model")  # PaliGemma
-        self.language = model.language_model if self.prefix else model.text_model
+        self.prefix = model.config.model_type == "paligemma"
+        named = hasattr(model, "language_model")
+        self.language = model.language_model if named else model.text_model
         self.projection = projection
 
-    def forward(self, inputs_embeds: Tensor, attention_mask: Tensor) -> Tensor:
-        """What the vectors of padding are is nobody's promise."""
+    def forward(
+        self, inputs_embeds: Tensor, attention_mask: Tensor, position_ids: Tensor | None = None
+    ) -> Tensor:
+        """Qwen2-VL takes positions in time, down and across, (3, batch, n).
+
+        What the vectors of padding are is nobody's promise.
+        """
         # Without token_type_ids transformers lets PaliGemma's prefix see what follows it on
         # unpadded input only. They are 0 for all that ColPali reads (its processor's output, and
         # the mask it was trained with): every token sees every other. Positions count from 1.
-        options = {"attention_mask": attention_mask}
+        options = {"attention_mask": attention_mask, "position_ids": position_ids}
         if self.prefix:
             hidden = (1 - attention_mask[:, None, None, :]).to(inputs_embeds.dtype)
             options["attention_mask"] = hidden * torch.finfo(inputs_embeds.dtype).min

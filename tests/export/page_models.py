@@ -15,6 +15,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 CORPUS = """what is the late interaction of pages? a table of rain in spain, figures and charts:
@@ -42,6 +43,7 @@ def engine(name):
         "ColPali": ("paligemma", "colpali"),
         "ColIdefics3": ("idefics3", "colidefics3"),
         "ColModernVBert": ("modernvbert", "colmodernvbert"),
+        "ColQwen2": ("qwen2", "colqwen2"),
     }[name]
     parts = ["colpali_engine", "models", family, folder]
     for end in range(1, len(parts) + 1):
@@ -231,6 +233,46 @@ def colmodernvbert(folder, seed=3):
     model = lively(engine("ColModernVBert")(config), seed)
     model.save_pretrained(folder)
     return model, idefics_processor(tokenizer, folder)
+
+
+def qwen_tokenizer():
+    """Qwen2's shape: bytes, special tokens that stand around an image."""
+    tokenizer = smol_tokenizer().backend_tokenizer
+    marks = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+    tokenizer.add_special_tokens(
+        [AddedToken(mark, normalized=False, special=True) for mark in marks]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        extra_special_tokens={"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"},
+    )
+
+
+def qwen_config(tokenizer):
+    text = {"model_type": "qwen2_vl_text", "vocab_size": len(tokenizer), **TEXT, **DECODER}
+    ids = {"pad_token_id": 0, "bos_token_id": None, "eos_token_id": 2}
+    rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}
+    tower = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2}
+    names = {"image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>"}
+    names |= {"vision_start_token_id": "<|vision_start|>", "vision_end_token_id": "<|vision_end|>"}
+    return transformers.Qwen2VLConfig(
+        text_config={**text, **ids, "rope_parameters": rope},
+        vision_config=tower,
+        **{key: tokenizer.convert_tokens_to_ids(token) for key, token in names.items()},
+    )
+
+
+def colqwen2(folder, seed=6):
+    """colpali-engine's ColQwen2."""
+    tokenizer = qwen_tokenizer()
+    model = lively(engine("ColQwen2")(qwen_config(tokenizer)), seed)
+    model.save_pretrained(folder)
+    images = Qwen2VLImageProcessorPil(size={"shortest_edge": 4 * 784, "longest_edge": 24 * 784})
+    images.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return model, images
 
 
 def clip(folder, seed=4):

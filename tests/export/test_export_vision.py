@@ -24,6 +24,10 @@ PROMPTS = {
     "colmodernvbert": (
         "<|begin_of_text|>User:<image>Describe the image.<end_of_utterance>\nAssistant:"
     ),
+    "colqwen2": (
+        "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>"
+        "Describe the image.<|im_end|><|endoftext|>"
+    ),
 }
 FAMILIES = ["colpali", "engine_colpali", "colidefics3", "colmodernvbert"]
 PAIRS = ["clip", "siglip"]
@@ -57,6 +61,17 @@ class Running:
         embeddings[ids == image] = features.reshape(-1, features.shape[-1])
         return ids, embeddings
 
+    def any_page(self, page):
+        """Ids, embeddings and cells of an image that is one tile of any size."""
+        pixels = images.pixels(Image.fromarray(page), self.recipe.image)
+        down, across = pixels.cells
+        ids = prompts.document_ids(self.recipe.prompt, down * across, 1, 1, self.ids)
+        embeddings = self.embeddings(ids)
+        features = self.run(self.recipe.tile_graph, "features", pixel_values=pixels.tiles)
+        image = prompts.image_id(self.recipe.prompt, self.ids)
+        embeddings[ids == image] = features[0]
+        return ids, embeddings, (down, across)
+
     def query(self, text):
         ids = np.array(self.ids(self.recipe.query.prefix + text + self.recipe.query.suffix))
         return ids, self.embeddings(ids)
@@ -65,16 +80,19 @@ class Running:
         part = self.recipe.token_graph
         return self.run(part, part.output, input_ids=ids[None].astype(np.int64))[0]
 
-    def vectors(self, rows):
+    def vectors(self, rows, positions=None):
         """Unit vectors of embeddings of any lengths, from one padded batch."""
         shape = (len(rows), max(map(len, rows)))
         embeds = np.zeros((*shape, rows[0].shape[1]), np.float32)
         mask = np.zeros(shape, np.int64)
         for number, row in enumerate(rows):
             embeds[number, : len(row)], mask[number, : len(row)] = row, 1
-        found = self.run(
-            self.spec.graph, self.recipe.output, inputs_embeds=embeds, attention_mask=mask
-        )
+        feeds = {"inputs_embeds": embeds, "attention_mask": mask}
+        if positions is not None:
+            feeds["position_ids"] = np.zeros((3, *shape), np.int64)
+            for number, places in enumerate(positions):
+                feeds["position_ids"][:, number, : places.shape[1]] = places
+        found = self.run(self.spec.graph, self.recipe.output, **feeds)
         return [vectors[: len(row)] for vectors, row in zip(found, rows, strict=True)]
 
 
@@ -89,7 +107,7 @@ def exported(tmp_path):
     def build(name, precisions=("fp32",)):
         place = tmp_path / name
         model, processor = getattr(page_models, name)(place)
-        facts = vision.read(place, prefix(name) if name in FAMILIES else None)
+        facts = vision.read(place, prefix(name) if name not in PAIRS else None)
         vision.export(facts, tmp_path / "artifact", artifact.Origin("test"), precisions)
         return model, processor, Running(tmp_path / "artifact")
 
@@ -171,6 +189,65 @@ def test_joined_graphs_equal_upstreams_class(name, exported):
     # Every page differs from the others, and its vectors among themselves.
     assert np.abs(alone[0][:20] - alone[1][:20]).max() > 0.1
     assert np.median(alone[0] @ alone[0].T) < 0.9
+
+
+def test_colqwen2_equals_upstreams_class(exported):
+    """Images of any size, each alone and all in one padded batch."""
+    model, processor, running = exported("colqwen2")
+    rows, positions, theirs, seen = [], [], [], set()
+    for page in PAGES:
+        ids, embeddings, cells = running.any_page(page)
+        inputs = processor(images=Image.fromarray(page), return_tensors="pt")
+        grid = inputs["image_grid_thw"]
+        assert (grid[0] // torch.tensor([1, 2, 2])).tolist() == [1, *cells]
+        text = PROMPTS["colqwen2"].replace("<|image_pad|>", "<|image_pad|>" * cells[0] * cells[1])
+        assert running.ids(text) == ids.tolist()
+        batch = {"input_ids": torch.from_numpy(ids)[None], "image_grid_thw": grid}
+        batch["attention_mask"] = torch.ones_like(batch["input_ids"])
+        batch["mm_token_type_ids"] = (batch["input_ids"] == model.config.image_token_id).int()
+        batch["pixel_values"] = inputs["pixel_values"][None]
+        kinds, mask = batch["mm_token_type_ids"], batch["attention_mask"]
+        places, _ = model.get_rope_index(
+            batch["input_ids"], kinds, image_grid_thw=grid, attention_mask=mask
+        )
+        image = model.config.image_token_id
+        positions.append(prompts.positions(ids, image, *cells))
+        assert np.array_equal(positions[-1], places[:, 0].numpy())
+        rows.append(embeddings)
+        seen.add(cells)
+        theirs += upstream_vectors(model, batch)
+    assert len(seen) > 1  # grids of cells
+    close(running.vectors(rows, positions), theirs)
+    texts = [f"Query: {text}{'<|endoftext|>' * 10}" for text in QUERIES]
+    rows = [running.query(text) for text in QUERIES]
+    for (ids, _), text in zip(rows, texts, strict=True):
+        assert running.ids(text) == ids.tolist()
+    theirs = []
+    for ids, _ in rows:
+        batch = {"input_ids": torch.from_numpy(ids)[None]}
+        batch["attention_mask"] = torch.ones_like(batch["input_ids"])
+        theirs += upstream_vectors(model, batch)
+    positions = [prompts.positions(ids, -1, 0, 0) for ids, _ in rows]
+    close(running.vectors([embeddings for _, embeddings in rows], positions), theirs)
+
+
+def test_transformers_forgets_the_grid_of_colqwen2(tmp_path):
+    """Why the oracle is colpali-engine's class: should this fail, upstream has changed."""
+    tokenizer = page_models.qwen_tokenizer()
+    config = page_models.qwen_config(tokenizer).to_dict()
+    config = page_models.transformers.ColQwen2Config(vlm_config=config, embedding_dim=16)
+    model = page_models.lively(page_models.transformers.ColQwen2ForRetrieval(config), 6)
+    image = model.vlm.config.image_token_id
+    ids = torch.tensor([[60, 61, *[image] * 6, 62]])
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    batch["image_grid_thw"] = torch.tensor([[1, 4, 6]])
+    batch["pixel_values"] = torch.randn(1, 24, 1176, generator=torch.Generator().manual_seed(0))
+    found = upstream_vectors(model, batch)
+    line = torch.arange(9).expand(3, 1, -1)
+    close(found, upstream_vectors(model, {**batch, "position_ids": line}), 1e-6)
+    grid = torch.from_numpy(prompts.positions(ids[0].numpy(), image, 2, 3))[:, None]
+    trained = upstream_vectors(model, {**batch, "position_ids": grid})
+    assert np.abs(found[0] - trained[0]).max() > 0.01
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -288,6 +365,18 @@ def test_every_precision_has_every_graph(name, exported):
     (found,) = session.run(["embeddings"], {"inputs_embeds": rows[0][None], "attention_mask": mask})
     cosines = (found[0] * truth).sum(axis=1)
     assert 0.97 < cosines.mean() < 1 - 1e-7  # close, and not the same graph
+
+
+def test_weights_in_files_of_their_own(exported, monkeypatch):
+    """As of a graph above 2 GB."""
+    monkeypatch.setattr(storage, "INLINE", 20_000)
+    model, processor, running = exported("colidefics3")
+    names = {path.name for path in running.place.iterdir()}
+    assert {f"{stem}.fp32.onnx_data" for stem in ("tiles", "tokens", "model")} < names
+    assert {file.name for file in running.spec.files} == names - {"model.toml"}
+    _, rows = running.page(PAGES[0])
+    inputs = upstream_pages("colidefics3", processor, PAGES[:1])
+    close(running.vectors([rows]), upstream_vectors(model, inputs))
 
 
 def test_transformers_attends_otherwise_without_token_types(tmp_path):
