@@ -156,6 +156,7 @@ class _Opening:
         self.name = name
         self.error = error
         self.max_pixels = max_pixels
+        self.quotes = False  # Pillow's messages may hold text of the file, which ours never do
 
     def read(self, stream: BinaryIO, alpha: str) -> Image.Image:
         """The image in an open file."""
@@ -164,6 +165,7 @@ class _Opening:
         plugin = next((name for magic, name in PLUGINS if head.startswith(magic)), None)
         if plugin is None:
             raise self.error(f"{self.name} is no {FORMATS} image: {_what(head)}")
+        self.quotes = plugin == "Ppm"
         # Not Image.open, which would warn of sizes below our limit and refuse sizes below a
         # limit that the caller raised.
         module = importlib.import_module(f"PIL.{plugin}ImagePlugin")
@@ -206,7 +208,8 @@ class _Opening:
                 "PIL.Image.MAX_IMAGE_PIXELS to half as many as it may have"
             ) from error
         except Exception as error:  # plugins raise OSError, SyntaxError, struct.error, ...
-            reason = (str(error) or type(error).__name__)[:200]
+            reason = "" if self.quotes else str(error)[:200]
+            reason = reason or type(error).__name__
             raise self.error(f"{self.name} cannot be decoded: {reason}") from error
 
     def converted(self, image: Image.Image, alpha: str) -> Image.Image:
@@ -229,7 +232,7 @@ class _Opening:
             image = image.convert("RGB")  # one clear colour stays so, and is drawn white below
             clear = image.info.get("transparency")
         if clear is None and not {"A", "a"} & set(image.getbands()):
-            return image.convert("RGB")
+            return image if alpha == "dropped" else image.convert("RGB")
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
