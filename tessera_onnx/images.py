@@ -1,7 +1,7 @@
 """Pictures become pixels: opened with care, upright, RGB; then resized, cut and normalised.
 
-Equal to the Pillow processors of Hugging Face's transformers to the last bit, but for two things:
-greys of 16 bits, which those clip to white, and what lies outside the limits below.
+Equal to the Pillow processors of Hugging Face's transformers to the last bit, with the same version
+of Pillow, but for greys of 16 bits, which those clip to white.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx.errors import ConfigError, EncodingError, FileError
+from tessera_onnx.resizing import Box, Levels, resized
 from tessera_onnx.schema import Image as Recipe
 
 if typing.TYPE_CHECKING:
@@ -30,7 +31,6 @@ if typing.TYPE_CHECKING:
 Source: typing.TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]"
 
 MAX_PIXELS = 178_956_970  # 716 MB as RGB in memory; where Pillow itself refuses
-MAX_ASPECT = 200  # of "crop" and "dynamic", which widen a line to an edge: Qwen2-VL's own limit
 
 # The plugins of Pillow that may run, by the first bytes of what they read. All others stay out:
 # some start other programs (EPS: Ghostscript), most are seldom used and little tested.
@@ -68,10 +68,10 @@ class Pixels:
     columns: int
     cells: tuple[int, int]  # vectors of one tile: down, across
     size: tuple[int, int]  # of the upright image: width, height
-    # The part of the image that the tiles cover, in its own pixels: left, top, right, bottom.
+    # The part of the image that the tiles show, in its own pixels: left, top, right, bottom.
     # Smaller than the image where its edges were cut off ("crop"), larger where it was padded
     # ("fit"). The tiles' cells divide it evenly, rows * cells[0] down, columns * cells[1] across.
-    box: tuple[float, float, float, float]
+    box: Box
 
 
 def open_image(
@@ -156,6 +156,7 @@ class _Opening:
         self.name = name
         self.error = error
         self.max_pixels = max_pixels
+        self.quotes = False  # Pillow's messages may hold text of the file, which ours never do
 
     def read(self, stream: BinaryIO, alpha: str) -> Image.Image:
         """The image in an open file."""
@@ -164,6 +165,7 @@ class _Opening:
         plugin = next((name for magic, name in PLUGINS if head.startswith(magic)), None)
         if plugin is None:
             raise self.error(f"{self.name} is no {FORMATS} image: {_what(head)}")
+        self.quotes = plugin == "Ppm"
         # Not Image.open, which would warn of sizes below our limit and refuse sizes below a
         # limit that the caller raised.
         module = importlib.import_module(f"PIL.{plugin}ImagePlugin")
@@ -206,13 +208,14 @@ class _Opening:
                 "PIL.Image.MAX_IMAGE_PIXELS to half as many as it may have"
             ) from error
         except Exception as error:  # plugins raise OSError, SyntaxError, struct.error, ...
-            reason = (str(error) or type(error).__name__)[:200]
+            reason = "" if self.quotes else str(error)[:200]
+            reason = reason or type(error).__name__
             raise self.error(f"{self.name} cannot be decoded: {reason}") from error
 
     def converted(self, image: Image.Image, alpha: str) -> Image.Image:
         from PIL import Image
 
-        # Pillow before 11.? reads 16-bit greys of PNG into 32 bits; PPM's it scales to 16.
+        # PPM's greys of 16 bits come in a mode of 32, and before Pillow 11 those of PNG do too.
         wide = image.mode == "I" and image.format in {"PNG", "PPM"}
         if wide or image.mode.startswith("I;16"):
             levels: NDArray[Any] = np.asarray(image)
@@ -229,7 +232,7 @@ class _Opening:
             image = image.convert("RGB")  # one clear colour stays so, and is drawn white below
             clear = image.info.get("transparency")
         if clear is None and not {"A", "a"} & set(image.getbands()):
-            return image.convert("RGB")
+            return image if alpha == "dropped" else image.convert("RGB")
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
@@ -270,31 +273,13 @@ def _levels(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
 
 
 def pixels(image: Image.Image, recipe: Recipe) -> Pixels:
-    """What the encoder reads of an RGB image, float32, normalised by the recipe.
+    """What the encoder reads of an RGB image, float32, resized and normalised as the recipe says.
 
-    The forms of `recipe.resize`, with the upstream class that each equals:
-    "stretch" SiglipImageProcessor, "crop" CLIPImageProcessor, "tiles" Idefics3ImageProcessor,
-    "dynamic" Qwen2VLImageProcessor (see `patches`). "fit" is this project's own: never enlarged,
-    white beyond the page, one cell for each square of `recipe.size`.
     Raises EncodingError for an image too narrow for "crop" or "dynamic".
     """
-    width, height = image.size
-    box = (0.0, 0.0, float(width), float(height))
     edge = recipe.size
-    whole = None
-    if recipe.resize == "stretch":
-        levels = np.asarray(_resized(image, (edge, edge), recipe))
-    elif recipe.resize == "crop":
-        levels, box = _crop(image, recipe)
-    elif recipe.resize == "tiles":
-        large = _tiled(image, recipe)
-        levels = np.asarray(large)
-        if max(large.size) > edge:
-            whole = np.asarray(_resized(large, (edge, edge), recipe))
-    elif recipe.resize == "dynamic":
-        levels = np.asarray(_resized(image, dynamic_size(width, height, recipe), recipe))
-    else:
-        levels, box = _fit(image, recipe)
+    found = resized(image, recipe)
+    levels, whole = found.levels, found.whole
     down, across = levels.shape[:2]
     rows, columns = (1, 1) if whole is None else (down // edge, across // edge)
     down, across = down // rows, across // columns
@@ -306,46 +291,7 @@ def pixels(image: Image.Image, recipe: Recipe) -> Pixels:
         _normalise(whole, recipe, tiles[-1])
     side = math.isqrt(recipe.tokens)
     cells = (side, side) if side else (down // edge, across // edge)
-    return Pixels(tiles, rows, columns, cells, (width, height), box)
-
-
-def _tiled(image: Image.Image, recipe: Recipe) -> Image.Image:
-    """The image in whole tiles: resized to the longest edge, up as well as down, then once more.
-
-    Upstream resamples twice and rounds in between, and so the steps cannot be joined.
-    """
-    width, height = image.size
-    aspect, longest = width / height, recipe.longest
-    if width >= height:
-        short = int(longest / aspect)
-        size = (longest, max(short + short % 2, 1))
-    else:
-        short = int(longest * aspect)
-        size = (max(short + short % 2, 1), longest)
-    image = _resized(image, size, recipe)
-    width, height = image.size
-    aspect, edge = width / height, recipe.size
-    if width >= height:
-        width = math.ceil(width / edge) * edge
-        height = math.ceil(int(width / aspect) / edge) * edge
-    else:
-        height = math.ceil(height / edge) * edge
-        width = math.ceil(int(height * aspect) / edge) * edge
-    return _resized(image, (width, height), recipe)
-
-
-def dynamic_size(width: int, height: int, recipe: Recipe) -> tuple[int, int]:
-    """(width, height) in whole cells, within `least_pixels` and `most_pixels`."""
-    _check_aspect(width, height)
-    size = recipe.size
-    across, down = (round(edge / size) * size for edge in (width, height))
-    if across * down > recipe.most_pixels:
-        shrink = math.sqrt(width * height / recipe.most_pixels)
-        across, down = (max(size, math.floor(e / shrink / size) * size) for e in (width, height))
-    elif across * down < recipe.least_pixels:
-        grow = math.sqrt(recipe.least_pixels / (width * height))
-        across, down = (math.ceil(e * grow / size) * size for e in (width, height))
-    return across, down
+    return Pixels(tiles, rows, columns, cells, image.size, found.box)
 
 
 def patches(tile: NDArray[np.float32], *, patch: int = 14, merge: int = 2) -> NDArray[np.float32]:
@@ -362,50 +308,7 @@ def patches(tile: NDArray[np.float32], *, patch: int = 14, merge: int = 2) -> ND
     return pairs.reshape(down * across * merge * merge, -1)
 
 
-def _crop(
-    image: Image.Image, recipe: Recipe
-) -> tuple[NDArray[np.uint8], tuple[float, float, float, float]]:
-    """The centre, after the shortest edge became `size`; and the part of the image that it is."""
-    width, height = image.size
-    _check_aspect(width, height)
-    size = recipe.size
-    longest = int(size * max(width, height) / min(width, height))
-    across, down = (size, longest) if width <= height else (longest, size)
-    levels = np.asarray(_resized(image, (across, down), recipe))
-    top, left = (down - size) // 2, (across - size) // 2
-    x, y = width / across, height / down
-    box = (left * x, top * y, (left + size) * x, (top + size) * y)
-    return levels[top : top + size, left : left + size], box
-
-
-def _fit(
-    image: Image.Image, recipe: Recipe
-) -> tuple[NDArray[np.uint8], tuple[float, float, float, float]]:
-    """The image with white to the right and below; and the area that both cover."""
-    width, height = image.size
-    scale = min(1.0, recipe.longest / max(width, height))
-    across, down = (max(1, round(edge * scale)) for edge in (width, height))
-    wide, high = (math.ceil(edge / recipe.size) * recipe.size for edge in (across, down))
-    levels = np.full((high, wide, 3), 255, dtype=np.uint8)
-    levels[:down, :across] = np.asarray(_resized(image, (across, down), recipe))
-    return levels, (0.0, 0.0, wide * width / across, high * height / down)
-
-
-def _check_aspect(width: int, height: int) -> None:
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise EncodingError(
-            f"{width} x {height} pixels: this model reads no image more than {MAX_ASPECT} times "
-            "as long as wide, cut it into parts"
-        )
-
-
-def _resized(image: Image.Image, size: tuple[int, int], recipe: Recipe) -> Image.Image:
-    from PIL import Image
-
-    return image.resize(size, Image.Resampling[recipe.resample.upper()])
-
-
-def _normalise(levels: NDArray[np.uint8], recipe: Recipe, out: NDArray[np.float32]) -> None:
+def _normalise(levels: Levels, recipe: Recipe, out: NDArray[np.float32]) -> None:
     """(h, w, 3) levels into (3, h, w) numbers.
 
     Plane by plane, in float32 and in upstream's order: equal for all 256 levels to its float64.

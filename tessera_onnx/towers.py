@@ -118,9 +118,12 @@ class LanguageTower:
         embeddings = self._embeddings(ids[None], parallel=parallel)
         embeddings[0, places] = features
         inputs = _feeds(self.session.inputs, embeddings, np.ones((1, len(ids)), dtype=np.int64))
+        if "position_ids" in inputs:
+            grid = prompts.positions(ids, self._image_token, *pixels.cells)
+            inputs["position_ids"] = grid[:, None]
         (states,) = self.session.run(inputs, parallel=parallel)
         kept = places if image_only else np.arange(len(ids))
-        cells = _tile_cells(places, pixels.rows, pixels.columns, len(pixels.tiles))
+        cells = _tile_cells(places, pixels)
         return Patches(pooling.l2_normalize(states[0][kept]), np.searchsorted(kept, cells))
 
     def _features(self, tiles: Float, *, parallel: bool) -> Float:
@@ -188,12 +191,16 @@ def _is_pooled(recipe: Vision) -> bool:
 
 
 def _feeds(inputs: Sequence[str], embeddings: Array, attention: Ids) -> dict[str, Array]:
-    """The inputs of a language model on embeddings, by name."""
-    known: dict[str, Array] = {"inputs_embeds": embeddings, "attention_mask": attention}
-    if "token_type_ids" in inputs:
+    """The inputs of a language model on the embeddings (b, n, hidden) of texts, by name."""
+    known: dict[str, Array] = {
+        "inputs_embeds": embeddings,
+        "attention_mask": attention,
         # All of a prompt and all of a query is read in both directions (PaliGemma).
-        known["token_type_ids"] = np.zeros_like(attention)
-    return known
+        "token_type_ids": np.zeros_like(attention),
+        # In time, down and across; a text goes on by one in all three (Qwen2-VL).
+        "position_ids": np.tile(np.arange(attention.shape[1]), (3, len(attention), 1)),
+    }
+    return {name: known[name] for name in inputs}
 
 
 def _grid(n_vectors: int, rows: int, columns: int) -> tuple[int, int]:
@@ -207,12 +214,11 @@ def _grid(n_vectors: int, rows: int, columns: int) -> tuple[int, int]:
     return rows * per_edge, columns * per_edge
 
 
-def _tile_cells(places: Ids, rows: int, columns: int, n_tiles: int) -> Ids:
+def _tile_cells(places: Ids, pixels: Pixels) -> Ids:
     """Positions of the image's tokens, tile after tile, as a grid in the order of the page.
 
     The whole view, which comes after several tiles, is left out.
     """
-    tokens = len(places) // n_tiles
-    edge, _ = _grid(tokens, 1, 1)
-    cells = places[: rows * columns * tokens].reshape(rows, columns, edge, edge)
-    return cells.transpose(0, 2, 1, 3).reshape(rows * edge, columns * edge)
+    rows, columns, (down, across) = pixels.rows, pixels.columns, pixels.cells
+    cells = places[: rows * columns * down * across].reshape(rows, columns, down, across)
+    return cells.transpose(0, 2, 1, 3).reshape(rows * down, columns * across)

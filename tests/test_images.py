@@ -355,6 +355,7 @@ NOT_IMAGES = {
     "photo.heic": (b"\0\0\0\x18ftypheic", "convert it to PNG"),
     "icon.ico": (b"\0\0\1\0\1\0", "another kind"),
     "riff.webp": (b"RIFF\x10\0\0\0WAVEfmt ", "cannot be decoded"),
+    "letter.ppm": (b"P3 reader, this is a letter.", "cannot be decoded: ValueError"),
     "cut.jpg": (JPEG[:-200], "cannot be decoded: .*truncated"),
     "head.jpg": (JPEG[:30], "cannot be decoded"),
     "cut.png": (cases.files()["rgb"][:900], "cannot be decoded"),
