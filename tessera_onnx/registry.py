@@ -225,7 +225,7 @@ def _check_vision(spec: ModelSpec, recipe: Vision, where: str) -> None:
     inputs = set(spec.graph.inputs)
     language = "inputs_embeds" in inputs
     wanted = {"inputs_embeds", "attention_mask"} if language else {"pixel_values"}
-    optional = {"token_type_ids"} if language else set()
+    optional = {"token_type_ids", "position_ids"} if language else set()
     if len(spec.kinds) > 1 or inputs - optional != wanted:
         raise LoadError(
             f"{where}: its graph takes pixel_values, or inputs_embeds and an attention_mask, and "

@@ -102,7 +102,8 @@ class LanguageTower:
     ) -> list[Array]:
         """The outputs for texts: input_ids and attention_mask (b, n) int64."""
         embeddings = self._embeddings(feeds["input_ids"], parallel=parallel)
-        inputs = _feeds(self.session.inputs, embeddings, feeds["attention_mask"])
+        mask = feeds["attention_mask"]
+        inputs = _feeds(self.session.inputs, embeddings, mask, _line(*mask.shape))
         return self.session.run(inputs, outputs=outputs, parallel=parallel)
 
     def patches(self, pixels: Pixels, *, image_only: bool, parallel: bool) -> Patches:
@@ -117,10 +118,14 @@ class LanguageTower:
             )
         embeddings = self._embeddings(ids[None], parallel=parallel)
         embeddings[0, places] = features
-        inputs = _feeds(self.session.inputs, embeddings, np.ones((1, len(ids)), dtype=np.int64))
+        mask = np.ones((1, len(ids)), dtype=np.int64)
+        positions = _line(*mask.shape)
+        if "position_ids" in self.session.inputs:
+            positions = prompts.positions(ids, self._image_token, *pixels.cells)[:, None]
+        inputs = _feeds(self.session.inputs, embeddings, mask, positions)
         (states,) = self.session.run(inputs, parallel=parallel)
         kept = places if image_only else np.arange(len(ids))
-        cells = _tile_cells(places, pixels.rows, pixels.columns, len(pixels.tiles))
+        cells = _tile_cells(places, pixels.rows, pixels.columns, pixels.cells)
         return Patches(pooling.l2_normalize(states[0][kept]), np.searchsorted(kept, cells))
 
     def _features(self, tiles: Float, *, parallel: bool) -> Float:
@@ -157,7 +162,7 @@ def open_tower(
     token_session = opened({tokens.output: (1, 1, None)}, {"input_ids": one}, tokens, 1)
     (embedding,) = token_session.run({"input_ids": one})
     tile_session = opened({tiles.output: (1, n_tokens, embedding.shape[2])}, square, tiles, 1)
-    probe = _feeds(spec.graph.inputs, embedding, np.ones_like(one))
+    probe = _feeds(spec.graph.inputs, embedding, np.ones_like(one), _line(1, 1))
     session = opened({recipe.output: (1, 1, recipe.dimension)}, probe, spec.graph, 1)
 
     def encode(part: str) -> list[int]:
@@ -187,12 +192,21 @@ def _is_pooled(recipe: Vision) -> bool:
     return recipe.vectors == "one" and recipe.pooling == "graph"
 
 
-def _feeds(inputs: Sequence[str], embeddings: Array, attention: Ids) -> dict[str, Array]:
+def _line(batch: int, length: int) -> Ids:
+    """Positions (3, batch, length) of texts, the same in time, down and across."""
+    return np.broadcast_to(np.arange(length), (3, batch, length))
+
+
+def _feeds(
+    inputs: Sequence[str], embeddings: Array, attention: Ids, positions: Ids
+) -> dict[str, Array]:
     """The inputs of a language model on embeddings, by name."""
     known: dict[str, Array] = {"inputs_embeds": embeddings, "attention_mask": attention}
     if "token_type_ids" in inputs:
         # All of a prompt and all of a query is read in both directions (PaliGemma).
         known["token_type_ids"] = np.zeros_like(attention)
+    if "position_ids" in inputs:
+        known["position_ids"] = positions
     return known
 
 
@@ -207,12 +221,12 @@ def _grid(n_vectors: int, rows: int, columns: int) -> tuple[int, int]:
     return rows * per_edge, columns * per_edge
 
 
-def _tile_cells(places: Ids, rows: int, columns: int, n_tiles: int) -> Ids:
+def _tile_cells(places: Ids, rows: int, columns: int, cells: tuple[int, int]) -> Ids:
     """Positions of the image's tokens, tile after tile, as a grid in the order of the page.
 
-    The whole view, which comes after several tiles, is left out.
+    `cells` are those of a tile, down and across. The whole view, which comes after several tiles,
+    is left out.
     """
-    tokens = len(places) // n_tiles
-    edge, _ = _grid(tokens, 1, 1)
-    cells = places[: rows * columns * tokens].reshape(rows, columns, edge, edge)
-    return cells.transpose(0, 2, 1, 3).reshape(rows * edge, columns * edge)
+    down, across = cells
+    tiles = places[: rows * columns * down * across].reshape(rows, columns, down, across)
+    return tiles.transpose(0, 2, 1, 3).reshape(rows * down, columns * across)

@@ -75,6 +75,25 @@ def run_colidefics3(model: torch.nn.Module, processor: Callable) -> dict[str, np
     return golden
 
 
+def run_colqwen2(model: torch.nn.Module, processor: Callable) -> dict[str, np.ndarray]:
+    # The texts are those of colpali-engine's ColQwen2Processor.
+    golden = {}
+    start = "<|im_start|>user\n<|vision_start|>"
+    end = "<|vision_end|>Describe the image.<|im_end|><|endoftext|>"
+    tokenizer = page_models.qwen_tokenizer()
+    for i, page in enumerate(PAGES):
+        inputs = processor(images=Image.fromarray(page), return_tensors="pt")
+        run = "<|image_pad|>" * (int(inputs["image_grid_thw"].prod()) // 4)
+        inputs["pixel_values"] = inputs["pixel_values"][None]
+        inputs |= tokenizer(start + run + end, return_tensors="pt")
+        inputs["mm_token_type_ids"] = (inputs["input_ids"] == model.config.image_token_id).int()
+        golden |= row("page", i, inputs, model(**inputs))
+    for i, text in enumerate(QUERIES):
+        inputs = tokenizer(f"Query: {text}{'<|endoftext|>' * 10}", return_tensors="pt")
+        golden |= row("query", i, inputs, model(**inputs))
+    return golden
+
+
 def run_pair(model: torch.nn.Module, processor: Callable) -> dict[str, np.ndarray]:
     images = processor(images=[Image.fromarray(page) for page in PAGES], return_tensors="pt")
     vectors = [model.get_image_features(**images).pooler_output]
@@ -91,6 +110,7 @@ def run_pair(model: torch.nn.Module, processor: Callable) -> dict[str, np.ndarra
 EVERY = {
     "colpali": lambda: make("colpali", page_models.colpali, None, run_colpali),
     "colsmol": lambda: make("colsmol", page_models.colidefics3, "", run_colidefics3),
+    "colqwen2": lambda: make("colqwen2", page_models.colqwen2, "Query: ", run_colqwen2),
     "clip": lambda: make("clip", page_models.clip, None, run_pair),
     "siglip2": lambda: make("siglip2", page_models.siglip, None, run_pair),
 }

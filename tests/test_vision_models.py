@@ -20,7 +20,7 @@ from tessera_onnx import (
     TruncationWarning,
 )
 
-LATE = ("colpali", "colsmol")
+LATE = ("colpali", "colsmol", "colqwen2")
 PAIRS = ("clip", "siglip2")
 STORED = {name: golden(name) for name in (*LATE, *PAIRS)}
 PAGES = [STORED["clip"][f"page_{i}"] for i in range(3)]
@@ -110,6 +110,14 @@ def test_the_map_of_a_square_is_its_patches(image_only):
     close(found, products.reshape(-1, COLPALI_EDGE, COLPALI_EDGE))
 
 
+@pytest.mark.parametrize(("page", "rows", "columns"), [(0, 2, 3), (1, 4, 2)])
+def test_the_map_of_an_image_of_any_size(opened, page, rows, columns):
+    model = opened["colqwen2"]
+    products = STORED["colqwen2"]["query_vectors_0"] @ image_rows("colqwen2", page).T
+    close(model.similarity_map(QUERIES[0], PAGES[page]), products.reshape(-1, rows, columns))
+    assert model.num_patches() is None
+
+
 @pytest.mark.parametrize(
     ("page", "rows", "columns"),
     [(0, 3, 4), (1, 4, 3), (2, 4, 4)],  # 96 x 64, 70 x 100 and 33 x 32 pixels
@@ -147,7 +155,8 @@ def test_a_pair_has_no_map(opened, tmp_path):
 def test_tokens_of_a_query(opened, name):
     names = opened[name].query_tokens("rain")
     assert len(names) == len(STORED[name]["query_vectors_1"])
-    buffers = {"colpali": ["<pad>"] * 10, "colsmol": ["<end_of_utterance>"] * 10}[name]
+    ends = {"colpali": "<pad>", "colsmol": "<end_of_utterance>", "colqwen2": "<|endoftext|>"}
+    buffers = [ends[name]] * 10
     assert [each for each in names if each == buffers[0]] == buffers
 
 
