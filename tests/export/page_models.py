@@ -23,7 +23,7 @@ which page shows the sales of cats? Question: Query: Describe the image.
 
 User: Assistant: a photo of a cat and of a dog; the weather now in new york!""".replace("\n", " ")
 GRID = [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
-ENGINE = Path(find_spec("colpali_engine").submodule_search_locations[0])
+ENGINE = find_spec("colpali_engine")  # before `engine` puts modules in the package's place
 TEXT = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -39,6 +39,9 @@ def engine(name):
 
     The package itself imports every model it knows, and with them torchvision.
     """
+    if ENGINE is None:
+        raise ModuleNotFoundError("pip install --no-deps colpali-engine")
+    place = Path(ENGINE.submodule_search_locations[0])
     family, folder = {
         "ColPali": ("paligemma", "colpali"),
         "ColIdefics3": ("idefics3", "colidefics3"),
@@ -48,7 +51,7 @@ def engine(name):
     parts = ["colpali_engine", "models", family, folder]
     for end in range(1, len(parts) + 1):
         module = types.ModuleType(".".join(parts[:end]))
-        module.__path__ = [str(ENGINE.joinpath(*parts[1:end]))]
+        module.__path__ = [str(place.joinpath(*parts[1:end]))]
         sys.modules.setdefault(module.__name__, module)
     return getattr(importlib.import_module(".".join([*parts, f"modeling_{folder}"])), name)
 
