@@ -57,7 +57,6 @@ ABSENT = """
 - google/timesfm-1.0-200m is a JAX checkpoint, and no ONNX file of it is known.
 - google/timesfm-2.5-200m-pytorch and ibm-granite/granite-timeseries-ttm-r2: no ONNX file is known
   and `tessera-export` does not read them.
-- vidore/colqwen2-v1.0 has its facts above, but `tessera-export` does not make its graphs.
 - Files that take token ids and pixels at once (Qdrant/colpali-v1.3-fp16, Qdrant/colmodernvbert) are
   not read: they want an image of zeros with every text, and nobody here has opened one.
   `tessera-export` makes graphs of those models in which a text needs no pixels.
