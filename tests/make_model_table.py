@@ -95,17 +95,11 @@ def table(specs: list[ModelSpec], checked: dict[str, list[str]]) -> Iterator[str
             spec.licence,
             f"{spec.hub.repository} ({', '.join(spec.graph.precisions())})"
             if spec.hub
-            else export(spec),
+            else "by `tessera-export`",
             " ".join(checked.get(spec.id, ["-"])),
             ", ".join(spec.unverified) or "-",
         )
         yield f"| {' | '.join(cells)} |"
-
-
-def export(spec: ModelSpec) -> str:
-    """Who makes the ONNX file of a model without a ready one."""
-    nobody = spec.vision is not None and spec.vision.image.resize == "dynamic"
-    return "-" if nobody else "by `tessera-export`"
 
 
 def read_checks() -> list[dict]:
