@@ -26,7 +26,7 @@ from tessera_onnx.quantization import Output
 Float = NDArray[np.float32]
 logger = logging.getLogger("tessera_onnx")
 
-QUERY_TOKENS = 64  # of one product: more would not leave its result in the cache
+QUERY_TOKENS = 32  # of one product: with 64 or more a pair took half as long again
 NUMPY_TOKENS = 4096  # documents' tokens of one product in NumPy, whose steps write it twice
 # A query's codes have 7 bits: a processor without dot products of bytes (AVX2 without VNNI) adds
 # pairs of products in 16 bits, where 2 x 255 x 63 fits and 2 x 255 x 127 does not.
