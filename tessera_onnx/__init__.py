@@ -30,6 +30,7 @@ from tessera_onnx.errors import (
 from tessera_onnx.model import Model
 from tessera_onnx.multi_vector import TesseraMultiVector
 from tessera_onnx.packing import PackedTokens
+from tessera_onnx.postings import PackedSparse
 from tessera_onnx.results import BinaryTokens, Embeddings, Int8Vectors, Ranked, SparseVector
 from tessera_onnx.schema import Kind
 from tessera_onnx.scoring import maxsim
@@ -52,6 +53,7 @@ __all__ = [
     "IntegrityError",
     "LoadError",
     "ModelNotFound",
+    "PackedSparse",
     "PackedTokens",
     "QuantizationError",
     "Ranked",

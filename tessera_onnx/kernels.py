@@ -26,11 +26,12 @@ from tessera_onnx.quantization import Output
 Float = NDArray[np.float32]
 logger = logging.getLogger("tessera_onnx")
 
-QUERY_TOKENS = 64  # of one product: more would not leave its result in the cache
+QUERY_TOKENS = 32  # of one product: with 64 or more a pair took half as long again
 NUMPY_TOKENS = 4096  # documents' tokens of one product in NumPy, whose steps write it twice
 # A query's codes have 7 bits: a processor without dot products of bytes (AVX2 without VNNI) adds
 # pairs of products in 16 bits, where 2 x 255 x 63 fits and 2 x 255 x 127 does not.
 QUERY_PEAK = 63
+BLOCKS_A_WORKER = 4  # fewer would leave a thread without work at the end
 INPUTS = ("documents", "query", "share")
 GRAPHS: dict[Output, str] = {"float32": "maxsim.fp32.onnx", "int8": "maxsim.int8.onnx"}
 
@@ -140,23 +141,28 @@ def bits(tokens: NDArray[Any], part: Part, dim: int) -> Float:
     return np.asarray((dim - 2 * best) @ part.share, dtype=np.float32)
 
 
-def kernel(output: Output, dim: int, device: str, threads: int | None) -> Kernel:
-    """What scores blocks of that form on that device.
+def kernel(
+    output: Output, dim: int, device: str, threads: int, n_blocks: int
+) -> tuple[Kernel, int]:
+    """What scores blocks of that form on that device, and on how many threads of the caller.
 
-    Raises ConfigError for a device that has no kernel for the form, and as runtime.open_session.
+    Raises as runtime.open_session.
     """
     if output == "binary":
-        return functools.partial(bits, dim=dim)
+        return functools.partial(bits, dim=dim), threads
     session = _session(os.getpid(), output, device, threads)
-    if session is None:
-        return exact if output == "float32" else rounded
+    if session is None:  # NumPy's product has threads of its own
+        return (exact if output == "float32" else rounded), 1
+    # A thread a block where there are enough: threads that share a block wait for each other after
+    # each step, which on a busy machine took twice as long.
+    parallel = n_blocks >= BLOCKS_A_WORKER * session.workers
 
     def run(tokens: NDArray[Any], part: Part) -> Float:
         feeds = {"documents": tokens, "query": part.tokens, "share": part.share}
-        scores: Float = session.run(feeds)[0]
+        scores: Float = session.run(feeds, parallel=parallel)[0]
         return scores
 
-    return run
+    return run, session.workers if parallel else 1
 
 
 def check_device(output: Output, device: str) -> None:

@@ -176,10 +176,12 @@ class PackedTokens:
         dim, segments = self._state
         if dim is None or not queries:
             return np.zeros((len(queries), len(self)), dtype=np.float32)
-        kernel = kernels.kernel(self._output, dim, self._device, self._threads)
+        packed = _flat(segments)
+        kernel, workers = kernels.kernel(
+            self._output, dim, self._device, self._threads, len(packed)
+        )
         parts = kernels.parts(queries, self._output, dim)
-        workers = self._threads if self._output == "binary" else 1
-        return kernels.score(_flat(segments), parts, kernel, len(queries), workers)
+        return kernels.score(packed, parts, kernel, len(queries), workers)
 
 
 def _flat(segments: Sequence[Segment]) -> list[Block]:

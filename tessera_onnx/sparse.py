@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tessera_onnx import explain, heads, scoring
 from tessera_onnx.errors import LoadError
 from tessera_onnx.model import RoleName, TextModel
+from tessera_onnx.postings import PackedSparse
 from tessera_onnx.results import Ranked, SparseVector, check_top_k, ranking
 from tessera_onnx.schema import Kind, Sparse
 from tessera_onnx.text import Head
@@ -78,15 +79,17 @@ class TesseraSparse(TextModel):
     def rank(
         self,
         query: str | SparseVector,
-        documents: Sequence[str] | Sequence[SparseVector],
+        documents: Sequence[str] | Sequence[SparseVector] | PackedSparse,
         top_k: int | None = None,
     ) -> list[Ranked]:
         """Documents by falling dot product: (index, score), the first `top_k` or all.
 
-        Either side may be given as vectors from an earlier call.
+        Either side may be given as vectors from an earlier call; PackedSparse is the fastest.
         """
         check_top_k(top_k, 0)
         left = self.encode_query(query) if isinstance(query, str) else query
+        if isinstance(documents, PackedSparse):
+            return documents.rank(left, top_k)
         right = scoring.as_list(documents)
         if right and isinstance(right[0], str):
             right = self.encode_batch(right)

@@ -33,6 +33,7 @@ LAYERS = {
     "packing": {"blocks", "errors", "kernels", "quantization", "results", "runtime", "scoring"}
     | {"pack_file"},
     "pack_file": {"blocks", "errors", "quantization", "writing"},
+    "postings": {"results", "scoring"},
     "explain": {"results"},
     "resizing": {"errors", "schema"},
     "images": {"errors", "resizing", "schema"},
@@ -74,6 +75,7 @@ TEXT_CLASS = {"explain", "pooling", "quantization", "scoring", "results"}
 TEXT_CLASS |= {"errors", "heads", "model", "registry", "schema", "runtime", "text"}
 LAYERS |= dict.fromkeys(("dense", "multi_vector", "sparse"), TEXT_CLASS)
 LAYERS["multi_vector"] = TEXT_CLASS | {"packing"}
+LAYERS["sparse"] = TEXT_CLASS | {"postings"}
 LAYERS["timeseries"] = {
     "batching",
     "errors",
@@ -152,6 +154,7 @@ def test_every_public_callable_is_documented():
         tessera_onnx.TesseraSparse,
         tessera_onnx.TesseraTimeSeries,
         tessera_onnx.TesseraVision,
+        tessera_onnx.PackedSparse,
         tessera_onnx.PackedTokens,
     ):
         for name in dir(cls):

@@ -74,7 +74,15 @@ def test_sparse_is_close_to_torch(sparse):
         expected = np.zeros(sparse.vocab_size())
         expected[stored["sparse_indices"][mine]] = stored["sparse_values"][mine]
         found = vector.to_scipy(sparse.vocab_size()).toarray()[0]
-        assert cosines(found, expected) > 0.98
+        assert cosines(found, expected) > 0.995
+
+
+def test_a_sparse_text_does_not_depend_on_the_texts_beside_it(sparse):
+    """Its int8 products are the decoder's alone, with a scale of the text's own."""
+    for text, vector in zip(TEXTS, sparse.encode_batch(TEXTS), strict=True):
+        alone = sparse.encode(text)
+        assert (alone.indices == vector.indices).all()
+        np.testing.assert_allclose(alone.values, vector.values, atol=1e-4)
 
 
 def test_expansion_reaches_beyond_the_text(sparse):

@@ -17,7 +17,7 @@ import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 
-from tessera_export import __version__, graph, optimum_backend, storage
+from tessera_export import __version__, graph, optimum_backend, storage, vocab_head
 from tessera_export.errors import ExportError
 from tessera_export.files import sha256
 from tessera_export.folder import Facts
@@ -156,7 +156,7 @@ def _traced(facts: Facts, rotation: NDArray[np.float32] | None, backend: Backend
 def _at(traced: Any, precision: Precision, exclude: Sequence[str]) -> Any:
     if precision == "int8":
         return graph.quantize(traced, exclude)  # a tied decoder could not become an int8 product
-    tied = graph.tie(traced)
+    tied = graph.tie(vocab_head.sliced(traced))
     return graph.half(tied) if precision == "fp16" else tied
 
 

