@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -34,6 +35,7 @@ class Lexicon:
         return [int(place) for place in places]
 
 
+@functools.cache
 def lexicon(words: int = WORDS, numbers: int = NUMBERS) -> Lexicon:
     """The most frequent English words of `wordfreq` and numbers from a fixed seed."""
     listed = wordfreq.top_n_list("en", words * 2, wordlist="large")

@@ -10,9 +10,11 @@ import torch
 from PIL import Image
 
 from tessera_export import page_artifact, page_text, page_training, pages, storage
+from tessera_export.artifact import Origin
 from tessera_export.errors import ExportError
 from tessera_export.page_canvas import ALPHABET, CELL, IGNORED, NO_LETTER, PLACES, STRIP
 from tessera_export.page_model import FARTHEST, LETTER_HEAD, LETTERS, PER_STRIP, Tower
+from tessera_onnx import registry
 
 pytestmark = pytest.mark.export
 MINILM = Path(tessera_onnx_starter.__file__).parent / "minilm"
@@ -191,17 +193,34 @@ def test_contrast_by_hand():
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_graphs_give_torchs_vectors(tower, tmp_path, precision):
-    figures = page_artifact.export(tower, tmp_path, [precision])
-    cosine, equal = figures[precision]
-    assert cosine > {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.98}[precision]
-    assert equal > 0.999
+    spec = page_artifact.export(tower, tmp_path / "a", Origin("pages"), [precision])
+    figures = {figure.metric: figure.value for figure in spec.export.parity}
+    if precision == "fp32":
+        assert figures["max_relative"] < 1e-4
+    else:
+        assert figures["mean_cosine"] > 0.995
+
+
+def test_the_artifact_says_what_the_runtime_needs(tower, tmp_path):
+    page_artifact.export(tower, tmp_path / "a", Origin("pages"), ["fp32", "int8"])
+    (spec,) = registry.read(tmp_path / "a" / "model.toml")
+    assert spec.kinds == ("vision",)
+    assert (spec.vision.output, spec.vision.keep) == page_artifact.OUTPUTS
+    assert (spec.vision.image.resize, spec.vision.image.size) == ("fit", CELL)
+    assert spec.vision.text_model == "all-minilm-l6-v2"
+    assert {file.name for file in spec.files} == {"model.fp32.onnx", "model.int8.onnx"}
+    with pytest.raises(ExportError, match="--overwrite"):
+        page_artifact.export(tower, tmp_path / "a", Origin("pages"), ["fp32"])
 
 
 def test_the_graph_gives_each_kept_cell_its_vector_and_an_empty_page_none(tower, tmp_path):
-    page_artifact.export(tower, tmp_path, ["fp32"])
-    session = storage.session(tmp_path / "model.fp32.onnx")
+    def run():
+        path = tmp_path / "model.onnx"
+        storage.save(page_artifact.trace(tower), path)
+        return storage.session(path).run(["vectors", "keep"], {"pixel_values": pixels})
+
     pixels = page_artifact._pixels((1, 128, 96))
-    vectors, keep = session.run(["vectors", "keep"], {"pixel_values": pixels})
+    vectors, keep = run()
     assert vectors.shape == (1, 16 * 12, 128)
     assert keep.shape == (1, 16 * 12)
     lengths = np.linalg.norm(vectors, axis=2)
@@ -209,20 +228,40 @@ def test_the_graph_gives_each_kept_cell_its_vector_and_an_empty_page_none(tower,
     assert 0 < (keep > 0).sum() < keep.size
     with torch.no_grad():
         tower.cells[2].bias[0] = -1e4
-    page_artifact.export(tower, tmp_path, ["fp32"])
-    session = storage.session(tmp_path / "model.fp32.onnx")
-    vectors, keep = session.run(["vectors", "keep"], {"pixel_values": pixels})
+    vectors, keep = run()
     assert (keep < 0).all()
     assert vectors.shape == (1, 16 * 12, 128)
+    with pytest.raises(ExportError, match="not trained"):
+        page_artifact.check(tmp_path / "model.onnx", tower, "fp32")
 
 
 def test_a_graph_of_other_weights_is_refused(tower, tmp_path):
-    page_artifact.export(tower, tmp_path, ["fp32"])
-    torch.manual_seed(1)
+    storage.save(page_artifact.trace(tower), tmp_path / "model.onnx")
     with torch.no_grad():
-        tower.reader[4].weight.normal_()
-    with pytest.raises(ExportError, match="cosine"):
-        page_artifact.check(tmp_path / "model.fp32.onnx", tower, "fp32")
+        tower.reader[4].weight.neg_()
+    with pytest.raises(ExportError, match="max_relative"):
+        page_artifact.check(tmp_path / "model.onnx", tower, "fp32")
+    with torch.no_grad():
+        tower.cells[2].weight[0].neg_()
+    with pytest.raises(ExportError, match="other cells"):
+        page_artifact.check(tmp_path / "model.onnx", tower, "fp32")
+
+
+def test_training_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(page_training, "KEPT", 2)
+    file = tmp_path / "state.pt"
+    seen = []
+
+    def report(step, losses):
+        seen.append((step, losses["letter"]))
+
+    page_training.train(MINILM, seed=3, steps=2, words=400, checkpoint=file)
+    tower = page_training.train(MINILM, seed=3, steps=3, words=400, checkpoint=file, report=report)
+    assert [step for step, _ in seen] == [2]
+    assert torch.load(file, weights_only=True)["step"] == 3
+    other = Tower()
+    other.load_state_dict(torch.load(file, weights_only=True)["tower"])
+    torch.testing.assert_close(other.reader[4].weight, tower.reader[4].weight)
 
 
 @pytest.mark.slow
