@@ -27,7 +27,7 @@ from tessera_onnx import TesseraMultiVector
 
 Float32 = NDArray[np.float32]
 
-STEPS = 4200
+STEPS = 1450
 PICTURES = 3  # a step, of 256 x 512 pixels each
 RATE = 2e-3
 MATRIX_RATE = 4e-3  # of Muon, for the convolutions
