@@ -1,0 +1,70 @@
+"""The metrics of the page benchmark by hand, what a graph is given, and the text layer's bound."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+import page_quality as quality  # noqa: E402
+
+FOLDER = quality.DATA / "docpages"
+needs_data = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"the pages are not in {FOLDER}")
+
+
+def test_recall_and_ndcg_by_hand():
+    # Ranked c, a, d, b, e, f: gains 0, 2, 0, 1 and, beyond five, 2.
+    scores = np.array([0.9, 0.6, 1.0, 0.7, 0.5, 0.4])
+    recall, ndcg = quality.recall_and_ndcg(scores, list("abcdef"), {"a": 2, "b": 1, "f": 2})
+    ideal = 2 / np.log2(2) + 2 / np.log2(3) + 1 / np.log2(4)
+    assert recall == 0
+    assert ndcg == pytest.approx((2 / np.log2(3) + 1 / np.log2(5)) / ideal)
+    assert quality.recall_and_ndcg(scores, list("abcdef"), {"c": 1}) == [1, 1]
+
+
+def test_shuffled_names_find_one_page_in_so_many():
+    asked = [quality.Question("", "text", {name: 2}) for name in "abcdefghij"]
+    mean, best = quality.shuffled(np.eye(10), list("abcdefghij"), asked)
+    assert mean == pytest.approx(0.1, abs=0.03)
+    assert mean < best < 0.7
+
+
+def test_pixels_are_white_where_the_image_ends(tmp_path):
+    picture = Image.new("P", (30, 13))
+    picture.putpalette([0, 0, 0, 255, 0, 0])
+    picture.putpixel((29, 12), 1)
+    picture.save(tmp_path / "page.png")
+    values = quality.pixels(tmp_path / "page.png")
+    assert values.shape == (1, 3, 16, 32)
+    assert (values[0, :, 13:] == 1).all()
+    assert (values[0, :, :, 30:] == 1).all()
+    assert values[0, :, 12, 29].tolist() == [1, -1, -1]
+    assert values[0, :, 0, 0].tolist() == [-1, -1, -1]
+
+
+def test_large_pages_are_made_smaller(tmp_path):
+    Image.new("L", (2816, 1000), 255).save(tmp_path / "wide.png")
+    values = quality.pixels(tmp_path / "wide.png")
+    assert values.shape == (1, 3, 504, 1408)
+    assert (values == 1).all()
+
+
+@needs_data
+def test_the_text_layer_bounds_what_a_tower_can_find():
+    """56 questions over 37 pages; the words of the text layer, each alone, find 50 of them."""
+    asked, pages = quality.questions(FOLDER), quality.read_pages(FOLDER)
+    ids = [page["_id"] for page in pages]
+    assert (len(asked), len(ids)) == (56, 37)
+    assert sum(len(question.relevant) for question in asked) == 58
+    with quality.TesseraMultiVector("all-minilm-l6-v2", dimension=128) as model:
+        texts = [quality.words_alone(model, page["text"]) for page in pages]
+        queries = model.encode_query([question.text for question in asked])
+    scores = quality.scoring.maxsim_matrix(queries, texts)
+    pairs = zip(scores, asked, strict=True)
+    found = [quality.recall_and_ndcg(row, ids, question.relevant) for row, question in pairs]
+    recall, ndcg = np.mean(found, axis=0)
+    assert recall >= 0.85
+    assert ndcg >= 0.88
