@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import artifacts, combined, heads, registry, runtime, schema, text
+from tessera_onnx import artifacts, combined, encoder, heads, registry, runtime, schema, text
 from tessera_onnx.errors import ConfigError, LoadError, UnsupportedDimension
 from tessera_onnx.quantization import check_dimension
 from tessera_onnx.results import Embeddings
@@ -177,7 +177,7 @@ class TextModel(Model):
             for other in self._spec.text_recipes().values()
         }
         self._session = self._open(shapes, text.feeds(probe, recipe.document, inputs))
-        self._encoder = text.TextEncoder(tokenizer, self._session, on_long)
+        self._encoder = encoder.TextEncoder(tokenizer, self._session, on_long)
 
     @staticmethod
     def _with_length(role: AnyRole, facts: schema.Text, max_length: int | None) -> AnyRole:

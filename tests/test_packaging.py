@@ -37,10 +37,12 @@ LAYERS = {
     "forecasts": {"csv_series", "errors", "series", "writing"},
     "text": {"batching", "errors", "registry", "schema", "runtime"},
     "heads": {"pooling", "quantization", "registry", "schema", "results", "runtime", "text"},
-    "combined": {"errors", "heads", "registry", "schema", "results", "text"},
+    "encoder": {"batching", "errors", "runtime", "schema", "text"},
+    "combined": {"encoder", "errors", "heads", "registry", "schema", "results", "text"},
     "model": {
         "artifacts",
         "combined",
+        "encoder",
         "errors",
         "heads",
         "quantization",

@@ -67,6 +67,7 @@ def build(output: Path, precisions: Collection[Precision] = ("int8",)) -> None:
             precisions,
             rotation=rotation.learn(facts),
             int8_exclude=(ROTATION_NODE,),
+            calibrate=True,
             overwrite=True,
         )
         facts = folder.read(_fetch(SPLADE, work), ["sparse"], Overrides(max_length=256))
