@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Any, TypeVar
 
-from tessera_onnx import CLASSES, TesseraTimeSeries, artifacts, registry, runtime, schema
+from tessera_onnx import TesseraTimeSeries, artifacts, registry, runtime, schema
 from tessera_onnx.artifacts import Artifact
+from tessera_onnx.classes import CLASSES
 from tessera_onnx.errors import TesseraError
 from tessera_onnx.schema import Kind, ModelSpec
 
