@@ -126,15 +126,23 @@ class TextEncoder:
 
     def one(self, text: str, role: Role | TokenRole, head: Head, *, name: str = "text") -> Any:
         """The head's result for one text. Raises TypeError for anything but a str."""
-        call = _Call(role, head)
-        results = _space(1, head)
-        try:
-            _, failure = self._fill([check_text(text, name)], results, call)
+        self.session.check_open()
+        call = _Call(role, head, n_texts=1)
+        window = _Window([check_text(text, name)], 0, [(np.empty(0, np.int64), 0)], [])
+        try:  # as `_fill`, without what only many texts need: this is a search's latency
+            for _ in self._batches(window, [np.zeros(1, np.intp)], call):
+                pass
+            if window.failures:
+                raise window.failures[0][1]
+            batch = padded(window.rows, self.tokenizer.facts)
+            try:
+                with self._room.of(*batch.ids.shape):
+                    outputs = self._outputs(batch, call, parallel=False)
+            except EncodingError as error:
+                raise EncodingError(f"texts 0: {error}") from error
+            return head.apply(outputs, batch)[0]
         finally:
             self._finish(call)
-        if failure is not None:
-            raise failure
-        return results[0]
 
     def one_or_many(self, text: str | Iterable[str], role: Role | TokenRole, head: Head) -> Any:
         """A result for a str, those of `encode` for an iterable of str."""

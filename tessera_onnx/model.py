@@ -104,8 +104,8 @@ class Model:
 class TextModel(Model):
     """A model that reads texts.
 
-    An int8 graph quantizes activations a batch at a time, so there a text's vector also depends a
-    little on the texts in the same call; fp32 and fp16 graphs have no such dependence.
+    A text's vector does not depend on the texts in the same call, except with an int8 graph that
+    was made without `calibrate`: it finds the scales of activations a batch at a time.
     """
 
     def __init__(
