@@ -7,36 +7,36 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from tessera_onnx import artifacts, registry
-from tessera_onnx.dense import TesseraDense
-from tessera_onnx.errors import (
-    ConfigError,
-    DeviceError,
-    DimensionMismatch,
-    EncodingError,
-    FileError,
-    InputTooLong,
-    IntegrityError,
-    LoadError,
-    ModelNotFound,
-    QuantizationError,
-    TesseraError,
-    TokenizationError,
-    TruncationWarning,
-    UnsupportedDimension,
-)
-from tessera_onnx.model import Model
-from tessera_onnx.multi_vector import TesseraMultiVector
-from tessera_onnx.packing import PackedTokens
-from tessera_onnx.postings import PackedSparse
-from tessera_onnx.results import BinaryTokens, Embeddings, Int8Vectors, Ranked, SparseVector
-from tessera_onnx.schema import Kind
-from tessera_onnx.scoring import maxsim
-from tessera_onnx.sparse import TesseraSparse
-from tessera_onnx.timeseries import TesseraTimeSeries
-from tessera_onnx.vision import TesseraVision
+if TYPE_CHECKING:
+    from tessera_onnx.classes import Tessera, list_models
+    from tessera_onnx.dense import TesseraDense
+    from tessera_onnx.errors import (
+        ConfigError,
+        DeviceError,
+        DimensionMismatch,
+        EncodingError,
+        FileError,
+        InputTooLong,
+        IntegrityError,
+        LoadError,
+        ModelNotFound,
+        QuantizationError,
+        TesseraError,
+        TokenizationError,
+        TruncationWarning,
+        UnsupportedDimension,
+    )
+    from tessera_onnx.multi_vector import TesseraMultiVector
+    from tessera_onnx.packing import PackedTokens
+    from tessera_onnx.postings import PackedSparse
+    from tessera_onnx.results import BinaryTokens, Embeddings, Int8Vectors, Ranked, SparseVector
+    from tessera_onnx.scoring import maxsim
+    from tessera_onnx.sparse import TesseraSparse
+    from tessera_onnx.timeseries import TesseraTimeSeries
+    from tessera_onnx.vision import TesseraVision
 
 __version__ = "0.1.0"
 
@@ -72,41 +72,47 @@ __all__ = [
     "maxsim",
 ]
 
-CLASSES: dict[Kind, type[Model]] = {
-    "dense": TesseraDense,
-    "multi-vector": TesseraMultiVector,
-    "sparse": TesseraSparse,
-    "vision": TesseraVision,
-    "time-series": TesseraTimeSeries,
+# A public name's module is imported when the name is first used: the import of this package alone
+# is then next to free, and a forecast does not wait for what only texts need.
+MODULES = {
+    "classes": ("Tessera", "list_models"),
+    "dense": ("TesseraDense",),
+    "errors": (
+        "ConfigError",
+        "DeviceError",
+        "DimensionMismatch",
+        "EncodingError",
+        "FileError",
+        "InputTooLong",
+        "IntegrityError",
+        "LoadError",
+        "ModelNotFound",
+        "QuantizationError",
+        "TesseraError",
+        "TokenizationError",
+        "TruncationWarning",
+        "UnsupportedDimension",
+    ),
+    "multi_vector": ("TesseraMultiVector",),
+    "packing": ("PackedTokens",),
+    "postings": ("PackedSparse",),
+    "results": ("BinaryTokens", "Embeddings", "Int8Vectors", "Ranked", "SparseVector"),
+    "scoring": ("maxsim",),
+    "sparse": ("TesseraSparse",),
+    "timeseries": ("TesseraTimeSeries",),
+    "vision": ("TesseraVision",),
 }
 
+if not TYPE_CHECKING:  # a type checker would take every name for one of this package's
 
-def Tessera(model_id: str | None = None, *, kind: Kind | None = None, **options: Any) -> Model:  # noqa: N802 (the original's name)
-    """The object of the right class for a model; `options` are those of the class.
-
-    A model of several kinds gives the first that its entry names unless `kind` says otherwise;
-    `encode_all` of any of them gives every kind from one run.
-    Raises ModelNotFound, LoadError, ConfigError.
-    """
-    if kind is not None and kind not in CLASSES:
-        raise ConfigError(f"kind must be one of {', '.join(CLASSES)}, got {kind!r}")
-    artifact = artifacts.resolve(
-        model_id,
-        kind=kind,
-        **{name: options.get(name) for name in ("path", "cache_dir", "offline")},
-    )
-    return CLASSES[kind or artifact.spec.kinds[0]](model_id or artifact.spec.id, **options)
+    def __getattr__(name: str) -> Any:
+        for module, names in MODULES.items():
+            if name in names:
+                found = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+                globals()[name] = found  # the next use finds it there
+                return found
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def list_models(kind: Kind | None = None, *, installed: bool = False) -> list[str]:
-    """Ids of the models that this version knows, installed ones first.
-
-    `kind` keeps those of one kind, `installed=True` those that run without a network.
-    """
-    if kind is not None and kind not in get_args(Kind):
-        raise ConfigError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
-    specs = [artifact.spec for artifact in artifacts.installed()]
-    if not installed:
-        here = {spec.id for spec in specs}
-        specs += [spec for spec in registry.catalogue() if spec.id not in here]
-    return [spec.id for spec in specs if kind is None or kind in spec.kinds]
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,28 @@ TOKEN_BUDGET = 512
 # How far a stream of texts is read ahead: enough for batches of like length, bounded in memory.
 WINDOW = 4096
 WINDOW_CHARACTERS = 1 << 20
+# Texts are tokenised in parts of about this size, so that the first batch does not wait for all.
+CHUNK_CHARACTERS = 1 << 16
+# Of the scores of attention, rows x length^2, at the same time: with 12 heads in fp32 about 0.8 GB.
+ATTENTION_ROOM = 1 << 24
+LEAST_BUDGET = 64  # smaller batches leave the processor's vector units empty
+
+
+def budget(n_tokens: int, workers: int, most: int = TOKEN_BUDGET) -> int:
+    """Padded tokens a batch for a call of `n_tokens`: `most`, or less so that no worker idles."""
+    return min(most, max(LEAST_BUDGET, -(-n_tokens // workers)))
+
+
+def chunks(texts: Sequence[str]) -> list[NDArray[np.intp]]:
+    """Row numbers of the texts in parts of about 64 thousand characters, longest texts first.
+
+    Characters stand for tokens here: parts are tokenised one after the other, and only then sorted
+    by their true lengths.
+    """
+    lengths = np.array([len(text) for text in texts], dtype=np.int64)
+    order = np.argsort(-lengths, kind="stable")
+    part = (np.cumsum(lengths[order]) - lengths[order]) // CHUNK_CHARACTERS
+    return np.split(order, np.flatnonzero(np.diff(part)) + 1)
 
 
 def plan(lengths: Sequence[int], budget: int = TOKEN_BUDGET) -> list[NDArray[np.intp]]:
@@ -72,30 +96,87 @@ def windows(
         yield window
 
 
+class Shared(Generic[T]):
+    """An iterator that many threads may draw from; one draws at a time, the others go on working.
+
+    What it does between two items, such as to tokenise the next texts, so overlaps their work.
+    """
+
+    def __init__(self, items: Iterable[T]) -> None:
+        """Take over `items`: nobody else may draw from it."""
+        self._items = iter(items)
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> Iterator[T]:
+        """Itself."""
+        return self
+
+    def __next__(self) -> T:
+        """The next item."""
+        with self._lock:
+            return next(self._items)
+
+
+class Room:
+    """Bounds the attention memory of the batches that run at the same time.
+
+    Scores are (rows, heads, length, length): what counts is rows x length^2. A batch that is larger
+    than all the room runs alone.
+    """
+
+    def __init__(self, size: int = ATTENTION_ROOM) -> None:
+        """`size` is in rows x length^2."""
+        self._size = size
+        self._taken = 0
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def of(self, n_rows: int, length: int) -> Iterator[None]:
+        """Wait for the room of a batch, and hold it."""
+        cost = min(n_rows * length * length, self._size)
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken + cost <= self._size)
+            self._taken += cost
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= cost
+                self._changed.notify_all()
+
+
+Failures = list[tuple[int, BaseException]]  # with the row of each
+
+
 def run(
-    work: Callable[[NDArray[np.intp]], None], batches: Sequence[NDArray[np.intp]], workers: int
-) -> BaseException | None:
-    """Call `work` once a batch on up to `workers` threads; the failure of the first row, or None.
+    work: Callable[[NDArray[np.intp]], None],
+    batches: Iterable[NDArray[np.intp]],
+    workers: int,
+    failures: Failures | None = None,
+) -> tuple[int, BaseException] | None:
+    """Call `work` once a batch on up to `workers` threads; the first row's failure, or None.
 
     After a failure only the batches run that hold an earlier row, so that the caller can hand out
-    every result before it; after an interrupt none does.
+    every result before it; after an interrupt none does. `batches` may be made as they are drawn,
+    and may put what goes wrong then into `failures`.
     """
-    failures: list[tuple[int, BaseException]] = []
-    pending = iter(batches)  # next() on a list iterator is atomic under the GIL
+    failures = [] if failures is None else failures
+    pending = Shared(batches)
 
     def drain() -> None:
-        for batch in pending:
-            row = int(batch.min())
-            if failures and row > min(first for first, _ in failures):
-                continue
-            try:
-                work(batch)
-            except Exception as error:  # raised by the caller
-                failures.append((row, error))
-            except BaseException as error:  # an interrupt goes before everything
-                failures.append((-1, error))
+        try:
+            for batch in pending:
+                row = int(batch.min())
+                if failures and row > min(first for first, _ in failures):
+                    continue
+                try:
+                    work(batch)
+                except Exception as error:  # raised by the caller
+                    failures.append((row, error))
+        except BaseException as error:  # an interrupt goes before everything
+            failures.append((-1, error))
 
-    count = min(workers, len(batches))
+    count = min(workers, len(batches)) if isinstance(batches, Sequence) else workers
     if count < 2:
         drain()
     else:
@@ -106,4 +187,4 @@ def run(
                     future.result()
             except BaseException as error:  # an interrupt reaches the waiting thread only
                 failures.append((-1, error))
-    return min(failures, key=lambda failure: failure[0])[1] if failures else None
+    return min(failures, key=lambda failure: failure[0]) if failures else None

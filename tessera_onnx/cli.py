@@ -17,7 +17,6 @@ from typing import Any, NoReturn, TypeVar, get_args
 import click
 
 from tessera_onnx import (
-    CLASSES,
     __version__,
     artifacts,
     cli_vision,
@@ -29,6 +28,7 @@ from tessera_onnx import (
     schema,
     writing,
 )
+from tessera_onnx.classes import CLASSES
 from tessera_onnx.cli_forecast import forecast
 from tessera_onnx.cli_options import (
     AT_LEAST_1,

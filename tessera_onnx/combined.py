@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from tessera_onnx import heads
+from tessera_onnx.encoder import TextEncoder
 from tessera_onnx.errors import ConfigError
 from tessera_onnx.results import Embeddings
 from tessera_onnx.schema import Dense, Kind, ModelSpec, MultiVector, Role, Sparse, TokenRole
-from tessera_onnx.text import Head, TextEncoder
+from tessera_onnx.text import Head
 
 
 def encode_all(

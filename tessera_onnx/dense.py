@@ -64,7 +64,7 @@ class TesseraDense(TextModel):
         quantization.check_output(output)
         role = self._purpose(self._document, task, prompt)
         results = self._encoder.encode(texts, role, self._head, progress=progress)
-        return quantization.convert(self._stack(results), output)
+        return quantization.convert(results, output)
 
     def encode_query(
         self,
@@ -150,12 +150,7 @@ class TesseraDense(TextModel):
             role = dataclasses.replace(role, prompt=check_text(prompt, "prompt"))
         return role
 
-    def _stack(self, results: list[Float]) -> Float:
-        if not results:
-            return np.empty((0, self._dimension), dtype=np.float32)
-        return np.stack(results)
-
     def _one_or_many(self, text: str | Iterable[str], role: Role, output: Output) -> Any:
         quantization.check_output(output)
         found = self._encoder.one_or_many(text, role, self._head)
-        return quantization.convert(found if isinstance(text, str) else self._stack(found), output)
+        return quantization.convert(found, output)

@@ -30,7 +30,7 @@ def dense(recipe: Dense, dimension: int) -> Head:
             return pooling.l2_normalize(states)
         return quantization.matryoshka(states, dimension, layer_norm=recipe.matryoshka_layer_norm)
 
-    return Head((recipe.output,), apply)
+    return Head((recipe.output,), apply, dimension)
 
 
 def multi_vector(recipe: MultiVector, dimension: int, role: TokenRole) -> Head:

@@ -97,7 +97,7 @@ class ImageEncoder:
                 break
             yield result
         if failure is not None:
-            raise failure
+            raise failure[1]
 
 
 def check_iterable(items: Any, name: str, expected: str = "images") -> None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import artifacts, combined, heads, registry, runtime, schema, text
+from tessera_onnx import artifacts, combined, encoder, heads, registry, runtime, schema, text
 from tessera_onnx.errors import ConfigError, LoadError, UnsupportedDimension
 from tessera_onnx.quantization import check_dimension
 from tessera_onnx.results import Embeddings
@@ -120,8 +120,8 @@ class Model:
 class TextModel(Model):
     """A model that reads texts.
 
-    An int8 graph quantizes activations a batch at a time, so there a text's vector also depends a
-    little on the texts in the same call; fp32 and fp16 graphs have no such dependence.
+    A text's vector does not depend on the texts in the same call, except with an int8 graph that
+    was made without `calibrate`: it finds the scales of activations a batch at a time.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class TextModel(Model):
             for other in self._spec.text_recipes().values()
         }
         self._session = self._open(shapes, text.feeds(probe, recipe.document, inputs))
-        self._encoder = text.TextEncoder(tokenizer, self._session, on_long)
+        self._encoder = encoder.TextEncoder(tokenizer, self._session, on_long)
 
     @staticmethod
     def _with_length(role: AnyRole, facts: schema.Text, max_length: int | None) -> AnyRole:

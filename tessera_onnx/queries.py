@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import pooling, text
+from tessera_onnx import encoder, pooling, text
 from tessera_onnx.dense import TesseraDense
 from tessera_onnx.errors import ConfigError, LoadError
 from tessera_onnx.multi_vector import TesseraMultiVector
@@ -33,7 +33,7 @@ class OwnQueries:
     ) -> None:
         """Changes the tokenizer's facts. Raises LoadError when it cannot read the query's parts."""
         self._role = _role(tokenizer, query)
-        self._encoder = text.TextEncoder(tokenizer, graphs, on_long)
+        self._encoder = encoder.TextEncoder(tokenizer, graphs, on_long)
         self._one = recipe.vectors == "one"
         output = recipe.text_graph.output if recipe.text_graph is not None else recipe.output
         self._head = Head((output,), self._vectors)

@@ -17,7 +17,6 @@ from importlib import metadata
 from typing import Any, TypeVar
 
 from tessera_onnx import (
-    CLASSES,
     TesseraTimeSeries,
     TesseraVision,
     artifacts,
@@ -26,6 +25,7 @@ from tessera_onnx import (
     schema,
 )
 from tessera_onnx.artifacts import Artifact
+from tessera_onnx.classes import CLASSES
 from tessera_onnx.errors import TesseraError
 from tessera_onnx.schema import Kind, ModelSpec
 

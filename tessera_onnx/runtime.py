@@ -287,6 +287,9 @@ def open_graph(
         kind = LoadError if name == "cpu" else DeviceError
         raise kind(f"{graph_name} cannot be opened on {device}: {str(error)[:500]}") from error
     del data  # ONNX Runtime has copied it
+    # No other provider is ever tried, so the wrapper need not keep the file's bytes for that.
+    session.disable_fallback()
+    session._model_bytes = None  # noqa: SLF001 (they are as large as the model, for ever)
     if session.get_providers()[0] != provider:
         raise DeviceError(
             f"ONNX Runtime put {graph_name} on {session.get_providers()[0]} although {device} was "

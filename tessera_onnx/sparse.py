@@ -49,7 +49,9 @@ class TesseraSparse(TextModel):
 
     def encode_batch(self, texts: Iterable[str], *, progress: bool = False) -> list[SparseVector]:
         """One SparseVector a document; [] for no texts. Errors name the item's index."""
-        return self._encoder.encode(texts, self._document, self._head, progress=progress)
+        found: list[SparseVector]
+        found = self._encoder.encode(texts, self._document, self._head, progress=progress)
+        return found
 
     def encode_query(self, text: str | Iterable[str]) -> Any:
         """A query's SparseVector, or a list of them for an iterable of queries."""

@@ -142,7 +142,7 @@ class TesseraTimeSeries(Model):
 
         failure = batching.run(work, batches, self._session.workers)
         if failure is not None:
-            raise failure
+            raise failure[1]
         return quantiles
 
     def forecast_frame(

@@ -67,6 +67,53 @@ def test_run_stops_at_the_first_failure_and_returns_it(workers):
         done.append(int(batch[0]))
 
     failure = batching.run(work, [np.array([i]) for i in range(1000)], workers)
-    assert isinstance(failure, KeyboardInterrupt)
+    row, error = failure
+    assert row == -1
+    assert isinstance(error, KeyboardInterrupt)
     assert set(range(5)) <= set(done)
     assert len(done) < 1000
+
+
+def test_chunks_hold_every_row_once_longest_first():
+    texts = ["x" * n for n in (5, 70_000, 30_000, 1, 40_000)]
+    assert [part.tolist() for part in batching.chunks(texts)] == [[1], [4, 2], [0, 3]]
+    assert [part.tolist() for part in batching.chunks(["", ""])] == [[0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("n_tokens", "workers", "expected"),
+    [(10_000, 2, 512), (600, 2, 300), (600, 16, 64), (10, 1, 64), (1025, 2, 512)],
+)
+def test_a_small_call_is_cut_so_that_no_worker_idles(n_tokens, workers, expected):
+    assert batching.budget(n_tokens, workers) == expected
+
+
+def test_room_runs_small_batches_together_and_a_large_one_alone():
+    room = batching.Room(100)
+    entered = threading.Event()
+
+    def large():
+        with room.of(1, 50):  # 2,500 is more than all the room
+            entered.set()
+
+    thread = threading.Thread(target=large)
+    with room.of(1, 5), room.of(2, 6):  # 25 + 72
+        thread.start()
+        assert not entered.wait(0.1)
+    assert entered.wait(10)
+    thread.join()
+
+
+def test_a_failure_met_while_batches_are_made_keeps_later_rows_from_running():
+    done = []
+    failures = []
+
+    def batches():
+        yield np.array([3])
+        failures.append((2, ValueError("no tokens")))
+        yield np.array([4])
+        yield np.array([0, 1])
+
+    row, error = batching.run(done.extend, batches(), 1, failures)
+    assert (row, str(error)) == (2, "no tokens")
+    assert done == [3, 0, 1]

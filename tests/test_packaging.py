@@ -53,15 +53,17 @@ LAYERS = {
         "pooling",
         "quantization",
         "registry",
-        "schema",
         "results",
         "runtime",
+        "schema",
         "text",
     },
-    "combined": {"errors", "heads", "registry", "schema", "results", "text"},
+    "encoder": {"batching", "errors", "runtime", "schema", "text"},
+    "combined": {"encoder", "errors", "heads", "registry", "schema", "results", "text"},
     "model": {
         "artifacts",
         "combined",
+        "encoder",
         "errors",
         "heads",
         "quantization",
@@ -88,10 +90,23 @@ LAYERS["timeseries"] = {
 }
 LAYERS["timeseries"] |= {"series"}
 LAYERS["towers"] = {"errors", "images", "pooling", "prompts", "runtime", "schema", "text"}
-LAYERS["queries"] = {"dense", "errors", "multi_vector", "pooling", "runtime", "schema", "text"}
+LAYERS["queries"] = {
+    "dense",
+    "encoder",
+    "errors",
+    "multi_vector",
+    "pooling",
+    "runtime",
+    "schema",
+    "text",
+}
 LAYERS["image_encoder"] = {"batching", "errors", "images", "schema", "towers"}
 LAYERS["vision"] = TEXT_CLASS - {"explain"} | {"heatmap", "image_encoder", "images", "pages"}
 LAYERS["vision"] |= {"packing", "queries", "similarity", "towers"}
+LAYERS["classes"] = {"artifacts", "dense", "errors", "model", "multi_vector", "registry", "schema"}
+LAYERS["classes"] |= {"sparse", "timeseries", "vision"}
+LAYERS["__init__"] = {"classes", "dense", "errors", "multi_vector", "results", "scoring", "sparse"}
+LAYERS["__init__"] |= {"packing", "postings", "timeseries", "vision"}
 THIRD_PARTY = {"numpy", "onnxruntime", "huggingface_hub", "tokenizers", "tqdm", "scipy", "PIL"}
 THIRD_PARTY |= {"click", "matplotlib", "narwhals", "pypdfium2"}
 
@@ -128,8 +143,24 @@ def run(code, *options):
 def test_import_loads_nothing_heavy():
     heavy = "onnxruntime torch PIL tokenizers huggingface_hub transformers onnx click tqdm scipy"
     heavy += " narwhals pandas polars matplotlib csv zoneinfo"
-    code = f"import sys, tessera_onnx; print(*(set({heavy.split()}) & set(sys.modules)))"
+    code = (
+        f"import sys; from tessera_onnx import *; print(*(set({heavy.split()}) & set(sys.modules)))"
+    )
     assert run(code) == ""
+
+
+def test_the_package_alone_imports_none_of_its_modules():
+    code = (
+        "import sys, tessera_onnx\n"
+        "print(*(name for name in sys.modules if name.startswith(('numpy', 'tessera_onnx.'))))\n"
+        "tessera_onnx.ConfigError, tessera_onnx.TesseraDense\n"
+        "assert {'TesseraDense', '__version__', 'maxsim'} <= set(dir(tessera_onnx))\n"
+    )
+    assert run(code) == ""
+    listed = [name for names in tessera_onnx.MODULES.values() for name in names]
+    assert sorted(listed) == tessera_onnx.__all__
+    with pytest.raises(AttributeError, match="has no attribute 'TesseraDence'"):
+        tessera_onnx.TesseraDence  # noqa: B018
 
 
 def test_public_names_are_sorted_and_complete():

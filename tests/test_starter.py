@@ -28,8 +28,15 @@ def test_dense_is_close_to_torch(dense):
     expected = golden("starter")["dense"]
     for found in (dense.encode_batch(TEXTS), [dense.encode(text) for text in TEXTS]):
         similar = cosines(found, expected)
-        assert similar.min() > 0.96
-        assert similar.mean() > 0.98
+        assert similar.min() > 0.97
+        assert similar.mean() > 0.993
+
+
+def test_int8_vectors_do_not_depend_on_neighbours(dense, multi):
+    alone = [dense.encode(text) for text in TEXTS]
+    np.testing.assert_allclose(dense.encode_batch(TEXTS), alone, atol=1e-6)
+    for rows, text in zip(multi.encode_batch(TEXTS), TEXTS, strict=True):
+        np.testing.assert_allclose(rows, multi.encode(text), atol=1e-6)
 
 
 def test_dense_first_components_of_hello_world(dense):
@@ -44,8 +51,8 @@ def test_multi_vector_scores_are_close_to_unrotated_torch(multi):
     found = np.stack([multi.score(query, tokens) for query in tokens])
     expected = golden("starter")["maxsim"]
     lengths = np.array([len(rows) for rows in tokens])[:, None]
-    assert np.abs((found - expected) / lengths).max() < 0.08
-    assert ((found - expected) / lengths).std() < 0.02
+    assert np.abs((found - expected) / lengths).max() < 0.03
+    assert ((found - expected) / lengths).std() < 0.008
 
 
 def _spread(tokens):

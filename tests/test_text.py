@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -219,7 +220,7 @@ def test_a_failing_batch_in_a_stream_loses_nothing_before_it(model, monkeypatch,
 
     monkeypatch.setattr(model._encoder.session, "run", broken)
     plan = batching.plan
-    monkeypatch.setattr(batching, "plan", lambda lengths: plan(lengths, 50))
+    monkeypatch.setattr(batching, "plan", lambda lengths, _: plan(lengths, 50))
     long, short = "cat " * 20, "cat"
     good, bad = (short, long) if fails == "long" else (long, short)
     seen = []
@@ -227,6 +228,43 @@ def test_a_failing_batch_in_a_stream_loses_nothing_before_it(model, monkeypatch,
         for result in model.encode_iter([good] * 40 + [bad] * 2 + [good] * 4):
             seen.append(result)
     assert len(seen) == 40
+
+
+def test_later_texts_are_tokenised_while_earlier_ones_run(model, monkeypatch):
+    """The first batch waits until the second part of the window has been tokenised."""
+    monkeypatch.setattr(batching, "CHUNK_CHARACTERS", 64)
+    session, tokenizer = model._encoder.session, model._encoder.tokenizer
+    monkeypatch.setattr(session, "workers", 2)
+    run, rows = session.run, tokenizer.rows
+    parts, second = [], threading.Event()
+
+    def counted(texts, role):
+        parts.append(len(texts))
+        if len(parts) == 2:
+            second.set()
+        return rows(texts, role)
+
+    def waiting(feeds, **options):
+        assert second.wait(20)
+        return run(feeds, **options)
+
+    monkeypatch.setattr(tokenizer, "rows", counted)
+    monkeypatch.setattr(session, "run", waiting)
+    texts = [f"cat {'dog ' * (i % 9)}" for i in range(60)]
+    found = model.encode_batch(texts)
+    assert len(parts) > 2
+    monkeypatch.undo()
+    for vector, text in zip(found, texts, strict=True):
+        same(vector, model.encode(text))
+
+
+def test_vectors_of_a_stream_do_not_keep_their_window():
+    with open_kind("dense") as dense:
+        found = list(dense.encode_iter(["cat", "dog"]))
+        assert all(vector.base is None for vector in found)
+        batch = dense.encode_batch(["cat", "dog"])
+        assert batch.flags.c_contiguous
+        assert batch.base is None
 
 
 LIMITS = {"dense": 40, "multi-vector": 48, "sparse": 40}

@@ -17,7 +17,7 @@ import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 
-from tessera_export import __version__, graph, optimum_backend, storage, vocab_head
+from tessera_export import __version__, calibration, graph, optimum_backend, storage, vocab_head
 from tessera_export.errors import ExportError
 from tessera_export.files import sha256
 from tessera_export.folder import Facts
@@ -60,13 +60,15 @@ def export(
     *,
     rotation: NDArray[np.float32] | None = None,
     int8_exclude: Sequence[str] = (),
+    calibrate: bool = False,
     overwrite: bool = False,
     backend: Backend = "torch",
 ) -> ModelSpec:
     """Trace, convert, compare with torch and write the artifact folder `output`.
 
     `rotation` (dimension, k) multiplies the token vectors of a multi-vector recipe, whose
-    `dimension` is then k. `int8_exclude` are patterns of node names that int8 leaves alone.
+    `dimension` is then k. `int8_exclude` are patterns of node names that int8 leaves alone;
+    with `calibrate` its scales are constants, see calibration.py.
     `backend` "optimum" makes the graph with optimum-onnx. Raises ExportError, leaving `output` as
     it was, when a fact is missing, no exporter copes, a
     parity limit is missed, or `output` holds files and `overwrite` is false.
@@ -86,9 +88,15 @@ def export(
         traced = _traced(facts, rotation, backend)
         # Upstream's own default attention: a graph that copies a fault of eager attention fails.
         gate = Gate(load_model(facts, None), facts, rotation)
+
+        def at(precision: Precision) -> Any:
+            if precision == "int8" and calibrate:
+                return calibration.quantize(traced, calibration.feeds(facts), int8_exclude)
+            return _at(traced, precision, int8_exclude)
+
         for precision in wanted:
             path = folder / graph_name(precision)
-            names += storage.save(_at(traced, precision, int8_exclude), path)
+            names += storage.save(at(precision), path)
             parity += gate.check(path, precision)
         for name, content in contents.items():
             (folder / name).write_text(content, "utf-8", newline="")

@@ -81,6 +81,7 @@ def _minilm(source: Path, output: Path, precisions: Collection[Precision]) -> No
         precisions,
         rotation=rotation.learn(facts),
         int8_exclude=(ROTATION_NODE,),
+        calibrate=True,
         overwrite=True,
     )
 

@@ -1,0 +1,272 @@
+"""The way of many texts through a session: tokenised, batched, run and put back in order."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera_onnx import batching
+from tessera_onnx.errors import (
+    ConfigError,
+    EncodingError,
+    InputTooLong,
+    TokenizationError,
+    TruncationWarning,
+)
+from tessera_onnx.runtime import Array
+from tessera_onnx.schema import Role, TokenRole
+from tessera_onnx.text import (
+    Batch,
+    Head,
+    Ids,
+    OnLong,
+    Runnable,
+    Tokenizer,
+    check_text,
+    check_texts,
+    checked,
+    feeds,
+    padded,
+    progress_bar,
+)
+
+
+@dataclass(slots=True)
+class _Call:
+    """One call of the user: what is asked for, and what it has met so far."""
+
+    role: Role | TokenRole
+    head: Head
+    bar: Any = None
+    n_texts: int = 0
+    n_long: int = 0
+    longest: int = 0
+
+
+@dataclass(slots=True)
+class _Window:
+    """Texts that are sorted by length together; `rows` holds the ids of those tokenised so far."""
+
+    texts: Sequence[str]
+    first: int  # the number of the first text in the call
+    rows: list[tuple[Ids, int]]  # and how many of them are attended
+    failures: batching.Failures  # by row of this window
+
+
+class TextEncoder:
+    """A tokenizer and a session: the whole way of a text but for the model's head."""
+
+    def __init__(self, tokenizer: Tokenizer, session: Runnable, on_long: OnLong) -> None:
+        if on_long not in get_args(OnLong):
+            raise ConfigError(f'on_long must be "truncate", "warn" or "error", got {on_long!r}')
+        self.tokenizer = tokenizer
+        self.session = session
+        self._on_long = on_long
+        self._room = batching.Room()  # of all threads that share this object
+
+    def stream(
+        self,
+        texts: Iterable[str],
+        role: Role | TokenRole,
+        head: Head,
+        *,
+        progress: bool = False,
+    ) -> Iterator[Any]:
+        """One head result a text, in order, some thousand texts read ahead.
+
+        Whatever stops the stream (a bad item, a failing batch, an exception of `texts` itself),
+        every earlier result is yielded first.
+        """
+        source = checked(texts)  # a wrong argument is wrong now, not at the first result
+        return self._stream(
+            source, _Call(role, head, progress_bar(texts, "text") if progress else None)
+        )
+
+    def _stream(self, texts: Iterator[str], call: _Call) -> Iterator[Any]:
+        try:
+            for window in batching.windows(texts):
+                results = _space(len(window), call.head)
+                complete, failure = self._fill(window, results, call)
+                # Copies: a row that is kept must not keep the whole window.
+                yield from (row.copy() if call.head.width else row for row in results[:complete])
+                if failure is not None:
+                    raise failure
+        finally:  # also when the stream fails or is left early: no cut is silent
+            self._finish(call)
+
+    def encode(
+        self,
+        texts: Iterable[str],
+        role: Role | TokenRole,
+        head: Head,
+        *,
+        progress: bool = False,
+    ) -> Any:
+        """One head result a text, in order: a list, or one array where the head has a width.
+
+        Every item is checked before the first is run.
+        """
+        known = check_texts(texts)
+        call = _Call(role, head, progress_bar(known, "text") if progress else None)
+        results = _space(len(known), head)
+        try:
+            for window in batching.windows(known):
+                first = call.n_texts
+                part = results[first : first + len(window)]
+                _, failure = self._fill(window, part, call)
+                if failure is not None:
+                    raise failure
+                results[first : first + len(window)] = part  # a list's slice is a copy
+        finally:
+            self._finish(call)
+        return results
+
+    def one(self, text: str, role: Role | TokenRole, head: Head, *, name: str = "text") -> Any:
+        """The head's result for one text. Raises TypeError for anything but a str."""
+        self.session.check_open()
+        call = _Call(role, head, n_texts=1)
+        window = _Window([check_text(text, name)], 0, [(np.empty(0, np.int64), 0)], [])
+        try:  # as `_fill`, without what only many texts need: this is a search's latency
+            for _ in self._batches(window, [np.zeros(1, np.intp)], call):
+                pass
+            if window.failures:
+                raise window.failures[0][1]
+            batch = padded(window.rows, self.tokenizer.facts)
+            try:
+                with self._room.of(*batch.ids.shape):
+                    outputs = self._outputs(batch, call, parallel=False)
+            except EncodingError as error:
+                raise EncodingError(f"texts 0: {error}") from error
+            return head.apply(outputs, batch)[0]
+        finally:
+            self._finish(call)
+
+    def one_or_many(self, text: str | Iterable[str], role: Role | TokenRole, head: Head) -> Any:
+        """A result for a str, those of `encode` for an iterable of str."""
+        if isinstance(text, str):
+            return self.one(text, role, head)
+        return self.encode(text, role, head)
+
+    def token_counts(self, texts: Iterable[str], role: Role | TokenRole) -> NDArray[np.int64]:
+        """Tokens of each text before any cut, prompt, marker and special tokens included."""
+        return self.tokenizer.rows(check_texts(texts), role)[1]
+
+    def _fill(
+        self, texts: Sequence[str], results: Any, call: _Call
+    ) -> tuple[int, BaseException | None]:
+        """Put each text's result into its place of `results`.
+
+        Gives how many leading ones are there, and what kept the others from being there, if any.
+        """
+        self.session.check_open()
+        window = _Window(texts, call.n_texts, [(np.empty(0, np.int64), 0)] * len(texts), [])
+        call.n_texts += len(texts)
+        parts = batching.chunks(texts)
+        # Of a large window each part is tokenised while batches of the one before still run.
+        making = self._batches(window, parts, call)
+        batches = list(making) if len(parts) == 1 else making
+        parallel = not isinstance(batches, list) or len(batches) > 1
+
+        def work(picked: NDArray[np.intp]) -> None:
+            batch = padded([window.rows[i] for i in picked], self.tokenizer.facts)
+            try:
+                with self._room.of(*batch.ids.shape):
+                    outputs = self._outputs(batch, call, parallel=parallel)
+            except EncodingError as error:
+                names = ", ".join(str(window.first + i) for i in sorted(picked.tolist()))
+                raise EncodingError(f"texts {names}: {error}") from error
+            found = call.head.apply(outputs, batch)
+            if call.head.width:
+                results[picked] = found
+            else:
+                for i, result in zip(picked, found, strict=True):
+                    results[i] = result
+            if call.bar is not None:
+                call.bar.update(len(picked))
+
+        failure = batching.run(work, batches, self.session.workers, window.failures)
+        return (len(texts), None) if failure is None else (max(0, failure[0]), failure[1])
+
+    def _batches(
+        self, window: _Window, parts: Sequence[NDArray[np.intp]], call: _Call
+    ) -> Iterator[NDArray[np.intp]]:
+        """Row numbers of each batch, after the ids of its texts have been put into the window."""
+        facts = self.tokenizer.facts
+        for part in parts:
+            try:
+                made, counts = self.tokenizer.rows([window.texts[i] for i in part], call.role)
+            except TokenizationError as error:
+                names = f"texts {window.first + part.min()} to {window.first + part.max()}"
+                reason = f"{names}: {error}"
+                window.failures.append((int(part.min()), TokenizationError(reason)))
+                continue
+            self._note_long(window, part, counts, call)
+            lengths = np.array([max(len(ids), facts.fixed_length) for ids, _ in made])
+            if not lengths.all():
+                empty = int(part[lengths == 0].min())
+                reason = f"text {window.first + empty} has no tokens and the model adds none"
+                window.failures.append((empty, TokenizationError(reason)))
+                continue
+            for i, row in zip(part, made, strict=True):
+                window.rows[i] = row
+            n_tokens = int(lengths.sum()) if len(parts) == 1 else sys.maxsize
+            budget = batching.budget(n_tokens, self.session.workers)
+            yield from (part[picked] for picked in batching.plan(lengths.tolist(), budget))
+
+    def _note_long(
+        self, window: _Window, part: NDArray[np.intp], counts: NDArray[np.int64], call: _Call
+    ) -> None:
+        over = counts > call.role.max_length
+        if not over.any():
+            return
+        if self._on_long == "error":
+            place = int(np.flatnonzero(over)[np.argmin(part[over])])
+            row = int(part[place])
+            reason = (
+                f"text {window.first + row} has {counts[place]} tokens, the model reads "
+                f'{call.role.max_length}: shorten it, or pass on_long="truncate"'
+            )
+            window.failures.append((row, InputTooLong(reason)))
+        call.n_long += int(over.sum())
+        call.longest = max(call.longest, int(counts.max()))
+
+    def _outputs(self, batch: Batch, call: _Call, *, parallel: bool) -> list[Array]:
+        if not call.head.outputs:
+            return []
+        inputs = feeds(batch, call.role, self.session.inputs)
+        return self.session.run(inputs, outputs=call.head.outputs, parallel=parallel)
+
+    def _finish(self, call: _Call) -> None:
+        if call.bar is not None:
+            call.bar.close()
+        if call.n_long and self._on_long == "warn":
+            warnings.warn(
+                f"{call.n_long} of {call.n_texts} texts were cut to {call.role.max_length} tokens "
+                f'(the longest has {call.longest}); pass on_long="truncate" to accept that '
+                "silently",
+                TruncationWarning,
+                stacklevel=_callers_level(),
+            )
+
+
+def _space(n: int, head: Head) -> Any:
+    """Where `n` results go."""
+    return np.empty((n, head.width), dtype=np.float32) if head.width else [None] * n
+
+
+def _callers_level() -> int:
+    """The stacklevel, for the function that asks, of the first frame outside this package."""
+    folder = str(Path(__file__).parent)
+    frame = sys._getframe(1)  # noqa: SLF001 - warnings' own skip_file_prefixes needs Python 3.12
+    level = 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(folder):
+        frame = frame.f_back
+        level += 1
+    return level
