@@ -277,9 +277,10 @@ def _find(
 
     specs = [artifact.spec for artifact in here] + list(known)
     names = sorted({name for spec in specs for name in (spec.id, *spec.aliases)})
-    near = difflib.get_close_matches(model_id, names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(model_id[:200], names, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else "`tessera models` lists them"
-    raise ModelNotFound(f"no model is named {model_id!r}; {hint}{_broken_note(cache_dir)}")
+    name = f"{model_id[:200]!r}{'…' * (len(model_id) > 200)}"
+    raise ModelNotFound(f"no model is named {name}; {hint}{_broken_note(cache_dir)}")
 
 
 def _is_wanted(spec: ModelSpec, model_id: str | None, kind: Kind | None) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import logging
-import os
 import signal
 import sys
 import warnings
@@ -411,7 +410,7 @@ def _check_encode(source: str | None, text: str | None, output: str | None) -> N
         raise click.UsageError("give INPUT or --text, one of them")
     if source is not None and output is None:
         raise click.UsageError("INPUT needs --output; a literal text goes into --text")
-    if source and output and os.path.realpath(source) == os.path.realpath(output):
+    if source and output and writing.is_same(source, output):
         raise click.UsageError("--output is INPUT itself")
 
 

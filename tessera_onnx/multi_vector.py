@@ -99,7 +99,7 @@ class TesseraMultiVector(TextModel):
         Texts are encoded; arrays from an earlier call are taken as they are. A recipe with
         score = "mean" (bge-m3) divides by the number of query tokens.
         """
-        left = self.encode_query(query) if isinstance(query, str) else np.asarray(query)
+        left = self.encode_query(query) if isinstance(query, str) else query
         right = scoring.as_list(documents)
         if right and isinstance(right[0], str):
             right = self.encode_batch(right)

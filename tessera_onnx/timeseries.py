@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -19,6 +20,9 @@ from tessera_onnx.series import check_horizon, check_levels, read
 
 Float = NDArray[np.float32]
 MOST_NAMES = 8  # of the series of a batch, in an error
+# Pairs of series at a position that one pass may compare. A pair takes 16 bytes a head (measured),
+# so this is 6 GB for the 12 heads of Chronos-2.
+MOST_PAIRS = 1 << 25
 
 
 class TesseraTimeSeries(Model):
@@ -116,8 +120,8 @@ class TesseraTimeSeries(Model):
 
         Raises TypeError for what is no series of numbers, ConfigError for an empty series, for
         infinity (also values beyond float32), for a horizon outside 1..65536, a level outside
-        (0, 1), and groups that are not one a series or that the model cannot read, EncodingError
-        when the graph fails.
+        (0, 1), and groups that are not one a series, too large, or that the model cannot read,
+        EncodingError when the graph fails.
         """
         recipe = self._recipe
         steps = check_horizon(horizon, recipe.prediction_length)
@@ -239,6 +243,14 @@ class TesseraTimeSeries(Model):
         members = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
         if not len(order):
             return []
+        for rows in members:
+            most = math.isqrt(MOST_PAIRS // int(positions[rows].max())) // paths
+            if len(rows) > max(1, most):
+                raise ConfigError(
+                    f"groups: the label of series {rows[0]} is that of {len(rows)} series, whose "
+                    f"memory grows with the square of their number: at most {most} as long as "
+                    "these, and to this horizon, are read together"
+                )
         costs = [len(rows) * int(positions[rows].max()) * paths for rows in members]
         return [np.concatenate([members[i] for i in picked]) for picked in batching.plan(costs)]
 
