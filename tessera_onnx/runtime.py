@@ -269,6 +269,8 @@ def open_graph(
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # failures are raised; ORT's own stderr lines add nothing
     options.enable_cpu_mem_arena = False  # the arena keeps its peak for ever when lengths vary
+    # ONNX Runtime would also read its own format, whose files external.py cannot look into.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     if name == "cuda" and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
     config = {"device_id": number or "0"} if name == "cuda" else {}
@@ -354,6 +356,8 @@ def open_session(
             logger.warning("falling back from %s to %s: %s", candidate, candidates[-1], error)
         else:
             for (name, shape), result in zip(outputs.items(), results, strict=True):
+                if result.dtype.kind not in "fiub":
+                    raise LoadError(f"the output {name!r} of {file_name} holds {result.dtype}")
                 if result.shape != shape:
                     raise LoadError(
                         f"the output {name!r} of {file_name} has the shape {result.shape} for the "

@@ -249,8 +249,11 @@ class TextEncoder:
             try:
                 outputs = self._outputs(batch, role, head, parallel=parallel)
             except EncodingError as error:
-                names = ", ".join(str(first + i) for i in sorted(picked.tolist()))
-                raise EncodingError(f"texts {names}: {error}") from error
+                if len(picked) == 1:
+                    raise EncodingError(f"text {first + picked[0]}: {error}") from error
+                for i in np.sort(picked):  # the others have their results, and this one its name
+                    work(np.array([i]))
+                return
             for i, result in zip(picked, head.apply(outputs, batch), strict=True):
                 results[i] = result
             if bar is not None:

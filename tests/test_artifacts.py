@@ -138,7 +138,7 @@ def test_a_flipped_bit(cache, name):
         TesseraSparse("test-splade")
 
 
-@pytest.mark.parametrize("name", ["a" * 300, "a/" * 3000 + "b"])
+@pytest.mark.parametrize("name", ["a" * 300, "a/" * 2040 + "b"])
 def test_a_name_that_no_file_can_have(cache, name):
     toml = cache / "splade" / "model.toml"
     toml.write_text(replace(("tokenizer.json", name))(toml.read_text()))
@@ -262,11 +262,29 @@ def test_a_model_that_no_class_serves_yet(cache):
     assert [model["probes"] for model in report["models"] if model["id"] == spec.id] == [[]]
 
 
-def test_two_packs_that_claim_one_id(monkeypatch):
-    folders = [(ARTIFACTS / "splade", "pack-a"), (ARTIFACTS / "splade", "pack-b")]
+def test_two_packs_that_claim_one_id(tmp_path, monkeypatch):
+    twin = copy("splade", tmp_path / "twin")
+    folders = [
+        (ARTIFACTS / "splade", "pack-a"),
+        (twin, "pack-b"),
+        (ARTIFACTS / "prompts", "pack-b"),
+    ]
     monkeypatch.setattr(artifacts, "_pack_folders", lambda: iter(folders))
-    with pytest.raises(LoadError, match="the packs pack-a and pack-b both hold"):
-        artifacts.installed()
+    said = "the packs pack-a and pack-b both hold"
+    for model_id in ("test-splade", None):  # by its name, and as the default
+        with pytest.raises(LoadError, match=said):
+            TesseraSparse(model_id)
+    assert [artifact.spec.id for artifact in artifacts.installed()] == ["test-prompts"]
+    assert [said in problem for problem in reports.doctor(None)["problems"]] == [True]
+    with TesseraSparse(path=twin), TesseraDense("test-prompts"):
+        pass
+
+
+def test_a_pack_that_is_found_twice_is_one(monkeypatch):
+    folders = [(ARTIFACTS / "splade", "pack-a")] * 2
+    monkeypatch.setattr(artifacts, "_pack_folders", lambda: iter(folders))
+    with TesseraSparse("test-splade"):
+        pass
 
 
 def test_a_broken_folder_hides_no_other_model(cache):

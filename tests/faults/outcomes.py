@@ -13,6 +13,7 @@ import faulthandler
 import logging
 import pickle
 import re
+import resource
 import signal
 import traceback
 import warnings
@@ -30,6 +31,7 @@ from tessera_onnx.cli import main
 
 PACKAGE = str(Path(tessera_onnx.__file__).parent)
 MARKER = "zqxjkv"  # in every text of the battery; in no message
+MEMORY = 6 << 30  # bytes that a case may add: what wants more fails in place of the machine
 SECONDS = 20.0  # for a case, on a slow and busy machine; most take milliseconds
 RESULT, ERROR, BAD = "result", "error", ("crash", "silent", "slow", "told")
 
@@ -77,12 +79,16 @@ def _limited(seconds: float) -> Iterator[None]:
     def stop(*_: object) -> None:
         raise _Slow
 
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, hard))
     previous = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     faulthandler.dump_traceback_later(10 * seconds, exit=True)  # a hang inside of C++ or Rust
     try:
         yield
     finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
         signal.setitimer(signal.ITIMER_REAL, 0)
         faulthandler.cancel_dump_traceback_later()
         signal.signal(signal.SIGALRM, previous)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import cases_arrays
+import cases_files
 import cases_series
 import cases_text
 import numpy as np
@@ -13,7 +14,12 @@ import pytest
 from artifact_tools import TEXTS, golden
 from reference import Reference
 
-GROUPS = {"text": cases_text.cases, "arrays": cases_arrays.cases, "series": cases_series.cases}
+GROUPS = {
+    "text": cases_text.cases,
+    "arrays": cases_arrays.cases,
+    "series": cases_series.cases,
+    "files": cases_files.cases,
+}
 
 
 @pytest.mark.parametrize("group", list(GROUPS))
