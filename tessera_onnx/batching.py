@@ -67,15 +67,22 @@ def windows(texts: Iterable[str], size: int = WINDOW) -> Iterator[list[str]]:
         yield window
 
 
+Failures = list[tuple[int, BaseException]]  # with the row of each; an interrupt has -1
+
+
 def run(
-    work: Callable[[NDArray[np.intp]], None], batches: Sequence[NDArray[np.intp]], workers: int
+    work: Callable[[NDArray[np.intp]], None],
+    batches: Sequence[NDArray[np.intp]],
+    workers: int,
+    failures: Failures | None = None,
 ) -> BaseException | None:
     """Call `work` once a batch on up to `workers` threads; the failure of the first row, or None.
 
     After a failure only the batches run that hold an earlier row, so that the caller can hand out
-    every result before it; after an interrupt none does.
+    every result before it; after an interrupt none does. `failures` grows as they happen, so that
+    long work can end early after an interrupt.
     """
-    failures: list[tuple[int, BaseException]] = []
+    failures = [] if failures is None else failures
     pending = iter(batches)  # next() on a list iterator is atomic under the GIL
 
     def drain() -> None:

@@ -131,11 +131,14 @@ class TesseraTimeSeries(Model):
         quantiles = np.empty((len(series), steps, len(wanted)), dtype=np.float32)
         labels = self._labels(groups, len(series))
         batches = self._plan(series, labels, steps)
+        failures: batching.Failures = []
 
         def work(picked: NDArray[np.intp]) -> None:
             try:
                 rows = [series[i] for i in picked]
-                found = self._rollout(rows, labels[picked], steps, parallel=len(batches) > 1)
+                found = self._rollout(
+                    rows, labels[picked], steps, parallel=len(batches) > 1, failures=failures
+                )
             except EncodingError as error:
                 names = ", ".join(map(str, np.sort(picked)[:MOST_NAMES]))
                 if len(picked) > MOST_NAMES:
@@ -144,7 +147,7 @@ class TesseraTimeSeries(Model):
             by_step = np.swapaxes(found, 1, 2)
             quantiles[picked] = patching.at_levels(by_step, recipe.quantiles, wanted)
 
-        failure = batching.run(work, batches, self._session.workers)
+        failure = batching.run(work, batches, self._session.workers, failures)
         if failure is not None:
             raise failure
         return quantiles
@@ -255,12 +258,19 @@ class TesseraTimeSeries(Model):
         return [np.concatenate([members[i] for i in picked]) for picked in batching.plan(costs)]
 
     def _rollout(
-        self, series: Sequence[Float], labels: NDArray[np.int64], horizon: int, *, parallel: bool
+        self,
+        series: Sequence[Float],
+        labels: NDArray[np.int64],
+        horizon: int,
+        *,
+        parallel: bool,
+        failures: Sequence[tuple[int, BaseException]] = (),
     ) -> Float:
         """The trained quantiles, (n, quantiles, horizon), as the graph orders them.
 
         Past one pass every path (the context and a quantile's forecast) is forecast on its own;
-        the quantiles of all that are the next block, and what the paths are continued with.
+        the quantiles of all that are the next block, and what the paths are continued with. An
+        interrupt among `failures` ends it between two passes.
         """
         recipe = self._recipe
         context = patching.left_pad(series, recipe.patch_size)
@@ -272,6 +282,8 @@ class TesseraTimeSeries(Model):
         # A path sees the paths of its group at its own level.
         labels = (labels[:, None] * paths + np.arange(paths)).ravel()
         while left > 0:
+            if any(row < 0 for row, _ in failures):
+                raise EncodingError("interrupted")  # the interrupt itself goes before it
             context = np.concatenate([context, blocks[-1][:, rows]], axis=2)
             context = context[:, :, -recipe.context_length :]
             flat = context.reshape(n * paths, -1)
