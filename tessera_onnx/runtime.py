@@ -8,7 +8,9 @@ made at its first use: one for batches, one for single texts.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import logging
 import math
 import os
@@ -271,8 +273,7 @@ def open_graph(
     options.enable_cpu_mem_arena = False  # the arena keeps its peak for ever when lengths vary
     # ONNX Runtime would also read its own format, whose files external.py cannot look into.
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    if name == "cuda" and hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()
+    missing = _preload(ort) if name == "cuda" else ""
     config = {"device_id": number or "0"} if name == "cuda" else {}
     data = _data(ort, options, graph_name, graph, read_beside)
     try:
@@ -290,9 +291,22 @@ def open_graph(
     if session.get_providers()[0] != provider:
         raise DeviceError(
             f"ONNX Runtime put {graph_name} on {session.get_providers()[0]} although {device} was "
-            "asked for: a CUDA or cuDNN library is missing; `tessera doctor` shows what is"
+            f"asked for: {missing or 'its driver, or a CUDA or cuDNN library, is missing'}. "
+            '`pip install "onnxruntime-gpu[cuda,cudnn]"` brings the libraries, `nvidia-smi` shows '
+            "whether there is a GPU and its driver; or use device='cpu'"
         )
     return session
+
+
+def _preload(ort: Any) -> str:
+    """Load the CUDA libraries of pip's packages, if there are; which ones are not found."""
+    if not hasattr(ort, "preload_dlls"):
+        return ""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):  # it prints, and stdout may be a program's
+        ort.preload_dlls()
+    names = re.findall(r"^Failed to load (\S+?):", said.getvalue(), re.MULTILINE)
+    return f"not found: {', '.join(names)}" if names else ""
 
 
 def _data(
