@@ -283,6 +283,7 @@ def open_graph(
             providers=[(provider, config)],
             # Fusing LayerNorm with the residual sum costs 10 to 20 % on CPUs (ORT 1.32).
             disabled_optimizers=["SkipLayerNormFusion"],
+            enable_fallback=False,  # it prints, and goes on on the CPU when a provider fails
         )
     except Exception as error:  # ORT raises its own unrelated classes, all from C++
         kind = LoadError if name == "cpu" else DeviceError
