@@ -25,6 +25,7 @@ from tessera_onnx.errors import FileError, IntegrityError, LoadError, ModelNotFo
 from tessera_onnx.schema import Kind, ModelSpec
 
 ENTRY_POINTS = "tessera_onnx.models"
+STARTER = "tessera-onnx-starter"  # the distribution with the default models
 HUB = "hub"  # origin of an artifact whose files lie in the hub cache or are fetched into it
 logger = logging.getLogger("tessera_onnx")
 
@@ -126,6 +127,8 @@ def open_folder(folder: str | os.PathLike[str], origin: str = "path") -> Artifac
             f"{path} is not a model folder: it has no model.toml that can be read. Export one with "
             "`tessera-export MODEL --kind KIND --output DIR`"
         )
+    if not description.resolve().is_relative_to(path.resolve()):
+        raise IntegrityError(f"{description} is a link out of its folder: put the file there")
     specs = registry.read(description)
     if len(specs) != 1:
         raise LoadError(f"{description} describes {len(specs)} models, an artifact holds one")
@@ -155,30 +158,37 @@ def installed(
     Of a model in the hub cache at least one precision is there; with `offline=False` the others
     are fetched when they are read.
 
-    A folder whose model.toml is no valid entry is left out; `broken` lists those. Raises LoadError
-    when two packs claim one id, since either could be the wrong one.
+    A folder whose model.toml is no valid entry is left out, and so is an id that several packs
+    claim, since either could be the wrong one; `broken` lists both.
     """
-    found = _in_folders(cache_dir)
+    found, refused = _in_folders(cache_dir)
     for spec in registry.catalogue():
         pinned = pins.recorded(spec, cache_folder(cache_dir)) if spec.hub else None
         if pinned is not None and hub.is_complete(pinned):
             found.setdefault(spec.id, _in_hub_cache(pinned, offline=offline))
-    return list(found.values())
+    return [artifact for name, artifact in found.items() if name not in refused]
 
 
-def _in_folders(cache_dir: str | os.PathLike[str] | None) -> dict[str, Artifact]:
-    """What packs and the local cache hold, by id."""
+def _in_folders(
+    cache_dir: str | os.PathLike[str] | None,
+) -> tuple[dict[str, Artifact], dict[str, str]]:
+    """What packs and the local cache hold, by id; and the ids that several packs claim, with why.
+
+    No pack takes the place of another, whichever was installed first or is named first: it could
+    hold anything. A user's own cache is trusted no less and no more: packs go before it.
+    """
     found: dict[str, Artifact] = {}
+    refused: dict[str, str] = {}
     for artifact in _valid(_pack_folders()):
         other = found.setdefault(artifact.spec.id, artifact)
-        if other is not artifact:
-            raise LoadError(
+        if other is not artifact and not other.folder.samefile(artifact.folder):
+            refused[artifact.spec.id] = (
                 f"the packs {other.origin} and {artifact.origin} both hold a model "
                 f"{artifact.spec.id!r}: uninstall one of them, or name its folder with path="
             )
     for artifact in _valid(_cache_folders(cache_dir)):
         found.setdefault(artifact.spec.id, artifact)
-    return found
+    return found, refused
 
 
 def broken(cache_dir: str | os.PathLike[str] | None = None) -> list[str]:
@@ -189,7 +199,7 @@ def broken(cache_dir: str | os.PathLike[str] | None = None) -> list[str]:
             open_folder(folder, origin)
         except LoadError as error:
             sentences.append(str(error))
-    return sentences
+    return sentences + list(_in_folders(cache_dir)[1].values())
 
 
 def resolve(
@@ -252,8 +262,11 @@ def _find(
     offline: bool,
 ) -> Artifact:
     # Folders first: to read the catalogue takes longer than to open a small model.
-    for artifact in _in_folders(cache_dir).values():
+    folders, refused = _in_folders(cache_dir)
+    for name, artifact in folders.items():
         if _is_wanted(artifact.spec, model_id, kind):
+            if name in refused:
+                raise LoadError(refused[name])
             return artifact
     here = installed(cache_dir, offline=offline)
     for artifact in here:
@@ -264,11 +277,12 @@ def _find(
             f"no {kind + ' ' if kind else ''}model is installed: `pip install "
             "tessera-onnx-starter` brings small ones, or name a model folder with path="
         )
-    for artifact in here:
-        if model_id in artifact.spec.aliases:
-            return artifact
     known = registry.catalogue()
     spec = named(known, model_id)
+    for artifact in here:
+        # Not where it is the id of another model: a pack could take its place by an alias.
+        if model_id in artifact.spec.aliases and (spec is None or spec.id != model_id):
+            return artifact
     if spec is not None:
         _check_kind(spec, kind)
         return from_hub(spec, cache_dir, offline=offline)
@@ -276,9 +290,10 @@ def _find(
 
     specs = [artifact.spec for artifact in here] + list(known)
     names = sorted({name for spec in specs for name in (spec.id, *spec.aliases)})
-    near = difflib.get_close_matches(model_id, names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(model_id[:200], names, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else "`tessera models` lists them"
-    raise ModelNotFound(f"no model is named {model_id!r}; {hint}{_broken_note(cache_dir)}")
+    name = f"{model_id[:200]!r}{'…' * (len(model_id) > 200)}"
+    raise ModelNotFound(f"no model is named {name}; {hint}{_broken_note(cache_dir)}")
 
 
 def _is_wanted(spec: ModelSpec, model_id: str | None, kind: Kind | None) -> bool:
@@ -368,8 +383,18 @@ def _pack_folders() -> Iterator[tuple[Path, str]]:
     from importlib import metadata
 
     points = metadata.entry_points(group=ENTRY_POINTS)
-    for point in sorted(points, key=lambda point: (point.name != "starter", point.name)):
-        module = importlib.util.find_spec(point.module.split(".")[0])  # found, never imported
+
+    def place(point: metadata.EntryPoint) -> tuple[bool, str, str]:
+        name = point.dist.name if point.dist is not None else ""
+        # By the distribution, of which there is one: any pack may call its entry point so.
+        return name.lower().replace("_", "-") != STARTER, point.name, name
+
+    for point in sorted(points, key=place):
+        try:
+            module = importlib.util.find_spec(point.module.split(".")[0])  # found, never imported
+        except (AttributeError, ImportError, ValueError) as error:
+            logger.warning("left out: the entry point %r names no package: %s", point.name, error)
+            continue
         for location in (module and module.submodule_search_locations) or ():
             origin = point.dist.name if point.dist is not None else point.name
             yield from _folders_below(Path(location), origin)

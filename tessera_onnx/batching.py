@@ -145,7 +145,7 @@ class Room:
                 self._changed.notify_all()
 
 
-Failures = list[tuple[int, BaseException]]  # with the row of each
+Failures = list[tuple[int, BaseException]]  # with the row of each; an interrupt has -1
 
 
 def run(
@@ -158,7 +158,8 @@ def run(
 
     After a failure only the batches run that hold an earlier row, so that the caller can hand out
     every result before it; after an interrupt none does. `batches` may be made as they are drawn,
-    and may put what goes wrong then into `failures`.
+    and may put what goes wrong then into `failures`, which grows as failures happen, so that long
+    work can end early after an interrupt.
     """
     failures = [] if failures is None else failures
     pending = Shared(batches)

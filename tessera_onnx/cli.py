@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import logging
-import os
 import signal
 import sys
 import warnings
@@ -446,7 +445,7 @@ def _check_encode(sources: Sequence[str], text: str | None, output: str | None) 
         raise click.UsageError("give INPUT or --text, one of them")
     if sources and output is None:
         raise click.UsageError("INPUT needs --output; a literal text goes into --text")
-    if output and os.path.realpath(output) in map(os.path.realpath, sources):
+    if output and any(writing.is_same(source, output) for source in sources):
         raise click.UsageError("--output is INPUT itself")
 
 

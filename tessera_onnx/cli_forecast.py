@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tessera_onnx import csv_series, forecasts, layout
+from tessera_onnx import csv_series, forecasts, layout, writing
 from tessera_onnx.cli_options import (
     AT_LEAST_1,
     CACHE,
@@ -76,7 +75,7 @@ def forecast(
     Example: tessera forecast sales.csv --horizon 12 --timestamp month --output next.csv
     """
     forecasts.check(output, plot)
-    if source and output and os.path.realpath(source) == os.path.realpath(output):
+    if source and output and writing.is_same(source, output):
         raise click.UsageError("--output is FILE.csv itself")
     table = csv_series.read(source, target=target, timestamp=timestamp, id=id)
     for warning in table.warnings:

@@ -141,6 +141,7 @@ class TesseraDense(TextModel):
     def _purpose(self, role: Role, task: str | None, prompt: str | None) -> Role:
         """The role with what a task, or the caller's own prompt, changes of it."""
         if task is not None:
+            check_text(task, "task")
             tasks = {known.name: known for known in self._recipe.tasks}
             if task not in tasks:
                 known = f"one of {', '.join(tasks)}" if tasks else "left out: this model has none"

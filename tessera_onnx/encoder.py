@@ -143,7 +143,7 @@ class TextEncoder:
                 with self._room.of(*batch.ids.shape):
                     outputs = self._outputs(batch, call, parallel=False)
             except EncodingError as error:
-                raise EncodingError(f"texts 0: {error}") from error
+                raise EncodingError(f"text 0: {error}") from error
             return head.apply(outputs, batch)[0]
         finally:
             self._finish(call)
@@ -180,8 +180,11 @@ class TextEncoder:
                 with self._room.of(*batch.ids.shape):
                     outputs = self._outputs(batch, call, parallel=parallel)
             except EncodingError as error:
-                names = ", ".join(str(window.first + i) for i in sorted(picked.tolist()))
-                raise EncodingError(f"texts {names}: {error}") from error
+                if len(picked) == 1:
+                    raise EncodingError(f"text {window.first + picked[0]}: {error}") from error
+                for i in np.sort(picked):  # the others have their results, and this one its name
+                    work(np.array([i]))
+                return
             found = call.head.apply(outputs, batch)
             if call.head.width:
                 results[picked] = found

@@ -101,7 +101,7 @@ class TesseraMultiVector(TextModel):
         Texts are encoded; arrays from an earlier call are taken as they are, PackedTokens are the
         fastest. A recipe with score = "mean" (bge-m3) divides by the number of query tokens.
         """
-        left = self.encode_query(query) if isinstance(query, str) else np.asarray(query)
+        left = self.encode_query(query) if isinstance(query, str) else query
         if isinstance(documents, PackedTokens):
             scores = documents.score(left)
         else:

@@ -16,7 +16,10 @@ Float = NDArray[np.float32]
 def l2_normalize(vectors: Array) -> Float:
     """Unit vectors along the last axis. A zero vector stays zero (the norm's floor is 1e-12)."""
     vectors = np.asarray(vectors, dtype=np.float32)
-    norms = np.sqrt(np.einsum("...i,...i->...", vectors, vectors))
+    with np.errstate(over="ignore"):
+        norms = np.sqrt(np.einsum("...i,...i->...", vectors, vectors))
+    if np.isinf(norms).any():  # components beyond 1e19, whose squares leave float32
+        norms = np.sqrt(np.einsum("...i,...i->...", vectors, vectors, dtype=np.float64))
     return np.asarray(vectors / np.maximum(norms, np.float32(1e-12))[..., None], np.float32)
 
 

@@ -26,7 +26,8 @@ def _finite(vectors: ArrayLike) -> NDArray[np.float32]:
         raise QuantizationError("vectors must be a rectangular array") from error
     if array.dtype.kind not in "fiu":
         raise TypeError(f"vectors must be numeric, got dtype {array.dtype}")
-    array = array.astype(np.float32)
+    with np.errstate(over="ignore"):  # beyond float32 is infinity
+        array = array.astype(np.float32)
     if array.ndim == 0 or array.shape[-1] == 0:
         raise QuantizationError(f"vectors need at least one dimension, got shape {array.shape}")
     if not np.isfinite(array).all():

@@ -40,7 +40,14 @@ from tessera_onnx.schema import (
 logger = logging.getLogger("tessera_onnx")
 
 SCHEMA = 1
-MAX_TOML_BYTES = 4 << 20  # a catalogue of hundreds of models is far below; a hostile file is not
+# A description can ask for any memory and time unless it is bounded: all limits here are far above
+# what a model has.
+MAX_TOML_BYTES = 4 << 20
+MAX_CHARACTERS = 4096  # of a value
+MAX_LENGTH = 1 << 20  # tokens of a text, values of a series, steps
+MAX_VOCABULARY = 1 << 24
+# Keys of tables in tables in tables: the parser's time grows with the square of their number.
+DEEP = re.compile(r"(?<![\w\"'-])(?:[\w\"'-]+[ \t]*\.[ \t]*){33}")
 
 
 def parse(text: str, where: str) -> tuple[ModelSpec, ...]:
@@ -48,15 +55,17 @@ def parse(text: str, where: str) -> tuple[ModelSpec, ...]:
 
     Raises LoadError for anything that is not exactly the schema, with the dotted field name.
     """
+    if DEEP.search(text):
+        raise LoadError(f"{where} has a key of more than 32 parts: not a model description")
     try:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # RecursionError: thousands of brackets
         raise LoadError(f"{where} is not valid TOML: {error}") from error
     schema = document.pop("schema", None)
-    if schema != SCHEMA:
+    if type(schema) is not int or schema != SCHEMA:
         raise LoadError(
-            f"{where} has schema {schema!r}, this version of tessera-onnx reads schema {SCHEMA}: "
-            "export the model again, or install a matching version"
+            f"{where} has schema {schema!r:.40}, this version of tessera-onnx reads schema "
+            f"{SCHEMA}: export the model again, or install a matching version"
         )
     entries = document.pop("model", None)
     if not isinstance(entries, list) or document:
@@ -133,7 +142,7 @@ def _build(target: Any, value: Any, where: str) -> Any:
     if origin is Literal:
         if value not in typing.get_args(target):
             choices = ", ".join(repr(choice) for choice in typing.get_args(target))
-            raise LoadError(f"{where} is {value!r}, expected one of {choices}")
+            raise LoadError(f"{where} is {value!r:.80}, expected one of {choices}")
         return value
     if origin is tuple:
         if not isinstance(value, list):
@@ -154,6 +163,8 @@ def _build_scalar(target: Any, value: Any, where: str) -> Any:
         raise LoadError(f"{where} must be {target.__name__}, got {type(value).__name__}")
     if target is int and not -(2**63) <= value < 2**63:  # TOML's, and what NumPy takes
         raise LoadError(f"{where} is not a number of 64 bits")
+    if target is str and len(value) > MAX_CHARACTERS:
+        raise LoadError(f"{where} has {len(value)} characters, at most {MAX_CHARACTERS} are read")
     if target is str and re.search(r"[\x00-\x08\x0b-\x1f\x80-\x9f]", value):
         raise LoadError(f"{where} holds a control character, which could steer a terminal")
     return value
@@ -165,7 +176,9 @@ def _build_table(target: Any, value: Any, where: str) -> Any:
     hints = typing.get_type_hints(target)
     unknown = sorted(set(value) - set(hints))
     if unknown:
-        raise LoadError(f"{where} has the unknown key {unknown[0]!r}: known are {', '.join(hints)}")
+        raise LoadError(
+            f"{where} has the unknown key {unknown[0]!r:.80}: known are {', '.join(hints)}"
+        )
     built = {}
     for name, hint in hints.items():
         if name in value:
@@ -208,17 +221,23 @@ def _check(spec: ModelSpec, where: str) -> None:
     for name in (spec.graph.best_cpu, spec.graph.best_cuda, spec.graph.best_coreml):
         if not getattr(spec.graph, name):
             raise LoadError(f"{where}: graph has no {name} file although it is a device's best")
-    if spec.sparse is not None and (spec.sparse.query_weights == "idf") != bool(spec.sparse.idf):
-        raise LoadError(f"{where}.sparse: query_weights 'idf' and the idf file go together")
-    if spec.sparse is not None and spec.sparse.zero_ids:
-        ids = spec.sparse.zero_ids
-        if min(ids) < 0 or max(ids) >= spec.sparse.vocab_size:
-            raise LoadError(f"{where}.sparse: zero_ids must lie in 0..{spec.sparse.vocab_size - 1}")
+    if spec.sparse is not None:
+        _check_sparse(spec.sparse, f"{where}.sparse")
     _check_text(spec, where)
     if spec.vision is not None:
         _check_vision(spec, spec.vision, f"{where}.vision")
     if spec.time_series is not None:
         _check_series(spec, spec.time_series, f"{where}.time_series")
+
+
+def _check_sparse(recipe: Sparse, where: str) -> None:
+    if not 1 <= recipe.vocab_size <= MAX_VOCABULARY:
+        raise LoadError(f"{where}: vocab_size must lie in 1..{MAX_VOCABULARY}")
+    if (recipe.query_weights == "idf") != bool(recipe.idf):
+        raise LoadError(f"{where}: query_weights 'idf' and the idf file go together")
+    ids = recipe.zero_ids
+    if ids and (min(ids) < 0 or max(ids) >= recipe.vocab_size):
+        raise LoadError(f"{where}: zero_ids must lie in 0..{recipe.vocab_size - 1}")
 
 
 def _check_vision(spec: ModelSpec, recipe: Vision, where: str) -> None:
@@ -294,6 +313,8 @@ def _check_series(spec: ModelSpec, recipe: TimeSeries, where: str) -> None:
     if min(recipe.patch_size, recipe.output_patch_size) < 1 or not recipe.rollout_quantiles:
         raise LoadError(f"{where}: patch sizes are at least 1, rollout_quantiles not empty")
     lengths = (recipe.context_length, recipe.output_patch_size)
+    if max(*lengths, recipe.prediction_length) > MAX_LENGTH:
+        raise LoadError(f"{where}: context, output patch and prediction are up to {MAX_LENGTH}")
     if min(lengths) < 1 or any(length % recipe.patch_size for length in lengths):
         raise LoadError(f"{where}: context and output patch are whole numbers of patches")
     n_patches, rest = divmod(recipe.prediction_length, recipe.output_patch_size)
@@ -311,6 +332,8 @@ def _check_text(spec: ModelSpec, where: str) -> None:
         return
     if min(spec.text.pad_id, *spec.text.prefix_ids, *spec.text.suffix_ids, 0) < 0:
         raise LoadError(f"{where}.text: token ids are not negative")
+    if not 1 <= spec.text.max_positions <= MAX_LENGTH:
+        raise LoadError(f"{where}.text: max_positions must lie in 1..{MAX_LENGTH}")
     if not 0 <= spec.text.fixed_length <= spec.text.max_positions:
         raise LoadError(f"{where}.text: fixed_length must lie in 0..{spec.text.max_positions}")
     for recipe in recipes:

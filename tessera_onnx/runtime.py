@@ -8,7 +8,9 @@ made at its first use: one for batches, one for single texts.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import logging
 import math
 import os
@@ -271,8 +273,9 @@ def open_graph(
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # failures are raised; ORT's own stderr lines add nothing
     options.enable_cpu_mem_arena = False  # the arena keeps its peak for ever when lengths vary
-    if name == "cuda" and hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()
+    # ONNX Runtime would also read its own format, whose files external.py cannot look into.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    missing = _preload(ort) if name == "cuda" else ""
     config = {"device_id": number or "0"} if name == "cuda" else {}
     data = _data(ort, options, graph_name, graph, read_beside)
     try:
@@ -282,6 +285,7 @@ def open_graph(
             providers=[(provider, config)],
             # Fusing LayerNorm with the residual sum costs 10 to 20 % on CPUs (ORT 1.32).
             disabled_optimizers=["SkipLayerNormFusion"],
+            enable_fallback=False,  # it prints, and goes on on the CPU when a provider fails
         )
     except Exception as error:  # ORT raises its own unrelated classes, all from C++
         kind = LoadError if name == "cpu" else DeviceError
@@ -293,9 +297,22 @@ def open_graph(
     if session.get_providers()[0] != provider:
         raise DeviceError(
             f"ONNX Runtime put {graph_name} on {session.get_providers()[0]} although {device} was "
-            "asked for: a CUDA or cuDNN library is missing; `tessera doctor` shows what is"
+            f"asked for: {missing or 'its driver, or a CUDA or cuDNN library, is missing'}. "
+            '`pip install "onnxruntime-gpu[cuda,cudnn]"` brings the libraries, `nvidia-smi` shows '
+            "whether there is a GPU and its driver; or use device='cpu'"
         )
     return session
+
+
+def _preload(ort: Any) -> str:
+    """Load the CUDA libraries of pip's packages, if there are; which ones are not found."""
+    if not hasattr(ort, "preload_dlls"):
+        return ""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):  # it prints, and stdout may be a program's
+        ort.preload_dlls()
+    names = re.findall(r"^Failed to load (\S+?):", said.getvalue(), re.MULTILINE)
+    return f"not found: {', '.join(names)}" if names else ""
 
 
 def _data(
@@ -361,6 +378,8 @@ def open_session(
             logger.warning("falling back from %s to %s: %s", candidate, candidates[-1], error)
         else:
             for (name, shape), result in zip(outputs.items(), results, strict=True):
+                if result.dtype.kind not in "fiub":
+                    raise LoadError(f"the output {name!r} of {file_name} holds {result.dtype}")
                 sizes = zip(result.shape, shape, strict=False)
                 if result.ndim != len(shape) or any(n not in {size, None} for size, n in sizes):
                     raise LoadError(

@@ -322,7 +322,9 @@ class ModelSpec:
         for file in self.files:
             if file.name == name:
                 return file
-        raise LoadError(f"model {self.id!r} uses the file {name!r} but does not list it in files")
+        raise LoadError(
+            f"model {self.id!r} uses the file {name!r:.300} but does not list it in files"
+        )
 
     def files_for(self, precision: Precision) -> list[str]:
         """Names of the files that one precision needs: all but those of the other graphs.

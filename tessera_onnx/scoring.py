@@ -35,7 +35,12 @@ def matrix(name: str, value: ArrayLike) -> Float:
         raise ConfigError(f"{name} must have shape (n_tokens, dim), got {array.shape}")
     if 0 in array.shape:
         raise ConfigError(f"{name} has no tokens or no dimensions: shape {array.shape}")
-    array = np.ascontiguousarray(array, dtype=np.float32)
+    return _finite(name, array)
+
+
+def _finite(name: str, array: NDArray[Any]) -> Float:
+    with np.errstate(over="ignore"):  # beyond float32 is infinity
+        array = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(array).all():
         raise ConfigError(f"{name} holds NaN or infinity")
     return array
@@ -57,8 +62,9 @@ def maxsim_scores(query: ArrayLike, documents: Sequence[ArrayLike]) -> Float:
 
     Raises as `maxsim`, naming the document.
     """
-    scores: Float = _maxsim([matrix("query", query)], documents)[0]
-    return scores
+    with np.errstate(over="ignore", invalid="ignore"):
+        scores: Float = _maxsim([matrix("query", query)], documents)[0]
+    return _finite("the scores, whose products leave float32,", scores)
 
 
 def maxsim_matrix(queries: Sequence[ArrayLike], documents: Sequence[ArrayLike]) -> Float:
@@ -71,7 +77,8 @@ def maxsim_matrix(queries: Sequence[ArrayLike], documents: Sequence[ArrayLike]) 
         raise DimensionMismatch("the queries differ in their dims")
     if not matrices:
         return np.empty((0, len(documents)), dtype=np.float32)
-    return _maxsim(matrices, documents)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _finite("the scores, whose products leave float32,", _maxsim(matrices, documents))
 
 
 def _maxsim(queries: Sequence[Float], documents: Sequence[ArrayLike]) -> Float:
@@ -124,6 +131,8 @@ def check_binary(tokens: Any, name: str) -> None:
     """Raises TypeError for anything but BinaryTokens, ConfigError for no rows or other sizes."""
     if not isinstance(tokens, BinaryTokens):
         raise TypeError(f"{name} must be BinaryTokens, got {type(tokens).__name__}")
+    if not isinstance(tokens.bits, np.ndarray) or not isinstance(tokens.dim, int):
+        raise TypeError(f"{name} must hold an array of bits and a whole number of dimensions")
     if tokens.bits.ndim != 2 or len(tokens) == 0:
         raise ConfigError(f"{name} must hold at least one token, got {tokens.bits.shape}")
     if tokens.bits.dtype != np.uint8 or tokens.bits.shape[1] != -(-tokens.dim // 8):
@@ -147,22 +156,24 @@ def dense_scores(query: ArrayLike, documents: ArrayLike) -> Float:
 
     Raises ConfigError for a query that is not one vector, DimensionMismatch when the dims differ.
     """
+    left = matrix("query", [query] if isinstance(query, list | tuple) else np.atleast_2d(query))
     if np.ndim(query) != 1:
         raise ConfigError(f"query must be one vector (dim,), got shape {np.shape(query)}")
-    left = matrix("query", np.atleast_2d(query))
     shape = np.shape(documents)
     if len(shape) == 2 and shape[1] != left.shape[1]:
         raise DimensionMismatch(f"documents have {shape[1]} dims, the query {left.shape[1]}")
     if 0 in shape:
         return np.empty(0, dtype=np.float32)
-    return np.asarray(matrix("documents", documents) @ left[0], dtype=np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scores = matrix("documents", documents) @ left[0]
+    return _finite("the scores, whose products leave float32,", scores)
 
 
-def check_sparse(vector: Any, name: str) -> SparseVector:
+def check_sparse(vector: Any, name: str, size: int = 1 << 31) -> SparseVector:
     """`vector`, a pair of arrays, as a SparseVector.
 
-    Raises TypeError for anything else, ConfigError for indices that are negative, not ascending
-    or not as many as the values.
+    Raises TypeError for anything else, ConfigError for indices outside 0..size - 1, not ascending
+    or not as many as the values, and for values that are NaN or infinite.
     """
     try:
         indices, values = (np.asarray(part) for part in vector)
@@ -174,26 +185,34 @@ def check_sparse(vector: Any, name: str) -> SparseVector:
         raise ConfigError(f"{name} has indices {indices.shape} and values {values.shape}")
     if len(indices) and (indices.dtype.kind not in "iu" or values.dtype.kind not in "fiu"):
         raise TypeError(f"{name} must hold whole indices and numeric values")
-    if len(indices) and (indices[0] < 0 or (np.diff(indices) <= 0).any()):
+    if len(indices) and (indices[0] < 0 or (indices[1:] <= indices[:-1]).any()):
         raise ConfigError(f"{name}: indices must ascend from 0")
-    return SparseVector(indices.astype(np.int32), values.astype(np.float32))
+    if len(indices) and indices[-1] >= size:  # as int32 it would be another entry
+        raise ConfigError(f"{name}: index {indices[-1]} lies outside the vocabulary of {size}")
+    return SparseVector(indices.astype(np.int32), _finite(name, values))
 
 
-def sparse_scores(query: SparseVector, documents: Sequence[SparseVector]) -> Float:
+def sparse_scores(
+    query: SparseVector, documents: Sequence[SparseVector], size: int = 1 << 31
+) -> Float:
     """Dot products of one sparse vector with each of the others: (len(documents),) float32.
 
-    A vector without entries scores 0 with everything. Raises as `check_sparse`.
+    A vector without entries scores 0 with everything; all indices lie in 0..size - 1. Raises as
+    `check_sparse`.
     """
-    query = check_sparse(query, "query")
-    checked = [check_sparse(vector, f"documents[{i}]") for i, vector in enumerate(documents)]
+    query = check_sparse(query, "query", size)
+    checked = [check_sparse(vector, f"documents[{i}]", size) for i, vector in enumerate(documents)]
     scores = np.zeros(len(checked), dtype=np.float32)
     lengths = np.array([len(vector.indices) for vector in checked], dtype=np.int64)
     filled = np.flatnonzero(lengths)
     if len(filled) and len(query.indices):
         indices = np.concatenate([vector.indices for vector in checked])
-        table = np.zeros(1 + max(int(indices.max()), int(query.indices[-1])), dtype=np.float32)
+        beyond = int(query.indices[-1]) + 1  # the table's last entry: what the query lacks
+        table = np.zeros(beyond + 1, dtype=np.float32)
         table[query.indices] = query.values
-        products = table[indices] * np.concatenate([vector.values for vector in checked])
+        products = table[np.minimum(indices, beyond)] * np.concatenate(
+            [vector.values for vector in checked]
+        )
         starts = np.cumsum(np.concatenate([[0], lengths[filled][:-1]]))
         scores[filled] = np.add.reduceat(products, starts)
     return scores

@@ -95,13 +95,13 @@ class TesseraSparse(TextModel):
         right = scoring.as_list(documents)
         if right and isinstance(right[0], str):
             right = self.encode_batch(right)
-        return ranking(scoring.sparse_scores(left, right), top_k)
+        return ranking(scoring.sparse_scores(left, right, self.vocab_size()), top_k)
 
     def explain(self, vector: SparseVector, top_k: int | None = 10) -> list[tuple[str, float]]:
         """(token, weight) of the heaviest entries, falling; entries the text does not contain are
         the model's expansion.
         """
-        checked = scoring.check_sparse(vector, "vector")
+        checked = scoring.check_sparse(vector, "vector", self.vocab_size())
         return explain.weights(checked, self._encoder.tokenizer.token, top_k)
 
     def vocab_size(self) -> int:

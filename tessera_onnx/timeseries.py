@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -19,6 +20,9 @@ from tessera_onnx.series import check_horizon, check_levels, read
 
 Float = NDArray[np.float32]
 MOST_NAMES = 8  # of the series of a batch, in an error
+# Pairs of series at a position that one pass may compare. A pair takes 16 bytes a head (measured),
+# so this is 6 GB for the 12 heads of Chronos-2.
+MOST_PAIRS = 1 << 25
 
 
 class TesseraTimeSeries(Model):
@@ -116,8 +120,8 @@ class TesseraTimeSeries(Model):
 
         Raises TypeError for what is no series of numbers, ConfigError for an empty series, for
         infinity (also values beyond float32), for a horizon outside 1..65536, a level outside
-        (0, 1), and groups that are not one a series or that the model cannot read, EncodingError
-        when the graph fails.
+        (0, 1), and groups that are not one a series, too large, or that the model cannot read,
+        EncodingError when the graph fails.
         """
         recipe = self._recipe
         steps = check_horizon(horizon, recipe.prediction_length)
@@ -127,11 +131,14 @@ class TesseraTimeSeries(Model):
         quantiles = np.empty((len(series), steps, len(wanted)), dtype=np.float32)
         labels = self._labels(groups, len(series))
         batches = self._plan(series, labels, steps)
+        failures: batching.Failures = []
 
         def work(picked: NDArray[np.intp]) -> None:
             try:
                 rows = [series[i] for i in picked]
-                found = self._rollout(rows, labels[picked], steps, parallel=len(batches) > 1)
+                found = self._rollout(
+                    rows, labels[picked], steps, parallel=len(batches) > 1, failures=failures
+                )
             except EncodingError as error:
                 names = ", ".join(map(str, np.sort(picked)[:MOST_NAMES]))
                 if len(picked) > MOST_NAMES:
@@ -140,7 +147,7 @@ class TesseraTimeSeries(Model):
             by_step = np.swapaxes(found, 1, 2)
             quantiles[picked] = patching.at_levels(by_step, recipe.quantiles, wanted)
 
-        failure = batching.run(work, batches, self._session.workers)
+        failure = batching.run(work, batches, self._session.workers, failures)
         if failure is not None:
             raise failure[1]
         return quantiles
@@ -239,16 +246,31 @@ class TesseraTimeSeries(Model):
         members = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
         if not len(order):
             return []
+        for rows in members:
+            most = math.isqrt(MOST_PAIRS // int(positions[rows].max())) // paths
+            if len(rows) > max(1, most):
+                raise ConfigError(
+                    f"groups: the label of series {rows[0]} is that of {len(rows)} series, whose "
+                    f"memory grows with the square of their number: at most {most} as long as "
+                    "these, and to this horizon, are read together"
+                )
         costs = [len(rows) * int(positions[rows].max()) * paths for rows in members]
         return [np.concatenate([members[i] for i in picked]) for picked in batching.plan(costs)]
 
     def _rollout(
-        self, series: Sequence[Float], labels: NDArray[np.int64], horizon: int, *, parallel: bool
+        self,
+        series: Sequence[Float],
+        labels: NDArray[np.int64],
+        horizon: int,
+        *,
+        parallel: bool,
+        failures: Sequence[tuple[int, BaseException]] = (),
     ) -> Float:
         """The trained quantiles, (n, quantiles, horizon), as the graph orders them.
 
         Past one pass every path (the context and a quantile's forecast) is forecast on its own;
-        the quantiles of all that are the next block, and what the paths are continued with.
+        the quantiles of all that are the next block, and what the paths are continued with. An
+        interrupt among `failures` ends it between two passes.
         """
         recipe = self._recipe
         context = patching.left_pad(series, recipe.patch_size)
@@ -260,6 +282,8 @@ class TesseraTimeSeries(Model):
         # A path sees the paths of its group at its own level.
         labels = (labels[:, None] * paths + np.arange(paths)).ravel()
         while left > 0:
+            if any(row < 0 for row, _ in failures):
+                raise EncodingError("interrupted")  # the interrupt itself goes before it
             context = np.concatenate([context, blocks[-1][:, rows]], axis=2)
             context = context[:, :, -recipe.context_length :]
             flat = context.reshape(n * paths, -1)

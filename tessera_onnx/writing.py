@@ -31,7 +31,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     any exception, an interrupt too, it is removed and `path` is as it was. A link stays a link.
     Raises FileError when the file cannot be written.
     """
-    target = Path(os.path.realpath(path))  # resolve() raises for a ring of links
+    try:
+        target = Path(os.path.realpath(path))  # resolve() raises for a ring of links
+    except ValueError as error:
+        raise FileError(f"{path!s:.300} cannot be written: {error}") from None  # a NUL
     temporary = target.with_name(f".tessera-{secrets.token_hex(8)}.tmp")
     try:
         _refuse_folder(target)  # before hours of work, not when the name is taken
@@ -47,6 +50,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):  # the usual case: it took the name; or its folder does not exist
             temporary.unlink()
+
+
+def is_same(source: str, output: str) -> bool:
+    """Whether two names are one file; False for what cannot be a name."""
+    try:
+        return os.path.realpath(source) == os.path.realpath(output)
+    except ValueError:
+        return False
 
 
 def check(path: str | None, kind: Kind, output: Output) -> None:

@@ -133,7 +133,7 @@ def test_a_flipped_bit(cache, name):
         TesseraSparse("test-splade")
 
 
-@pytest.mark.parametrize("name", ["a" * 300, "a/" * 3000 + "b"])
+@pytest.mark.parametrize("name", ["a" * 300, "a/" * 2040 + "b"])
 def test_a_name_that_no_file_can_have(cache, name):
     toml = cache / "splade" / "model.toml"
     toml.write_text(replace(("tokenizer.json", name))(toml.read_text()))
@@ -218,7 +218,8 @@ def test_a_user_without_a_home_has_the_packs(tmp_path, environment):
     become = "os.setuid(54321)" if visible and not os.getuid() else "pass"
     code = (
         "import os, tessera_onnx\n"
-        "with tessera_onnx.TesseraDense(): pass\n"  # all modules, which that user may not read
+        # All modules, which that user may not read.
+        "with tessera_onnx.TesseraDense(): tessera_onnx.list_models()\n"
         f"{become}\n"
         "print(tessera_onnx.list_models(installed=True))"
     )
@@ -251,11 +252,29 @@ def test_doctor_tries_an_image_model_with_an_image(cache):
     )
 
 
-def test_two_packs_that_claim_one_id(monkeypatch):
-    folders = [(ARTIFACTS / "splade", "pack-a"), (ARTIFACTS / "splade", "pack-b")]
+def test_two_packs_that_claim_one_id(tmp_path, monkeypatch):
+    twin = copy("splade", tmp_path / "twin")
+    folders = [
+        (ARTIFACTS / "splade", "pack-a"),
+        (twin, "pack-b"),
+        (ARTIFACTS / "prompts", "pack-b"),
+    ]
     monkeypatch.setattr(artifacts, "_pack_folders", lambda: iter(folders))
-    with pytest.raises(LoadError, match="the packs pack-a and pack-b both hold"):
-        artifacts.installed()
+    said = "the packs pack-a and pack-b both hold"
+    for model_id in ("test-splade", None):  # by its name, and as the default
+        with pytest.raises(LoadError, match=said):
+            TesseraSparse(model_id)
+    assert [artifact.spec.id for artifact in artifacts.installed()] == ["test-prompts"]
+    assert [said in problem for problem in reports.doctor(None)["problems"]] == [True]
+    with TesseraSparse(path=twin), TesseraDense("test-prompts"):
+        pass
+
+
+def test_a_pack_that_is_found_twice_is_one(monkeypatch):
+    folders = [(ARTIFACTS / "splade", "pack-a")] * 2
+    monkeypatch.setattr(artifacts, "_pack_folders", lambda: iter(folders))
+    with TesseraSparse("test-splade"):
+        pass
 
 
 def test_a_broken_folder_hides_no_other_model(cache):

@@ -1,0 +1,29 @@
+"""All cases of the battery by the module that makes them, each run once a process."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import tempfile
+from pathlib import Path
+
+import cases_arrays
+import cases_files
+import cases_series
+import cases_text
+import outcomes
+
+# Images and PDFs: a module cases_images with `cases(folder)`, and a line here.
+GROUPS = {
+    "text": cases_text.cases,
+    "arrays": cases_arrays.cases,
+    "series": cases_series.cases,
+    "files": cases_files.cases,
+}
+
+
+@functools.cache
+def found(group: str) -> tuple[outcomes.Outcome, ...]:
+    """What became of every case of a group, in a working directory of its own."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        return tuple(outcomes.run(case) for case in GROUPS[group](Path(folder)))

@@ -1,0 +1,73 @@
+"""Every bad and odd input at every entry point that can meet it: a result or one clear error."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import battery
+import cases_text
+import make_reliability
+import numpy as np
+import outcomes
+import pytest
+from artifact_tools import TEXTS, golden
+from reference import Reference
+
+
+@pytest.mark.parametrize("group", list(battery.GROUPS))
+def test_no_case_ends_in_a_crash_or_in_silence(group):
+    found = battery.found(group)
+    bad = [outcome for outcome in found if outcome.kind in outcomes.BAD]
+    shown = "\n".join(f"{o.kind}  {o.case}\n    {o.detail}" for o in bad[:40])
+    assert not bad, f"{len(bad)} of {len(found)}: {Counter(o.kind for o in bad)}\n{shown}"
+
+
+@pytest.mark.parametrize("kind", ["dense", "multi-vector", "sparse"])
+def test_the_reference_is_the_upstream_classes(kind):
+    stored, reference = golden(cases_text.MODELS[kind]), Reference(kind)
+    for i, text in enumerate(TEXTS):
+        for role in ("query", "document"):
+            expected = stored.get(f"{role}_{i}", stored.get(role, [None] * len(TEXTS))[i])
+            if expected is not None:
+                np.testing.assert_allclose(reference.vector(text, role), expected, atol=1e-5)
+
+
+def test_the_judge_judges():
+    """Each fault that the battery looks for is seen when it is there."""
+
+    def case(call, judge=None, *, error=True, says=""):
+        return outcomes.run(outcomes.Case("g", "e", "w", call, judge, error, says)).kind
+
+    from tessera_onnx import ConfigError
+
+    def refuse(message):
+        raise ConfigError(message)
+
+    assert case(lambda: refuse("item 1 is wrong"), says="item 1") == "error"
+    assert case(lambda: refuse("wrong"), says="item 1") == "told"
+    assert case(lambda: refuse(f"wrong: {outcomes.MARKER}")) == "told"
+    assert case(lambda: refuse("wrong"), lambda _: None, error=False) == "silent"
+    assert case(lambda: np.zeros(3)[9]) == "crash"
+    assert case(lambda: len(3)) == "crash"  # a TypeError, but not the package's
+    assert case(lambda: 3) == "silent"
+    assert case(lambda: 3, lambda found: np.testing.assert_equal(found, 4)) == "silent"
+    assert case(lambda: 3, lambda found: np.testing.assert_equal(found, 3)) == "result"
+    with pytest.MonkeyPatch().context() as context:
+        context.setattr(outcomes, "SECONDS", 0.1)
+        assert case(lambda: [0 for _ in iter(int, 1)]) == "slow"
+
+
+def test_the_page_says_what_was_counted():
+    counted = outcomes.tally(o for group in battery.GROUPS for o in battery.found(group))
+    assert make_reliability.PAGE.read_text("utf-8") == make_reliability.page(counted), (
+        "run `python tests/make_reliability.py`"
+    )
+
+
+def test_the_tests_that_the_page_names_are_there():
+    tests = Path(make_reliability.__file__).parent
+    for test in make_reliability.TESTS.values():
+        file, _, name = test.partition("::")
+        assert re.search(rf"^def {name}\(", (tests / file).read_text(), re.MULTILINE), test

@@ -1,0 +1,251 @@
+"""One object in many threads and processes, for every kind: the same numbers or one clear error."""
+
+import gc
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from artifact_tools import ARTIFACTS, TEXTS
+from cases_text import MODELS, open_kind
+
+from tessera_onnx import EncodingError, TesseraTimeSeries
+
+pytestmark = pytest.mark.filterwarnings("ignore::tessera_onnx.TruncationWarning")
+KINDS = [*MODELS, "time-series", "time-series, groups"]
+CONTEXTS = [np.sin(np.arange(20 + 40 * i) / 3) + i for i in range(6)]
+
+
+def opened(kind, **options):
+    if kind in MODELS:
+        return open_kind(kind, **options)
+    name = "chronos2" if "groups" in kind else "bolt"
+    return TesseraTimeSeries(path=ARTIFACTS / name, **options)
+
+
+def work(model):
+    """Flat arrays of all that a model is asked in these tests."""
+    if isinstance(model, TesseraTimeSeries):
+        return [model.forecast_quantiles(CONTEXTS, 80).ravel()]
+    found = [*model.encode_batch(TEXTS), *model.encode_query(TEXTS[:3])]
+    ranked = model.rank(TEXTS[0], TEXTS)
+    flat = [np.concatenate([np.ravel(part) for part in each]) if isinstance(each, tuple)
+            else np.ravel(each) for each in found]  # fmt: skip
+    return [*flat, np.array([item.score for item in ranked])]
+
+
+def assert_same(found, expected):
+    assert len(found) == len(expected)
+    for ours, truth in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, truth, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_sixteen_threads_equal_one(kind, threads):
+    with opened(kind, threads=threads) as model:
+        expected = work(model)
+        start = threading.Barrier(16)
+
+        def call(_):
+            start.wait(30)
+            return work(model)
+
+        with ThreadPoolExecutor(16) as pool:
+            for found in pool.map(call, range(16)):
+                assert_same(found, expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sixteen_threads_open_the_second_session_together(kind):
+    """A new object has the session for batches alone; all ask for the other one at once."""
+
+    def call(model):
+        return model.forecast(CONTEXTS[0]) if "time" in kind else model.encode("cat")
+
+    with opened(kind, threads=2) as other:
+        expected = call(other)
+    with opened(kind, threads=2) as model:
+        start = threading.Barrier(16)
+
+        def go(_):
+            start.wait(30)
+            return call(model)
+
+        with ThreadPoolExecutor(16) as pool:
+            for found in pool.map(go, range(16)):
+                for ours, truth in zip(found, expected, strict=True):
+                    np.testing.assert_array_equal(ours, truth)
+        assert len(model._session._sessions) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_closed_while_in_use(kind):
+    model = opened(kind, threads=2)
+    expected = work(model)
+    ends = []
+
+    def loop():
+        try:
+            while True:
+                assert_same(work(model), expected)
+        except Exception as error:
+            ends.append(error)
+
+    threads = [threading.Thread(target=loop) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)
+    model.close()
+    model.close()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert [type(end) for end in ends] == [EncodingError] * 8
+    assert all("this model is closed" in str(end) for end in ends)
+    with pytest.raises(EncodingError, match="this model is closed"):
+        work(model)
+    with pickle.loads(pickle.dumps(model)) as again:  # a closed one pickles as what opens it
+        assert_same(work(again), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_a_fork_it_says_so_and_in_the_parent_goes_on(kind):
+    with opened(kind, threads=2) as model:
+        expected = work(model)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                work(model)
+                said = "no error"
+            except EncodingError as error:
+                said = str(error)
+            except BaseException as error:
+                said = repr(error)
+            os.write(writer, said.encode())
+            os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader) as stream:
+            assert "opened in process" in stream.read()
+        os.waitpid(child, 0)
+        assert_same(work(model), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pickled_to_a_spawned_process(kind):
+    with opened(kind, threads=1) as model:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            assert_same(pool.apply(work, (model,)), work(model))
+
+
+def test_two_models_in_a_process_and_two_objects_of_one():
+    models = [opened(kind, threads=1) for kind in KINDS] + [opened("dense", threads=1)]
+    expected = [work(model) for model in models]
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(lambda i: (i, work(models[i])), list(range(len(models))) * 4):
+            assert_same(found[1], expected[found[0]])
+    for model in models[:-1]:
+        model.close()
+    assert_same(work(models[-1]), expected[0])
+    models[-1].close()
+
+
+INTERRUPT = """
+import signal, sys, threading, time
+sys.path[:0] = {path!r}
+from test_concurrency import *
+import warnings; warnings.simplefilter("ignore")
+model = opened({kind!r}, threads={threads})
+expected = work(model)
+long = (
+    (lambda: model.forecast(CONTEXTS * 40, 20_000))
+    if isinstance(model, TesseraTimeSeries)
+    else (lambda: model.encode_batch(TEXTS * 20_000))
+)
+threading.Timer({after}, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+try:
+    long()
+    print("was not interrupted")
+except KeyboardInterrupt:
+    pass
+assert_same(work(model), expected)
+print("goes on")
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_interrupt_is_prompt_and_the_object_goes_on(kind, threads):
+    code = INTERRUPT.format(path=sys.path, kind=kind, threads=threads, after=0.6)
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.stdout, done.returncode) == ("goes on\n", 0), done.stderr
+    assert time.monotonic() - started < 40  # the whole call would take minutes
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_threads_follow_the_processes_cpus(cpus):
+    """The affinity of a real process, as a container's cpuset sets it, and ORT's real threads."""
+    mine = sorted(os.sched_getaffinity(0))
+    if len(mine) < cpus:
+        cpus = len(mine)
+    code = (
+        "import os, sys\n"
+        f"os.sched_setaffinity(0, {mine[:cpus]})\n"
+        "os.environ['OPENBLAS_NUM_THREADS'] = '1'\n"
+        "os.environ['TOKENIZERS_PARALLELISM'] = 'false'\n"
+        "from tessera_onnx import TesseraDense, runtime\n"
+        "runtime.onnxruntime()\n"
+        "before = len(os.listdir('/proc/self/task'))\n"
+        f"model = TesseraDense(path={str(ARTIFACTS / 'prompts')!r})\n"
+        "model.encode('cat'); model.encode_batch(['cat', 'dog ' * 30] * 99)\n"
+        "print(runtime.cpu_threads(), len(os.listdir('/proc/self/task')) - before)"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "TESSERA_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    threads, more = map(int, done.stdout.split())
+    assert threads == cpus
+    assert more <= cpus  # not the machine's; the workers of a batch have ended
+
+
+def test_a_closed_model_frees_its_memory_and_threads():
+    tasks = Path("/proc/self/task")
+    work_once = opened("dense", threads=2)
+    work(work_once)
+    work_once.close()
+    gc.collect()
+    before = len(list(tasks.iterdir()))
+    for _ in range(20):
+        with opened("dense", threads=2) as model:
+            work(model)
+    gc.collect()
+    assert len(list(tasks.iterdir())) <= before + 1
+
+
+def test_a_second_interrupt_does_no_harm():
+    """Two Ctrl-C in a row: the second may come while the first is being handled."""
+    code = INTERRUPT.format(path=sys.path, kind="time-series", threads=2, after=0.5)
+    second = "threading.Timer(0.52, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
+    rest = "try:\n    time.sleep(1)\nexcept KeyboardInterrupt: pass\n"
+    code = code.replace("try:\n    long()", f"{second}try:\n    long()")
+    code = code.replace(
+        "assert_same(work(model), expected)", f"{rest}assert_same(work(model), expected)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout == "goes on\n", done.stderr
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

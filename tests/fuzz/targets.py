@@ -1,0 +1,119 @@
+"""What reads bytes that strangers made: each target takes bytes and may raise its errors alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from artifact_tools import ARTIFACTS
+
+from tessera_onnx import (
+    ConfigError,
+    FileError,
+    IntegrityError,
+    LoadError,
+    TokenizationError,
+    csv_series,
+    external,
+    reading,
+    registry,
+    runtime,
+    text,
+)
+
+SPLADE = ARTIFACTS / "splade"
+SPEC = registry.read(SPLADE / "model.toml")[0]
+PLACE = Path(tempfile.mkdtemp(prefix="tessera-fuzz-"))
+
+
+def _file(data: bytes, suffix: str) -> Path:
+    path = PLACE / f"{os.getpid()}{suffix}"
+    path.write_bytes(data)
+    return path
+
+
+def description(data: bytes) -> None:
+    """model.toml and catalogues."""
+    with contextlib.suppress(LoadError):
+        registry.read(_file(data, ".toml"))
+
+
+def graph_names(data: bytes) -> None:
+    """Names of other files in a graph."""
+    with contextlib.suppress(IntegrityError):
+        for name in external.locations(data, "graph"):
+            assert "/" not in name
+            assert name not in ("", ".", "..")
+
+
+def graph(data: bytes) -> None:
+    """A graph, opened and run on the probe as a model's is."""
+    facts = SPEC.text
+    assert facts is not None
+    probe = text.probe(facts)
+    with contextlib.suppress(LoadError):
+        runtime.open_session(
+            {"cpu": ("graph", lambda: data)},
+            device="cpu",
+            static=False,
+            int8_on_cuda=False,
+            threads=1,
+            inputs=SPEC.graph.inputs,
+            outputs={"logits": (1, 2, 128)},
+            probe={"input_ids": probe.ids, "attention_mask": probe.attention},
+        ).close()
+
+
+def tokenizer(data: bytes) -> None:
+    """tokenizer.json, and a few texts through it."""
+    facts = SPEC.text
+    assert facts is not None
+    with contextlib.suppress(LoadError, TokenizationError):
+        text.Tokenizer(data, facts).ids(["", "The cat, 12!", "\u0641\u200d\U0001f469", "x" * 300])
+
+
+def jsonl(data: bytes) -> None:
+    """The command's lines of JSON."""
+    with contextlib.suppress(FileError):
+        for found in reading.texts(str(_file(data, ".jsonl")), "text"):
+            found.encode()  # valid Unicode
+
+
+def lines(data: bytes) -> None:
+    """The command's lines of text."""
+    with contextlib.suppress(FileError):
+        for found in reading.texts(str(_file(data, ".txt")), "text"):
+            found.encode()
+
+
+def table(data: bytes) -> None:
+    """The command's CSV files."""
+    with contextlib.suppress(FileError, ConfigError):
+        found = csv_series.read(str(_file(data, ".csv")))
+        if found.clock is not None:
+            found.clock.following(3)
+
+
+CSV = b"day;shop;sold\n2024-01-01;north;3\n2024-01-02;north;NA\n2024-01-03;north;1e3\n"
+STAMPS = (
+    b"t,v\n2024-03-30 23:00:00+01:00,1\n2024-03-31 00:00:00+01:00,2\n2024-03-31 01:00:00+01:00,\n"
+)
+JSONL = b'"a text"\n{"text": "another \\u00e9", "id": 3}\n"\\ud83d\\ude00"\n'
+TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
+    "description": (
+        description,
+        [(ARTIFACTS / name / "model.toml").read_bytes() for name in ("splade", "bolt", "siglip")],
+    ),
+    "graph_names": (graph_names, [(SPLADE / "model.fp32.onnx").read_bytes()[:3000]]),
+    "graph": (graph, [(SPLADE / "model.fp32.onnx").read_bytes()]),
+    "tokenizer": (tokenizer, [(SPLADE / "tokenizer.json").read_bytes()]),
+    "jsonl": (jsonl, [JSONL]),
+    "lines": (lines, [b"\xef\xbb\xbfone\r\ntwo\n\nf\xc3\xbcnf\n"]),
+    "table": (table, [CSV, STAMPS]),
+}

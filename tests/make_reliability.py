@@ -1,0 +1,129 @@
+"""Make docs/reliability.md of a run of the battery (tests/faults) and of tests/soak.toml.
+
+    python tests/make_reliability.py
+
+tests/faults/test_battery.py checks that the page says what its own run counted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE / "faults")]
+
+import battery  # noqa: E402
+import outcomes  # noqa: E402
+
+PAGE = HERE.parent / "docs" / "reliability.md"
+SOAK = HERE / "soak.toml"
+HEAD = """# Reliability
+
+Made by `tests/make_reliability.py`; change the tests, not this page.
+
+## Bad and odd inputs
+
+Every class of input below meets every method and command that can take it. A *result* is one that
+an independent computation confirms (the reference of the tests, which is held to upstream's values;
+float64 by hand; the same series alone). An *error* is one exception of the package, or one line of
+the command, that names the item and holds no text of the user. The other columns would be faults,
+and a test fails when one of them is not 0: somebody else's exception, a wrong result or none of
+the errors due, a case of more than 20 seconds or 6 GB, a message with the user's text or without
+the item.
+
+"""
+FAULTS = """
+## Other faults
+
+| fault | test |
+| --- | --- |
+"""
+# What is no input of a call: the fault and the test that holds it.
+TESTS = {
+    "16 threads on one object, each kind": "faults/test_concurrency.py::"
+    "test_sixteen_threads_equal_one",
+    "closed while in use, used when closed": "faults/test_concurrency.py::test_closed_while_in_use",
+    "used in a fork": "faults/test_concurrency.py::"
+    "test_in_a_fork_it_says_so_and_in_the_parent_goes_on",
+    "pickled to a spawned process": "faults/test_concurrency.py::test_pickled_to_a_spawned_process",
+    "Ctrl-C in the middle, then used again": "faults/test_concurrency.py::"
+    "test_an_interrupt_is_prompt_and_the_object_goes_on",
+    "fewer CPUs than cores (cpuset)": "faults/test_concurrency.py::"
+    "test_threads_follow_the_processes_cpus",
+    "a CPU quota (cgroup, v1 and v2)": "test_runtime.py::test_cgroup_quota",
+    "code, custom operators, other files in a model": "faults/test_hostile.py::"
+    "test_graphs_that_are_refused",
+    "weights outside of a graph that lead elsewhere": "test_external.py::"
+    "test_names_that_lead_elsewhere",
+    "a pack that claims another's model": "faults/test_hostile.py::"
+    "test_a_pack_takes_the_place_of_no_other",
+    "float16 that overflows": "faults/test_hostile.py::"
+    "test_float16_that_overflows_on_a_long_text_is_found",
+    "the CUDA wheel without CUDA": "faults/test_providers.py::"
+    "test_the_cuda_wheel_without_cuda_falls_back_and_says_why",
+    "both wheels of ONNX Runtime": "test_cli.py::"
+    "test_doctor_finds_two_runtimes_that_overwrite_each_other",
+    "no ONNX Runtime": "test_runtime.py::test_missing_onnxruntime_names_both_extras",
+    "no network": "test_packaging.py::test_a_process_without_network_encodes",
+    "a download that is damaged": "test_hub.py::test_a_damaged_download_never_reaches_the_cache",
+    "a download that is killed": "test_hub.py::test_a_killed_download_is_resumed",
+    "two processes that download at once": "test_hub.py::test_two_processes_fetch_one_file_once",
+    "a full disk, at a download": "test_hub.py::test_a_disk_that_fills_up_during_the_download",
+    "a full disk, at the output": "test_cli.py::test_a_full_disk_leaves_the_old_file",
+    "a signal while the command writes": "test_cli.py::test_a_signal_midway_leaves_the_old_file",
+}
+LONG = """
+## A long run
+
+`tests/soak.py` calls every kind with inputs of chance lengths, errors and openings among them. Its
+limits: resident memory rises by less than 1 MB a minute, no descriptor and no thread is left over,
+the 99th percentile of the latency does not double.
+
+| figure | value |
+| --- | --- |
+"""
+KNOWN = """
+## What is not survived
+
+- A graph of a stranger may loop for ever or fill memory: see SECURITY.md. A limit of the process
+  ends it; the hash says whose graph it is, no more.
+- A batch that ONNX Runtime has begun runs to its end: Ctrl-C and `close()` wait for it. Batches are
+  of about 512 tokens, so that is milliseconds for small models and seconds for large ones.
+- When the machine is out of memory Linux kills the process without an exception to catch. Batches
+  are bounded, and so are groups of series; the sum of what many threads hold at once is not.
+- malloc keeps what the largest calls needed. It is given back when the process ends, and no leak:
+  `peak_rss_mb` above is with it.
+- An int8 or fp16 graph gives a text another vector, within its parity, beside other texts.
+"""
+
+
+def page(counted: dict[str, dict[str, int]]) -> str:
+    """The page for what a run of the battery counted."""
+    names = ("inputs", outcomes.RESULT, outcomes.ERROR, *outcomes.BAD)
+    rows = [f"| {group} | {' | '.join(str(row[n]) for n in names)} |"
+            for group, row in sorted(counted.items())]  # fmt: skip
+    total = [str(sum(row[name] for row in counted.values())) for name in names]
+    head = f"| group | {' | '.join(names)} |\n|{' --- |' * (len(names) + 1)}\n"
+    table = "\n".join([*rows, f"| all | {' | '.join(total)} |"])
+    faults = "\n".join(f"| {fault} | `tests/{test}` |" for fault, test in TESTS.items())
+    soak = tomllib.loads(SOAK.read_text("utf-8"))
+    figures = "\n".join(f"| {name} | {value} |" for name, value in soak.items())
+    return f"{HEAD}{head}{table}\n{FAULTS}{faults}\n{LONG}{figures}\n{KNOWN}"
+
+
+def main() -> None:
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    with tempfile.TemporaryDirectory() as empty:
+        os.environ |= {"TESSERA_CACHE": f"{empty}/no-cache", "HF_HUB_CACHE": f"{empty}/no-hub"}
+        counted = outcomes.tally(
+            found for group in battery.GROUPS for found in battery.found(group)
+        )
+    PAGE.write_text(page(counted), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

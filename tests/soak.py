@@ -1,0 +1,198 @@
+"""Many calls of many lengths over every kind for a long time: memory, descriptors, latency.
+
+    python tests/soak.py --minutes 30 --record
+
+Prints the figures and exits with 1 when a limit is broken: resident memory may rise by less than
+1 MB a minute after the first fifth of the time, no descriptor and no thread may be left over, and
+the 99th percentile of the last third may not be twice that of the one before. --record keeps the
+figures in tests/soak.toml, from which docs/reliability.md is made.
+
+The largest calls come first, and memory is what is left when the C library has given back what it
+keeps for later: with calls of chance sizes its stock grows to that of the largest ones, for
+minutes and then no more, which says nothing of a leak. `peak_rss_mb` is with that stock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import os
+import platform
+import resource
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from artifact_tools import ARTIFACTS
+
+from tessera_onnx import (
+    TesseraDense,
+    TesseraMultiVector,
+    TesseraSparse,
+    TesseraTimeSeries,
+    TruncationWarning,
+)
+
+WORDS = "the cat sat on a mat while rain in spain falls and new models read every token".split()  # noqa: SIM905
+RECORD = Path(__file__).with_name("soak.toml")
+MB = 1 << 20
+LIMIT = 1.0  # MB a minute
+
+
+def resident() -> int:
+    """Bytes of this process in memory, without what malloc keeps for later."""
+    ctypes.CDLL(None).malloc_trim(0)
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def entries(name: str) -> int:
+    return len(list(Path(f"/proc/self/{name}").iterdir()))
+
+
+class Calls:
+    """One object a kind, and calls whose lengths and numbers vary."""
+
+    def __init__(self, threads: int) -> None:
+        self.rng = np.random.default_rng(5)
+        self.threads = threads
+        self.dense = TesseraDense("all-minilm-l6-v2", threads=threads)
+        self.multi = TesseraMultiVector("all-minilm-l6-v2", threads=threads)
+        self.sparse = TesseraSparse("splade-tiny", threads=threads)
+        self.series = TesseraTimeSeries("tessera-bolt-mini", threads=threads)
+        self.grouped = TesseraTimeSeries(path=ARTIFACTS / "chronos2", threads=threads)
+
+    def texts(self, most: int) -> list[str]:
+        """Mostly short texts, now and then one beyond the model's length."""
+        counts = self.rng.integers(1, most + 1)
+        lengths = np.minimum(self.rng.lognormal(2.5, 1.2, counts).astype(int) + 1, 400)
+        return [" ".join(self.rng.choice(WORDS, n)) for n in lengths]
+
+    def contexts(self, most: int) -> list[np.ndarray]:
+        lengths = self.rng.integers(1, 1500, self.rng.integers(1, most + 1))
+        return [np.cumsum(self.rng.normal(size=n)) for n in lengths]
+
+    def largest(self) -> None:
+        """What no later call needs more memory for."""
+        long = [" ".join(WORDS * 30)] * 24
+        for _ in range(2):
+            self.dense.encode_batch(long)
+            self.multi.rank(long[0], long[:12])
+            self.sparse.rank(long[0], long[:8])
+            self.series.forecast_quantiles([np.arange(1500.0)] * 6, 129)
+            self.grouped.forecast([np.arange(1500.0)] * 4, 20, groups=[0] * 4)
+            self.odd()
+
+    def one(self) -> str:
+        """A call of a kind that chance picks; its name."""
+        pick = int(self.rng.integers(10))
+        if pick < 2:
+            self.dense.encode_batch(self.texts(24))
+        elif pick < 4:
+            self.multi.rank(self.texts(1)[0], self.texts(12))
+        elif pick < 6:
+            self.sparse.rank(self.texts(1)[0], self.texts(8))
+        elif pick < 8:
+            self.series.forecast_quantiles(self.contexts(6), int(self.rng.integers(1, 130)))
+        elif pick < 9:
+            contexts = self.contexts(4)
+            self.grouped.forecast(contexts, 20, groups=[0] * len(contexts))
+        else:
+            self.odd()
+        return ("dense", "multi-vector", "sparse", "time series", "errors and openings")[pick // 2]
+
+    def odd(self) -> None:
+        """Errors, streams left early, and objects opened and closed."""
+        for bad in (lambda: self.dense.encode_batch(["cat", None]),  # type: ignore[list-item]
+                    lambda: self.sparse.encode("a\ud800"),
+                    lambda: self.series.forecast([np.inf])):  # fmt: skip
+            try:
+                bad()
+            except (TypeError, RuntimeError, ValueError):
+                continue
+        stream = self.multi.encode_iter(iter(self.texts(20)))
+        next(stream)
+        stream.close()
+        with TesseraDense(path=ARTIFACTS / "prompts", threads=self.threads) as model:
+            model.encode("cat")
+
+
+def soak(minutes: float, threads: int) -> dict[str, float]:
+    calls = Calls(threads)
+    calls.largest()
+    samples: list[tuple[float, int]] = []  # seconds, bytes
+    times: list[tuple[float, float, str]] = []  # when, how long, which kind
+    start = time.monotonic()
+    total = 60 * minutes
+    warm: tuple[int, int] | None = None
+    while (now := time.monotonic() - start) < total:
+        name = calls.one()
+        times.append((now, time.monotonic() - start - now, name))
+        if not samples or now - samples[-1][0] > total / 100:
+            samples.append((now, resident()))
+            if warm is None and now > total / 5:
+                gc.collect()
+                warm = entries("fd"), entries("task")
+    gc.collect()
+    descriptors, tasks = warm or (entries("fd"), entries("task"))
+    at = np.array([(when / 60, size / MB) for when, size in samples if when > total / 5])
+    slope = float(np.polyfit(at[:, 0], at[:, 1], 1)[0])
+
+    def p99(low: float, high: float) -> float:
+        """Of the calls in a part of the time, in milliseconds."""
+        return 1000 * float(
+            np.percentile([took for when, took, _ in times if low <= when / total < high], 99)
+        )
+
+    return {
+        "minutes": round(minutes, 1),
+        "calls": len(times),
+        "rss_first_mb": round(float(at[0, 1]), 1),
+        "rss_last_mb": round(float(at[-1, 1]), 1),
+        "rss_mb_a_minute": round(slope, 3),
+        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "descriptors_more": entries("fd") - descriptors,
+        "threads_more": entries("task") - tasks,
+        "p50_ms": round(1000 * float(np.median([took for _, took, _ in times])), 1),
+        "p99_middle_third_ms": round(p99(1 / 3, 2 / 3), 1),
+        "p99_last_third_ms": round(p99(2 / 3, 1), 1),
+    }
+
+
+def broken(figures: dict[str, float]) -> list[str]:
+    """A sentence for each limit that does not hold."""
+    found = []
+    if figures["rss_mb_a_minute"] >= LIMIT:
+        found.append(f"resident memory rises by {figures['rss_mb_a_minute']} MB a minute")
+    if figures["descriptors_more"] > 0 or figures["threads_more"] > 0:
+        found.append("descriptors or threads are left over")
+    if figures["p99_last_third_ms"] > 2 * figures["p99_middle_third_ms"]:
+        found.append("the 99th percentile of the latency has doubled")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--record", action="store_true", help="keep the figures in tests/soak.toml")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore", TruncationWarning)
+    figures = soak(options.minutes, options.threads)
+    for name, value in figures.items():
+        print(f"{name:22} {value}")  # noqa: T201
+    if options.record:
+        where = f'machine = "{options.threads} threads, {platform.machine()}"\n'
+        RECORD.write_text(where + "".join(f"{n} = {v}\n" for n, v in figures.items()), "utf-8")
+    problems = broken(figures)
+    for problem in problems:
+        print(f"Problem: {problem}", file=sys.stderr)  # noqa: T201
+    sys.exit(bool(problems))
+
+
+if __name__ == "__main__":
+    main()
