@@ -1,6 +1,6 @@
-"""Retrieval of page images by a page tower whose queries a text model reads.
+"""Retrieval of page images by the questions that they answer.
 
-    python benchmarks/page_quality.py --graph model.int8.onnx [--data ../shared/data] [--text-layer]
+    python benchmarks/page_quality.py [--model ID] [--pool-factor 3] [--text-layer]
 
 56 questions over 37 page images: recall@1 and nDCG@5 by kind of question, the ranks of pages whose
 words no text layer holds, and a control with the pages' names shuffled. `--text-layer` scores the
@@ -19,15 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
-from PIL import Image
 
-from tessera_onnx import TesseraMultiVector, scoring
+from tessera_onnx import TesseraMultiVector, TesseraVision, scoring
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 DIMENSION = 128
-CELL = 8
-LONGEST = 1408
 IMAGE_ONLY = ("p32", "p34", "p35", "p36")
 SHUFFLES = 200
 
@@ -56,18 +52,6 @@ def questions(folder: Path) -> list[Question]:
 def read_pages(folder: Path) -> list[dict]:
     lines = (folder / "pages.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
-
-
-def pixels(file: Path) -> np.ndarray:
-    """The graph's input (1, 3, h, w): never enlarged, white to the right and below, -1 to 1."""
-    image = Image.open(file).convert("RGB")
-    if max(image.size) > LONGEST:
-        share = LONGEST / max(image.size)
-        image = image.resize([round(edge * share) for edge in image.size], Image.Resampling.BICUBIC)
-    width, height = (-(-edge // CELL) * CELL for edge in image.size)
-    padded = np.full((height, width, 3), 255, np.uint8)
-    padded[: image.height, : image.width] = np.asarray(image)
-    return np.ascontiguousarray(padded.transpose(2, 0, 1)[None].astype(np.float32) / 127.5 - 1)
 
 
 def words_alone(model: TesseraMultiVector, text: str) -> np.ndarray:
@@ -121,47 +105,40 @@ def shuffled(scores: np.ndarray, ids: list[str], asked: list[Question]) -> tuple
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--graph", type=Path, required=True, help="pixel_values to vectors, keep")
-    parser.add_argument("--text-model", help="folder or id; default: the installed one")
+    parser.add_argument("--model", help="folder or id; default: the installed one")
+    parser.add_argument("--pool-factor", type=int, default=1)
     parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--text-layer", action="store_true")
     options = parser.parse_args()
     folder = options.data / "docpages"
     if not folder.is_dir():
         parser.exit(1, f"{folder} is not there: nothing to measure\n")
-    named = options.text_model
+    named = options.model
     where = {"path": named} if named and Path(named).is_dir() else {"model_id": named}
     asked, pages = questions(folder), read_pages(folder)
     ids = [page["_id"] for page in pages]
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = options.threads
-    session = onnxruntime.InferenceSession(options.graph, settings)
-    with TesseraMultiVector(**where, dimension=DIMENSION, threads=options.threads) as model:
+    with TesseraVision(**where) as model:
         queries = model.encode_query([question.text for question in asked])
         documents, seconds = [], []
         for page in pages:
-            values = pixels(folder / page["metadata"]["image"])
             begun = time.perf_counter()
-            vectors, keep = session.run(["vectors", "keep"], {"pixel_values": values})
+            image = folder / page["metadata"]["image"]
+            documents.append(model.encode_document(image, pool_factor=options.pool_factor))
             seconds.append(time.perf_counter() - begun)
-            documents.append(vectors[0, keep[0] > 0])
         counts = [len(document) for document in documents]
-        size = options.graph.stat().st_size
         print(
-            f"{size / 1e6:.1f} MB, {np.median(seconds):.2f} s a page (longest {max(seconds):.2f}) "
-            f"on {options.threads} threads, {min(counts)} to {max(counts)} vectors a page"
+            f"{model.model()}: {np.median(seconds):.2f} s a page (longest {max(seconds):.2f}), "
+            f"{min(counts)} to {max(counts)} vectors a page"
         )
-        scores = np.full((len(asked), len(ids)), -np.inf, np.float32)
-        seen = [place for place, count in enumerate(counts) if count]
-        if seen:
-            scores[:, seen] = scoring.maxsim_matrix(queries, [documents[place] for place in seen])
-        report("tower", scores, ids, asked)
-        mean, best = shuffled(scores, ids, asked)
-        print(f"shuffled     recall@1 {mean:.3f}, at best {best:.3f} of {SHUFFLES} permutations")
-        if options.text_layer:
-            texts = [words_alone(model, page["text"]) for page in pages]
-            report("text layer", scoring.maxsim_matrix(queries, texts), ids, asked)
+        scores = np.stack([model.score(query, documents) for query in queries])
+    report("pages", scores, ids, asked)
+    mean, best = shuffled(scores, ids, asked)
+    print(f"shuffled     recall@1 {mean:.3f}, at best {best:.3f} of {SHUFFLES} permutations")
+    if options.text_layer:
+        with TesseraMultiVector("all-minilm-l6-v2", dimension=DIMENSION) as texts:
+            queries = texts.encode_query([question.text for question in asked])
+            words = [words_alone(texts, page["text"]) for page in pages]
+        report("text layer", scoring.maxsim_matrix(queries, words), ids, asked)
 
 
 if __name__ == "__main__":
