@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -132,8 +133,10 @@ def _expect(
     """Read the .npy header of an array and compare it. Raises IntegrityError."""
     try:
         version = np.lib.format.read_magic(stream)
-        found = np.lib.format.read_array_header_1_0(stream)
-    except Exception as error:  # of tokenize too, by which NumPy tries to mend a header
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # NumPy would mend a header, and say so
+            found = np.lib.format.read_array_header_1_0(stream)
+    except Exception as error:  # of tokenize too, by which it mends
         raise IntegrityError(f"{path} is damaged: its {name} are no .npy array") from error
     if version != (1, 0) or found != (shape, False, dtype):
         raise IntegrityError(f"{path} is damaged: its {name} have another shape or type")

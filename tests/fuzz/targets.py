@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import numpy as np
 from artifact_tools import ARTIFACTS
+from PIL import Image
 
 from tessera_onnx import (
     ConfigError,
+    EncodingError,
     FileError,
     IntegrityError,
     LoadError,
+    PackedTokens,
     TokenizationError,
     csv_series,
     external,
+    images,
+    pages,
     reading,
     registry,
     runtime,
@@ -100,6 +108,58 @@ def table(data: bytes) -> None:
             found.clock.following(3)
 
 
+def image(data: bytes) -> None:
+    """An image, decoded whole and made ready for a model of tiles."""
+    recipe = registry.read(ARTIFACTS / "colsmol" / "model.toml")[0].vision
+    assert recipe is not None
+    warnings.simplefilter("ignore")  # Pillow's, of what it reads over
+    with contextlib.suppress(EncodingError, ConfigError):
+        found = images.open_image(data, where="images[0]", alpha="white", max_pixels=1 << 22)
+        assert found.mode == "RGB"
+        assert np.isfinite(images.pixels(found, recipe.image).tiles).all()
+
+
+def pdf(data: bytes) -> None:
+    """The pages of a PDF, small."""
+    with contextlib.suppress(EncodingError, ConfigError):
+        for found in pages.render(data, dpi=20, max_pages=5, max_pixels=1 << 20):
+            assert found.mode == "RGB"
+
+
+def pack(data: bytes) -> None:
+    """A file of PackedTokens, scored as far as it opens."""
+    warnings.simplefilter("error")
+    with contextlib.suppress(LoadError, IntegrityError, FileError, ConfigError):
+        found = PackedTokens.load(_file(data, ".pack"), verify=True)
+        assert np.isfinite(found.score(np.ones((2, 8), np.float32) / 8**0.5)).all()
+
+
+def _images() -> list[bytes]:
+    """One of each form, of a few pixels."""
+    grey = np.arange(24 * 17, dtype=np.uint8).reshape(17, 24)
+    picture = Image.fromarray(grey)
+    forms = {"PNG": "P", "JPEG": "CMYK", "WEBP": "RGBA", "TIFF": "L", "BMP": "RGB", "GIF": "P"}
+    made = []
+    for name, mode in forms.items():
+        stream = io.BytesIO()
+        picture.convert(mode).save(stream, name)
+        made.append(stream.getvalue())
+    return made
+
+
+def _pdf() -> bytes:
+    stream = io.BytesIO()
+    Image.new("L", (60, 80), 200).save(stream, "PDF")
+    return stream.getvalue()
+
+
+def _pack() -> bytes:
+    rng = np.random.default_rng(0)
+    path = PLACE / "made.pack"
+    PackedTokens([rng.standard_normal((n, 8), np.float32) for n in (3, 5, 1)]).save(path)
+    return path.read_bytes()
+
+
 CSV = b"day;shop;sold\n2024-01-01;north;3\n2024-01-02;north;NA\n2024-01-03;north;1e3\n"
 STAMPS = (
     b"t,v\n2024-03-30 23:00:00+01:00,1\n2024-03-31 00:00:00+01:00,2\n2024-03-31 01:00:00+01:00,\n"
@@ -116,4 +176,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
     "jsonl": (jsonl, [JSONL]),
     "lines": (lines, [b"\xef\xbb\xbfone\r\ntwo\n\nf\xc3\xbcnf\n"]),
     "table": (table, [CSV, STAMPS]),
+    "image": (image, _images()),
+    "pdf": (pdf, [_pdf()]),
+    "pack": (pack, [_pack()]),
 }

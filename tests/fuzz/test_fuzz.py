@@ -8,6 +8,7 @@ import pytest
 
 HERE = Path(__file__).parent
 TARGETS = ("description", "graph_names", "graph", "tokenizer", "jsonl", "lines", "table")
+TARGETS += ("image", "pdf", "pack")
 
 
 @pytest.mark.parametrize("name", TARGETS)
