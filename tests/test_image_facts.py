@@ -8,7 +8,9 @@ import pytest
 from tessera_onnx import registry
 from tessera_onnx.errors import LoadError
 
-SHIPPED = (Path(__file__).parents[1] / "models.toml").read_text(encoding="utf-8")
+PACKAGE = Path(registry.__file__).parent
+PLACES = (PACKAGE / "models.toml", PACKAGE.parent / "models.toml")  # of a wheel, of a source tree
+SHIPPED = next(path for path in PLACES if path.exists()).read_text(encoding="utf-8")
 
 
 def entry(model_id, *edits):
