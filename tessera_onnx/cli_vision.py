@@ -139,7 +139,7 @@ def explain(
     """
     if plot is not None:
         heatmap.check_file(plot)
-        if os.path.realpath(plot) == os.path.realpath(image):
+        if writing.is_same(image, plot):
             raise click.UsageError("--plot is IMAGE itself")
     with TesseraVision(**location(model, cache_dir), **options) as opened:
         source = _page(image, page) if _is_pdf(image) else image

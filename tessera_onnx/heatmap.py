@@ -25,7 +25,9 @@ STOPS = np.array([[49, 54, 149], [116, 196, 118], [255, 237, 80], [215, 25, 28]]
 
 
 def check_file(file: str | os.PathLike[str]) -> None:
-    """Raises ConfigError for a name that ends in none of SUFFIXES."""
+    """Raises TypeError for what is no path, ConfigError for one that ends in none of SUFFIXES."""
+    if not isinstance(file, str | os.PathLike):
+        raise TypeError(f"file must be a path, got {type(file).__name__}")
     if Path(file).suffix.lower() not in SUFFIXES:
         raise ConfigError(f"the file of a map must end in {', '.join(SUFFIXES)}")
 

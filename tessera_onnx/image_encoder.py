@@ -101,8 +101,13 @@ class ImageEncoder:
 
 
 def check_iterable(items: Any, name: str, expected: str = "images") -> None:
-    """Raises TypeError for one image where several are due, and for what cannot be iterated."""
-    if isinstance(items, str | bytes | os.PathLike) or not hasattr(items, "__iter__"):
+    """Raises TypeError for one image where several are due, and for what cannot be iterated.
+
+    One image's array is of 2 or 3 dimensions, whose rows would pass for narrow greys.
+    """
+    one = isinstance(items, np.ndarray) and items.dtype == np.uint8 and items.ndim < 4
+    single = isinstance(items, str | bytes | type | os.PathLike)
+    if one or single or not hasattr(items, "__iter__"):
         raise TypeError(f"{name} must be a list of {expected}, got {type(items).__name__}")
 
 

@@ -41,9 +41,11 @@ def floats(value: Any, dim: int, name: str) -> Float:
         raise ConfigError(f"{name} must have shape (n, {dim}), got {value.shape}")
     if value.shape[1] != dim:
         raise DimensionMismatch(f"{name} has {value.shape[1]} dims, the model gives {dim}")
-    if not np.isfinite(value).all():
-        raise ConfigError(f"{name} holds NaN or infinity")
-    return np.asarray(value, dtype=np.float32)
+    with np.errstate(over="ignore"):  # of float64: infinite, and so refused
+        found: Float = np.asarray(value, dtype=np.float32)
+    if not np.isfinite(found).all():
+        raise ConfigError(f"{name} holds NaN or infinity, or numbers beyond float32")
+    return found
 
 
 def cell_map(query: Float, vectors: Float, cells: NDArray[np.int64]) -> Float:

@@ -49,7 +49,7 @@ def check_texts(texts: Iterable[str], name: str = "texts") -> list[str]:
 
 def checked(texts: Iterable[str], name: str = "texts") -> Iterator[str]:
     """The same, lazily, for streams."""
-    if isinstance(texts, str | bytes) or not hasattr(texts, "__iter__"):
+    if isinstance(texts, str | bytes | type) or not hasattr(texts, "__iter__"):
         raise TypeError(
             f"{name} must be a list or another iterable of str, got {type(texts).__name__}"
         )

@@ -26,6 +26,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pdf_files
 from artifact_tools import ARTIFACTS
 
 from tessera_onnx import (
@@ -33,6 +34,7 @@ from tessera_onnx import (
     TesseraMultiVector,
     TesseraSparse,
     TesseraTimeSeries,
+    TesseraVision,
     TruncationWarning,
 )
 
@@ -63,6 +65,9 @@ class Calls:
         self.sparse = TesseraSparse("splade-tiny", threads=threads)
         self.series = TesseraTimeSeries("tessera-bolt-mini", threads=threads)
         self.grouped = TesseraTimeSeries(path=ARTIFACTS / "chronos2", threads=threads)
+        self.vision = TesseraVision("tessera-page-mini", threads=threads)
+        self.language = TesseraVision(path=ARTIFACTS / "colqwen2", threads=threads)
+        self.pdf = pdf_files.build([pdf_files.page()] * 3)
 
     def texts(self, most: int) -> list[str]:
         """Mostly short texts, now and then one beyond the model's length."""
@@ -74,6 +79,10 @@ class Calls:
         lengths = self.rng.integers(1, 1500, self.rng.integers(1, most + 1))
         return [np.cumsum(self.rng.normal(size=n)) for n in lengths]
 
+    def images(self, most: int, longest: int = 300) -> list[np.ndarray]:
+        sizes = self.rng.integers(8, longest + 1, (self.rng.integers(1, most + 1), 2))
+        return [self.rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+
     def largest(self) -> None:
         """What no later call needs more memory for."""
         long = [" ".join(WORDS * 30)] * 24
@@ -83,11 +92,15 @@ class Calls:
             self.sparse.rank(long[0], long[:8])
             self.series.forecast_quantiles([np.arange(1500.0)] * 6, 129)
             self.grouped.forecast([np.arange(1500.0)] * 4, 20, groups=[0] * 4)
+            for model in (self.vision, self.language):
+                model.encode_documents([np.zeros((300, 300, 3), np.uint8)] * 4)
+                model.similarity_map(long[0], np.zeros((300, 300, 3), np.uint8))
+                list(model.encode_pages(self.pdf, dpi=100))
             self.odd()
 
     def one(self) -> str:
         """A call of a kind that chance picks; its name."""
-        pick = int(self.rng.integers(10))
+        pick = int(self.rng.integers(12))
         if pick < 2:
             self.dense.encode_batch(self.texts(24))
         elif pick < 4:
@@ -99,15 +112,24 @@ class Calls:
         elif pick < 9:
             contexts = self.contexts(4)
             self.grouped.forecast(contexts, 20, groups=[0] * len(contexts))
-        else:
+        elif pick < 10:
             self.odd()
-        return ("dense", "multi-vector", "sparse", "time series", "errors and openings")[pick // 2]
+        elif pick < 11:
+            model = (self.vision, self.language)[int(self.rng.integers(2))]
+            model.rank(self.texts(1)[0], self.images(4))
+            model.similarity_map(self.texts(1)[0], self.images(1)[0])
+        else:
+            list(self.language.encode_pages(self.pdf, dpi=float(self.rng.integers(20, 100))))
+        kinds = ("dense", "multi-vector", "sparse", "time series", "errors and openings", "vision")
+        return kinds[pick // 2]
 
     def odd(self) -> None:
         """Errors, streams left early, and objects opened and closed."""
         for bad in (lambda: self.dense.encode_batch(["cat", None]),  # type: ignore[list-item]
                     lambda: self.sparse.encode("a\ud800"),
-                    lambda: self.series.forecast([np.inf])):  # fmt: skip
+                    lambda: self.series.forecast([np.inf]),
+                    lambda: self.vision.encode_document(b"\xff\xd8\xff cut"),
+                    lambda: list(self.vision.encode_pages(self.pdf[:150]))):  # fmt: skip
             try:
                 bad()
             except (TypeError, RuntimeError, ValueError):
@@ -115,6 +137,9 @@ class Calls:
         stream = self.multi.encode_iter(iter(self.texts(20)))
         next(stream)
         stream.close()
+        pages = self.language.encode_pages(self.pdf, dpi=50)
+        next(pages)
+        pages.close()
         with TesseraDense(path=ARTIFACTS / "prompts", threads=self.threads) as model:
             model.encode("cat")
 

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import cases_arrays
 import cases_files
+import cases_images
 import cases_series
 import cases_text
 import outcomes
 
-# Images and PDFs: a module cases_images with `cases(folder)`, and a line here.
 GROUPS = {
     "text": cases_text.cases,
     "arrays": cases_arrays.cases,
     "series": cases_series.cases,
     "files": cases_files.cases,
+    "images": cases_images.cases,
 }
 
 

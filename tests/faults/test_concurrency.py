@@ -15,18 +15,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from artifact_tools import ARTIFACTS, TEXTS
+from cases_images import COLOURS
+from cases_images import opened as open_vision
 from cases_text import MODELS, open_kind
 
-from tessera_onnx import EncodingError, TesseraTimeSeries
+from tessera_onnx import EncodingError, TesseraTimeSeries, TesseraVision
 
 pytestmark = pytest.mark.filterwarnings("ignore::tessera_onnx.TruncationWarning")
-KINDS = [*MODELS, "time-series", "time-series, groups"]
+VISION = {"vision": "tessera-page-mini", "vision, language model": "colqwen2"}
+KINDS = [*MODELS, "time-series", "time-series, groups", *VISION]
+PAGES = [COLOURS, COLOURS[:, :120], COLOURS.swapaxes(0, 1), COLOURS[::-1], COLOURS[:30]]
 CONTEXTS = [np.sin(np.arange(20 + 40 * i) / 3) + i for i in range(6)]
 
 
 def opened(kind, **options):
     if kind in MODELS:
         return open_kind(kind, **options)
+    if kind in VISION:
+        return open_vision(VISION[kind], **options)
     name = "chronos2" if "groups" in kind else "bolt"
     return TesseraTimeSeries(path=ARTIFACTS / name, **options)
 
@@ -35,6 +41,11 @@ def work(model):
     """Flat arrays of all that a model is asked in these tests."""
     if isinstance(model, TesseraTimeSeries):
         return [model.forecast_quantiles(CONTEXTS, 80).ravel()]
+    if isinstance(model, TesseraVision):
+        scores = model.score(TEXTS[0], PAGES)
+        cells = model.similarity_map(TEXTS[1], COLOURS)
+        found = [*model.encode_documents(PAGES), *model.encode_query(TEXTS[:3]), cells, scores]
+        return [np.ravel(each) for each in found]
     found = [*model.encode_batch(TEXTS), *model.encode_query(TEXTS[:3])]
     ranked = model.rank(TEXTS[0], TEXTS)
     flat = [np.concatenate([np.ravel(part) for part in each]) if isinstance(each, tuple)
@@ -64,11 +75,13 @@ def test_sixteen_threads_equal_one(kind, threads):
                 assert_same(found, expected)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "language" not in kind])
 def test_sixteen_threads_open_the_second_session_together(kind):
     """A new object has the session for batches alone; all ask for the other one at once."""
 
     def call(model):
+        if kind in VISION:
+            return model.encode_document(COLOURS)
         return model.forecast(CONTEXTS[0]) if "time" in kind else model.encode("cat")
 
     with opened(kind, threads=2) as other:
@@ -169,6 +182,8 @@ expected = work(model)
 long = (
     (lambda: model.forecast(CONTEXTS * 40, 20_000))
     if isinstance(model, TesseraTimeSeries)
+    else (lambda: model.encode_documents(PAGES * 5_000))
+    if isinstance(model, TesseraVision)
     else (lambda: model.encode_batch(TEXTS * 20_000))
 )
 threading.Timer({after}, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
