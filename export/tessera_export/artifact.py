@@ -73,10 +73,10 @@ def export(
     it was, when a fact is missing, no exporter copes, a
     parity limit is missed, or `output` holds files and `overwrite` is false.
     """
-    _check(facts, precisions, rotation)
+    _check(facts, rotation)
     if backend == "optimum":
         facts = optimum_backend.adapt(facts)
-    wanted = [precision for precision in PRECISIONS if precision in precisions]
+    wanted = ordered(precisions)
     contents = {facts.tokenizer.text.tokenizer: facts.tokenizer.json}
     if facts.sparse is not None and facts.sparse.idf:
         contents[facts.sparse.idf] = facts.idf
@@ -113,6 +113,14 @@ def export(
     return spec
 
 
+def ordered(precisions: Collection[Precision]) -> list[Precision]:
+    """The precisions in the order of building. Raises ExportError for none and unknown ones."""
+    unknown = sorted(set(precisions) - set(PRECISIONS))
+    if unknown or not precisions:
+        raise ExportError(f"precisions are one or more of {', '.join(PRECISIONS)}, got {unknown}")
+    return [precision for precision in PRECISIONS if precision in precisions]
+
+
 def listed(folder: Path, names: Sequence[str]) -> list[File]:
     """The files of that name in `folder`, with their hashes and sizes."""
     return [File(name, sha256(folder / name), (folder / name).stat().st_size) for name in names]
@@ -140,14 +148,9 @@ def identifier(name: str) -> str:
     return tidy
 
 
-def _check(
-    facts: Facts, precisions: Collection[Precision], rotation: NDArray[np.float32] | None
-) -> None:
+def _check(facts: Facts, rotation: NDArray[np.float32] | None) -> None:
     if not any((facts.dense, facts.multi_vector, facts.sparse)):
         raise ExportError("no kind was asked for: give --kind")
-    unknown = sorted(set(precisions) - set(PRECISIONS))
-    if unknown or not precisions:
-        raise ExportError(f"precisions are one or more of {', '.join(PRECISIONS)}, got {unknown}")
     multi = facts.multi_vector
     if rotation is not None and (multi is None or rotation.shape[1:] != (multi.dimension,)):
         raise ExportError(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import fnmatch
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,11 +94,8 @@ def quantize(
     for pattern in exclude:
         if not fnmatch.filter(names, pattern):
             raise ExportError(f"no node of the graph is named {pattern!r}")
-    products = [
-        product
-        for product in _products(graph)
-        if not any(fnmatch.fnmatchcase(product.node.name, pattern) for pattern in exclude)
-    ]
+    kept = {name for name in names if any(fnmatch.fnmatchcase(name, p) for p in exclude)}
+    products = [product for product in _products(graph) if product.node.name not in kept]
     ranges = _measure(model, sorted({product.source for product in products}), inputs)
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     made: dict[str, list[onnx.NodeProto]] = {}
@@ -112,7 +109,7 @@ def quantize(
             made[product.node.output[0]] = nodes
             dropped.add(product.target)
             nodes = []
-    tables = _tables(graph, values)
+    tables = _tables(graph, values, kept)
     nodes = []
     for node in graph.node:
         if node.output[0] in made:
@@ -124,18 +121,22 @@ def quantize(
     del graph.node[:]
     graph.node.extend(nodes)
     used = {name for node in graph.node for name in node.input}
-    kept = {t.name: t for t in graph.initializer if t.name in used}  # a shared matrix once
+    tensors = {t.name: t for t in graph.initializer if t.name in used}  # a shared matrix once
     del graph.initializer[:]
-    graph.initializer.extend(kept.values())
-    result.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    graph.initializer.extend(tensors.values())
+    if DOMAIN not in {each.domain for each in result.opset_import}:
+        result.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     return result
 
 
 def _products(graph: onnx.GraphProto) -> list[Product]:
     """The products by a matrix of the file, each with the addition of a bias after it, if any."""
-    matrices = {t.name for t in graph.initializer if len(t.dims) == 2 and np.prod(t.dims) >= LARGE}
-    matrices = {name for name in matrices if _is_float(graph, name)}
-    vectors = {t.name for t in graph.initializer if len(t.dims) == 1}
+    matrices = {
+        t.name: t.dims[1]
+        for t in graph.initializer
+        if len(t.dims) == 2 and np.prod(t.dims) >= LARGE and t.data_type == TensorProto.FLOAT
+    }
+    vectors = {t.name: t.dims[0] for t in graph.initializer if len(t.dims) == 1}
     users: dict[str, list[onnx.NodeProto]] = defaultdict(list)
     for node in graph.node:
         for name in node.input:
@@ -149,20 +150,19 @@ def _products(graph: onnx.GraphProto) -> list[Product]:
         after = users[target]
         if len(after) == 1 and after[0].op_type == "Add" and target not in outputs:
             other = [name for name in after[0].input if name != target]
-            if len(other) == 1 and other[0] in vectors:
+            # One number for all columns is no bias to MatMulIntegerToFloat.
+            if len(other) == 1 and vectors.get(other[0]) == matrices[node.input[1]]:
                 bias, target = other[0], after[0].output[0]
         found.append(Product(node, node.input[0], node.input[1], bias, target))
     return found
-
-
-def _is_float(graph: onnx.GraphProto, name: str) -> bool:
-    return any(t.name == name and t.data_type == TensorProto.FLOAT for t in graph.initializer)
 
 
 def _measure(
     model: onnx.ModelProto, names: Sequence[str], inputs: Iterable[Mapping[str, Array]]
 ) -> dict[str, Range]:
     """The range of every channel of the named activations over all inputs."""
+    if not names:  # asked for no output, ONNX Runtime gives all
+        return {}
     probed = onnx.ModelProto()
     probed.CopyFrom(model)
     for name in names:
@@ -237,12 +237,13 @@ def _product(graph: onnx.GraphProto, product: Product, weight: Float) -> onnx.No
     )
 
 
-def _tables(graph: onnx.GraphProto, values: Mapping[str, Array]) -> set[str]:
-    """Outputs of the lookups in embedding tables."""
+def _tables(graph: onnx.GraphProto, values: Mapping[str, Array], kept: Container[str]) -> set[str]:
+    """Outputs of the lookups in embedding tables, but of the nodes named in `kept`."""
     return {
         node.output[0]
         for node in graph.node
         if node.op_type == "Gather"
+        and node.name not in kept
         and node.input[0] in values
         and values[node.input[0]].dtype == np.float32
         and values[node.input[0]].ndim == 2

@@ -20,7 +20,7 @@ from tessera_export.errors import ExportError
 from tessera_export.gate import Metric
 from tessera_export.page_canvas import CELL
 from tessera_export.page_model import DIMENSION, Tower
-from tessera_onnx.schema import PRECISIONS, Image, ModelSpec, Parity, Precision, Vision
+from tessera_onnx.schema import Image, ModelSpec, Parity, Precision, Vision
 
 OUTPUTS = ("vectors", "keep")
 LONGEST = 1408  # pixels: letters of 10 points in an ordinary scan are as high as trained
@@ -106,7 +106,7 @@ def export(
     misses a limit, or `output` holds files and `overwrite` is false.
     """
     traced = trace(tower)
-    wanted = [precision for precision in PRECISIONS if precision in precisions]
+    wanted = artifact.ordered(precisions)
     with artifact.new_folder(output, overwrite=overwrite) as folder:
         parity: list[Parity] = []
         for precision in wanted:

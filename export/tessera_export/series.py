@@ -133,7 +133,7 @@ def export(
     `output` as it was, when the graph misses a parity limit, or `output` holds files and
     `overwrite` is false.
     """
-    wanted = [precision for precision in PRECISIONS if precision in precisions]
+    wanted = artifact.ordered(precisions)
     names = [artifact.graph_name(precision) for precision in wanted]
     # Before the work of minutes: is this a valid entry, whatever the graphs will measure?
     artifact.document(_entry(facts, origin, wanted, [], [File(n, UNPINNED, 0) for n in names]))

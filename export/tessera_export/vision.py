@@ -98,7 +98,7 @@ def export(
     nodes. Raises ExportError, leaving `output` as it was, when a graph misses a parity limit, or
     `output` holds files and `overwrite` is false.
     """
-    wanted = [precision for precision in PRECISIONS if precision in precisions]
+    wanted = artifact.ordered(precisions)
     pair = facts.kind in towers.PAIRS
     stems = ("graph", "text_graph") if pair else ("tile_graph", "token_graph", "graph")
     names = [name(stem, precision) for precision in wanted for stem in stems]

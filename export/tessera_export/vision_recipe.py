@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from transformers import AutoConfig, AutoImageProcessor
 
 from tessera_export import tokens
@@ -170,6 +171,9 @@ def _image(table: dict[str, Any], settings: Any, alpha: Literal["white", "droppe
     steps = _steps(name, table, settings)
     if steps.size is None or table["resample"] not in FILTERS:
         raise ValueError(f"size {table['size']} or resample {table['resample']} is unknown")
+    mean, std = (tuple(map(float, table[name])) for name in ("image_mean", "image_std"))
+    if not (len(mean) == len(std) == 3 and np.isfinite([mean, std]).all() and min(std) > 0):
+        raise ValueError(f"image_mean is {mean} and image_std {std}, three numbers each are due")
     return Image(
         size=steps.size,
         resize=steps.resize,
@@ -178,8 +182,8 @@ def _image(table: dict[str, Any], settings: Any, alpha: Literal["white", "droppe
         most_pixels=steps.most_pixels,
         resample=FILTERS[table["resample"]],
         alpha=alpha,
-        mean=tuple(map(float, table["image_mean"])),
-        std=tuple(map(float, table["image_std"])),
+        mean=mean,
+        std=std,
         tokens=_count(settings),
     )
 

@@ -35,25 +35,27 @@ TOWER = TEXT | {"image_size": 32, "patch_size": 4}
 
 
 def engine(name):
-    """colpali-engine's class, from its module alone.
+    """colpali-engine's class, from its module alone: ColPali, or ColPaliProcessor.
 
     The package itself imports every model it knows, and with them torchvision.
     """
     if ENGINE is None:
         raise ModuleNotFoundError("pip install --no-deps colpali-engine")
     place = Path(ENGINE.submodule_search_locations[0])
+    model = name.removesuffix("Processor")
     family, folder = {
         "ColPali": ("paligemma", "colpali"),
         "ColIdefics3": ("idefics3", "colidefics3"),
         "ColModernVBert": ("modernvbert", "colmodernvbert"),
         "ColQwen2": ("qwen2", "colqwen2"),
-    }[name]
+    }[model]
     parts = ["colpali_engine", "models", family, folder]
     for end in range(1, len(parts) + 1):
         module = types.ModuleType(".".join(parts[:end]))
         module.__path__ = [str(place.joinpath(*parts[1:end]))]
         sys.modules.setdefault(module.__name__, module)
-    return getattr(importlib.import_module(".".join([*parts, f"modeling_{folder}"])), name)
+    kind = "modeling" if name == model else "processing"
+    return getattr(importlib.import_module(".".join([*parts, f"{kind}_{folder}"])), name)
 
 
 def lively(model, seed):

@@ -105,6 +105,42 @@ def test_excluded_nodes_stay_fp32(product, rng):
         calibration.quantize(model, [], ["nothing"])
 
 
+def test_an_excluded_lookup_stays_fp32(rng):
+    table = rng.normal(size=(200, WIDTH)).astype(np.float32)
+    ids = rng.integers(0, 200, (2, 3))
+    made = helper.make_graph(
+        [helper.make_node("Gather", ["table", "ids"], ["y"], "/embeddings/Gather")],
+        "g",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["b", "n"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["b", "n", WIDTH])],
+        [numpy_helper.from_array(table, "table")],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    kept = run(calibration.quantize(model, [{"ids": ids}], ["/embeddings/*"]), {"ids": ids})
+    np.testing.assert_array_equal(kept, table[ids])
+    rounded = run(calibration.quantize(model, [{"ids": ids}]), {"ids": ids})  # and no product
+    steps = np.abs(table).max(axis=1)[ids][..., None] / 127
+    error = np.abs(rounded - table[ids])
+    assert error.max() > 0
+    assert (error <= 0.51 * steps).all()
+
+
+def test_one_number_for_all_columns_is_added_apart(product, rng):
+    model, values = product
+    model.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.float32([0.5]), "bias"))
+    x = rng.normal(size=(2, 3, WIDTH)).astype(np.float32)
+    found = run(calibration.quantize(model, [{"x": x}]), {"x": x})
+    np.testing.assert_allclose(found, x @ values["matrix"] + 0.5, atol=0.6)
+
+
+def test_a_graph_with_operators_of_onnx_runtime(product):
+    """Their domain is imported once."""
+    model, _ = product
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    int8 = calibration.quantize(model, [{"x": np.ones((1, 1, WIDTH), np.float32)}])
+    assert [each.domain for each in int8.opset_import].count("com.microsoft") == 1
+
+
 def test_a_whole_encoder(make, dense_files, bert):
     """Closer to fp32 than dynamic int8, a quarter of the size, the same bytes every time."""
     facts = folder.read(make("model", bert, dense_files("mean")), ["dense"])

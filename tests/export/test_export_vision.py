@@ -402,10 +402,10 @@ class TestGate:
         page_models.colpali(place)
         return place
 
-    def refused(self, place, match):
+    def refused(self, place, match, query=None, precisions=("fp32",)):
         target = place.parent / "artifact"
         with pytest.raises(ExportError, match=match):
-            vision.export(vision.read(place), target, artifact.Origin("test"), ("fp32",))
+            vision.export(vision.read(place, query), target, artifact.Origin("test"), precisions)
         assert not target.exists()
 
     def test_a_causal_mask(self, place, monkeypatch):
@@ -443,6 +443,22 @@ class TestGate:
         )
         self.refused(place, "'features' in fp32 has max_relative")
 
+    def test_tiles_in_another_order(self, tmp_path, monkeypatch):
+        place = tmp_path / "model"
+        page_models.colmodernvbert(place)
+        forward = vision_towers.Tiles.forward
+        monkeypatch.setattr(
+            vision_towers.Tiles,
+            "forward",
+            lambda self, pixel_values: forward(self, pixel_values).flip(0),
+        )
+        self.refused(place, "'features' in fp32 has max_relative", "")
+        assert [each.name for each in tmp_path.iterdir()] == ["model"]  # nothing half made
+
+    @pytest.mark.parametrize("precisions", [(), ("fp32", "int4")])
+    def test_precisions_that_are_none(self, place, precisions):
+        self.refused(place, "precisions are one or more of fp32", None, precisions)
+
     def test_a_text_tower_that_pools_all_tokens(self, tmp_path, monkeypatch):
         place = tmp_path / "model"
         page_models.clip(place)
@@ -475,6 +491,9 @@ class TestRefused:
         [
             ({"do_normalize": False}, "do_normalize is False"),
             ({"rescale_factor": 1.0}, "rescale_factor"),
+            ({"image_std": [0.5, 0, 0.5]}, "image_std"),
+            ({"image_mean": [0.5, 0.5]}, "image_mean"),
+            ({"image_mean": [float("nan")] * 3}, "three numbers each"),
             ({"do_image_splitting": False}, "cut into tiles in training"),
             ({"max_image_size": {"longest_edge": 64}}, "squares of 64, the model reads 32"),
             ({"resample": 0}, "resample 0"),
