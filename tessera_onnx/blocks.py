@@ -1,7 +1,8 @@
 """Documents' token vectors as rectangular blocks of like length: the layout that MaxSim reads.
 
 A document shorter than its block is padded with copies of its own first token, which cannot change
-a maximum: no mask is needed, and a block is one product. Measured on two cores, that reaches nine
+a maximum: no mask is needed, and a block is one product. One without a token (a blank page) is
+padded with zeros, and PackedTokens knows its score. Measured on two cores, that reaches nine
 tenths of the matrix product's speed, where padding at each call takes four times as long.
 """
 
@@ -45,7 +46,7 @@ class Block:
     """
 
     tokens: NDArray[Any]
-    lengths: NDArray[np.int64]  # (n,) real tokens
+    lengths: NDArray[np.int64]  # (n,) real tokens, 0 for a blank page
     places: NDArray[np.int64]  # (n,) each document's number in the pack
     scales: NDArray[np.float32]  # (n,), of int8 codes
 
@@ -72,20 +73,20 @@ def dtype(output: Output) -> np.dtype[Any]:
 def rows(document: Any, output: Output, place: int, name: str) -> tuple[Rows, int]:
     """One document's (n, dim) token vectors in the form in which they are kept, and its dim.
 
-    The binary form takes BinaryTokens too. Raises as `scoring.matrix`, with `name`.
+    n may be 0. The binary form takes BinaryTokens too. Raises as `scoring.matrix`, with `name`.
     """
     if isinstance(document, BinaryTokens):
         if output != "binary":
             raise ConfigError(f"{name} holds sign bits, the pack is {output}: pass float vectors")
-        scoring.check_binary(document, name)
+        scoring.check_binary(document, name, least=0)
         return Rows(place, words(document), 1.0), document.dim
-    tokens = scoring.matrix(name, document)
+    tokens = scoring.matrix(name, document, least=0)
     dim = tokens.shape[1]
     if output == "binary":
         return Rows(place, words(quantization.binary(tokens)), 1.0), dim
     if output == "float32":
         return Rows(place, tokens, 1.0), dim
-    peak = float(np.abs(tokens).max())
+    peak = float(np.abs(tokens).max(initial=0))
     # A scale a document: it comes after the maximum, which is then one over integers.
     scale = np.float32(max(peak / 127, float(np.finfo(np.float32).tiny)))
     codes = np.rint(tokens / scale) + CODE_ZERO
@@ -115,7 +116,7 @@ def read(
             raise DimensionMismatch(f"documents[{i}] has {found} dims, those before it {dim}")
         dim = found
         segment.append(kept)
-        tokens += len(kept.tokens)
+        tokens += max(1, len(kept.tokens))
         if tokens >= SEGMENT_TOKENS:
             yield segment, dim
             segment, tokens = [], 0
@@ -130,7 +131,7 @@ def pack(documents: Sequence[Rows]) -> list[Block]:
     blocks = []
     start = 0
     while start < len(ordered):
-        longest = int(lengths[start])
+        longest = max(1, int(lengths[start]))
         loose = int(np.searchsorted(-lengths, -SLACK * longest, side="right"))
         least = start + max(1, LEAST_TOKENS // longest)
         most = start + max(1, BLOCK_TOKENS // longest)
@@ -143,11 +144,11 @@ def pack(documents: Sequence[Rows]) -> list[Block]:
 def _block(documents: Sequence[Rows]) -> Block:
     lengths = np.array([len(document.tokens) for document in documents], dtype=np.int64)
     first = documents[0].tokens
-    shape = (len(documents), int(lengths[0]), first.shape[1])
+    shape = (len(documents), max(1, int(lengths[0])), first.shape[1])
     tokens = np.empty(shape, dtype=first.dtype)
     for target, document in zip(tokens, documents, strict=True):
         target[: len(document.tokens)] = document.tokens
-        target[len(document.tokens) :] = document.tokens[0]
+        target[len(document.tokens) :] = document.tokens[0] if len(document.tokens) else 0
     if tokens.dtype == WORD:
         tokens = np.ascontiguousarray(tokens.transpose(2, 0, 1))
     return Block(

@@ -211,17 +211,19 @@ class TextEncoder:
                 window.failures.append((int(part.min()), TokenizationError(reason)))
                 continue
             self._note_long(window, part, counts, call)
+            for i, row in zip(part, made, strict=True):
+                window.rows[i] = row
             lengths = np.array([max(len(ids), facts.fixed_length) for ids, _ in made])
             if not lengths.all():
                 empty = int(part[lengths == 0].min())
                 reason = f"text {window.first + empty} has no tokens and the model adds none"
                 window.failures.append((empty, TokenizationError(reason)))
-                continue
-            for i, row in zip(part, made, strict=True):
-                window.rows[i] = row
+                # The rest runs: a stream owes the results of the texts before it.
+            filled = np.flatnonzero(lengths)
             n_tokens = int(lengths.sum()) if len(parts) == 1 else sys.maxsize
             budget = batching.budget(n_tokens, self.session.workers)
-            yield from (part[picked] for picked in batching.plan(lengths.tolist(), budget))
+            for picked in batching.plan(lengths[filled].tolist(), budget):
+                yield part[filled[picked]]
 
     def _note_long(
         self, window: _Window, part: NDArray[np.intp], counts: NDArray[np.int64], call: _Call

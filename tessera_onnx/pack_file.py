@@ -168,7 +168,7 @@ def _check_index(index: Sequence[NDArray[Any]], facts: dict[str, Any], path: Pat
         and sum(count * length for count, length in pairs) * width == facts["elements"]
     )
     if not filled or not (
-        ((lengths > 0) & (lengths <= np.repeat(shapes[:, 1], shapes[:, 0]))).all()
+        ((lengths >= 0) & (lengths <= np.repeat(shapes[:, 1], shapes[:, 0]))).all()
         and (np.sort(places) == np.arange(n)).all()
         and (np.isfinite(scales) & (scales > 0)).all()
     ):

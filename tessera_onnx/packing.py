@@ -29,8 +29,9 @@ class PackedTokens:
     Documents keep the numbers of the order in which they came. In float32 the scores are those of
     `scoring.maxsim_scores`. int8 takes a quarter of the memory and about half of the time, with
     scores rounded to 8 bits a component (7 of the query's); binary takes a thirty-second, with
-    those of `scoring.maxsim_binary`. Several threads may score at the same time, also while one of
-    them adds documents.
+    those of `scoring.maxsim_binary`. A document without a token, such as a blank page, scores -n
+    for n query tokens, as TesseraVision has it. Several threads may score at the same time, also
+    while one of them adds documents.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class PackedTokens:
         device: str = "cpu",
         threads: int | None = None,
     ) -> None:
-        """Pack documents, each (n_tokens, dim) of any numeric dtype.
+        """Pack documents, each (n_tokens, dim) of any numeric dtype; n_tokens may be 0.
 
         `output` "binary" also takes BinaryTokens. `device` is "cpu", "auto" or a GPU such as
         "cuda:0", to which float32 blocks are copied at each call; `threads` as for a model.
@@ -174,14 +175,20 @@ class PackedTokens:
 
     def _scores(self, queries: Sequence[NDArray[Any]]) -> Float:
         dim, segments = self._state
-        if dim is None or not queries:
-            return np.zeros((len(queries), len(self)), dtype=np.float32)
         packed = _flat(segments)
+        if dim is None or not queries:
+            count = sum(len(block.places) for block in packed)
+            return np.zeros((len(queries), count), dtype=np.float32)
         kernel, workers = kernels.kernel(
             self._output, dim, self._device, self._threads, len(packed)
         )
         parts = kernels.parts(queries, self._output, dim)
-        return kernels.score(packed, parts, kernel, len(queries), workers)
+        scores = kernels.score(packed, parts, kernel, len(queries), workers)
+        for block in packed:
+            blank = block.places[block.lengths == 0]
+            if len(blank):
+                scores[:, blank] = [[-len(query)] for query in queries]
+        return scores
 
 
 def _flat(segments: Sequence[Segment]) -> list[Block]:

@@ -34,8 +34,10 @@ class PackedSparse:
         order = np.argsort(entries, kind="stable")
         self._documents = np.repeat(np.arange(len(found), dtype=np.int32), lengths)[order]
         self._values = values[order]
-        # The documents of entry i: _documents[_starts[i]:_starts[i + 1]].
-        self._starts = np.concatenate([[0], np.cumsum(np.bincount(entries))])
+        # The documents of _entries[i]: _documents[_starts[i]:_starts[i + 1]]. Only entries that
+        # occur are listed: hashed ones lie anywhere below 2^31.
+        self._entries, counts = np.unique(entries, return_counts=True)
+        self._starts = np.concatenate([[0], np.cumsum(counts)])
 
     def score(self, query: SparseVector) -> Float:
         """Dot product of one query with each document: (len(self),) float32.
@@ -43,15 +45,15 @@ class PackedSparse:
         Raises as `scoring.check_sparse`.
         """
         query = scoring.check_sparse(query, "query")
-        known = query.indices < len(self._starts) - 1
-        entries, weights = query.indices[known], query.values[known]
-        starts, ends = self._starts[entries], self._starts[entries + 1]
+        # Of an entry that no document has, both are the same place: no documents.
+        starts = self._starts[np.searchsorted(self._entries, query.indices)]
+        ends = self._starts[np.searchsorted(self._entries, query.indices, side="right")]
         parts = list(zip(starts.tolist(), ends.tolist(), strict=True))
         if not parts:
             return np.zeros(self._count, dtype=np.float32)
         documents = np.concatenate([self._documents[start:end] for start, end in parts])
         products = np.concatenate([self._values[start:end] for start, end in parts])
-        products *= np.repeat(weights, ends - starts)
+        products *= np.repeat(query.values, ends - starts)
         sums = np.bincount(documents, weights=products, minlength=self._count)
         return np.asarray(sums, dtype=np.float32)
 

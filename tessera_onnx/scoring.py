@@ -19,11 +19,11 @@ BLOCK_TOKENS = 4096
 BLOCK_PAIRS = 1 << 22
 
 
-def matrix(name: str, value: ArrayLike) -> Float:
+def matrix(name: str, value: ArrayLike, least: int = 1) -> Float:
     """`value` as token vectors (n, dim), float32, in C order.
 
-    Raises TypeError for another type than numbers, ConfigError for a wrong rank, no rows, NaN or
-    infinity; the message begins with `name`.
+    Raises TypeError for another type than numbers, ConfigError for a wrong rank, fewer rows than
+    `least`, NaN or infinity; the message begins with `name`.
     """
     try:
         array = np.asarray(value)
@@ -33,7 +33,7 @@ def matrix(name: str, value: ArrayLike) -> Float:
         raise TypeError(f"{name} must be a numeric array, got dtype {array.dtype}")
     if array.ndim != 2:
         raise ConfigError(f"{name} must have shape (n_tokens, dim), got {array.shape}")
-    if 0 in array.shape:
+    if len(array) < least or array.shape[1] == 0:
         raise ConfigError(f"{name} has no tokens or no dimensions: shape {array.shape}")
     return _finite(name, array)
 
@@ -127,15 +127,18 @@ def maxsim_binary(query: BinaryTokens, document: BinaryTokens) -> float:
     return float((1 - 2 * nearest / query.dim).sum())
 
 
-def check_binary(tokens: Any, name: str) -> None:
-    """Raises TypeError for anything but BinaryTokens, ConfigError for no rows or other sizes."""
+def check_binary(tokens: Any, name: str, least: int = 1) -> None:
+    """Raises TypeError for anything but BinaryTokens, ConfigError for other sizes than they say,
+    no dimensions, or fewer rows than `least`.
+    """
     if not isinstance(tokens, BinaryTokens):
         raise TypeError(f"{name} must be BinaryTokens, got {type(tokens).__name__}")
     if not isinstance(tokens.bits, np.ndarray) or not isinstance(tokens.dim, int):
         raise TypeError(f"{name} must hold an array of bits and a whole number of dimensions")
-    if tokens.bits.ndim != 2 or len(tokens) == 0:
+    if tokens.bits.ndim != 2 or len(tokens) < least:
         raise ConfigError(f"{name} must hold at least one token, got {tokens.bits.shape}")
-    if tokens.bits.dtype != np.uint8 or tokens.bits.shape[1] != -(-tokens.dim // 8):
+    n_bytes = -(-tokens.dim // 8)
+    if tokens.dim < 1 or tokens.bits.dtype != np.uint8 or tokens.bits.shape[1] != n_bytes:
         raise ConfigError(f"{name}: {tokens.bits.shape} bytes do not hold {tokens.dim} bits")
 
 

@@ -182,12 +182,37 @@ def test_empty_pack(output):
         pack.save("never")
 
 
+@pytest.mark.parametrize("numpy", [False, True], ids=["onnxruntime", "numpy"])
+@pytest.mark.parametrize("output", FORMS)
+def test_a_blank_page_scores_least(rng, monkeypatch, small_blocks, tmp_path, output, numpy):
+    """Alone, between others, many at once, added later and from a file; the others' scores stay."""
+    if numpy:
+        in_numpy(monkeypatch)
+    blank, documents = np.zeros((0, 16), np.float32), collection(rng)
+    if output == "binary":
+        blank, documents = quantization.binary(blank), [quantization.binary(d) for d in documents]
+    queries = [tokens(rng, 5), tokens(rng, 40)]
+    plain = PackedTokens(documents, output=output).score_batch(queries)
+    pack = PackedTokens([blank], output=output)
+    assert pack.dimension() == 16
+    np.testing.assert_array_equal(pack.score_batch(queries), [[-5], [-40]])
+    pack.add([*documents[:7], *[blank] * 300, *documents[7:]])
+    pack.add([blank])
+    pack.save(tmp_path / "pack")
+    for each in (pack, PackedTokens.load(tmp_path / "pack", verify=True)):
+        scores = each.score_batch(queries)
+        real = [*range(1, 8), *range(308, 341)]
+        np.testing.assert_allclose(scores[:, real], plain, rtol=1e-6, atol=1e-6)
+        np.testing.assert_array_equal(np.delete(scores, real, axis=1), [[-5] * 302, [-40] * 302])
+        assert each.rank(queries[0])[-1] == (341, -5)
+
+
 def test_wrong_documents_are_named_and_nothing_is_added(rng):
     pack = PackedTokens([tokens(rng, 3)])
     with pytest.raises(DimensionMismatch, match=r"documents\[1\] has 8 dims, those before it 16"):
         pack.add([tokens(rng, 2), tokens(rng, 2, 8)])
-    with pytest.raises(ConfigError, match=r"documents\[1\] has no tokens"):
-        pack.add([tokens(rng, 2), np.zeros((0, 16))])
+    with pytest.raises(ConfigError, match=r"documents\[1\] has no tokens or no dimensions"):
+        pack.add([tokens(rng, 2), np.zeros((3, 0))])
     with pytest.raises(ConfigError, match=r"documents\[0\] holds NaN"):
         pack.add([np.full((2, 16), np.nan)])
     with pytest.raises(TypeError, match=r"documents\[0\] must be a numeric array"):
@@ -196,6 +221,8 @@ def test_wrong_documents_are_named_and_nothing_is_added(rng):
         pack.add("a text")
     with pytest.raises(ConfigError, match="the pack is float32"):
         pack.add([quantization.binary(tokens(rng, 2))])
+    with pytest.raises(ConfigError, match=r"documents\[0\]: .* do not hold 0 bits"):
+        PackedTokens([BinaryTokens(np.zeros((2, 0), np.uint8), 0)], output="binary")
     with pytest.raises(ConfigError, match=r"documents\[0\]: .* do not hold 32 bits"):
         PackedTokens([BinaryTokens(np.zeros((2, 2), np.uint8), 32)], output="binary")
     assert len(pack) == 1
@@ -393,7 +420,7 @@ def test_hostile_index(saved):
     huge, negative = shapes.copy(), shapes.copy()
     huge[0] = 1 << 40, 1 << 40
     negative[0, 0] -= 13
-    cases = [{0: huge}, {0: negative}, {0: shapes[:, ::-1]}, {1: lengths * 0}, {1: lengths + 1}]
+    cases = [{0: huge}, {0: negative}, {0: shapes[:, ::-1]}, {1: lengths * 0 - 1}, {1: lengths + 1}]
     cases += [{2: numbers * 0}, {2: numbers + 1}, {3: scales * np.nan}, {3: -scales}]
     for index in cases:
         saved.write_bytes(content)

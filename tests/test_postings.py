@@ -63,3 +63,11 @@ def test_the_model_ranks_packed_documents(sparse):
     assert [row.index for row in found] == [row.index for row in plain]
     np.testing.assert_allclose([r.score for r in found], [r.score for r in plain], rtol=1e-2)
     assert len(sparse.rank("cats", pack, top_k=1)) == 1
+
+
+def test_memory_does_not_follow_the_largest_index():
+    """A table up to it would take tens of gigabytes."""
+    vector = SparseVector(np.array([5, 2**31 - 2]), np.ones(2, np.float32))
+    pack = PackedSparse([vector, SparseVector(np.array([5]), np.ones(1, np.float32))])
+    assert pack.score(vector).tolist() == [2, 1]
+    assert len(pack._starts) == 3

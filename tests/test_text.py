@@ -208,6 +208,24 @@ def test_a_bad_item_in_a_stream_loses_nothing(model):
     assert len(seen) == 2
 
 
+def test_a_text_without_tokens_in_a_stream_loses_nothing_before_it(tmp_path):
+    """A model that adds no special tokens has nothing to run for an empty text."""
+    bare = replace(
+        ("prefix_ids = [\n    4,\n]", "prefix_ids = []"),
+        ("suffix_ids = [\n    5,\n]", "suffix_ids = []"),
+    )
+    folder = copy("states", tmp_path / "bare", bare)
+    with TesseraDense(path=folder) as model:
+        texts = ["cat dog", "the cat sat on the mat", "dog", "", "mat"]
+        seen = []
+        with pytest.raises(TokenizationError, match="text 3 has no tokens"):
+            for vector in model.encode_iter(texts):
+                seen.append(vector)
+        assert len(seen) == 3
+        for vector, text in zip(seen, texts, strict=False):
+            same(vector, model.encode(text))
+
+
 @pytest.mark.parametrize("fails", ["long", "short"])
 def test_a_failing_batch_in_a_stream_loses_nothing_before_it(model, monkeypatch, fails):
     """Long batches run first, so a long text that fails last in order is the hard case."""
