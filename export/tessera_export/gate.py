@@ -69,7 +69,7 @@ class Gate:
         """
         session = storage.session(path)
         measured: dict[str, list[tuple[Array, Array]]] = {name: [] for name in self._outputs}
-        for batch in _batches(len(self.items)):
+        for batch in batches(len(self.items)):
             results = self._run(session, batch)
             for row, index in enumerate(batch):
                 for name, truth in self._expected[index].items():
@@ -127,12 +127,12 @@ def _outputs(facts: Facts) -> dict[str, Shape]:
     return outputs
 
 
-def _batches(count: int) -> Iterator[list[int]]:
-    """All indices in a fixed mixed order, in batches of changing size."""
+def batches(count: int, sizes: Sequence[int] = BATCHES) -> Iterator[list[int]]:
+    """All indices in a fixed mixed order, in batches of changing size: they pad each other."""
     order = np.random.default_rng(0).permutation(count).tolist()
     start, number = 0, 0
     while start < count:
-        size = BATCHES[number % len(BATCHES)]
+        size = sizes[number % len(sizes)]
         yield order[start : start + size]
         start, number = start + size, number + 1
 

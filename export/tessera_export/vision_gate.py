@@ -7,7 +7,7 @@ the projection is computed here in float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from transformers import AutoTokenizer
 
 from tessera_export import samples, storage
 from tessera_export.errors import ExportError
-from tessera_export.gate import LIMITS, Shape, figure, measure
+from tessera_export.gate import LIMITS, Shape, batches, figure, measure
 from tessera_export.tokens import TokenizerFile
 from tessera_export.vision_towers import EMBEDS, FEATURES, TEXT_VECTORS, VECTORS
 from tessera_onnx import images, prompts
@@ -170,7 +170,7 @@ def check_pages(
         joined[index] = rows
     session = storage.session(paths["graph"])
     vectors: Pairs = []
-    for batch in _batches(len(known)):
+    for batch in batches(len(known), BATCHES):
         lengths = [len(joined[index]) for index in batch]
         embeds = np.zeros((len(batch), max(lengths), joined[0].shape[1]), np.float32)
         mask = np.zeros(embeds.shape[:2], np.int64)
@@ -186,16 +186,6 @@ def check_pages(
             vectors.append((found[row, : lengths[row]], known[index].vectors))
     outputs = {FEATURES: features, EMBEDS: embeddings, VECTORS: vectors}
     return [each for name in outputs for each in _figures(precision, name, "tokens", outputs[name])]
-
-
-def _batches(count: int) -> Iterator[list[int]]:
-    """All indices in a fixed mixed order, so that pages and queries pad each other."""
-    order = np.random.default_rng(0).permutation(count).tolist()
-    start, number = 0, 0
-    while start < count:
-        size = BATCHES[number % len(BATCHES)]
-        yield order[start : start + size]
-        start, number = start + size, number + 1
 
 
 def _figures(precision: Precision, output: str, shape: Shape, pairs: Pairs) -> list[Parity]:
@@ -248,13 +238,13 @@ def check_towers(
     """
     session = storage.session(paths["graph"])
     seen: Pairs = []
-    for batch in _batches(len(known.pixels)):
+    for batch in batches(len(known.pixels), BATCHES):
         (found,) = session.run([VECTORS], {"pixel_values": known.pixels[batch]})
         seen.append((found, known.image_vectors[batch]))
     session = storage.session(paths["text_graph"])
     names = {item.name for item in session.get_inputs()}
     texts: Pairs = []
-    for batch in _batches(len(known.texts)):
+    for batch in batches(len(known.texts), BATCHES):
         rows = [known.texts[index] for index in batch]
         length = text.fixed_length or max(map(len, rows))
         ids = np.full((len(rows), length), text.pad_id, np.int64)
