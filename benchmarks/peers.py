@@ -1,16 +1,24 @@
 """Texts a second, memory and latency against other embedders on the same weights, in one run.
 
     python benchmarks/peers.py --model ARTIFACT --weights FOLDER [--python NAME=PATH ...]
-                               [--texts 2000] [--rounds 3] [--only NAME ...] [--sample N]
+        [--tokens-model ARTIFACT --tokens-weights FOLDER] [--texts 2000] [--rounds 3]
+        [--only PEER ...] [--loud]
 
 ARTIFACT is a dense model folder that `tessera-export FOLDER --kind dense` made, fp32 and int8;
-FOLDER holds the original weights in the layout of sentence-transformers. Nothing is installed: a
-peer that an interpreter lacks is left out, and `--python fastembed=/venv/bin/python` names another
-interpreter for the peers of that distribution. Each one runs in a process of its own with the
-machine's threads; all take turns, round by round. A peer whose name ends in "sorted" gets the
-texts sorted by length and the batch size, of 4, 8, 16 and 32, that is fastest for it on a quarter
-of them. Vectors are compared before anything is timed. Texts are docstrings of the standard
-library and of NumPy, 10 to 400 tokens.
+FOLDER holds the original weights in the layout of sentence-transformers. The other pair is the
+same for token vectors: a folder that `pylate.models.ColBERT(FOLDER).save_pretrained` made, and its
+artifact (--kind multi-vector --document-length 512). Nothing is installed: a peer that an
+interpreter lacks is left out, and `--python fastembed=/venv/bin/python` names another interpreter
+for the peers of an environment, see loaders.py; chronos-forecasting, where there is one, runs
+forecast_speed.py, whose environment needs tessera-onnx-export too.
+
+Texts are docstrings of the standard library and of NumPy, 10 to 400 tokens. A peer whose name ends
+in "sorted" gets them sorted by their number of tokens, and the batch size, of 1 to 64, that is
+fastest for it on an eighth of them; sorting is not counted. Ours get them as they come. Vectors are compared first, of texts of all lengths; a peer of fp32 or bf16 whose vectors
+are not ours is marked. Then each peer gets a fresh process, all take turns, and every other round
+runs backwards. Ratios are those of a round: median, least and most. Latency is the median of
+single calls between the rounds. Load is import, model and first vector with warm files; peak is the
+most memory that the second process ever had (Linux; processes that a peer starts are not counted).
 """
 
 from __future__ import annotations
@@ -18,10 +26,10 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import importlib.util
 import json
 import os
-import resource
-import shutil
+import re
 import statistics
 import subprocess
 import sys
@@ -31,115 +39,18 @@ import time
 from pathlib import Path
 
 import numpy as np
+from loaders import PEERS, environment, prepare
 
 HERE = Path(__file__).resolve()
-BATCHES = (4, 8, 16, 32)
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+CHECKED = 100  # texts
+EQUAL = 0.999  # least cosine with our fp32 vectors
+PAUSE = 0.3  # seconds for the threads of the peer before to fall asleep
 SHORT = "How do I read a file line by line in Python?"
 WORD = "file "  # one token of BERT's vocabulary
 
 
-# ---------------------------------------------------------------- a loader a peer, in its process
-
-
-def tessera(precision):
-    def load(options):
-        sys.path.insert(0, str(HERE.parents[1]))
-        from tessera_onnx import TesseraDense
-
-        model = TesseraDense(path=options["model"], precision=precision, max_length=512)
-        return lambda texts, _: model.encode_batch(texts)
-
-    return load
-
-
-def fastembed(name):
-    def load(options):
-        from fastembed import TextEmbedding
-        from fastembed.common.model_description import ModelSource, PoolingType
-
-        folder = Path(tempfile.mkdtemp(prefix="peers-"))
-        for file in Path(options["weights"]).glob("*.json"):
-            shutil.copy(file, folder)
-        shutil.copy(Path(options["model"], "tokenizer.json"), folder)
-        shutil.copy(Path(options["model"], f"model.{name}.onnx"), folder / "model.onnx")
-        TextEmbedding.add_custom_model(
-            model="local/same-weights",
-            pooling=PoolingType.DISABLED,  # the graph pools and normalises
-            normalization=False,
-            sources=ModelSource(hf="local/same-weights"),
-            dim=384,
-            model_file="model.onnx",
-        )
-        model = TextEmbedding("local/same-weights", specific_model_path=str(folder))
-
-        def encode(texts, batch):
-            size = {"batch_size": batch} if batch else {}
-            return np.array(list(model.embed(texts, **size)))
-
-        return encode
-
-    return load
-
-
-def light_embed(options):
-    from light_embed import TextEmbedding
-
-    folder = Path(tempfile.mkdtemp(prefix="peers-"))
-    for file in Path(options["weights"]).glob("*.json"):
-        shutil.copy(file, folder)
-    shutil.copy(Path(options["model"], "tokenizer.json"), folder)
-    shutil.copy(Path(options["model"], "model.fp32.onnx"), folder / "model.onnx")
-    config = {
-        "model_name": "same-weights",
-        "onnx_file": "model.onnx",
-        "onnx_output_map": {"sentence_embedding": "sentence_embedding"},
-        "normalize": False,
-    }
-    model = TextEmbedding(str(folder), model_config=config)
-    return lambda texts, batch: np.asarray(model.encode(texts, batch_size=batch or 32))
-
-
-def sentence_transformers(**kwargs):
-    def load(options):
-        from sentence_transformers import SentenceTransformer
-
-        arguments = dict(kwargs)
-        if "dtype" in arguments:
-            arguments["model_kwargs"] = {"torch_dtype": arguments.pop("dtype")}
-        model = SentenceTransformer(options["weights"], device="cpu", **arguments)
-        model.max_seq_length = 512
-        return lambda texts, batch: np.asarray(model.encode(texts, batch_size=batch or 32))
-
-    return load
-
-
-def sentence_transformers_int8(options):
-    from sentence_transformers import SentenceTransformer, export_dynamic_quantized_onnx_model
-
-    folder = tempfile.mkdtemp(prefix="peers-")
-    SentenceTransformer(options["weights"], device="cpu", backend="onnx").save_pretrained(folder)
-    model = SentenceTransformer(folder, device="cpu", backend="onnx")
-    export_dynamic_quantized_onnx_model(model, "avx512_vnni", folder)
-    name = {"file_name": "model_qint8_avx512_vnni.onnx"}
-    model = SentenceTransformer(folder, device="cpu", backend="onnx", model_kwargs=name)
-    model.max_seq_length = 512
-    return lambda texts, batch: np.asarray(model.encode(texts, batch_size=batch or 32))
-
-
-ST = "sentence-transformers"
-# name: (environment, loader, precision that it is compared with)
-PEERS = {
-    "tessera-onnx fp32": ("tessera-onnx", tessera("fp32"), "fp32"),
-    "tessera-onnx int8": ("tessera-onnx", tessera("int8"), "int8"),
-    "fastembed": ("fastembed", fastembed("fp32"), "fp32"),
-    "fastembed sorted": ("fastembed", fastembed("fp32"), "fp32"),
-    "fastembed int8 sorted": ("fastembed", fastembed("int8"), "int8"),
-    "light-embed sorted": ("light-embed", light_embed, "fp32"),
-    f"{ST} sorted": (ST, sentence_transformers(), "fp32"),
-    f"{ST} bf16 sorted": (ST, sentence_transformers(dtype="bfloat16"), "fp32"),
-    f"{ST} ONNX sorted": (f"{ST}[onnx]", sentence_transformers(backend="onnx"), "fp32"),
-    f"{ST} ONNX int8 sorted": (f"{ST}[onnx]", sentence_transformers_int8, "int8"),
-}
+# ---------------------------------------------------------------- the process of a peer
 
 
 def child(name: str) -> None:
@@ -147,41 +58,48 @@ def child(name: str) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
     options = json.loads(sys.stdin.readline())
+    texts, batch = options["texts"], options["batch"]
     start = time.perf_counter()
-    encode = PEERS[name][1](options)
-    encode([SHORT], None)
-    texts = options["texts"]
-    batch = None
-    place = np.arange(len(texts))
-    if name.endswith("sorted"):
-        place = np.argsort([len(text) for text in texts], kind="stable")[::-1]
-    ordered = [texts[i] for i in place]
-    answer: dict = {"load": time.perf_counter() - start}
+    encode = PEERS[name].load(options)
+    encode([SHORT], batch)
+    load = time.perf_counter() - start
     for request in map(str.strip, sys.stdin):
         if request == "vectors":
-            vectors = np.empty((options["checked"], 384), np.float32)
-            vectors[:] = encode(texts[: options["checked"]], 8)
-            answer["vectors"] = vectors.tolist()
+            rows = encode([texts[i] for i in options["checked"]], 8)
+            np.savez(Path(options["work"], "vectors"), *[np.ravel(row) for row in rows])
+            answer: dict = {"shape": np.shape(rows[0])}
         elif request == "tune":
-            if name.endswith("sorted"):
-                seconds = {size: timed(encode, ordered[::4], size) for size in BATCHES}
-                batch = min(seconds, key=seconds.get)
-            answer = {"batch": batch}
+            answer = {"batch": tuned(encode, texts[::8]) if name.endswith("sorted") else None}
+        elif request == "warm":
+            answer = {"seconds": timed(encode, texts[::8], batch), "load": load}
         elif request == "run":
-            answer = {"seconds": timed(encode, ordered, batch)}
+            answer = {"seconds": timed(encode, texts, batch)}
         elif request == "one":
-            answer = {"seconds": [timed(encode, [SHORT], None) for _ in range(100)]}
-        elif request == "peak":
-            answer = {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-        else:
-            break
+            answer = {"seconds": [timed(encode, [SHORT], batch) for _ in range(40)]}
+        else:  # not getrusage: that counts the memory of the process before exec too
+            status = Path("/proc/self/status").read_text()
+            answer = {"peak": int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024}
         print(json.dumps(answer), file=answers, flush=True)
+    os._exit(0)  # some leave threads behind that would not end
+
+
+def tuned(encode, texts) -> int:
+    """The fastest batch size, on blocks of neighbours: single texts would be padded more."""
+    block = BATCHES[-1]
+    texts = [text for i, text in enumerate(texts) if i // block % 8 == 1] or texts
+    seconds = {size: timed(encode, texts, size) for size in BATCHES}
+    for size in sorted(seconds, key=seconds.get)[:3]:
+        seconds[size] = min(seconds[size], timed(encode, texts, size))
+    return min(seconds, key=seconds.get)
 
 
 def timed(encode, texts, batch) -> float:
     start = time.perf_counter()
-    encode(texts, batch)
-    return time.perf_counter() - start
+    found = encode(texts, batch)
+    seconds = time.perf_counter() - start
+    if len(found) != len(texts):
+        raise ValueError(f"{len(found)} vectors for {len(texts)} texts")
+    return seconds
 
 
 # ---------------------------------------------------------------- the parent
@@ -193,7 +111,7 @@ class Peer:
     def __init__(self, name: str, python: str, options: dict) -> None:
         self.name = name
         self.seconds: list[float] = []
-        quiet = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
+        self.one: list[float] = []
         # A file, for a pipe that nobody reads fills up; it lives as long as the process.
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
@@ -202,7 +120,7 @@ class Peer:
             stdout=subprocess.PIPE,
             stderr=None if options["loud"] else self.errors,
             text=True,
-            env=quiet,
+            env=environment(Path(options["work"]), options["threads"]),
         )
         self.tell(json.dumps(options))
 
@@ -219,8 +137,16 @@ class Peer:
             raise RuntimeError(error[-1][:150] if error else "it ended")
         return json.loads(line)
 
+    def end(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.wait()
 
-def docstrings(tokenizer: Path, n: int, least: int = 10, most: int = 400) -> list[str]:
+
+def docstrings(
+    tokenizer: Path, n: int, least: int = 10, most: int = 400
+) -> tuple[list[str], list[int]]:
+    """Texts in random order, and the number of tokens of each."""
     from tokenizers import Tokenizer
 
     backend = Tokenizer.from_file(str(tokenizer))
@@ -236,53 +162,102 @@ def docstrings(tokenizer: Path, n: int, least: int = 10, most: int = 400) -> lis
             if text:
                 found[" ".join(text.split())] = None
     counts = [len(e.ids) for e in backend.encode_batch_fast(list(found))]
-    texts = [t for t, count in zip(found, counts, strict=True) if least <= count <= most]
+    texts = [(t, c) for t, c in zip(found, counts, strict=True) if least <= c <= most]
     order = np.random.default_rng(0).permutation(len(texts))
-    return [texts[i] for i in order[:n]]
+    kept = [texts[i] for i in order[:n]]
+    return [text for text, _ in kept], [count for _, count in kept]
 
 
-def start(names: list[str], pythons: dict[str, str], options: dict) -> dict[str, Peer]:
-    """The peers that run, after their vectors were compared."""
-    peers = {}
-    truth = None
+def ours(name: str) -> str:
+    return f"tessera-onnx {PEERS[name].rival}"
+
+
+def exact(name: str) -> str:
+    return ours(name).replace("int8", "fp32")
+
+
+def cosines(rows: list[np.ndarray], truth: list[np.ndarray]) -> np.ndarray:
+    """Of each text's vector, or of its token vectors one after the other; 0 for other sizes."""
+    if len(rows) != len(truth):
+        return np.zeros(len(truth))
+    pairs = zip(rows, truth, strict=True)
+    return np.array(
+        [
+            a @ b / (np.linalg.norm(a) * np.linalg.norm(b)) if a.shape == b.shape else 0.0
+            for a, b in pairs
+        ]
+    )
+
+
+def start(names: list[str], pythons: dict[str, str], options: dict, counts: list[int]) -> list:
+    """The peers that run, after their vectors were compared and their batch size was found."""
+    peers: list[Peer] = []
+    truths: dict[str, list[np.ndarray]] = {}
+    longest = sorted(range(len(counts)), key=lambda i: -counts[i])
     for name in names:
-        peer = Peer(name, pythons.get(PEERS[name][0], sys.executable), options)
+        python = pythons.get(PEERS[name].environment, sys.executable)
+        order = longest if name.endswith("sorted") else range(len(counts))
+        checked = longest[:: -(-len(counts) // CHECKED)]
+        place = {i: where for where, i in enumerate(order)}
+        sent = options | {"texts": [options["texts"][i] for i in order], "batch": None}
+        sent["checked"] = [place[i] for i in checked]
+        first = Peer(name, python, sent)
         try:
-            answer = peer.ask("vectors")
-            vectors = np.array(answer["vectors"])
+            first.ask("vectors")
+            with np.load(Path(options["work"], "vectors.npz")) as arrays:
+                rows = list(arrays.values())
+            sent["batch"] = first.ask("tune")["batch"]
+            first.end()
+            peer = Peer(name, python, sent)
+            peer.load = peer.ask("warm")["load"]
         except RuntimeError as error:
             print(f"left out: {name}: {error}", flush=True)
             continue
-        truth = vectors if truth is None else truth
-        peer.cosine = (vectors * truth).sum(axis=1) / np.linalg.norm(vectors, axis=1)
-        peer.load = answer["load"]
-        peer.batch = peer.ask("tune")["batch"]
-        peers[name] = peer
+        peer.batch = sent["batch"]
+        peer.cosine = cosines(rows, truths.setdefault(exact(name), rows))
+        peers.append(peer)
+        print(f"ready: {name}", file=sys.stderr, flush=True)
     return peers
 
 
-def table(peers: dict[str, Peer], n_texts: int) -> None:
+def measure(peers: list[Peer], rounds: int) -> None:
+    for number in range(rounds):
+        for peer in peers if number % 2 == 0 else peers[::-1]:
+            time.sleep(PAUSE)
+            peer.seconds.append(peer.ask("run")["seconds"])
+            peer.one += peer.ask("one")["seconds"]
+    for peer in peers:
+        peer.peak = peer.ask("peak")["peak"]
+        peer.end()
+
+
+def table(peers: list[Peer], n_texts: int) -> None:
     print(
         f"{'':34} {'batch':>5} {'texts/s':>8} {'best':>6} {'ours is (least..most)':>24} "
         f"{'cosine mean/min':>16} {'one ms':>7} {'load s':>6} {'peak MB':>8}"
     )
-    for name, peer in peers.items():
-        ours = peers.get(f"tessera-onnx {PEERS[name][2]}")
+    by_name = {peer.name: peer for peer in peers}
+    marked = False
+    for name, peer in by_name.items():
+        rival = by_name.get(ours(name))
         ratio = ""
-        if ours is not None and ours is not peer:
-            ratios = [b / a for a, b in zip(ours.seconds, peer.seconds, strict=True)]
+        if rival is not None and rival is not peer:
+            ratios = [b / a for a, b in zip(rival.seconds, peer.seconds, strict=True)]
             ratio = f"{statistics.median(ratios):.2f}x ({min(ratios):.2f}..{max(ratios):.2f})"
         median, best = statistics.median(peer.seconds), min(peer.seconds)
+        differs = bool(ours(name) == exact(name) and peer.cosine.min() < EQUAL)
+        marked |= differs
         print(
-            f"{name:34} {peer.batch or '':>5} {n_texts / median:8.1f} {n_texts / best:6.1f} "
-            f"{ratio:>24} {peer.cosine.mean():9.5f}/{peer.cosine.min():.4f} "
+            f"{name + ' !' * differs:34} {peer.batch or '':>5} {n_texts / median:8.1f} "
+            f"{n_texts / best:6.1f} {ratio:>24} {peer.cosine.mean():9.5f}/{peer.cosine.min():.4f} "
             f"{1000 * statistics.median(peer.one):7.2f} {peer.load:6.2f} {peer.peak:8.0f}"
         )
+    if marked:
+        print(f"! not the same work: cosines with our fp32 vectors below {EQUAL}")
 
 
 def singles(model: str) -> None:
     """200 texts in one call against 200 calls, and what a call adds to the session's own run."""
-    sys.path.insert(0, str(HERE.parents[1]))
     from tessera_onnx import TesseraDense
     from tessera_onnx.text import feeds, padded
 
@@ -291,9 +266,15 @@ def singles(model: str) -> None:
             texts = [WORD * (n_tokens - 2)] * 200
             encoder.encode_batch(texts[:8])
             encoder.encode(texts[0])
-            batch = timed(lambda texts, _: encoder.encode_batch(texts), texts, None)
-            one = timed(lambda texts, _: [encoder.encode(text) for text in texts], texts, None)
-            print(f"200 texts of {n_tokens:3} tokens: one batch is {one / batch:.2f}x 200 calls")
+            ratios = []
+            for _ in range(3):
+                batch = timed(lambda texts, _: encoder.encode_batch(texts), texts, None)
+                one = timed(lambda texts, _: [encoder.encode(text) for text in texts], texts, None)
+                ratios.append(one / batch)
+            print(
+                f"200 texts of {n_tokens:3} tokens: one batch is {statistics.median(ratios):.2f}x "
+                f"({min(ratios):.2f}..{max(ratios):.2f}) 200 calls"
+            )
         tokenizer, session = encoder._encoder.tokenizer, encoder._session  # noqa: SLF001
         role = encoder.spec.dense.document
         batch = padded(tokenizer.rows([SHORT], role)[0], tokenizer.facts)
@@ -311,10 +292,30 @@ def singles(model: str) -> None:
         print(f"one short text: {whole:.2f} ms, the session {run:.2f} ms, the rest {over:.3f} ms")
 
 
+def chosen(options: argparse.Namespace) -> list[str]:
+    """The peers to run, with ours that they are compared with."""
+    wanted = set(options.only or PEERS)
+    wanted |= {ours(name) for name in wanted} | {exact(name) for name in wanted}
+    if not options.tokens_model:
+        wanted = {name for name in wanted if "tokens" not in name}
+    return [name for name in PEERS if name in wanted]
+
+
+def forecasts(pythons: dict[str, str], rounds: int) -> None:
+    """chronos-forecasting has a benchmark of its own."""
+    here = sys.executable if importlib.util.find_spec("chronos") else None
+    python = pythons.get("chronos-forecasting", here)
+    if python:
+        command = [python, HERE.with_name("forecast_speed.py"), "--rounds", str(rounds)]
+        subprocess.run(command, check=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model")
-    parser.add_argument("--weights")
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--tokens-model", type=Path)
+    parser.add_argument("--tokens-weights", type=Path)
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH")
     parser.add_argument("--texts", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
@@ -327,20 +328,28 @@ def main() -> None:
         return
     if not (options.model and options.weights):
         parser.error("--model and --weights are needed")
-    texts = docstrings(Path(options.model, "tokenizer.json"), options.texts)
-    sent = {"model": str(Path(options.model).resolve()), "texts": texts, "loud": options.loud}
-    sent |= {"weights": str(Path(options.weights).resolve()), "checked": min(100, len(texts))}
     pythons = dict(item.split("=", 1) for item in options.python)
-    peers = start(options.only or list(PEERS), pythons, sent)
-    for _ in range(options.rounds):
-        for peer in peers.values():
-            peer.seconds.append(peer.ask("run")["seconds"])
-    for peer in peers.values():
-        peer.one = peer.ask("one")["seconds"]
-        peer.peak = peer.ask("peak")["peak"]
-        peer.tell("end")
+    known = {row.environment for row in PEERS.values()} | {"chronos-forecasting"}
+    if unknown := pythons.keys() - known:
+        parser.error(f"--python knows {sorted(known)}, not {sorted(unknown)}")
+    sys.path.insert(0, str(HERE.parents[1]))
+    from tessera_onnx.runtime import cpu_threads, physical_summary
+
+    texts, counts = docstrings(options.model / "tokenizer.json", options.texts)
+    with tempfile.TemporaryDirectory(prefix="peers-") as work:
+        prepare(Path(work), options.model, options.weights)
+        sent = {"work": work, "threads": cpu_threads(), "texts": texts, "loud": options.loud}
+        for name in ("model", "tokens_model", "tokens_weights"):
+            folder = getattr(options, name)
+            sent[name] = folder and str(folder.resolve())
+        peers = start(chosen(options), pythons, sent, counts)
+        measure(peers, options.rounds)
+    print(f"{physical_summary()}; {cpu_threads()} threads")
+    print(f"{len(texts)} texts of {min(counts)} to {max(counts)} tokens, {sum(counts)} in all")
     table(peers, len(texts))
-    singles(options.model)
+    singles(str(options.model))
+    if not options.only:
+        forecasts(pythons, options.rounds)
 
 
 if __name__ == "__main__":
