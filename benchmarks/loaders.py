@@ -93,19 +93,19 @@ def tessera(precision: str) -> Callable[[Options], Encode]:
         sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
         from tessera_onnx import TesseraDense
 
+        folder, threads = options["model"], options["threads"]
         model = TesseraDense(
-            path=options["model"],
-            precision=precision,
-            threads=options["threads"],
-            max_length=MOST_TOKENS,
+            path=folder, precision=precision, threads=threads, max_length=MOST_TOKENS
         )
-
-        def encode(texts: list[str], _: int | None) -> Any:
-            return model.encode_batch(texts) if len(texts) > 1 else [model.encode(texts[0])]
-
-        return encode
+        return one_or_many(model)
 
     return load
+
+
+def one_or_many(model: Any) -> Encode:
+    return lambda texts, _: (
+        model.encode_batch(texts) if len(texts) > 1 else [model.encode(texts[0])]
+    )
 
 
 def fastembed(precision: str) -> Callable[[Options], Encode]:
@@ -264,7 +264,7 @@ def tessera_tokens(precision: str) -> Callable[[Options], Encode]:
 
         folder, threads = options["tokens_model"], options["threads"]
         model = TesseraMultiVector(path=folder, precision=precision, threads=threads)
-        return lambda texts, _: model.encode_batch(texts)
+        return one_or_many(model)
 
     return load
 

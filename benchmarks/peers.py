@@ -14,11 +14,12 @@ forecast_speed.py, whose environment needs tessera-onnx-export too.
 
 Texts are docstrings of the standard library and of NumPy, 10 to 400 tokens. A peer whose name ends
 in "sorted" gets them sorted by their number of tokens, and the batch size, of 1 to 64, that is
-fastest for it on an eighth of them; sorting is not counted. Ours get them as they come. Vectors are compared first, of texts of all lengths; a peer of fp32 or bf16 whose vectors
-are not ours is marked. Then each peer gets a fresh process, all take turns, and every other round
-runs backwards. Ratios are those of a round: median, least and most. Latency is the median of
-single calls between the rounds. Load is import, model and first vector with warm files; peak is the
-most memory that the second process ever had (Linux; processes that a peer starts are not counted).
+fastest for it on an eighth of them; sorting is not counted. Ours get them as they come. Vectors are
+compared first, of texts of all lengths; a peer of fp32 or bf16 whose vectors are not ours is
+marked. Then each peer gets a fresh process, all take turns, and every other round runs backwards.
+Ratios are those of a round: median, least and most. Latency is the median of single calls between
+the rounds. Load is import, model and first vector with warm files; peak is the most memory that the
+second process ever had (Linux; processes that a peer starts are not counted).
 """
 
 from __future__ import annotations
