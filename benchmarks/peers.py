@@ -70,7 +70,7 @@ def child(name: str) -> None:
             np.savez(Path(options["work"], "vectors"), *[np.ravel(row) for row in rows])
             answer: dict = {"shape": np.shape(rows[0])}
         elif request == "tune":
-            answer = {"batch": tuned(encode, texts[::8]) if name.endswith("sorted") else None}
+            answer = {"batch": tuned(encode, texts) if name.endswith("sorted") else None}
         elif request == "warm":
             answer = {"seconds": timed(encode, texts[::8], batch), "load": load}
         elif request == "run":
@@ -212,6 +212,8 @@ def start(names: list[str], pythons: dict[str, str], options: dict, counts: list
             peer = Peer(name, python, sent)
             peer.load = peer.ask("warm")["load"]
         except RuntimeError as error:
+            if name == exact(name):
+                raise SystemExit(f"{name} is what the others are compared with: {error}") from None
             print(f"left out: {name}: {error}", flush=True)
             continue
         peer.batch = sent["batch"]
@@ -257,14 +259,14 @@ def table(peers: list[Peer], n_texts: int) -> None:
         print(f"! not the same work: cosines with our fp32 vectors below {EQUAL}")
 
 
-def singles(model: str) -> None:
-    """200 texts in one call against 200 calls, and what a call adds to the session's own run."""
+def singles(model: str, n: int) -> None:
+    """n texts in one call against n calls, and what a call adds to the session's own run."""
     from tessera_onnx import TesseraDense
     from tessera_onnx.text import feeds, padded
 
     with TesseraDense(path=model, precision="int8", max_length=512) as encoder:
         for n_tokens in (16, 64, 256):
-            texts = [WORD * (n_tokens - 2)] * 200
+            texts = [WORD * (n_tokens - 2)] * n
             encoder.encode_batch(texts[:8])
             encoder.encode(texts[0])
             ratios = []
@@ -273,8 +275,8 @@ def singles(model: str) -> None:
                 one = timed(lambda texts, _: [encoder.encode(text) for text in texts], texts, None)
                 ratios.append(one / batch)
             print(
-                f"200 texts of {n_tokens:3} tokens: one batch is {statistics.median(ratios):.2f}x "
-                f"({min(ratios):.2f}..{max(ratios):.2f}) 200 calls"
+                f"{n} texts of {n_tokens:3} tokens: one batch is {statistics.median(ratios):.2f}x "
+                f"({min(ratios):.2f}..{max(ratios):.2f}) {n} calls"
             )
         tokenizer, session = encoder._encoder.tokenizer, encoder._session  # noqa: SLF001
         role = encoder.spec.dense.document
@@ -348,7 +350,7 @@ def main() -> None:
     print(f"{physical_summary()}; {cpu_threads()} threads")
     print(f"{len(texts)} texts of {min(counts)} to {max(counts)} tokens, {sum(counts)} in all")
     table(peers, len(texts))
-    singles(str(options.model))
+    singles(str(options.model), min(200, len(texts)))
     if not options.only:
         forecasts(pythons, options.rounds)
 

@@ -2,8 +2,11 @@
 
 import csv
 import gzip
+import importlib.util
 import json
 import math
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +18,7 @@ from scipy import stats
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 import forecast_quality as forecasts  # noqa: E402
+import peers  # noqa: E402
 import quality  # noqa: E402
 
 needs_data = pytest.mark.skipif(
@@ -25,7 +29,6 @@ needs_data = pytest.mark.skipif(
 @pytest.mark.parametrize(
     "command",
     [
-        ("startup.py", "--rounds", "1"),
         ("throughput.py", "--texts", "12", "--rounds", "1"),
         ("stream_memory.py", "--sizes", "50", "100"),
         ("maxsim.py", "--documents", "30", "--rounds", "1"),
@@ -42,6 +45,122 @@ def run_benchmark(name, *options):
     )
     assert done.returncode == 0, done.stderr
     return done
+
+
+# The peer of this name, planted: onnxruntime over the folder that the harness laid out for it, at
+# its best with batches of 4, greedy with batches of 64, and as wrong as PLANTED says.
+LIGHT_EMBED = """
+import os, time
+from pathlib import Path
+import numpy as np, onnxruntime
+from tokenizers import Tokenizer
+
+class TextEmbedding:
+    def __init__(self, folder, model_config):
+        self.tokenizer = Tokenizer.from_file(str(Path(folder, "tokenizer.json")))
+        self.session = onnxruntime.InferenceSession(Path(folder, model_config["onnx_file"]))
+
+    def encode(self, texts, batch_size):
+        rows = [row.ids for row in self.tokenizer.encode_batch(texts)]
+        assert [len(row) for row in rows] == sorted(map(len, rows), reverse=True)
+        time.sleep(0.02 * len(texts) * (batch_size != 4))
+        if batch_size == 64:
+            self.waste = np.ones(100_000_000, np.float32)
+        found = []
+        for row in rows:
+            ids = np.array([row])
+            inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+            found.append(self.session.run(["sentence_embedding"], inputs)[0][0])
+        if os.environ["PLANTED"] == "other":
+            found[-1] = -found[-1]
+        if os.environ["PLANTED"] == "fewer":
+            found = found[1:]
+        return np.array(found)
+"""
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Options for an artifact of two precisions, one graph under two names, and for weights."""
+    model = tmp_path_factory.mktemp("model")
+    weights = tmp_path_factory.mktemp("weights")
+    starter = importlib.util.find_spec("tessera_onnx_starter")
+    shutil.copytree(Path(starter.origin).parent / "minilm", model, dirs_exist_ok=True)
+    shutil.copy(model / "model.int8.onnx", model / "model.fp32.onnx")
+    facts = (model / "model.toml").read_text()
+    entry = re.search(r"\[\[model.files]]\nname = .model.int8.onnx.*?\n\n", facts, re.DOTALL)[0]
+    facts = facts.replace(entry, entry + entry.replace("int8", "fp32"))
+    facts = facts.replace('fp32 = ""', 'fp32 = "model.fp32.onnx"')
+    (model / "model.toml").write_text(facts)
+    for name in ("config", "sentence_bert_config", "tokenizer_config"):
+        (weights / f"{name}.json").write_text("{}")
+    return "--model", model, "--weights", weights
+
+
+@pytest.mark.parametrize("planted", ["equal", "other", "fewer"])
+def test_peers(pair, planted, tmp_path, monkeypatch):
+    (tmp_path / "light_embed.py").write_text(LIGHT_EMBED)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PLANTED", planted)
+    wanted = ["tessera-onnx int8", "light-embed sorted", "libembedding-ng sorted"]
+    wanted += ["tessera-onnx tokens int8"] * (planted == "equal")
+    only = [part for name in wanted for part in ("--only", name)]
+    only += ["--tokens-model", pair[1], "--texts", "16", "--rounds", "2"]
+    done = run_benchmark("peers.py", *pair, *only)
+    lines = done.stdout.splitlines()
+    assert "left out: libembedding-ng sorted: ModuleNotFoundError" in done.stdout
+    assert any("16 texts of" in line and "256 tokens" in line for line in lines)
+    rows = {}
+    for line in lines:
+        if match := re.fullmatch(r"(.{34})(.*) (\S+)/(\S+) +\S+ +\S+ +(\d+)", line):
+            rows[match[1].strip()] = (match[2].split(), *map(float, match.groups()[2:]))
+    assert {"tessera-onnx fp32", "tessera-onnx int8"} <= rows.keys()
+    assert ("tessera-onnx tokens fp32" in rows) == (planted == "equal")
+    assert rows["tessera-onnx int8"][1] == 1  # the same graph
+    if planted == "fewer":
+        assert "left out: light-embed sorted: ValueError: 15 vectors for 16 texts" in done.stdout
+        return
+    name = "light-embed sorted" + " !" * (planted == "other")
+    (batch, speed, _, ratio, _), mean, least, peak = rows[name]
+    assert batch == "4"
+    ours = float(rows["tessera-onnx fp32"][0][0])
+    assert float(ratio[:-1]) == pytest.approx(ours / float(speed), rel=0.5)
+    assert (least, mean) == pytest.approx((1, 1) if planted == "equal" else (-1, 14 / 16), abs=1e-4)
+    assert ("! not the same work" in done.stdout) == (planted == "other")
+    assert peak < 380  # the wasted 400 MB belong to a batch size that was not taken
+
+
+def test_peers_refuses_unknown_environments(pair):
+    command = [sys.executable, BENCHMARKS / "peers.py", *pair, "--python", "fastembd=python"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "fastembd" in done.stderr
+
+
+def test_cosines_of_other_sizes_are_zero(rng):
+    a, b = rng.normal(size=(2, 6))
+    found = peers.cosines([a, 2 * b, b], [a, -b, a[:4]])
+    assert found.tolist() == pytest.approx([1, -1, 0])
+    assert peers.cosines([a], [a, b]).tolist() == [0, 0]
+
+
+def test_startup(pair):
+    done = run_benchmark("startup.py", "--rounds", "1", *pair)
+    rows = {}
+    for line in done.stdout.splitlines():
+        name, *figures = re.split(" {2,}", line.strip())
+        rows[name] = figures
+    for name in ("tessera-onnx, the starter", "tessera-onnx fp32", "tessera-onnx int8"):
+        imports, load, first, steady, peak = map(float, rows[name])
+        assert 0 < first < 60
+        assert 0 < load < 60
+        assert 0 < imports < 60
+        assert 30 < steady <= peak < 1000
+    found = re.findall(r"([\d.]+) MB (.+)", done.stdout)
+    sizes = {name: float(size) for size, name in found}
+    total = next(size for name, size in sizes.items() if name.endswith("tessera-onnx"))
+    assert {"onnxruntime", "numpy", "tokenizers"} <= sizes.keys()
+    assert sizes["onnxruntime"] + sizes["numpy"] < total < 1000
 
 
 def test_spearman_equals_scipy(rng):
