@@ -236,7 +236,7 @@ def measure(peers: list[Peer], rounds: int) -> None:
 
 def table(peers: list[Peer], n_texts: int) -> None:
     print(
-        f"{'':34} {'batch':>5} {'texts/s':>8} {'best':>6} {'ours is (least..most)':>24} "
+        f"{'':40} {'batch':>5} {'texts/s':>8} {'best':>6} {'ours is (least..most)':>24} "
         f"{'cosine mean/min':>16} {'one ms':>7} {'load s':>6} {'peak MB':>8}"
     )
     by_name = {peer.name: peer for peer in peers}
@@ -251,7 +251,7 @@ def table(peers: list[Peer], n_texts: int) -> None:
         differs = bool(ours(name) == exact(name) and peer.cosine.min() < EQUAL)
         marked |= differs
         print(
-            f"{name + ' !' * differs:34} {peer.batch or '':>5} {n_texts / median:8.1f} "
+            f"{name + ' !' * differs:40} {peer.batch or '':>5} {n_texts / median:8.1f} "
             f"{n_texts / best:6.1f} {ratio:>24} {peer.cosine.mean():9.5f}/{peer.cosine.min():.4f} "
             f"{1000 * statistics.median(peer.one):7.2f} {peer.load:6.2f} {peer.peak:8.0f}"
         )

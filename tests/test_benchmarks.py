@@ -112,7 +112,7 @@ def test_peers(pair, planted, tmp_path, monkeypatch):
     assert any("16 texts of" in line and "256 tokens" in line for line in lines)
     rows = {}
     for line in lines:
-        if match := re.fullmatch(r"(.{34})(.*) (\S+)/(\S+) +\S+ +\S+ +(\d+)", line):
+        if match := re.fullmatch(r"(.{40})(.*) (\S+)/(\S+) +\S+ +\S+ +(\d+)", line):
             rows[match[1].strip()] = (match[2].split(), *map(float, match.groups()[2:]))
     assert {"tessera-onnx fp32", "tessera-onnx int8"} <= rows.keys()
     assert ("tessera-onnx tokens fp32" in rows) == (planted == "equal")
