@@ -121,7 +121,7 @@ class TextModel(Model):
     """A model that reads texts.
 
     A text's vector does not depend on the texts in the same call, except with an int8 graph that
-    was made without `calibrate`: it finds the scales of activations a batch at a time.
+    finds the scales of activations a batch at a time: tessera-export's do not, unless told to.
     """
 
     def __init__(

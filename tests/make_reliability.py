@@ -99,8 +99,9 @@ KNOWN = """
   are bounded, and so are groups of series; the sum of what many threads hold at once is not.
 - malloc keeps what the largest calls needed. It is given back when the process ends, and no leak:
   `peak_rss_mb` above is with it.
-- An int8 graph made without `calibrate`, or an fp16 graph, gives a text another vector, within its
-  parity, beside other texts. The starter's int8 graphs were calibrated and do not.
+- An int8 graph whose scales are found at run time (other people's, `tessera-export --calibrate
+  none`), or an fp16 graph, gives a text another vector, within its parity, beside other texts. The
+  exporter's int8 graphs of text models, the starter's among them, do not.
 """
 
 

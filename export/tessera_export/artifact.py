@@ -17,7 +17,15 @@ import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 
-from tessera_export import __version__, calibration, graph, optimum_backend, storage, vocab_head
+from tessera_export import (
+    __version__,
+    calibration,
+    graph,
+    measured,
+    optimum_backend,
+    storage,
+    vocab_head,
+)
 from tessera_export.errors import ExportError
 from tessera_export.files import sha256
 from tessera_export.folder import Facts
@@ -60,18 +68,18 @@ def export(
     *,
     rotation: NDArray[np.float32] | None = None,
     int8_exclude: Sequence[str] = (),
-    calibrate: bool = False,
+    calibrate: bool | Sequence[str] = True,
     overwrite: bool = False,
     backend: Backend = "torch",
 ) -> ModelSpec:
     """Trace, convert, compare with torch and write the artifact folder `output`.
 
     `rotation` (dimension, k) multiplies the token vectors of a multi-vector recipe, whose
-    `dimension` is then k. `int8_exclude` are patterns of node names that int8 leaves alone;
-    with `calibrate` its scales are constants, see calibration.py.
-    `backend` "optimum" makes the graph with optimum-onnx. Raises ExportError, leaving `output` as
-    it was, when a fact is missing, no exporter copes, a
-    parity limit is missed, or `output` holds files and `overwrite` is false.
+    `dimension` is then k. `int8_exclude` are patterns of node names that int8 leaves alone. Its
+    scales are measured on the texts of `calibrate`, on built-in ones where that is True; False
+    leaves them to run time, see calibration.py. `backend` "optimum" makes the graph with
+    optimum-onnx. Raises ExportError, leaving `output` as it was, when a fact is missing, no
+    exporter copes, a parity limit is missed, or `output` holds files and `overwrite` is false.
     """
     _check(facts, rotation)
     if backend == "optimum":
@@ -89,15 +97,13 @@ def export(
         # Upstream's own default attention: a graph that copies a fault of eager attention fails.
         gate = Gate(load_model(facts, None), facts, rotation)
 
-        def at(precision: Precision) -> Any:
-            if precision == "int8" and calibrate:
-                return calibration.quantize(traced, calibration.feeds(facts), int8_exclude)
-            return _at(traced, precision, int8_exclude)
-
+        inputs = (
+            measured.feeds(facts, _texts(facts, calibrate=calibrate)) if "int8" in wanted else []
+        )
         for precision in wanted:
             path = folder / graph_name(precision)
-            names += storage.save(at(precision), path)
-            parity += gate.check(path, precision)
+            names += storage.save(_at(traced, precision, int8_exclude, inputs), path)
+            parity += _checked(gate, path, precision, calibrated=bool(inputs))
         for name, content in contents.items():
             (folder / name).write_text(content, "utf-8", newline="")
         spec = _spec(
@@ -105,6 +111,7 @@ def export(
             origin,
             wanted,
             backend=backend,
+            calibrated=len(inputs),
             inputs=[item.name for item in traced.graph.input],
             parity=parity,
             files=listed(folder, [*names, *contents]),
@@ -131,13 +138,14 @@ def graph_name(precision: Precision) -> str:
     return f"model.{precision}.onnx"
 
 
-def tool(backend: Backend = "torch") -> str:
-    """The versions that shape a graph, for [model.export]."""
+def tool(backend: Backend = "torch", calibrated: int = 0) -> str:
+    """What shapes a graph, for [model.export]: versions, and the number of texts behind int8."""
     names = ["torch", "transformers", "onnx", "onnxruntime"]
     if backend == "optimum":
         names.append("optimum-onnx")
     versions = [f"{name} {importlib.metadata.version(name).split('+')[0]}" for name in names]
-    return ", ".join([f"tessera-onnx-export {__version__}", *versions])
+    texts = [f"int8 calibrated on {calibrated} texts"] if calibrated else []
+    return ", ".join([f"tessera-onnx-export {__version__}", *versions, *texts])
 
 
 def identifier(name: str) -> str:
@@ -164,11 +172,36 @@ def _traced(facts: Facts, rotation: NDArray[np.float32] | None, backend: Backend
     return graph.trace(Wrapper(load_model(facts, traced_attention(facts)), facts, rotation))
 
 
-def _at(traced: Any, precision: Precision, exclude: Sequence[str]) -> Any:
-    if precision == "int8":
-        return graph.quantize(traced, exclude)  # a tied decoder could not become an int8 product
+def _texts(facts: Facts, *, calibrate: bool | Sequence[str]) -> Sequence[str]:
+    if isinstance(calibrate, bool):
+        return measured.built_in(facts) if calibrate else ()
+    if not calibrate:
+        raise ExportError("there is no text to calibrate int8 on")
+    return calibrate
+
+
+def _at(
+    traced: Any,
+    precision: Precision,
+    exclude: Sequence[str],
+    inputs: Sequence[Mapping[str, Any]],
+) -> Any:
+    if precision == "int8":  # a tied decoder could not become an int8 product
+        if inputs:
+            return calibration.quantize(traced, inputs, exclude)
+        return graph.quantize(traced, exclude)
     tied = graph.tie(vocab_head.sliced(traced))
     return graph.half(tied) if precision == "fp16" else tied
+
+
+def _checked(gate: Gate, path: Path, precision: Precision, *, calibrated: bool) -> list[Parity]:
+    try:
+        return gate.check(path, precision)
+    except ExportError as error:
+        if precision != "int8" or not calibrated:
+            raise
+        hint = "calibrate on more texts like yours, or on none"
+        raise ExportError(f"{error}; int8 was calibrated: {hint}") from error
 
 
 def _spec(
@@ -178,6 +211,7 @@ def _spec(
     *,
     backend: Backend,
     inputs: Sequence[Any],
+    calibrated: int = 0,
     parity: Sequence[Parity] = (),
     files: Sequence[File] = (),
 ) -> ModelSpec:
@@ -187,6 +221,7 @@ def _spec(
         origin,
         inputs=inputs,
         backend=backend,
+        calibrated=calibrated,
         weights_sha256=facts.weights.sha256,
         built=built,
         parity=parity,
@@ -206,6 +241,7 @@ def entry(
     files: Sequence[File],
     best_cpu: Sequence[Precision],
     backend: Backend = "torch",
+    calibrated: int = 0,
 ) -> ModelSpec:
     """The entry of an artifact: `tables` holds its text table and those of its kinds, by name.
 
@@ -234,7 +270,7 @@ def entry(
             best_coreml=_first(built, ("fp32", "fp16", "int8")),
             static=False,
         ),
-        export=Export(tool=tool(backend), weights_sha256=weights_sha256, parity=tuple(parity)),
+        export=Export(tool(backend, calibrated), weights_sha256, tuple(parity)),
         **tables,
     )
 

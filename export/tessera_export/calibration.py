@@ -9,7 +9,6 @@ from 0.993 to 0.998 at the same speed, and a text's vector is its own.
 
 from __future__ import annotations
 
-import fnmatch
 import tempfile
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -22,9 +21,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from tessera_export import corpus, samples, storage
+from tessera_export import graph as graphs
+from tessera_export import storage, vocab_head
 from tessera_export.errors import ExportError
-from tessera_export.folder import Facts
 
 Array = NDArray[Any]
 Float = NDArray[np.float32]
@@ -35,7 +34,6 @@ WIDE = 30
 # AVX2 processors without VNNI add two products of a u8 and an s8 in 16 bits: with activations up
 # to 255, the weights of such a pair must not exceed 128 together, rounding included.
 PAIR = 127
-PASSAGES = ((200, 40), (1, 160))  # (tokens that a passage is filled to, how many of them)
 DOMAIN = "com.microsoft"
 
 
@@ -48,6 +46,7 @@ class Product:
     weight: str
     bias: str  # "" = none
     target: str
+    transposed: bool = False  # the file holds (n, k)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,43 +57,20 @@ class Range:
     high: Float
 
 
-def feeds(facts: Facts) -> list[dict[str, Array]]:
-    """What is measured on: the export's samples and passages of Python's documentation, one by one.
-
-    Passages from one paragraph to two hundred tokens, from all over the corpus.
-    """
-    tokenizer = facts.tokenizer
-    texts = list(samples.texts())
-    for size, count in PASSAGES:
-        found = corpus.passages(lambda text: len(tokenizer.ids(text)), size)
-        texts += [found[i] for i in np.linspace(0, len(found) - 1, count).astype(int)]
-    recipes = [facts.dense, facts.sparse, facts.multi_vector]
-    room = max(recipe.document.max_length for recipe in recipes if recipe is not None)
-    room = min(room, 512) - len(tokenizer.text.prefix_ids) - len(tokenizer.text.suffix_ids)
-    made = []
-    for text in texts:
-        body = tokenizer.ids(text)[:room]
-        ids = np.array([[*tokenizer.text.prefix_ids, *body, *tokenizer.text.suffix_ids]], np.int64)
-        made.append({"input_ids": ids, "attention_mask": np.ones_like(ids)})
-    return made
-
-
 def quantize(
     model: onnx.ModelProto, inputs: Iterable[Mapping[str, Array]], exclude: Sequence[str] = ()
 ) -> onnx.ModelProto:
     """The int8 graph of an fp32 one: matrices by column, embedding tables by row, all signed.
 
-    `inputs` are feeds without padding. `exclude` holds patterns (fnmatch) of node names that stay
-    fp32. Raises ExportError for a pattern that names no node.
+    SPLADE's head has scales of its own, see vocab_head. `inputs` are feeds without padding.
+    `exclude` holds patterns (fnmatch) of node names that stay fp32. Raises ExportError for a
+    pattern that names no node, and for activations that are no numbers.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    kept = set(graphs.named(model, exclude))
+    head = vocab_head.find(model)
+    exact = head is not None and head.product.name in kept
+    result = vocab_head.sliced(model) if exact else vocab_head.int8(model)
     graph = result.graph
-    names = [node.name for node in graph.node]
-    for pattern in exclude:
-        if not fnmatch.filter(names, pattern):
-            raise ExportError(f"no node of the graph is named {pattern!r}")
-    kept = {name for name in names if any(fnmatch.fnmatchcase(name, p) for p in exclude)}
     products = [product for product in _products(graph) if product.node.name not in kept]
     ranges = _measure(model, sorted({product.source for product in products}), inputs)
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -105,7 +81,8 @@ def quantize(
         narrow, scale, zero = _scales(ranges[source])
         nodes = _quantized(graph, source, narrow, scale, zero)
         for product in users:
-            nodes.append(_product(graph, product, values[product.weight] / narrow[:, None]))
+            matrix = values[product.weight].T if product.transposed else values[product.weight]
+            nodes.append(_product(graph, product, matrix / narrow[:, None]))
             made[product.node.output[0]] = nodes
             dropped.add(product.target)
             nodes = []
@@ -126,13 +103,13 @@ def quantize(
     graph.initializer.extend(tensors.values())
     if DOMAIN not in {each.domain for each in result.opset_import}:
         result.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-    return result
+    return graphs.tie(result)  # a decoder that is still the embedding's rows
 
 
 def _products(graph: onnx.GraphProto) -> list[Product]:
     """The products by a matrix of the file, each with the addition of a bias after it, if any."""
     matrices = {
-        t.name: t.dims[1]
+        t.name: tuple(t.dims)
         for t in graph.initializer
         if len(t.dims) == 2 and np.prod(t.dims) >= LARGE and t.data_type == TensorProto.FLOAT
     }
@@ -144,6 +121,8 @@ def _products(graph: onnx.GraphProto) -> list[Product]:
     outputs = {item.name for item in graph.output}
     found = []
     for node in graph.node:
+        if node.op_type == "Gemm" and node.input[1] in matrices:  # a layer after the pooling
+            found += _gemm(node, matrices[node.input[1]], vectors)
         if node.op_type != "MatMul" or node.input[1] not in matrices:
             continue
         bias, target = "", node.output[0]
@@ -151,10 +130,23 @@ def _products(graph: onnx.GraphProto) -> list[Product]:
         if len(after) == 1 and after[0].op_type == "Add" and target not in outputs:
             other = [name for name in after[0].input if name != target]
             # One number for all columns is no bias to MatMulIntegerToFloat.
-            if len(other) == 1 and vectors.get(other[0]) == matrices[node.input[1]]:
+            if len(other) == 1 and vectors.get(other[0]) == matrices[node.input[1]][1]:
                 bias, target = other[0], after[0].output[0]
-        found.append(Product(node, node.input[0], node.input[1], bias, target))
+        found.append(Product(node, *node.input[:2], bias, target))
     return found
+
+
+def _gemm(
+    node: onnx.NodeProto, shape: tuple[int, ...], vectors: Mapping[str, int]
+) -> list[Product]:
+    """The product that a plain Gemm is: no factors, no transposed input, a bias of the file."""
+    options = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    transposed = bool(options.pop("transB", 0))
+    bias = node.input[2] if len(node.input) > 2 else ""
+    plain = all(value == float(name in {"alpha", "beta"}) for name, value in options.items())
+    if not plain or (bias and vectors.get(bias) != shape[0 if transposed else 1]):
+        return []
+    return [Product(node, *node.input[:2], bias, node.output[0], transposed)]
 
 
 def _measure(
@@ -165,21 +157,28 @@ def _measure(
         return {}
     probed = onnx.ModelProto()
     probed.CopyFrom(model)
+    present = {item.name for item in model.graph.output}
     for name in names:
-        probed.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+        if name not in present:
+            item = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+            probed.graph.output.append(item)
     with tempfile.TemporaryDirectory(prefix="tessera-export-") as folder:
         path = Path(folder, "probed.onnx")
         storage.save(probed, path)
         session = storage.session(path)
+    wanted = [item.name for item in session.get_inputs()]
     found: dict[str, Range] = {}
     for feed in inputs:
-        for name, value in zip(names, session.run(list(names), dict(feed)), strict=True):
+        results = session.run(list(names), {name: feed[name] for name in wanted})
+        for name, value in zip(names, results, strict=True):
             rows = value.reshape(-1, value.shape[-1])
             low, high = rows.min(axis=0), rows.max(axis=0)
             if name in found:
                 low = np.minimum(low, found[name].low)
                 high = np.maximum(high, found[name].high)
             found[name] = Range(low, high)
+    if not all(np.isfinite([each.low, each.high]).all() for each in found.values()):
+        raise ExportError("int8 cannot be calibrated: an activation is infinite or not a number")
     return found
 
 
@@ -243,6 +242,7 @@ def _tables(graph: onnx.GraphProto, values: Mapping[str, Array], kept: Container
         node.output[0]
         for node in graph.node
         if node.op_type == "Gather"
+        and all(item.i == 0 for item in node.attribute)  # of rows
         and node.name not in kept
         and node.input[0] in values
         and values[node.input[0]].dtype == np.float32

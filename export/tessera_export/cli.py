@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from tessera_export import __version__, artifact
+from tessera_export import __version__, artifact, measured
 from tessera_export import folder as folders
 from tessera_export.errors import ExportError
 from tessera_export.files import read_text
@@ -122,6 +122,12 @@ def _sizes(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[in
     help="Node names that int8 leaves in fp32, e.g. '*embeddings*'; repeatable.",
 )
 @click.option(
+    "--calibrate",
+    metavar="FILE|none",
+    help="Texts that int8's scales are measured on, .txt (one a line) or .jsonl, in place of the "
+    "built-in ones; none leaves the scales to run time.",
+)
+@click.option(
     "--trust-remote-code",
     is_flag=True,
     help="Run the Python code of the model's own repository: only if you have read it.",
@@ -146,6 +152,7 @@ def model(
     revision: str | None,
     idf: Path | None,
     int8_exclude: tuple[str, ...],
+    calibrate: str | None,
     backend: artifact.Backend,
     **overrides: Any,
 ) -> None:
@@ -160,12 +167,14 @@ def model(
     quiet()
     try:
         kinds = _kinds(model, kinds)  # before gigabytes are fetched
+        texts = _calibration(calibrate)
         found = locate(model, source, revision, code=overrides["trust_remote_code"])
         origin = _origin(model, found, name, licence)
         with unpickled(found.folder) as folder:
             found = replace(found, folder=folder)
+            own = {"idf": idf, "calibrate": calibrate}
             if SERIES in kinds:
-                _check_options(SERIES, kinds, {**overrides, "idf": idf}, backend)
+                _check_options(SERIES, kinds, {**overrides, **own}, backend)
                 from tessera_export import series
 
                 spec = series.export(
@@ -178,7 +187,7 @@ def model(
                 )
             elif VISION in kinds:
                 asked = overrides.pop("query_prompt")
-                _check_options(VISION, kinds, {**overrides, "idf": idf}, backend)
+                _check_options(VISION, kinds, {**overrides, **own}, backend)
                 from tessera_export import vision
 
                 entry = found.entry.vision if found.entry is not None else None
@@ -202,6 +211,7 @@ def model(
                     origin,
                     precisions,
                     int8_exclude=int8_exclude,
+                    calibrate=texts,
                     overwrite=overwrite,
                     backend=backend,
                 )
@@ -223,6 +233,13 @@ def _kinds(model: str, kinds: tuple[str, ...]) -> tuple[str, ...]:
     if not kinds and entry is None:
         raise click.UsageError("this model is not in the catalogue: give --kind")
     return kinds or (entry.kinds if entry else ())
+
+
+def _calibration(option: str | None) -> bool | Sequence[str]:
+    """The texts to calibrate on; True = the built-in ones, False = none."""
+    if option is None or option == "none":
+        return option is None
+    return measured.read(option)
 
 
 def _origin(model: str, found: Source, name: str | None, licence: str | None) -> artifact.Origin:

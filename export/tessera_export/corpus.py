@@ -7,6 +7,7 @@ import os
 import re
 import sysconfig
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 SKIPPED = {"test", "tests", "idlelib", "lib2to3", "site-packages", "turtledemo", "ensurepip"}
@@ -22,7 +23,7 @@ def passages(count_tokens: Callable[[str], int], size: int) -> list[str]:
     found: list[str] = []
     current: list[str] = []
     total = 0
-    for paragraph in dict.fromkeys(_paragraphs()):
+    for paragraph in _paragraphs():
         tokens = count_tokens(paragraph)
         if current and total + tokens > size:
             found.append(" ".join(current))
@@ -32,12 +33,12 @@ def passages(count_tokens: Callable[[str], int], size: int) -> list[str]:
     return [*found, " ".join(current)] if current else found
 
 
-def _paragraphs() -> Iterator[str]:
-    for docstring in _docstrings():
-        for part in re.split(r"\n\s*\n", docstring):
-            paragraph = " ".join(part.split())
-            if _is_prose(paragraph):
-                yield paragraph
+@cache  # seconds of parsing, and always the same
+def _paragraphs() -> tuple[str, ...]:
+    """Each once, in source order."""
+    parts = (part for text in _docstrings() for part in re.split(r"\n\s*\n", text))
+    paragraphs = (" ".join(part.split()) for part in parts)
+    return tuple(dict.fromkeys(paragraph for paragraph in paragraphs if _is_prose(paragraph)))
 
 
 def _is_prose(text: str) -> bool:

@@ -142,11 +142,7 @@ def quantize(model: onnx.ModelProto, exclude: Sequence[str] = ()) -> onnx.ModelP
     `exclude` holds patterns (fnmatch) of node names that stay fp32. Raises ExportError for a
     pattern that names no node.
     """
-    names = [node.name for node in model.graph.node]
-    for pattern in exclude:
-        if not fnmatch.filter(names, pattern):
-            raise ExportError(f"no node of the graph is named {pattern!r}")
-    kept = [name for name in names if any(fnmatch.fnmatchcase(name, p) for p in exclude)]
+    kept = named(model, exclude)
     # ONNX Runtime has no int8 product by channel for weights that are stacks of matrices.
     stacks = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) > 2}
     kept += [node.name for node in model.graph.node if stacks.intersection(node.input)]
@@ -169,6 +165,15 @@ def quantize(model: onnx.ModelProto, exclude: Sequence[str] = ()) -> onnx.ModelP
         _tie_int8(result, decoder, table)
     strip(result)
     return result
+
+
+def named(model: onnx.ModelProto, patterns: Sequence[str]) -> list[str]:
+    """Names of the nodes that match a pattern. Raises ExportError for one that names no node."""
+    names = [node.name for node in model.graph.node]
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise ExportError(f"no node of the graph is named {pattern!r}")
+    return [name for name in names if any(fnmatch.fnmatchcase(name, p) for p in patterns)]
 
 
 def _tie_int8(model: onnx.ModelProto, decoder: str, table: str) -> None:

@@ -87,10 +87,11 @@ def items(facts: Facts) -> Iterator[Item]:
     for role in roles:
         if isinstance(role, TokenRole) and role.expansion != "none":
             for body in bodies[:EXPANDED]:
-                yield _expanded(facts, role, body)
+                yield expanded(facts, role, body)
 
 
-def _expanded(facts: Facts, role: TokenRole, body: list[int]) -> Item:
+def expanded(facts: Facts, role: TokenRole, body: list[int]) -> Item:
+    """The ids of a query, cut and filled with mask tokens to the length of all queries."""
     text = facts.tokenizer.text
     around = [*text.prefix_ids, *role.marker_ids]
     body = body[: role.max_length - len(around) - len(text.suffix_ids)]

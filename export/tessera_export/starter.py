@@ -81,7 +81,6 @@ def _minilm(source: Path, output: Path, precisions: Collection[Precision]) -> No
         precisions,
         rotation=rotation.learn(facts),
         int8_exclude=(ROTATION_NODE,),
-        calibrate=True,
         overwrite=True,
     )
 
@@ -94,7 +93,15 @@ def _splade(source: Path, output: Path, precisions: Collection[Precision]) -> No
         licence="apache-2.0",
         unverified=("source", "revision"),
     )
-    artifact.export(facts, output, origin, precisions, int8_exclude=ENCODER_NODES, overwrite=True)
+    artifact.export(
+        facts,
+        output,
+        origin,
+        precisions,
+        int8_exclude=ENCODER_NODES,
+        calibrate=False,  # nothing is left to measure
+        overwrite=True,
+    )
 
 
 def minilm(source: Path) -> Facts:

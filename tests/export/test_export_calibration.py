@@ -1,13 +1,17 @@
 """int8 with constant scales: against the fp32 graph, by hand, and text by text."""
 
+import dataclasses
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from architectures import small
 from onnx import TensorProto, helper, numpy_helper
 
-from tessera_export import calibration, folder, graph, wrappers
+from tessera_export import artifact, calibration, corpus, folder, graph, measured, wrappers
 from tessera_export.errors import ExportError
+from tessera_onnx.schema import MultiVector, TokenRole
 
 pytestmark = pytest.mark.export
 WIDTH, COLUMNS = 64, 96
@@ -141,30 +145,216 @@ def test_a_graph_with_operators_of_onnx_runtime(product):
     assert [each.domain for each in int8.opset_import].count("com.microsoft") == 1
 
 
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_a_layer_after_the_pooling(rng, transposed):
+    """Gemm, as a tracer writes a linear layer of vectors; one with a factor stays as it is."""
+    matrix = rng.normal(size=(WIDTH, COLUMNS)).astype(np.float32)
+    bias = rng.normal(size=COLUMNS).astype(np.float32)
+    x = rng.normal(size=(9, WIDTH)).astype(np.float32)
+    found = {}
+    for alpha in (1.0, 2.0):
+        made = helper.make_graph(
+            [helper.make_node("Gemm", ["x", "m", "b"], ["y"], transB=transposed, alpha=alpha)],
+            "g",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", WIDTH])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["b", COLUMNS])],
+            [
+                numpy_helper.from_array(matrix.T.copy() if transposed else matrix, "m"),
+                numpy_helper.from_array(bias, "b"),
+            ],
+        )
+        opset = [helper.make_opsetid("", 18)]
+        int8 = calibration.quantize(
+            helper.make_model(made, opset_imports=opset, ir_version=10), [{"x": x}]
+        )
+        found[alpha] = run(int8, {"x": x}) - (alpha * (x @ matrix) + bias)
+    assert 0 < np.abs(found[1.0]).max() < 0.5
+    assert found[1.0].std() < 0.02 * (x @ matrix).std()
+    assert np.abs(found[2.0]).max() < 1e-4
+
+
+def test_activations_that_are_no_numbers_are_refused(product):
+    model, _ = product
+    x = np.ones((1, 2, WIDTH), np.float32)
+    x[0, 1, 3] = np.nan
+    with pytest.raises(ExportError, match="infinite or not a number"):
+        calibration.quantize(model, [{"x": x}])
+
+
+def traced(facts):
+    return graph.trace(wrappers.Wrapper(wrappers.load_model(facts, "eager"), facts))
+
+
+def vectors(model, facts, texts, size):
+    """Of batches of `size` texts, padded."""
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    around, rows = facts.tokenizer.text, []
+    for text in texts:
+        body = facts.tokenizer.ids(text)[:90]
+        rows.append([*around.prefix_ids, *body, *around.suffix_ids])
+    found = []
+    for start in range(0, len(rows), size):
+        batch = rows[start : start + size]
+        ids = np.full((len(batch), max(map(len, batch))), around.pad_id, np.int64)
+        mask = np.zeros_like(ids)
+        for number, row in enumerate(batch):
+            ids[number, : len(row)] = row
+            mask[number, : len(row)] = 1
+        found += list(session.run(None, {"input_ids": ids, "attention_mask": mask})[0])
+    return np.array(found, np.float64)
+
+
+def cosines(a, b):
+    return (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
+
+
+@pytest.fixture(scope="module")
+def unseen(minilm):
+    """Sentences of the corpus that do not stand in any text that is measured."""
+    measured_texts = "\n".join(measured.built_in(folder.read(minilm, ["dense"])))
+    paragraphs = corpus.passages(lambda text: len(text.split()), 1)
+    sentences = [part for text in paragraphs for part in text.split(". ")[1:2]][::25]
+    return [s for s in sentences if 3 < len(s.split()) < 60 and s not in measured_texts]
+
+
+def compare(facts, texts):
+    """Cosines to fp32 of dynamic and calibrated int8 in batches of 8, and how far batches of 8
+    move a vector from what it is alone.
+    """
+    fp32 = traced(facts)
+    truth = vectors(fp32, facts, texts, 1)
+    feeds = measured.feeds(facts, measured.built_in(facts))
+    models = (graph.quantize(fp32), calibration.quantize(fp32, feeds))
+    alone = [vectors(model, facts, texts, 1) for model in models]
+    mixed = [vectors(model, facts, texts, 8) for model in models]
+    moved = [np.abs(a - b).max() for a, b in zip(alone, mixed, strict=True)]
+    return [cosines(found, truth) for found in mixed], moved
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("distilbert", "mean"), ("modernbert", "mean"), ("nomic", "mean"), ("mpnet", "cls")],
+)
+def test_architectures(make, dense_files, unseen, name, mode):
+    facts = folder.read(make(name, small(name), dense_files(mode)), ["dense"])
+    (dynamic, calibrated), (theirs, ours) = compare(facts, unseen[:48])
+    assert calibrated.mean() >= dynamic.mean()
+    assert calibrated.min() > 0.999
+    assert theirs > 1e-5
+    assert ours <= 1e-6
+
+
+def test_the_real_minilm(minilm, unseen):
+    (dynamic, calibrated), (theirs, ours) = compare(folder.read(minilm, ["dense"]), unseen)
+    assert len(unseen) > 100
+    assert calibrated.mean() >= dynamic.mean() + 0.002
+    assert calibrated.min() >= dynamic.min()
+    assert calibrated.mean() > 0.996
+    assert theirs > 1e-2
+    assert ours <= 1e-6
+
+
+def test_a_sparse_head_keeps_its_scales_and_its_tied_table(splade, unseen):
+    facts = folder.read(splade, ["sparse"], folder.Overrides(max_length=128))
+    (dynamic, calibrated), (theirs, ours) = compare(facts, unseen[:48])
+    assert calibrated.mean() >= dynamic.mean()
+    assert calibrated.min() > 0.995
+    assert theirs > 1e-3
+    assert ours <= 1e-5  # of weights up to 3
+    fp32 = traced(facts)
+    feeds = measured.feeds(facts, unseen[:9])
+    int8 = calibration.quantize(fp32, feeds)
+    assert int8.ByteSize() < 1.02 * graph.quantize(fp32).ByteSize()
+    decoder = "/model/cls/predictions/decoder/MatMul"
+    kept = calibration.quantize(fp32, feeds, [decoder])
+    assert kept.ByteSize() > 3 * int8.ByteSize()
+    truth = vectors(fp32, facts, unseen[:8], 1)
+    assert cosines(vectors(kept, facts, unseen[:8], 1), truth).min() > 0.995
+
+
+def test_prompts_markers_and_expanded_queries_are_measured(make, dense_files, bert):
+    prompts = {"query": "find: ", "passage": "read: "}
+    facts = folder.read(make("model", bert, dense_files("mean", prompts=prompts)), ["dense"])
+    tokenizer = facts.tokenizer
+
+    def ids(text):
+        return [101, *tokenizer.ids(text), 102]
+
+    feeds = measured.feeds(facts, ["one", "two", "three", "word " * 300])
+    assert [feed["input_ids"].tolist()[0] for feed in feeds[:3]] == [
+        ids("find: one"),
+        ids("read: two"),
+        ids("find: three"),
+    ]
+    assert feeds[3]["input_ids"].shape == (1, 100)
+    query = TokenRole("", 8, marker_ids=(1,), expansion="unattended", skip_ids=())
+    document = TokenRole("", 20, marker_ids=(2,), expansion="none", skip_ids=())
+    recipe = MultiVector("tokens", False, 64, (), "sum", query, document)
+    facts = dataclasses.replace(facts, dense=None, multi_vector=recipe)
+    expanded, plain = measured.feeds(facts, ["one", "two"])
+    assert expanded["input_ids"].tolist() == [[101, 1, *tokenizer.ids("one"), 102, *[103] * 4]]
+    assert expanded["attention_mask"].tolist() == [[1, 1, 1, 1, 0, 0, 0, 0]]
+    assert plain["input_ids"].tolist() == [[101, 2, *tokenizer.ids("two"), 102]]
+
+
+def test_texts_of_a_file(tmp_path):
+    lines, objects = tmp_path / "a.txt", tmp_path / "b.jsonl"
+    lines.write_text("one\n\n two \n", "utf-8")
+    objects.write_text('"one"\n{"text": "two"}\n', "utf-8")
+    assert measured.read(str(lines)) == ["one", " two "]
+    assert measured.read(str(objects)) == ["one", "two"]
+    lines.write_text("".join(f"{number}\n" for number in range(5000)), "utf-8")
+    found = measured.read(str(lines))
+    assert (len(found), found[0], found[-1]) == (measured.MOST, "0", "4999")
+    for name, content, message in (
+        ("empty.txt", b"\n \n", "holds no text"),
+        ("broken.jsonl", b'"one"\n{"title": "two"}\n', "broken.jsonl, line 2: neither"),
+        ("bytes.txt", b"\xff\xfe", "bytes.txt, line 1: not UTF-8"),
+        ("table.csv", b"one", r"must be a .txt or .jsonl file"),
+        ("absent.txt", None, "absent.txt cannot be read"),
+    ):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(ExportError, match=message):
+            measured.read(str(tmp_path / name))
+
+
+def test_a_spoiled_calibration_does_not_pass_the_gate(minilm, tmp_path):
+    """Measured on one word, the scales cut every other text."""
+    facts = folder.read(minilm, ["dense"])
+    cases = ((["a"], "in int8 has min_cosine.*calibrate on more texts"), ([], "no text"))
+    for texts, message in cases:
+        with pytest.raises(ExportError, match=message):
+            artifact.export(
+                facts, tmp_path / "out", artifact.Origin("test"), ("int8",), calibrate=texts
+            )
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_a_whole_encoder(make, dense_files, bert):
     """Closer to fp32 than dynamic int8, a quarter of the size, the same bytes every time."""
     facts = folder.read(make("model", bert, dense_files("mean")), ["dense"])
-    traced = graph.trace(wrappers.Wrapper(wrappers.load_model(facts, "eager"), facts))
-    feeds = calibration.feeds(facts)
+    fp32 = traced(facts)
+    feeds = measured.feeds(facts, measured.built_in(facts))
     assert len(feeds) > 200
-    int8 = calibration.quantize(traced, feeds)
-    again = calibration.quantize(traced, feeds)
+    int8 = calibration.quantize(fp32, feeds)
+    again = calibration.quantize(fp32, feeds)
     assert int8.SerializeToString(deterministic=True) == again.SerializeToString(deterministic=True)
     onnx.checker.check_model(int8)
-    assert int8.ByteSize() < 0.3 * traced.ByteSize()
+    assert int8.ByteSize() < 0.3 * fp32.ByteSize()
     kinds = {node.op_type for node in int8.graph.node}
     assert "MatMulIntegerToFloat" in kinds
     assert "DynamicQuantizeLinear" not in kinds
 
-    def worst(model):
+    def first(model):
         session = onnxruntime.InferenceSession(model.SerializeToString())
         names = [item.name for item in session.get_inputs()]
-        return min(
-            float((session.run(None, {n: feed[n] for n in names})[0] @ truth.T).item())
-            for feed, truth in zip(feeds[:20], truths, strict=True)
-        )
+        return [session.run(None, {n: feed[n] for n in names})[0][0] for feed in feeds[:20]]
 
-    reference = onnxruntime.InferenceSession(traced.SerializeToString())
-    truths = [reference.run(None, feed)[0] for feed in feeds[:20]]
+    truths = first(fp32)
+
+    def worst(model):
+        return min(float(a @ b) for a, b in zip(first(model), truths, strict=True))
+
     assert worst(int8) > 0.998
-    assert worst(int8) >= worst(graph.quantize(traced))
+    assert worst(int8) >= worst(graph.quantize(fp32))

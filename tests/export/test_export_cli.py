@@ -1,4 +1,6 @@
 import huggingface_hub
+import onnx
+import onnxruntime
 import page_models
 import pytest
 from click.testing import CliRunner
@@ -93,13 +95,42 @@ def test_an_idf_table_makes_queries_free(splade, tmp_path):
     assert (result.exit_code, "not a token" in result.output) == (1, True)
 
 
+def test_int8_is_calibrated_unless_it_is_refused(place, tmp_path):
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('"The committee met on Monday."\n{"text": "A bell rang in the fog."}\n' * 8)
+    base = (place, "--kind", "dense", "--precision", "int8", "--output")
+    made = {}
+    for name, option in (("own", texts), ("none", "none"), ("built-in", None)):
+        extra = () if option is None else ("--calibrate", option)
+        result = run(*base, tmp_path / name, *extra)
+        assert result.exit_code == 0, result.output
+        (spec,) = registry.read(tmp_path / name / "model.toml")
+        graph = onnx.load(tmp_path / name / "model.int8.onnx").graph
+        dynamic = any(node.op_type == "DynamicQuantizeLinear" for node in graph.node)
+        made[name] = (spec.export.tool.rpartition(", ")[2], dynamic)
+    assert made["own"] == ("int8 calibrated on 16 texts", False)
+    assert made["none"] == (f"onnxruntime {onnxruntime.__version__}", True)
+    assert made["built-in"] == ("int8 calibrated on 226 texts", False)
+
+
+def test_a_calibration_file_without_texts(place, tmp_path):
+    target, texts = tmp_path / "artifact", tmp_path / "texts.txt"
+    texts.write_text("\n\n")
+    for option in (texts, tmp_path / "absent.txt", place / "config.json"):
+        result = run(place, "--kind", "dense", "--output", target, "--calibrate", option)
+        assert (result.exit_code, result.output.startswith("Error: ")) == (1, True), result.output
+        assert len(result.output.strip().splitlines()) == 1
+        assert not target.exists()
+
+
 def test_an_image_model(tmp_path):
     place, target = tmp_path / "Page Model", tmp_path / "artifact"
     page_models.colidefics3(place)
     base = (place, "--kind", "vision", "--precision", "fp32", "--output", target)
     result = run(*base)
     assert (result.exit_code, "give --query-prompt" in result.output) == (1, True)
-    for option in (("--max-length", "32"), ("--backend", "optimum"), ("--kind", "dense")):
+    for option in (("--max-length", "32"), ("--backend", "optimum"), ("--kind", "dense"),
+                   ("--calibrate", "none")):  # fmt: skip
         result = run(*base, "--query-prompt", "", *option)
         assert (result.exit_code, result.output.startswith("Error: ")) == (1, True), option
         assert not target.exists()
