@@ -1,6 +1,7 @@
 """Models made to do harm: what they are refused for, with real graphs, packs and files."""
 
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -19,8 +20,10 @@ from tessera_onnx import (
     TesseraDense,
     TesseraSparse,
     TesseraTimeSeries,
+    TokenizationError,
     artifacts,
     list_models,
+    reports,
 )
 
 GRAPH = "model.fp32.onnx"
@@ -228,6 +231,24 @@ def test_a_description_that_lies_elsewhere(tmp_path):
         pass
 
 
+@pytest.mark.parametrize(
+    ("part", "rules", "error", "match"),
+    [
+        ("pre_tokenizer", {"type": "FixedLength", "length": 0}, TokenizationError, "panics"),
+        ("normalizer", {"type": "Precompiled", "precompiled_charsmap": "EA=="}, LoadError, "Prec"),
+        ("model", {"type": "WordLevel", "unk_token": "?", "vocab": {}}, TokenizationError, "UNK"),
+    ],
+)
+def test_rules_that_the_tokenizer_fails_on(tmp_path, part, rules, error, match):
+    """Some make Rust panic, which reaches Python as no Exception."""
+    folder = copy("prompts", tmp_path / "m")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    relist(folder, "tokenizer.json", json.dumps({**content, part: rules}).encode())
+    with pytest.raises(error, match=match):
+        with TesseraDense(path=folder, threads=1) as model:
+            model.encode("cat")
+
+
 # ---------------------------------------------------------------- packs
 
 
@@ -301,6 +322,33 @@ def test_entry_points_that_lead_nowhere(site, entry):
     assert "all-minilm-l6-v2" in list_models(installed=True)
     with TesseraDense() as model:
         assert model.model() == "all-minilm-l6-v2"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "entry"),
+    [
+        (None, b"x = evil"),
+        (b"Metadata-Version: 2.1\n", b"x = evil"),
+        (b"Name: \xff\xfe\n", b"x = evil"),
+        (b"Name: evil\n", b"x = \xff\xfe"),
+        (b"Name: evil\n", b"x"),
+        (b"Name: evil\n", b"x = /etc"),
+        (b"Name: evil\n", b"x = a\0b"),
+    ],
+)
+def test_a_damaged_package_hinders_no_other(site, metadata, entry, caplog):
+    """The standard library reads all packages at once, and fails for all."""
+    info = site / "evil-1.0.dist-info"
+    info.mkdir()
+    if metadata is not None:
+        (info / "METADATA").write_bytes(metadata)
+    (info / "entry_points.txt").write_bytes(f"[{artifacts.ENTRY_POINTS}]\n".encode() + entry)
+    with TesseraDense() as model:
+        assert model.model() == "all-minilm-l6-v2"
+    assert "left out: " in caplog.text
+    assert "all-minilm-l6-v2" in list_models(installed=True)
+    if metadata is None:  # doctor tries every model
+        assert "tessera-onnx-starter" in reports.doctor(None)["packs"]
 
 
 def test_a_packs_files_are_read_where_they_lie_alone(site, tmp_path):
