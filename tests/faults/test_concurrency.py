@@ -339,7 +339,7 @@ def scores(pack):
     return [pack.score(query), np.array([item.score for item in best])]
 
 
-def test_sixteen_threads_on_one_pack_and_two_models_beside_it(pack):
+def test_sixteen_threads_on_one_pack_and_a_model_beside_it(pack):
     expected = scores(pack)
     start = threading.Barrier(16)
     with opened("multi-vector", threads=2) as model:

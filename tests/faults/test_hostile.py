@@ -11,7 +11,7 @@ import graphs
 import numpy as np
 import onnxruntime as ort
 import pytest
-from artifact_tools import ARTIFACTS, copy, relist, replace
+from artifact_tools import ARTIFACTS, add_file, copy, relist, replace
 
 from tessera_onnx import (
     EncodingError,
@@ -267,6 +267,22 @@ def test_rules_that_the_tokenizer_fails_on(tmp_path, part, rules, error, match):
     with pytest.raises(error, match=match):
         with TesseraDense(path=folder, threads=1) as model:
             model.encode("cat")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"3", b"[]", b"[" * 100_000, b"\xff\xfe", b'{"cat": "x"}', b'{"cat": {"a": 1}}',
+        b'{"cat": null}', b'{"cat": NaN}', b'{"cat": 1e999}', b'{"cat": 1e39}', b'{"cat": -5}',
+        b'{"cat": ' + b"9" * 10_000 + b"}", b'{"\\ud800": 1}',
+    ],
+)  # fmt: skip
+def test_a_table_of_weights_that_is_none(tmp_path, content):
+    edit = replace(('query_weights = "model"', 'query_weights = "idf"'), ('idf = ""', 'idf = "i"'))
+    folder = copy("splade", tmp_path / "m", edit)
+    add_file(folder, "i", content)
+    with pytest.raises(LoadError, match="i is not a table|i holds a weight"):
+        TesseraSparse(path=folder, threads=1)
 
 
 # ---------------------------------------------------------------- packs
