@@ -380,24 +380,43 @@ def _broken_note(cache_dir: str | os.PathLike[str] | None) -> str:
 def _pack_folders() -> Iterator[tuple[Path, str]]:
     # The starter first: it holds the defaults. Then by name, so that the order never depends on
     # the order of installation.
-    from importlib import metadata
-
-    points = metadata.entry_points(group=ENTRY_POINTS)
-
-    def place(point: metadata.EntryPoint) -> tuple[bool, str, str]:
-        name = point.dist.name if point.dist is not None else ""
+    def place(entry: tuple[str, str, str]) -> tuple[bool, str, str]:
+        name, _, distribution = entry
         # By the distribution, of which there is one: any pack may call its entry point so.
-        return name.lower().replace("_", "-") != STARTER, point.name, name
+        return distribution.lower().replace("_", "-") != STARTER, name, distribution
 
-    for point in sorted(points, key=place):
+    for name, package, origin in sorted(entry_points(), key=place):
         try:
-            module = importlib.util.find_spec(point.module.split(".")[0])  # found, never imported
+            module = importlib.util.find_spec(package)  # found, never imported
         except (AttributeError, ImportError, ValueError) as error:
-            logger.warning("left out: the entry point %r names no package: %s", point.name, error)
+            logger.warning("left out: the entry point %r names no package: %s", name, error)
             continue
         for location in (module and module.submodule_search_locations) or ():
-            origin = point.dist.name if point.dist is not None else point.name
             yield from _folders_below(Path(location), origin)
+
+
+def entry_points() -> Iterator[tuple[str, str, str]]:
+    """Entry point, package and distribution of every pack, each distribution read by itself.
+
+    `metadata.entry_points` reads all at once, and fails for all where one is damaged.
+    """
+    from importlib import metadata
+
+    seen = set()
+    for distribution in metadata.distributions():
+        try:
+            points = distribution.entry_points.select(group=ENTRY_POINTS)
+            found = [(point.name, point.module.split(".")[0]) for point in points]
+            origin = distribution.name if found else ""
+        except Exception as error:  # whatever the standard library makes of a stranger's file
+            place = distribution.locate_file("")
+            logger.warning("left out: a package in %s cannot be read: %s", place, error)
+            continue
+        if found and not isinstance(origin, str):
+            logger.warning("left out: the pack of the entry point %r has no name", found[0][0])
+        elif found and origin not in seen:  # the first on the path is the one that is imported
+            seen.add(origin)
+            yield from ((name, package, origin) for name, package in found)
 
 
 def _cache_folders(cache_dir: str | os.PathLike[str] | None) -> Iterator[tuple[Path, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import io
 import logging
 import signal
@@ -42,6 +43,7 @@ from tessera_onnx.cli_options import (
     location,
     print_json,
     print_lines,
+    unrepeated,
 )
 from tessera_onnx.errors import EncodingError, InputTooLong, ModelNotFound, TesseraError
 from tessera_onnx.quantization import Output
@@ -84,6 +86,21 @@ class _Program(click.Group):
     """Turns what the package raises into one line on stderr and an exit code."""
 
     command_class = ProgramCommand
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse unknown options without naming them."""
+        with unrepeated(ctx):
+            return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Refuse an unknown command without naming it: it may be a text."""
+        if args[0] not in self.commands:
+            near = difflib.get_close_matches(args[0][:40], self.commands, n=1)
+            hint = f"did you mean {near[0]}?" if near else "`tessera --help` lists them"
+            ctx.fail(f"no such command: {hint}")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         if isinstance(sys.stdout, io.TextIOWrapper):

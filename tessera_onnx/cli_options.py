@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
@@ -30,14 +31,28 @@ AT_LEAST_1 = click.IntRange(min=1)
 THREADS = click.option("--threads", type=AT_LEAST_1, help="CPU threads.")
 
 
+@contextlib.contextmanager
+def unrepeated(ctx: click.Context) -> Iterator[None]:
+    """Name no unknown option, which may be a text, as click's own error does."""
+    try:
+        yield
+    except click.NoSuchOption as error:
+        near = f": did you mean {error.possibilities[0]}?" if error.possibilities else ";"
+        message = f"no such option{near} a text that begins with a dash goes after `--`"
+    else:
+        return
+    ctx.fail(message)  # out of reach of click's error, which a traceback would show
+
+
 class ProgramCommand(click.Command):
     """A command that does not repeat what was given."""
 
     allow_extra_args = True  # so that no message of click's repeats a text given without quotes
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Refuse more arguments than there are, without naming them."""
-        rest = super().parse_args(ctx, args)
+        """Refuse unknown options and more arguments than there are, without naming them."""
+        with unrepeated(ctx):
+            rest = super().parse_args(ctx, args)
         if rest:
             ctx.fail("too many arguments: a text with spaces needs quotes")
         return rest

@@ -97,14 +97,14 @@ def describe(source: Hub, name: str) -> Remote:
         found = patiently(lambda: get_hf_file_metadata(url, library_name=LIBRARY), name)
     commit, etag = found.commit_hash or "", found.etag or ""
     # An etag becomes a file name in the cache: nothing but a hash may pass.
-    if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", etag) or found.size is None:
+    if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", etag) or found.size is None or found.size < 0:
         raise LoadError(
             f"{shown_endpoint()} does not answer as a model hub for {name!r} of "
             f"{source.repository} (no hash or size): check HF_ENDPOINT, proxy and firewall"
         )
     if not re.fullmatch(r"[0-9a-f]{40}", commit) or revision not in {"main", commit}:
         raise LoadError(
-            f"{shown_endpoint()} answers with the revision {commit!r} of {source.repository}, "
+            f"{shown_endpoint()} answers with the revision {commit!r:.80} of {source.repository}, "
             f"expected {revision}: check HF_ENDPOINT"
         )
     return Remote(commit, etag, found.size, urljoin(url, found.location))

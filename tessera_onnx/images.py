@@ -210,7 +210,8 @@ class _Opening:
         except Exception as error:  # plugins raise OSError, SyntaxError, struct.error, ...
             reason = "" if self.quotes else str(error)[:200]
             reason = reason or type(error).__name__
-            raise self.error(f"{self.name} cannot be decoded: {reason}") from error
+            cause = None if self.quotes else error
+            raise self.error(f"{self.name} cannot be decoded: {reason}") from cause
 
     def converted(self, image: Image.Image, alpha: str) -> Image.Image:
         from PIL import Image

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -70,6 +71,13 @@ def read(path: Path, *, verify: bool) -> tuple[list[Block], Output, int]:
     Raises FileError when there is no such file, LoadError when it is another kind of file or of a
     later version, IntegrityError when it is damaged.
     """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise FileError(f"{path} cannot be read: {reason}") from error
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # it might never end
+        raise FileError(f"{path} cannot be read: it is a pipe or a device, not a regular file")
     try:
         with path.open("rb") as stream:
             return _read(stream, path, verify=verify)

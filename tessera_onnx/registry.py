@@ -46,6 +46,8 @@ MAX_TOML_BYTES = 4 << 20
 MAX_CHARACTERS = 4096  # of a value
 MAX_LENGTH = 1 << 20  # tokens of a text, values of a series, steps
 MAX_VOCABULARY = 1 << 24
+MAX_PIXELS = 1 << 24  # that an image is enlarged to; Qwen2-VL's own limit is 12.8 million
+MAX_TILES = 1 << 10
 # Keys of tables in tables in tables: the parser's time grows with the square of their number.
 DEEP = re.compile(r"(?<![\w\"'-])(?:[\w\"'-]+[ \t]*\.[ \t]*){33}")
 
@@ -215,7 +217,7 @@ def _check(spec: ModelSpec, where: str) -> None:
     _check_identity(spec, where)
     tables = {kind for kind, table in KIND_TABLES.items() if getattr(spec, table) is not None}
     if tables != set(spec.kinds) or not spec.kinds:
-        raise LoadError(f"{where}: kinds {list(spec.kinds)} but tables for {sorted(tables)}")
+        raise LoadError(f"{where}: kinds {list(spec.kinds)!s:.80} but tables for {sorted(tables)}")
     if not spec.graph.precisions():
         raise LoadError(f"{where}: graph names no file in any precision")
     for name in (spec.graph.best_cpu, spec.graph.best_cuda, spec.graph.best_coreml):
@@ -293,12 +295,24 @@ def _check_image(image: Image, where: str) -> None:
         raise LoadError(f"{where}: tokens must be a square number, as the patches of a square are")
     if (image.tokens == 0) != (image.resize in {"dynamic", "fit"}):
         raise LoadError(f"{where}: tokens is 0 with dynamic and fit, and only there")
-    if len(image.mean) != 3 or len(image.std) != 3 or min(image.std) <= 0:
-        raise LoadError(f"{where}: mean and std have three numbers, std positive ones")
+    if len(image.mean) != 3 or len(image.std) != 3:
+        raise LoadError(f"{where}: mean and std have three numbers")
+    if not all(abs(n) <= 1e3 for n in image.mean) or not all(1e-6 <= n <= 1e3 for n in image.std):
+        raise LoadError(f"{where}: mean lies in -1000..1000, std in 0.000001..1000")
     if (image.longest > 0) != (image.resize in {"tiles", "fit"}):
         raise LoadError(f"{where}: longest goes with tiles and fit")
     if (0 < image.least_pixels <= image.most_pixels) != (image.resize == "dynamic"):
         raise LoadError(f"{where}: least_pixels and most_pixels go with dynamic")
+    _check_room(image, where)
+
+
+def _check_room(image: Image, where: str) -> None:
+    """What an image is made of before any graph sees it has its bounds, whatever its size."""
+    if image.most_pixels > MAX_PIXELS:
+        raise LoadError(f"{where}: most_pixels is at most {MAX_PIXELS}")
+    cells = max(image.longest**2, image.most_pixels) // image.size**2
+    if cells > (MAX_TILES if image.resize == "tiles" else MAX_LENGTH):
+        raise LoadError(f"{where}: size is too small, an image would have {cells} cells or tiles")
 
 
 def _check_series(spec: ModelSpec, recipe: TimeSeries, where: str) -> None:
@@ -310,8 +324,11 @@ def _check_series(spec: ModelSpec, recipe: TimeSeries, where: str) -> None:
         raise LoadError(f"{where}: quantiles must rise strictly within 0 and 1")
     if 0.5 not in levels or not set(recipe.rollout_quantiles) <= set(levels):
         raise LoadError(f"{where}: quantiles must hold 0.5 and the rollout_quantiles")
-    if min(recipe.patch_size, recipe.output_patch_size) < 1 or not recipe.rollout_quantiles:
+    paths = recipe.rollout_quantiles
+    if min(recipe.patch_size, recipe.output_patch_size) < 1 or not paths:
         raise LoadError(f"{where}: patch sizes are at least 1, rollout_quantiles not empty")
+    if len(set(paths)) != len(paths):  # each is a copy of all series
+        raise LoadError(f"{where}: rollout_quantiles holds a level twice")
     lengths = (recipe.context_length, recipe.output_patch_size)
     if max(*lengths, recipe.prediction_length) > MAX_LENGTH:
         raise LoadError(f"{where}: context, output patch and prediction are up to {MAX_LENGTH}")

@@ -183,11 +183,10 @@ def doctor(cache_dir: str | None) -> dict[str, Any]:
             for probe in model["probes"]
             if probe["result"] != "works"
         ]
-    points = metadata.entry_points(group=artifacts.ENTRY_POINTS)
     return {
         "python": f"{platform.python_version()} on {sys.platform} {platform.machine()}",
         "packages": packages,
-        "packs": _versions(*(point.dist.name for point in points if point.dist is not None)),
+        "packs": _versions(*(distribution for *_, distribution in artifacts.entry_points())),
         "providers": providers,
         "threads": attempt(runtime.cpu_threads, 0),
         "threads_from": _thread_sources(),

@@ -37,7 +37,8 @@ class SparseVector(NamedTuple):
         from scipy.sparse import csr_matrix
 
         pointers = [0, len(self.indices)]
-        return csr_matrix((self.values, self.indices, pointers), shape=(1, vocab_size))
+        parts = (self.values, self.indices, pointers)
+        return csr_matrix(parts, shape=(1, vocab_size), copy=True)  # else it writes into these
 
 
 class Embeddings(NamedTuple):

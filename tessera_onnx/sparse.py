@@ -115,10 +115,11 @@ class TesseraSparse(TextModel):
             table[:] = 0  # a token that the table does not name is dropped
             try:
                 entries = json.loads(self._artifact.read(self._recipe.idf))
-                for token, weight in entries.items():
-                    token_id = self._encoder.tokenizer.token_id(token)
-                    if token_id is not None:
-                        table[token_id] = weight
+                with np.errstate(over="ignore"):  # infinity is refused below
+                    for token, weight in entries.items():
+                        token_id = self._encoder.tokenizer.token_id(token)
+                        if token_id is not None:
+                            table[token_id] = weight
             except (ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
                 raise LoadError(f"{self._recipe.idf} is not a table of token weights") from error
             if not (np.isfinite(table).all() and (table >= 0).all()):

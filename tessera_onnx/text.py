@@ -84,7 +84,9 @@ class Tokenizer:
 
         try:
             self._backend = Backend.from_buffer(content)
-        except Exception as error:  # the binding raises bare Exception
+        except BaseException as error:
+            if not _is_failure(error):
+                raise
             reason = str(error)[:200]
             raise LoadError(f"{facts.tokenizer} is not a tokenizer.json: {reason}") from error
         self._backend.no_padding()
@@ -103,6 +105,14 @@ class Tokenizer:
             encodings = self._backend.encode_batch_fast(prompted, add_special_tokens=False)
         except Exception as error:  # the binding raises bare Exception
             raise TokenizationError(f"the tokenizer fails: {error}") from error
+        except BaseException as error:
+            if not _is_failure(error):
+                raise
+            # Its message may quote the text. Rust has written it to stderr already.
+            raise TokenizationError(
+                f"the tokenizer panics: the rules in {self.facts.tokenizer} are faulty; make the "
+                "file again, or use another model"
+            ) from None
         return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
 
     def rows(
@@ -136,6 +146,11 @@ class Tokenizer:
         """The id of a vocabulary entry."""
         found: int | None = self._backend.token_to_id(token)
         return found
+
+
+def _is_failure(error: BaseException) -> bool:
+    """Whether the binding failed: it raises bare Exception, or a panic of Rust, which is none."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def check_spelled(tokenizer: Tokenizer, spelled: str, where: str) -> None:

@@ -49,6 +49,11 @@ TESTS = {
     "closed while in use, used when closed": "faults/test_concurrency.py::test_closed_while_in_use",
     "used in a fork": "faults/test_concurrency.py::"
     "test_in_a_fork_it_says_so_and_in_the_parent_goes_on",
+    "opened in a fork": "faults/test_concurrency.py::test_a_fork_may_open_its_own",
+    "opened and closed in many threads": "faults/test_concurrency.py::"
+    "test_objects_are_opened_and_closed_in_many_threads_at_once",
+    "packs in threads beside a model": "faults/test_concurrency.py::"
+    "test_sixteen_threads_on_one_pack_and_a_model_beside_it",
     "pickled to a spawned process": "faults/test_concurrency.py::test_pickled_to_a_spawned_process",
     "Ctrl-C in the middle, then used again": "faults/test_concurrency.py::"
     "test_an_interrupt_is_prompt_and_the_object_goes_on",
@@ -59,14 +64,22 @@ TESTS = {
     "test_graphs_that_are_refused",
     "weights outside of a graph that lead elsewhere": "test_external.py::"
     "test_names_that_lead_elsewhere",
+    "descriptions that ask for memory or time": "faults/test_hostile.py::"
+    "test_a_description_asks_for_no_memory_or_time",
+    "a tokenizer that panics": "faults/test_hostile.py::test_rules_that_the_tokenizer_fails_on",
+    "an installed package that is damaged": "faults/test_hostile.py::"
+    "test_a_damaged_package_hinders_no_other",
+    "a user's text in what a method says": "faults/test_privacy.py::test_no_method_says_a_text",
+    "a user's text in what a command says": "faults/test_privacy.py::test_no_command_says_a_text",
+    "results that share memory": "faults/test_aliasing.py::test_a_models_results_are_the_callers",
     "a pack that claims another's model": "faults/test_hostile.py::"
     "test_a_pack_takes_the_place_of_no_other",
     "float16 that overflows": "faults/test_hostile.py::"
     "test_float16_that_overflows_on_a_long_text_is_found",
     "the CUDA wheel without CUDA": "faults/test_providers.py::"
     "test_the_cuda_wheel_without_cuda_falls_back_and_says_why",
-    "both wheels of ONNX Runtime": "test_cli.py::"
-    "test_doctor_finds_two_runtimes_that_overwrite_each_other",
+    "both wheels of ONNX Runtime": "faults/test_providers.py::"
+    "test_both_wheels_are_found_and_the_fix_is_told",
     "no ONNX Runtime": "test_runtime.py::test_missing_onnxruntime_names_both_extras",
     "no network": "test_packaging.py::test_a_process_without_network_encodes",
     "a download that is damaged": "test_hub.py::test_a_damaged_download_never_reaches_the_cache",

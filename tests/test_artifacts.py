@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from artifact_tools import ARTIFACTS, copy, relist, replace
 
@@ -308,3 +309,19 @@ def test_builtin_bases_of_the_original():
     assert issubclass(EncodingError, RuntimeError)
     assert issubclass(ConfigError, ValueError)
     assert issubclass(FileError, OSError)
+
+
+def test_a_long_path(tmp_path):
+    """Beyond the 260 characters that Windows is known for; beyond the system's limit an error."""
+    deep = tmp_path.joinpath(*["f" * 200] * 6)
+    deep.mkdir(parents=True)
+    folder = copy("splade", deep / "m")
+    assert len(str(folder)) > 1200
+    with TesseraSparse(path=folder) as model:
+        expected = model.encode("cat").values
+    with TesseraSparse("test-splade", cache_dir=deep) as model:
+        np.testing.assert_array_equal(model.encode("cat").values, expected)
+    with pytest.raises(LoadError, match="no model folder|not a model folder"):
+        TesseraSparse(path=tmp_path.joinpath(*["f" * 200] * 30))
+    with pytest.raises(LoadError, match="not a model folder"):
+        TesseraSparse(path=tmp_path / ("f" * 300))

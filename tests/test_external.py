@@ -206,6 +206,36 @@ def test_other_ways_to_write_the_same():
     assert external.locations(twice, "g") == ["a", "b"]
 
 
+# Fields of onnx.proto3 by the way down to a tensor: 7 graph, 1 node, 5 attribute, 6 subgraph of it.
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param([7, 15, 1], id="the values of a sparse weight"),
+        pytest.param([7, 15, 2], id="the indices of a sparse weight"),
+        pytest.param([7, 1, 5, 5], id="an attribute"),
+        pytest.param([7, 1, 5, 10], id="one of an attribute's tensors"),
+        pytest.param([7, 1, 5, 22, 1], id="a sparse attribute"),
+        pytest.param([7, 1, 5, 6, 5], id="a weight of a branch"),
+        pytest.param([7, 1, 5, 11, 5], id="a weight of one of an attribute's graphs"),
+        pytest.param([7, 1, 5, 6, 1, 5, 6, 5], id="a weight of a branch of a branch"),
+        pytest.param([25, 7, 5, 5], id="a function's node"),
+        pytest.param([25, 11, 5], id="a function's attribute"),
+        pytest.param([20, 1, 5], id="a training graph's weight"),
+        pytest.param([20, 2, 5], id="a training algorithm's weight"),
+        pytest.param([14], id="anywhere else"),
+    ],
+)
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_file_that_is_named_elsewhere_than_in_a_weight(way, hidden):
+    """Alone, and beside a weight that names a listed file as it may."""
+    tensor = entry(b"location", b"w.bin") + number(DATA_LOCATION << 3) + number(1)
+    for key in reversed(way):
+        tensor = field(key, tensor)
+    weight = field(7, field(5, entry(b"location", b"listed.bin")))
+    with pytest.raises(IntegrityError, match="not weights of its graph"):
+        external.locations(weight + tensor if hidden else tensor, "g")
+
+
 def test_other_words_than_the_key_are_none():
     name = field(7, field(1, field(3, b"/allocation/relocation")))
     assert external.locations(name, "g") == []

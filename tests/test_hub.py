@@ -835,12 +835,18 @@ def test_a_circle_of_redirects(server):
         {"ETag": '"../../../../evil"', "X-Repo-Commit": COMMIT},
         {"ETag": f'"{"a" * 40}"', "X-Repo-Commit": "main"},
         {"ETag": f'"{"a" * 40}"', "X-Repo-Commit": "f" * 40},
+        {"ETag": f'"{"a" * 40}"', "X-Repo-Commit": "../evil"},
+        {"ETag": f'"{"a" * 40}"', "X-Repo-Commit": "\x1b[31m" + "f" * 40_000},
+        {"ETag": f'"{"a" * 40}"', "X-Repo-Commit": COMMIT, "X-Linked-Size": "-5"},
+        {"ETag": f'"{"a" * 40}"', "X-Repo-Commit": COMMIT, "X-Linked-Size": "5 GB"},
     ],
 )
 def test_an_endpoint_that_is_no_hub(server, headers, here):
     server.status = lambda _: (200, {"Content-Length": "5", **headers})
-    with pytest.raises(LoadError, match="check HF_ENDPOINT"):
+    with pytest.raises(LoadError, match="check HF_ENDPOINT") as caught:
         hub.describe(PINNED.hub, TOKENIZER)
+    assert len(str(caught.value)) < 500
+    assert str(caught.value).isprintable()
     assert not list(here.rglob("evil*"))
 
 

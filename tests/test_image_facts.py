@@ -33,7 +33,7 @@ def entry(model_id, *edits):
         ("colsmol-256m", [("longest = 2048", "longest = 8192")], "is at most 4096"),
         ("colsmol-256m", [("longest = 2048", "longest = 0")], "longest goes with tiles and fit"),
         ("colpali-v1.2", [("size = 448", "size = 0")], "size must lie in 1..4096"),
-        ("colpali-v1.2", [("std = [0.5,", "std = [0,")], "std positive"),
+        ("colpali-v1.2", [("std = [0.5,", "std = [0,")], "std in 0.000001"),
         ("colpali-v1.2", [('tile = ""', 'tile = "<t>"')], "tile goes with images that are cut"),
         ("colpali-v1.2", [('row_end = ""', 'row_end = "x"')], "row_end and grid_end go with tile"),
         ("colpali-v1.2", [('grid_end = ""', 'grid_end = "x"')], "row_end and grid_end go with"),

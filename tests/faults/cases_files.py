@@ -21,6 +21,7 @@ from tessera_onnx import (
     TesseraMultiVector,
     TesseraSparse,
     TesseraTimeSeries,
+    TesseraVision,
     artifacts,
     registry,
     reports,
@@ -34,6 +35,7 @@ CLASSES: dict[str, Any] = {
     "chronos2": TesseraTimeSeries,
 }
 GRAPH = "model.fp32.onnx"
+PAGE = np.arange(60 * 90 * 3, dtype=np.uint8).reshape(60, 90, 3)
 OTHER = {GRAPH: "model.onnx"}
 
 
@@ -93,6 +95,9 @@ def cases(folder: Path) -> Iterator[Case]:
         yield from _damaged(name, cls, fresh)
         if name != "bolt":  # its tables are those of chronos2
             yield from _facts(name, cls, fresh)
+    vision = ("model", 0, "vision")
+    yield from _facts("colqwen2", TesseraVision, fresh, below=vision)
+    yield from _facts("colsmol", TesseraVision, fresh, below=(*vision, "image"))  # tiles
     yield from _catalogues(folder)
     yield from _names(fresh)
 
@@ -206,7 +211,10 @@ def _extremes(value: Any) -> dict[str, Any]:
 OPTIONAL = {("model", 0, "export")}
 
 
-def _facts(name: str, cls: Any, fresh: Callable[[str], Path]) -> Iterator[Case]:
+def _facts(
+    name: str, cls: Any, fresh: Callable[[str], Path], below: tuple[Any, ...] = ()
+) -> Iterator[Case]:
+    """Of every fact, or of those in one table: what it is not, hardly is, or lacks."""
     good = tomllib.loads((ARTIFACTS / name / "model.toml").read_text())
 
     def written(place: tuple[Any, ...], change: Callable[[Any, Any], None]) -> Path:
@@ -224,6 +232,9 @@ def _facts(name: str, cls: Any, fresh: Callable[[str], Path]) -> Iterator[Case]:
         with model:
             if cls is TesseraTimeSeries:
                 assert np.isfinite(model.forecast([1.0, 2.0, 3.0], 3)).all()
+            elif cls is TesseraVision:
+                found = [*model.encode_documents([PAGE, PAGE[:40]]), model.encode_query("cat")]
+                assert all(np.isfinite(part).all() for part in found)
             else:
                 found = model.encode_batch(["cat", "the dog"])
                 query = model.encode_query("cat")
@@ -246,6 +257,8 @@ def _facts(name: str, cls: Any, fresh: Callable[[str], Path]) -> Iterator[Case]:
         assert found is None, found
 
     for place in _places(good):
+        if place[: len(below)] != below:
+            continue
         shown = ".".join(str(key) for key in place if key != 0).removeprefix("model.")
         value = good
         for key in place:

@@ -19,7 +19,14 @@ from cases_images import COLOURS
 from cases_images import opened as open_vision
 from cases_text import MODELS, open_kind
 
-from tessera_onnx import EncodingError, TesseraTimeSeries, TesseraVision
+from tessera_onnx import (
+    EncodingError,
+    PackedSparse,
+    PackedTokens,
+    SparseVector,
+    TesseraTimeSeries,
+    TesseraVision,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::tessera_onnx.TruncationWarning")
 VISION = {"vision": "tessera-page-mini", "vision, language model": "colqwen2"}
@@ -264,3 +271,127 @@ def test_a_second_interrupt_does_no_harm():
     )
     assert done.stdout == "goes on\n", done.stderr
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fork_may_open_its_own(kind):
+    """What the error of the fork advises."""
+    with opened(kind, threads=2) as model:
+        expected = work(model)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)  # a hang ends here
+            try:
+                with opened(kind, threads=2) as own:
+                    assert_same(work(own), expected)
+                said = "the same"
+            except BaseException as error:
+                said = repr(error)
+            os.write(writer, said.encode())
+            os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader) as stream:
+            assert stream.read() == "the same"
+        os.waitpid(child, 0)
+
+
+def test_objects_are_opened_and_closed_in_many_threads_at_once():
+    """Every kind in four threads: one's end takes nothing from another's beginning."""
+    expected = {}
+    for kind in KINDS:
+        with opened(kind, threads=1) as model:
+            expected[kind] = work(model)
+    start = threading.Barrier(8)
+    tasks = len(list(Path("/proc/self/task").iterdir()))
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+
+    def call(number):
+        start.wait(30)
+        for kind in (KINDS[number:] + KINDS[:number])[:4]:
+            with opened(kind, threads=1 + number % 2) as model:
+                assert_same(work(model), expected[kind])
+            with pytest.raises(EncodingError, match="closed"):
+                work(model)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(call, range(8)))
+    gc.collect()
+    assert len(list(Path("/proc/self/task").iterdir())) <= tasks + 1
+    assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors + 1
+
+
+@pytest.fixture(params=["float32", "int8", "binary", "sparse"])
+def pack(request):
+    rng = np.random.default_rng(1)
+    if request.param == "sparse":
+        rows = [np.flatnonzero(rng.random(60) < 0.2).astype(np.int32) for _ in range(300)]
+        return PackedSparse([SparseVector(ids, rng.random(len(ids)).astype("f4")) for ids in rows])
+    rows = [rng.standard_normal((n, 64), np.float32) for n in rng.integers(1, 60, 300)]
+    return PackedTokens(rows, output=request.param, threads=2)
+
+
+def scores(pack):
+    query = np.random.default_rng(2).standard_normal((40, 64), np.float32)
+    if isinstance(pack, PackedSparse):
+        query = SparseVector(np.arange(40, dtype=np.int32), np.abs(query[:, 0]))
+    best = pack.rank(query, 5)
+    return [pack.score(query), np.array([item.score for item in best])]
+
+
+def test_sixteen_threads_on_one_pack_and_a_model_beside_it(pack):
+    expected = scores(pack)
+    start = threading.Barrier(16)
+    with opened("multi-vector", threads=2) as model:
+        vectors = work(model)
+
+        def call(number):
+            start.wait(30)
+            if number % 4 == 0:
+                assert_same(work(model), vectors)
+            return scores(pack)
+
+        with ThreadPoolExecutor(16) as pool:
+            for found in pool.map(call, range(16)):
+                assert_same(found, expected)
+
+
+def test_a_pack_in_a_fork_and_in_a_spawned_process(pack):
+    """It has no session of its own, so that a fork of it works."""
+    expected = scores(pack)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        try:
+            assert_same(scores(pack), expected)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert_same(pool.apply(scores, (pack,)), expected)
+
+
+def test_a_pack_that_is_interrupted_goes_on():
+    code = (
+        "import os, signal, sys, threading\n"
+        f"sys.path[:0] = {sys.path!r}\n"
+        "import numpy as np\n"
+        "from tessera_onnx import PackedTokens\n"
+        "rows = [np.random.default_rng(i).standard_normal((50, 64), np.float32)"
+        " for i in range(2000)]\n"
+        "for output in ('float32', 'int8', 'binary'):\n"
+        "    pack = PackedTokens(rows, output=output, threads=2)\n"
+        "    expected = pack.score(rows[0])\n"
+        "    threading.Timer(0.4, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
+        "    try:\n"
+        "        while True: pack.score_batch(rows[:40])\n"
+        "    except KeyboardInterrupt:\n"
+        "        pass\n"
+        "    assert np.array_equal(pack.score(rows[0]), expected)\n"
+        "    print(output)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.split() == ["float32", "int8", "binary"], done.stderr

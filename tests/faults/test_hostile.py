@@ -1,6 +1,7 @@
 """Models made to do harm: what they are refused for, with real graphs, packs and files."""
 
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import graphs
 import numpy as np
 import onnxruntime as ort
 import pytest
-from artifact_tools import ARTIFACTS, copy, relist, replace
+from artifact_tools import ARTIFACTS, add_file, copy, relist, replace
 
 from tessera_onnx import (
     EncodingError,
@@ -19,8 +20,11 @@ from tessera_onnx import (
     TesseraDense,
     TesseraSparse,
     TesseraTimeSeries,
+    TesseraVision,
+    TokenizationError,
     artifacts,
     list_models,
+    reports,
 )
 
 GRAPH = "model.fp32.onnx"
@@ -207,6 +211,25 @@ def test_a_loop_without_an_end_is_outside_of_what_is_promised(tmp_path):
             (("context_length = 2048", f"context_length = {2**40}"),),
             "context, output patch",
         ),
+        (
+            "bolt",
+            TesseraTimeSeries,
+            (("rollout_quantiles = [", f"rollout_quantiles = [{'0.5, ' * 10_000}"),),
+            "a level twice",
+        ),
+        (
+            "colqwen2",
+            TesseraVision,
+            (("least_pixels = 3136", f"least_pixels = {2**40}"), ("= 18816", f"= {2**40}")),
+            "most_pixels is at most",
+        ),
+        (
+            "colqwen2",
+            TesseraVision,
+            (("most_pixels = 18816", f"most_pixels = {2**24}"), ("\nsize = 28", "\nsize = 1")),
+            "size is too small",
+        ),
+        ("colsmol", TesseraVision, (("\nlongest = 128", "\nlongest = 4096"),), "size is too small"),
         ("splade", TesseraSparse, (("licence = ", f"licence{'.a' * 50_000} = "),), "32 parts"),
         ("splade", TesseraSparse, (("[model.text]", f"[model{'.a' * 10**6}]"),), "32 parts"),
         ("splade", TesseraSparse, (("apache-2.0", "x" * 10**6),), "has 1000000 characters"),
@@ -226,6 +249,40 @@ def test_a_description_that_lies_elsewhere(tmp_path):
     (tmp_path / "link").symlink_to(copy("splade", tmp_path / "real"))
     with TesseraSparse(path=tmp_path / "link"):  # a folder may be reached by one
         pass
+
+
+@pytest.mark.parametrize(
+    ("part", "rules", "error", "match"),
+    [
+        ("pre_tokenizer", {"type": "FixedLength", "length": 0}, TokenizationError, "panics"),
+        ("normalizer", {"type": "Precompiled", "precompiled_charsmap": "EA=="}, LoadError, "Prec"),
+        ("model", {"type": "WordLevel", "unk_token": "?", "vocab": {}}, TokenizationError, "UNK"),
+    ],
+)
+def test_rules_that_the_tokenizer_fails_on(tmp_path, part, rules, error, match):
+    """Some make Rust panic, which reaches Python as no Exception."""
+    folder = copy("prompts", tmp_path / "m")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    relist(folder, "tokenizer.json", json.dumps({**content, part: rules}).encode())
+    with pytest.raises(error, match=match):
+        with TesseraDense(path=folder, threads=1) as model:
+            model.encode("cat")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"3", b"[]", b"[" * 100_000, b"\xff\xfe", b'{"cat": "x"}', b'{"cat": {"a": 1}}',
+        b'{"cat": null}', b'{"cat": NaN}', b'{"cat": 1e999}', b'{"cat": 1e39}', b'{"cat": -5}',
+        b'{"cat": ' + b"9" * 10_000 + b"}", b'{"\\ud800": 1}',
+    ],
+)  # fmt: skip
+def test_a_table_of_weights_that_is_none(tmp_path, content):
+    edit = replace(('query_weights = "model"', 'query_weights = "idf"'), ('idf = ""', 'idf = "i"'))
+    folder = copy("splade", tmp_path / "m", edit)
+    add_file(folder, "i", content)
+    with pytest.raises(LoadError, match="i is not a table|i holds a weight"):
+        TesseraSparse(path=folder, threads=1)
 
 
 # ---------------------------------------------------------------- packs
@@ -301,6 +358,33 @@ def test_entry_points_that_lead_nowhere(site, entry):
     assert "all-minilm-l6-v2" in list_models(installed=True)
     with TesseraDense() as model:
         assert model.model() == "all-minilm-l6-v2"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "entry"),
+    [
+        (None, b"x = evil"),
+        (b"Metadata-Version: 2.1\n", b"x = evil"),
+        (b"Name: \xff\xfe\n", b"x = evil"),
+        (b"Name: evil\n", b"x = \xff\xfe"),
+        (b"Name: evil\n", b"x"),
+        (b"Name: evil\n", b"x = /etc"),
+        (b"Name: evil\n", b"x = a\0b"),
+    ],
+)
+def test_a_damaged_package_hinders_no_other(site, metadata, entry, caplog):
+    """The standard library reads all packages at once, and fails for all."""
+    info = site / "evil-1.0.dist-info"
+    info.mkdir()
+    if metadata is not None:
+        (info / "METADATA").write_bytes(metadata)
+    (info / "entry_points.txt").write_bytes(f"[{artifacts.ENTRY_POINTS}]\n".encode() + entry)
+    with TesseraDense() as model:
+        assert model.model() == "all-minilm-l6-v2"
+    assert "left out: " in caplog.text
+    assert "all-minilm-l6-v2" in list_models(installed=True)
+    if metadata is None:  # doctor tries every model
+        assert "tessera-onnx-starter" in reports.doctor(None)["packs"]
 
 
 def test_a_packs_files_are_read_where_they_lie_alone(site, tmp_path):

@@ -1,5 +1,7 @@
 """Laws that hold for every input, tried on many: against float64, and against themselves."""
 
+import warnings
+
 import numpy as np
 import pytest
 from artifact_tools import ARTIFACTS
@@ -7,7 +9,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reference import MODELS, Reference, plain
 
-from tessera_onnx import TesseraTimeSeries, maxsim, pooling, quantization, scoring
+from tessera_onnx import (
+    TesseraTimeSeries,
+    TruncationWarning,
+    maxsim,
+    pooling,
+    quantization,
+    scoring,
+)
 from tessera_onnx.results import SparseVector
 
 pytestmark = pytest.mark.filterwarnings("ignore::tessera_onnx.TruncationWarning")
@@ -220,6 +229,52 @@ def test_lengths_around_the_limit_of_any_words(models, data):
                 width = model.vocab_size() if kind == "sparse" else 0
                 expected = REFERENCES[kind].vector(text, "document")
                 np.testing.assert_allclose(plain(model.encode(text), width), expected, atol=1e-5)
+
+
+@few
+@given(data=st.data())
+def test_a_text_of_exactly_as_many_tokens_as_are_read(models, data):
+    """The limit less one, the limit and one more: no cut, no cut, the cut of the last word."""
+    for kind, model in models.items():
+        for role in ("query", "document"):
+            reference = REFERENCES[kind]
+            facts = getattr(reference.recipe, role)
+            words = [word for word in PIECES[:6] if len(word) < 9 and _single(kind, word, role)]
+            room = facts.max_length - reference.tokens("", role)
+            drawn = data.draw(
+                st.lists(st.sampled_from(words), min_size=room + 1, max_size=room + 1)
+            )
+            encode = getattr(model, f"encode_{role}")
+            for more in (-1, 0, 1):
+                text = " ".join(drawn[: room + more])
+                assert model.token_count([text], role=role)[0] == facts.max_length + more
+                with warnings.catch_warnings(record=True) as said:
+                    warnings.simplefilter("always")
+                    found = encode(text)
+                assert [warning.category for warning in said] == [TruncationWarning] * (more > 0)
+                width = model.vocab_size() if kind == "sparse" else 0
+                expected = reference.vector(" ".join(drawn[: room + min(more, 0)]), role)
+                np.testing.assert_allclose(plain(found, width), expected, atol=1e-5)
+
+
+def _single(kind, word, role):
+    """Whether a word is one token."""
+    return REFERENCES[kind].tokens(word, role) == REFERENCES[kind].tokens("", role) + 1
+
+
+def test_ten_thousand_texts_of_mixed_lengths_in_their_order(models):
+    """Doubles among them; every hundredth compared with the reference, all with another order."""
+    rng = np.random.default_rng(3)
+    texts = [" ".join(rng.choice(PIECES[:6], rng.integers(0, 60))) for _ in range(5_000)] * 2
+    order = rng.permutation(len(texts))
+    model = models["dense"]
+    found = model.encode_batch(texts)
+    assert found.shape[0] == 10_000
+    for i in range(0, len(texts), 100):
+        expected = REFERENCES["dense"].vector(texts[i], "document")
+        np.testing.assert_allclose(found[i], expected, atol=1e-5)
+    again = model.encode_batch([texts[i] for i in order])
+    np.testing.assert_allclose(again, found[order], atol=1e-5)
 
 
 # ---------------------------------------------------------------- series

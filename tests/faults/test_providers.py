@@ -4,12 +4,13 @@ import json
 import re
 import subprocess
 import sys
+from importlib import metadata
 
 import numpy as np
 import pytest
 from artifact_tools import ARTIFACTS, copy
 
-from tessera_onnx import DeviceError, TesseraDense, TesseraTimeSeries, runtime
+from tessera_onnx import DeviceError, TesseraDense, TesseraTimeSeries, reports, runtime
 
 CUDA = "CUDAExecutionProvider" in runtime.onnxruntime().get_available_providers()
 
@@ -76,6 +77,18 @@ def test_doctor_tells_the_fix(tmp_path):
     assert {probe["device"]: probe["result"] == "works" for probe in tried["probes"]} == {
         "cpu": True, "cuda": False,
     }  # fmt: skip
+
+
+BOTH = {d.metadata["Name"] for d in metadata.distributions()} >= {"onnxruntime", "onnxruntime-gpu"}
+
+
+@pytest.mark.skipif(not BOTH, reason="needs both wheels of ONNX Runtime: .ci/run installs them")
+def test_both_wheels_are_found_and_the_fix_is_told():
+    """Whichever was installed last is what runs: it works, and nobody knows on what."""
+    report = reports.doctor(None)
+    assert any("pip uninstall onnxruntime onnxruntime-gpu" in each for each in report["problems"])
+    with TesseraDense(path=ARTIFACTS / "prompts") as model:
+        assert np.isfinite(model.encode("cat")).all()
 
 
 def test_no_telemetry(monkeypatch):

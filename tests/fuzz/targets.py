@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import sys
 import tempfile
@@ -160,6 +161,20 @@ def _pack() -> bytes:
     return path.read_bytes()
 
 
+def _tokenizers() -> list[bytes]:
+    """The artifact's, and its rules around each other kind of model."""
+    content = (SPLADE / "tokenizer.json").read_bytes()
+    rules = json.loads(content)
+    vocab = {token: number for number, token in enumerate(["?", *"abcdeht ", "ab", "the"])}
+    merges = [["a", "b"]]
+    models = [
+        {"type": "BPE", "vocab": vocab, "merges": merges, "unk_token": "?", "byte_fallback": True},
+        {"type": "Unigram", "unk_id": 0, "vocab": [[token, -1.0] for token in vocab]},
+        {"type": "WordLevel", "vocab": vocab, "unk_token": "?"},
+    ]
+    return [content, *(json.dumps({**rules, "model": model}).encode() for model in models)]
+
+
 CSV = b"day;shop;sold\n2024-01-01;north;3\n2024-01-02;north;NA\n2024-01-03;north;1e3\n"
 STAMPS = (
     b"t,v\n2024-03-30 23:00:00+01:00,1\n2024-03-31 00:00:00+01:00,2\n2024-03-31 01:00:00+01:00,\n"
@@ -172,7 +187,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
     ),
     "graph_names": (graph_names, [(SPLADE / "model.fp32.onnx").read_bytes()[:3000]]),
     "graph": (graph, [(SPLADE / "model.fp32.onnx").read_bytes()]),
-    "tokenizer": (tokenizer, [(SPLADE / "tokenizer.json").read_bytes()]),
+    "tokenizer": (tokenizer, _tokenizers()),
     "jsonl": (jsonl, [JSONL]),
     "lines": (lines, [b"\xef\xbb\xbfone\r\ntwo\n\nf\xc3\xbcnf\n"]),
     "table": (table, [CSV, STAMPS]),
