@@ -31,7 +31,6 @@ NUMPY_TOKENS = 4096  # documents' tokens of one product in NumPy, whose steps wr
 # A query's codes have 7 bits: a processor without dot products of bytes (AVX2 without VNNI) adds
 # pairs of products in 16 bits, where 2 x 255 x 63 fits and 2 x 255 x 127 does not.
 QUERY_PEAK = 63
-BLOCKS_A_WORKER = 4  # fewer would leave a thread without work at the end
 INPUTS = ("documents", "query", "share")
 GRAPHS: dict[Output, str] = {"float32": "maxsim.fp32.onnx", "int8": "maxsim.int8.onnx"}
 
@@ -141,9 +140,7 @@ def bits(tokens: NDArray[Any], part: Part, dim: int) -> Float:
     return np.asarray((dim - 2 * best) @ part.share, dtype=np.float32)
 
 
-def kernel(
-    output: Output, dim: int, device: str, threads: int, n_blocks: int
-) -> tuple[Kernel, int]:
+def kernel(output: Output, dim: int, device: str, threads: int) -> tuple[Kernel, int]:
     """What scores blocks of that form on that device, and on how many threads of the caller.
 
     Raises as runtime.open_session.
@@ -153,16 +150,15 @@ def kernel(
     session = _session(os.getpid(), output, device, threads)
     if session is None:  # NumPy's product has threads of its own
         return (exact if output == "float32" else rounded), 1
-    # A thread a block where there are enough: threads that share a block wait for each other after
-    # each step, which on a busy machine took twice as long.
-    parallel = n_blocks >= BLOCKS_A_WORKER * session.workers
+    # ONNX Runtime's threads share a block: with a block a thread two of them wait for memory, and a
+    # pair took 1.3 times as long (1.5 in int8).
 
     def run(tokens: NDArray[Any], part: Part) -> Float:
         feeds = {"documents": tokens, "query": part.tokens, "share": part.share}
-        scores: Float = session.run(feeds, parallel=parallel)[0]
+        scores: Float = session.run(feeds)[0]
         return scores
 
-    return run, session.workers if parallel else 1
+    return run, 1
 
 
 def check_device(output: Output, device: str) -> None:
@@ -190,6 +186,7 @@ def _session(_pid: int, output: Output, device: str, threads: int | None) -> run
         static=False,
         int8_on_cuda=integers,
         threads=threads,
+        workers=1,
         inputs=INPUTS,
         outputs={"scores": (1, 1)},
         probe={

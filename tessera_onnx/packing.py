@@ -179,9 +179,7 @@ class PackedTokens:
         if dim is None or not queries:
             count = sum(len(block.places) for block in packed)
             return np.zeros((len(queries), count), dtype=np.float32)
-        kernel, workers = kernels.kernel(
-            self._output, dim, self._device, self._threads, len(packed)
-        )
+        kernel, workers = kernels.kernel(self._output, dim, self._device, self._threads)
         parts = kernels.parts(queries, self._output, dim)
         scores = kernels.score(packed, parts, kernel, len(queries), workers)
         for block in packed:

@@ -3,7 +3,7 @@
 Measured on two cores (shared session, 512-token batches): two Python threads on a session with
 one intra-op thread each embed 1.3 times the texts of one caller with two intra-op threads, while
 a single text is answered sooner by intra-op threads. So a CPU model has up to two sessions, each
-made at its first use: one for batches, one for single texts.
+made at its first use: one for batches, one for single texts. Who needs one alone holds one alone.
 """
 
 from __future__ import annotations
@@ -37,6 +37,14 @@ Array = NDArray[Any]
 ReadBeside = Callable[[str, str], bytes]
 logger = logging.getLogger("tessera_onnx")
 
+# Threads of a session wait for work so long before they sleep. ONNX Runtime's own choice is tens of
+# milliseconds, in which they take the processor from every other session of the process: a query's
+# encoding followed by MaxSim took twice as long and four times the processor time.
+SPIN_US = 200
+# Rows x length^2 of a batch after which the arena gives back what it took: about 200 MB of scores
+# for 12 heads in fp32.
+LARGE_BATCH = 1 << 22
+LARGE_GRAPH = 1 << 24  # bytes from which weights are given to ONNX Runtime beside the graph
 MAX_THREADS = 1024  # more is a mistake, and ONNX Runtime's own message for it is a C++ signature
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -173,6 +181,7 @@ class Session:
         self._closed = False
         # With one worker both uses are the same session.
         self._sessions: dict[bool, Any] = {}
+        self._runs = {True: 0, False: 0}
         first = self._session(parallel=self.workers > 1)
         graph_inputs = {item.name for item in first.get_inputs()}
         if graph_inputs != set(inputs):
@@ -195,14 +204,20 @@ class Session:
         Raises EncodingError when ONNX Runtime fails, the session is closed or belongs to a parent
         process, or an output holds NaN or infinity.
         """
-        session = self._session(parallel=parallel and self.workers > 1)
+        parallel = parallel and self.workers > 1
+        session = self._session(parallel=parallel)
+        self._runs[parallel] += 1
         names = self.outputs if outputs is None else list(outputs)
+        shape = next(iter(feeds.values())).shape
+        large = len(shape) > 1 and shape[0] * shape[1] ** 2 > LARGE_BATCH
         try:
-            results: list[Array] = session.run(names, dict(feeds))
+            results: list[Array] = session.run(
+                names, dict(feeds), _give_back() if large and self.device == "cpu" else None
+            )
         except Exception as error:  # ORT raises its own unrelated classes, all from C++
             raise EncodingError(
-                f"ONNX Runtime failed on a batch of shape {next(iter(feeds.values())).shape} on "
-                f"{self.device}: {str(error)[:300]}"
+                f"ONNX Runtime failed on a batch of shape {shape} on {self.device}: "
+                f"{str(error)[:300]}"
             ) from error
         for name, result in zip(names, results, strict=True):
             if result.dtype.kind == "f" and not np.isfinite(result).all():
@@ -236,6 +251,8 @@ class Session:
                 self.check_open()  # it may have been closed while this thread waited
                 session = self._sessions.get(parallel)
                 if session is None:
+                    if self._runs[not parallel] <= 1:  # by the probe alone: nobody needs both
+                        self._sessions.pop(not parallel, None)
                     intra = 1 if parallel else self._threads
                     session = open_graph(
                         self._name, self._read(), self.device, intra, self._read_beside
@@ -272,12 +289,16 @@ def open_graph(
     options.intra_op_num_threads = intra_threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # failures are raised; ORT's own stderr lines add nothing
-    options.enable_cpu_mem_arena = False  # the arena keeps its peak for ever when lengths vary
+    # The arena stays on, for without it malloc fetches and returns the pages of large buffers at
+    # each step: texts of 256 tokens took 1.7 times as long, and the process held more. Plans by
+    # shape are off: they grow with each new shape and save no time.
+    options.enable_mem_pattern = False
+    options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
     # ONNX Runtime would also read its own format, whose files external.py cannot look into.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     missing = _preload(ort) if name == "cuda" else ""
     config = {"device_id": number or "0"} if name == "cuda" else {}
-    data = _data(ort, options, graph_name, graph, read_beside)
+    graph, data = _data(ort, options, graph_name, graph, read_beside)
     try:
         session = ort.InferenceSession(
             graph,
@@ -304,6 +325,14 @@ def open_graph(
     return session
 
 
+@functools.cache
+def _give_back() -> Any:
+    """Options of a run after which the arena frees what it does not use."""
+    options = onnxruntime().RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
+
+
 def _preload(ort: Any) -> str:
     """Load the CUDA libraries of pip's packages, if there are; which ones are not found."""
     if not hasattr(ort, "preload_dlls"):
@@ -317,24 +346,29 @@ def _preload(ort: Any) -> str:
 
 def _data(
     ort: Any, options: Any, name: str, graph: bytes, read_beside: ReadBeside | None
-) -> list[bytes]:
-    """What the graph keeps in other files, given to `options`; to be kept until a session is made.
+) -> tuple[bytes, list[bytes]]:
+    """The graph to open, and what it keeps in other files; to be kept until a session is made.
 
-    Raises IntegrityError as external.locations does, LoadError where ONNX Runtime is too old.
+    `options` get those files from memory, and the weights of a large graph in the same way. Raises
+    IntegrityError as external.locations does, LoadError where ONNX Runtime is too old.
     """
     names = external.locations(graph, name)
-    if not names:
-        return []
-    if read_beside is None:
+    takes = hasattr(options, "add_external_initializers_from_files_in_memory")
+    if names and read_beside is None:
         raise IntegrityError(f"{name} keeps weights in {names[0]!r}, and may not")
-    if not hasattr(options, "add_external_initializers_from_files_in_memory"):
+    if names and not takes:
         raise LoadError(
             f"{name} keeps its weights in a file of its own, which the installed onnxruntime "
             f"{ort.__version__} cannot take: install a newer one"
         )
-    data = [read_beside(name, location) for location in names]
-    options.add_external_initializers_from_files_in_memory(names, data, [len(d) for d in data])
-    return data
+    data = [read_beside(name, location) for location in names] if read_beside else []
+    if takes and len(graph) >= LARGE_GRAPH and name not in names:
+        with contextlib.suppress(ValueError):  # ONNX Runtime says what is wrong with it
+            rest = external.without_weights(graph, name)
+            names, data, graph = [*names, name], [*data, graph], rest
+    if names:
+        options.add_external_initializers_from_files_in_memory(names, data, [len(d) for d in data])
+    return graph, data
 
 
 def open_session(

@@ -259,3 +259,48 @@ def test_an_old_onnxruntime_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(ort, "SessionOptions", Old)
     with pytest.raises(LoadError, match="install a newer one"):
         encode(folder)
+
+
+@pytest.mark.parametrize("name", ["prompts", "colbert", "splade", "bolt", "m3", "chronos2"])
+def test_weights_given_beside_the_graph_are_the_same_weights(name, monkeypatch):
+    """Whatever the graph, ONNX Runtime computes the same with its weights taken out of it."""
+    folder = ARTIFACTS / name
+    graphs = sorted(folder.glob("*.onnx"))
+    assert graphs
+    for path in graphs:
+        graph = path.read_bytes()
+        monkeypatch.setattr(external, "LARGE", 256)
+        rest = external.without_weights(graph, path.name)
+        assert len(rest) < len(graph) / 2
+        plain = runtime.open_graph(path.name, graph, "cpu", 1)
+        monkeypatch.setattr(runtime, "LARGE_GRAPH", 0)
+        split = runtime.open_graph(path.name, graph, "cpu", 1)
+        monkeypatch.undo()
+        rng = np.random.default_rng(0)
+        feeds = {}
+        for item in plain.get_inputs():
+            shape = [size if isinstance(size, int) else 4 for size in item.shape]
+            values = rng.integers(1, 2, shape)
+            feeds[item.name] = values.astype({"tensor(int64)": np.int64}.get(item.type, np.float32))
+        for ours, truth in zip(split.run(None, feeds), plain.run(None, feeds), strict=True):
+            np.testing.assert_array_equal(ours, truth)
+
+
+def test_weights_beside_a_graph_and_in_a_file_of_it(tmp_path, monkeypatch):
+    """Both ways at once, and a graph that names its own file: it gets no bytes of it by that."""
+    folder, data = moved(tmp_path / "m")
+    add_file(folder, "weights.bin", data)
+    expected = encode(folder)
+    monkeypatch.setattr(runtime, "LARGE_GRAPH", 0)
+    monkeypatch.setattr(external, "LARGE", 32)
+    for ours, truth in zip(encode(folder), expected, strict=True):
+        np.testing.assert_array_equal(ours.values, truth.values)
+    folder, _ = moved(tmp_path / "itself", GRAPH.encode())
+    with pytest.raises((LoadError, IntegrityError)):
+        encode(folder)
+
+
+def test_what_is_no_graph_keeps_its_own_error(monkeypatch):
+    monkeypatch.setattr(runtime, "LARGE_GRAPH", 0)
+    with pytest.raises(LoadError, match="cannot be opened"):
+        runtime.open_graph("x.onnx", b"\xff" * 64, "cpu", 1)

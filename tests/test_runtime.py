@@ -6,6 +6,7 @@ import pickle
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -248,10 +249,46 @@ def test_nan_from_a_graph_is_found(monkeypatch):
         session = model._encoder.session._session(parallel=model._encoder.session.workers > 1)
 
         class Broken:
-            def run(self, names, feeds):
+            def run(self, names, feeds, options):
                 return [np.full((len(feeds["input_ids"]), 32), np.nan, np.float32)]
 
         monkeypatch.setattr(model._encoder.session, "_sessions", {True: Broken(), False: Broken()})
         with pytest.raises(EncodingError, match=r"text 0: the output .* holds NaN .*fp32"):
             model.encode("cat")
         assert session is not None
+
+
+def test_a_session_is_held_for_each_use_alone():
+    texts = TEXTS * 300  # more than one batch
+    with TesseraDense(path=ARTIFACTS / "prompts", threads=2) as model:
+        expected = model.encode_batch(texts)
+        assert list(model._session._sessions) == [True]
+        model.encode("cat")
+        model.encode("cat")
+        assert set(model._session._sessions) == {True, False}
+    with TesseraDense(path=ARTIFACTS / "prompts", threads=2) as model:
+        model.encode("cat")
+        assert list(model._session._sessions) == [False]
+        np.testing.assert_array_equal(model.encode_batch(texts), expected)
+
+
+def test_a_large_batch_leaves_no_memory_behind(monkeypatch):
+    """The arena gives back what the scores of long texts took."""
+    rows, length = 40, 64
+    ids = np.full((rows, length), 5, dtype=np.int64)
+    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+
+    def resident():
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
+    with TesseraDense(path=ARTIFACTS / "prompts", threads=1) as model:
+        session = model._session
+        session.run(feeds)
+        held = {}
+        for large in (False, True):
+            monkeypatch.setattr(runtime, "LARGE_BATCH", 1 if large else 1 << 40)
+            for _ in range(2):
+                session.run({name: np.repeat(rows, 30, axis=0) for name, rows in feeds.items()})
+            held[large] = resident()
+    assert held[True] < held[False] - 10
