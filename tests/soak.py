@@ -24,6 +24,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pdf_files
@@ -144,7 +145,7 @@ class Calls:
             model.encode("cat")
 
 
-def soak(minutes: float, threads: int) -> dict[str, float]:
+def soak(minutes: float, threads: int) -> dict[str, Any]:
     calls = Calls(threads)
     calls.largest()
     samples: list[tuple[float, int]] = []  # seconds, bytes
@@ -177,6 +178,10 @@ def soak(minutes: float, threads: int) -> dict[str, float]:
         "rss_first_mb": round(float(at[0, 1]), 1),
         "rss_last_mb": round(float(at[-1, 1]), 1),
         "rss_mb_a_minute": round(slope, 3),
+        "rss_by_tenths_mb": [
+            round(max(size for when, size in samples if low <= 10 * when / total < low + 1) / MB)
+            for low in range(10)
+        ],
         "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "descriptors_more": entries("fd") - descriptors,
         "threads_more": entries("task") - tasks,
@@ -186,7 +191,7 @@ def soak(minutes: float, threads: int) -> dict[str, float]:
     }
 
 
-def broken(figures: dict[str, float]) -> list[str]:
+def broken(figures: dict[str, Any]) -> list[str]:
     """A sentence for each limit that does not hold."""
     found = []
     if figures["rss_mb_a_minute"] >= LIMIT:
