@@ -1,11 +1,13 @@
 """Many calls of many lengths over every kind for a long time: memory, descriptors, latency.
 
     python tests/soak.py --minutes 30 --record
+    python tests/soak.py --minutes 3 --limit 8  # as CI runs it
 
 Prints the figures and exits with 1 when a limit is broken: resident memory may rise by less than
-1 MB a minute after the first fifth of the time, no descriptor and no thread may be left over, and
-the 99th percentile of the last third may not be twice that of the one before. --record keeps the
-figures in tests/soak.toml, from which docs/reliability.md is made.
+--limit MB a minute after the first fifth of the time, no descriptor and no thread may be left over,
+and in runs of ten minutes or more the 99th percentile of the last third may not be twice that of
+the one before. A run of three minutes ends while memory still comes to its level, hence its higher
+limit. --record keeps the figures in tests/soak.toml, from which docs/reliability.md is made.
 
 The largest calls come first, and memory is what is left when the C library has given back what it
 keeps for later: with calls of chance sizes its stock grows to that of the largest ones, for
@@ -43,6 +45,7 @@ WORDS = "the cat sat on a mat while rain in spain falls and new models read ever
 RECORD = Path(__file__).with_name("soak.toml")
 MB = 1 << 20
 LIMIT = 1.0  # MB a minute
+LONG = 10  # minutes, from which the latencies of two thirds can be compared
 
 
 def resident() -> int:
@@ -191,14 +194,15 @@ def soak(minutes: float, threads: int) -> dict[str, Any]:
     }
 
 
-def broken(figures: dict[str, Any]) -> list[str]:
+def broken(figures: dict[str, Any], limit: float) -> list[str]:
     """A sentence for each limit that does not hold."""
     found = []
-    if figures["rss_mb_a_minute"] >= LIMIT:
+    if figures["rss_mb_a_minute"] >= limit:
         found.append(f"resident memory rises by {figures['rss_mb_a_minute']} MB a minute")
     if figures["descriptors_more"] > 0 or figures["threads_more"] > 0:
         found.append("descriptors or threads are left over")
-    if figures["p99_last_third_ms"] > 2 * figures["p99_middle_third_ms"]:
+    slower = figures["p99_last_third_ms"] > 2 * figures["p99_middle_third_ms"]
+    if figures["minutes"] >= LONG and slower:
         found.append("the 99th percentile of the latency has doubled")
     return found
 
@@ -208,6 +212,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=3)
+    parser.add_argument("--limit", type=float, default=LIMIT, help="MB a minute")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--record", action="store_true", help="keep the figures in tests/soak.toml")
     options = parser.parse_args()
@@ -218,7 +223,7 @@ def main() -> None:
     if options.record:
         where = f'machine = "{options.threads} threads, {platform.machine()}"\n'
         RECORD.write_text(where + "".join(f"{n} = {v}\n" for n, v in figures.items()), "utf-8")
-    problems = broken(figures)
+    problems = broken(figures, options.limit)
     for problem in problems:
         print(f"Problem: {problem}", file=sys.stderr)  # noqa: T201
     sys.exit(bool(problems))
