@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from tessera_onnx import PackedTokens, kernels, runtime, scoring
+from tessera_onnx import PackedTokens, kernels, processor, runtime, scoring
 from tessera_onnx.pooling import l2_normalize
 
 SHORTEST, LONGEST, QUERY = 50, 300, 32
@@ -46,7 +46,7 @@ class Peak:
     """ONNX Runtime's matrix product, as fast as it gets."""
 
     def __init__(self) -> None:
-        self.session = runtime.open_graph("product", PRODUCT, "cpu", runtime.cpu_threads())
+        self.session = runtime.open_graph("product", PRODUCT, "cpu", processor.cpu_threads())
         self.square = np.random.default_rng(1).standard_normal((PEAK, PEAK), dtype=np.float32)
 
     def __call__(self) -> np.ndarray:
@@ -68,7 +68,7 @@ def torch_einsum(documents: list[np.ndarray]) -> Callable[[np.ndarray], np.ndarr
     """As PyLate and colpali-engine do: documents padded with zeros, masked after the product."""
     import torch
 
-    torch.set_num_threads(runtime.cpu_threads())
+    torch.set_num_threads(processor.cpu_threads())
     torch.set_grad_enabled(False)
     lengths = torch.tensor([len(rows) for rows in documents])
     padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(d) for d in documents], True)  # noqa: FBT003
@@ -220,7 +220,7 @@ def main() -> None:
     parser.add_argument("--cpu-time", action="store_true")
     options = parser.parse_args()
     clock = time.process_time if options.cpu_time else time.perf_counter
-    print(f"{runtime.physical_summary()}; {runtime.cpu_threads()} threads")
+    print(f"{processor.physical_summary()}; {processor.cpu_threads()} threads")
     print(f"{'':30} {'ns/pair':>8} {'maxsim-cpu':>22} {'of peak':>7} {'ten best':>11}")
     queries = list(stream(options.queries, options.dim, 1))
     queries = [rows[:QUERY] for rows in queries]

@@ -336,7 +336,7 @@ def main() -> None:
     if unknown := pythons.keys() - known:
         parser.error(f"--python knows {sorted(known)}, not {sorted(unknown)}")
     sys.path.insert(0, str(HERE.parents[1]))
-    from tessera_onnx.runtime import cpu_threads, physical_summary
+    from tessera_onnx.processor import cpu_threads, physical_summary
 
     texts, counts = docstrings(options.model / "tokenizer.json", options.texts)
     with tempfile.TemporaryDirectory(prefix="peers-") as work:

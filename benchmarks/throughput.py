@@ -21,7 +21,7 @@ import numpy as np
 import onnxruntime
 
 from tessera_onnx import TesseraDense, batching
-from tessera_onnx.runtime import cpu_threads, physical_summary
+from tessera_onnx.processor import cpu_threads, physical_summary
 
 
 def docstrings(model: TesseraDense, n: int) -> list[str]:

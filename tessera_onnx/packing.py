@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tessera_onnx import blocks, kernels, quantization, runtime, scoring
+from tessera_onnx import blocks, kernels, processor, quantization, scoring
 from tessera_onnx.blocks import Block
 from tessera_onnx.errors import ConfigError, DimensionMismatch
 from tessera_onnx.quantization import Output
@@ -52,7 +52,7 @@ class PackedTokens:
         kernels.check_device(output, device)
         self._output: Output = output
         self._device = device
-        self._threads = runtime.cpu_threads(threads)
+        self._threads = processor.cpu_threads(threads)
         # Replaced as one, never changed: a thread that scores keeps what it began with.
         self._state: tuple[int | None, tuple[Segment, ...]] = (None, ())
         self.add(documents)

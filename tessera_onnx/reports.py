@@ -20,6 +20,7 @@ from tessera_onnx import (
     TesseraTimeSeries,
     TesseraVision,
     artifacts,
+    processor,
     registry,
     runtime,
     schema,
@@ -188,9 +189,9 @@ def doctor(cache_dir: str | None) -> dict[str, Any]:
         "packages": packages,
         "packs": _versions(*(distribution for *_, distribution in artifacts.entry_points())),
         "providers": providers,
-        "threads": attempt(runtime.cpu_threads, 0),
+        "threads": attempt(processor.cpu_threads, 0),
         "threads_from": _thread_sources(),
-        "processor": runtime.physical_summary(),
+        "processor": processor.physical_summary(),
         "models": tried,
         "problems": problems,
     }
@@ -208,7 +209,7 @@ def _versions(*names: str) -> dict[str, str]:
 
 def _thread_sources() -> dict[str, Any]:
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    quota = runtime.cgroup_quota()
+    quota = processor.cgroup_quota()
     return {
         "affinity": affinity,
         "cgroup_quota": quota,

@@ -1,4 +1,4 @@
-"""Devices, threads and ONNX Runtime sessions: the only module that talks to onnxruntime.
+"""Devices and ONNX Runtime sessions: the only module that talks to onnxruntime.
 
 Measured on two cores (shared session, 512-token batches): two Python threads on a session with
 one intra-op thread each embed 1.3 times the texts of one caller with two intra-op threads, while
@@ -12,18 +12,16 @@ import contextlib
 import functools
 import io
 import logging
-import math
 import os
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import external
+from tessera_onnx import external, processor
 from tessera_onnx.errors import (
     ConfigError,
     DeviceError,
@@ -45,66 +43,11 @@ SPIN_US = 200
 # for 12 heads in fp32.
 LARGE_BATCH = 1 << 22
 LARGE_GRAPH = 1 << 24  # bytes from which weights are given to ONNX Runtime beside the graph
-MAX_THREADS = 1024  # more is a mistake, and ONNX Runtime's own message for it is a C++ signature
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
 }
-
-
-def cpu_threads(threads: int | None = None) -> int:
-    """Threads to use: `threads`, else TESSERA_THREADS, else min(CPU affinity, cgroup quota).
-
-    Raises ConfigError for a number below 1 or a TESSERA_THREADS that is no number.
-    """
-    if threads is None and os.environ.get("TESSERA_THREADS"):
-        try:
-            threads = int(os.environ["TESSERA_THREADS"])
-        except ValueError:
-            raise ConfigError("TESSERA_THREADS must be a whole number of at least 1") from None
-    if threads is not None:
-        if isinstance(threads, bool) or not isinstance(threads, int):
-            raise TypeError(f"threads must be int or None, got {type(threads).__name__}")
-        if not 1 <= threads <= MAX_THREADS:
-            raise ConfigError(f"threads must lie in 1..{MAX_THREADS}, got {threads}")
-        return threads
-    if hasattr(os, "sched_getaffinity"):
-        count = len(os.sched_getaffinity(0))
-    else:
-        count = os.cpu_count() or 1
-    return max(1, min(count, cgroup_quota() or count))
-
-
-def cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """CPUs that the container may use, rounded up, at least 1; None where there is no quota."""
-    quotas = []
-    for folder in _cgroup_folders(root):
-        try:
-            quota, period = (folder / "cpu.max").read_text().split()
-            if quota != "max":
-                quotas.append(max(1, math.ceil(int(quota) / int(period))))
-        except (OSError, ValueError, ZeroDivisionError):
-            continue
-    if quotas:
-        return min(quotas)
-    try:  # cgroup v1
-        quota_us = int((root / "cpu/cpu.cfs_quota_us").read_text())
-        period_us = int((root / "cpu/cpu.cfs_period_us").read_text())
-        return max(1, math.ceil(quota_us / period_us)) if quota_us > 0 else None
-    except (OSError, ValueError, ZeroDivisionError):
-        return None
-
-
-def _cgroup_folders(root: Path) -> list[Path]:
-    """The process's cgroup v2 folder and its parents; in a container that is just the root."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return [root]
-    own = next((line[3:] for line in lines if line.startswith("0::/")), "/")
-    folder = root / own.lstrip("/")
-    return [folder, *(parent for parent in folder.parents if parent.is_relative_to(root))]
 
 
 def onnxruntime() -> Any:
@@ -174,7 +117,7 @@ class Session:
         self._name = name
         self._read = read
         self._read_beside = read_beside
-        self._threads = cpu_threads(threads)
+        self._threads = processor.cpu_threads(threads)
         self.workers = workers or (self._threads if device == "cpu" else 1)
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -294,7 +237,7 @@ def open_graph(
     # shape are off: they grow with each new shape and save no time.
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
-    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    cpus = processor.cpus()
     if 1 < intra_threads == len(cpus):
         # As ONNX Runtime does by itself: a thread that sleeps may else be woken on the processor of
         # the one that waits for it, which cost milliseconds. With fewer threads than processors
@@ -429,16 +372,3 @@ def open_session(
                     )
             return session
     raise DeviceError(f"no device for {device!r}")  # choose_device never returns an empty list
-
-
-@functools.cache
-def physical_summary() -> str:
-    """One line about the processor, for `tessera doctor` and export reports."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return "unknown processor"
-    name = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), "")
-    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
-    wanted = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
-    return f"{name}; {' '.join(flag for flag in wanted if flag in flags)}"

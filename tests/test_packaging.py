@@ -22,7 +22,8 @@ LAYERS = {
     "pins": {"errors", "hub", "hub_errors", "registry", "schema"},
     "artifacts": {"errors", "hub", "pins", "registry", "schema"},
     "external": {"errors"},
-    "runtime": {"errors", "external"},
+    "processor": {"errors"},
+    "runtime": {"errors", "external", "processor"},
     "batching": set(),
     "results": {"errors"},
     "pooling": {"errors"},
@@ -30,7 +31,7 @@ LAYERS = {
     "scoring": {"errors", "quantization", "results"},
     "blocks": {"errors", "quantization", "results", "scoring"},
     "kernels": {"blocks", "errors", "quantization", "runtime"},
-    "packing": {"blocks", "errors", "kernels", "quantization", "results", "runtime", "scoring"}
+    "packing": {"blocks", "errors", "kernels", "processor", "quantization", "results", "scoring"}
     | {"pack_file"},
     "pack_file": {"blocks", "errors", "quantization", "writing"},
     "postings": {"results", "scoring"},

@@ -21,6 +21,7 @@ from tessera_onnx import (
     TesseraMultiVector,
     TesseraSparse,
     UnsupportedDimension,
+    processor,
     runtime,
 )
 
@@ -28,21 +29,21 @@ pytestmark = pytest.mark.filterwarnings("ignore::tessera_onnx.TruncationWarning"
 
 
 def test_threads_follow_argument_environment_affinity(monkeypatch):
-    assert runtime.cpu_threads(3) == 3
+    assert processor.cpu_threads(3) == 3
     monkeypatch.setenv("TESSERA_THREADS", "5")
-    assert runtime.cpu_threads() == 5
-    assert runtime.cpu_threads(1) == 1
+    assert processor.cpu_threads() == 5
+    assert processor.cpu_threads(1) == 1
     monkeypatch.setenv("TESSERA_THREADS", "many")
     with pytest.raises(ConfigError, match="TESSERA_THREADS must be a whole number"):
-        runtime.cpu_threads()
+        processor.cpu_threads()
     monkeypatch.delenv("TESSERA_THREADS")
-    assert 1 <= runtime.cpu_threads() <= len(os.sched_getaffinity(0))
+    assert 1 <= processor.cpu_threads() <= len(os.sched_getaffinity(0))
     with pytest.raises(ConfigError, match=r"threads must lie in 1\.\.1024, got 0"):
-        runtime.cpu_threads(0)
+        processor.cpu_threads(0)
     with pytest.raises(ConfigError, match=r"lie in 1\.\.1024"):
-        runtime.cpu_threads(1 << 40)
+        processor.cpu_threads(1 << 40)
     with pytest.raises(TypeError, match="threads must be int"):
-        runtime.cpu_threads("2")
+        processor.cpu_threads("2")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_cgroup_quota(tmp_path, files, expected):
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
-    assert runtime.cgroup_quota(tmp_path) == expected
+    assert processor.cgroup_quota(tmp_path) == expected
 
 
 def test_device_names():

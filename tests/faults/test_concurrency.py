@@ -229,12 +229,12 @@ def test_threads_follow_the_processes_cpus(cpus):
         f"os.sched_setaffinity(0, {mine[:cpus]})\n"
         "os.environ['OPENBLAS_NUM_THREADS'] = '1'\n"
         "os.environ['TOKENIZERS_PARALLELISM'] = 'false'\n"
-        "from tessera_onnx import TesseraDense, runtime\n"
+        "from tessera_onnx import TesseraDense, processor, runtime\n"
         "runtime.onnxruntime()\n"
         "before = len(os.listdir('/proc/self/task'))\n"
         f"model = TesseraDense(path={str(ARTIFACTS / 'prompts')!r})\n"
         "model.encode('cat'); model.encode_batch(['cat', 'dog ' * 30] * 99)\n"
-        "print(runtime.cpu_threads(), len(os.listdir('/proc/self/task')) - before)"
+        "print(processor.cpu_threads(), len(os.listdir('/proc/self/task')) - before)"
     )
     environment = {k: v for k, v in os.environ.items() if k != "TESSERA_THREADS"}
     done = subprocess.run(

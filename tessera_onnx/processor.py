@@ -1,0 +1,81 @@
+"""How many processors this process may use, and which: affinity, container quota, their names."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from pathlib import Path
+
+from tessera_onnx.errors import ConfigError
+
+MAX_THREADS = 1024  # more is a mistake, and ONNX Runtime's own message for it is a C++ signature
+
+
+def cpu_threads(threads: int | None = None) -> int:
+    """Threads to use: `threads`, else TESSERA_THREADS, else min(CPU affinity, cgroup quota).
+
+    Raises ConfigError for a number below 1 or a TESSERA_THREADS that is no number.
+    """
+    if threads is None and os.environ.get("TESSERA_THREADS"):
+        try:
+            threads = int(os.environ["TESSERA_THREADS"])
+        except ValueError:
+            raise ConfigError("TESSERA_THREADS must be a whole number of at least 1") from None
+    if threads is not None:
+        if isinstance(threads, bool) or not isinstance(threads, int):
+            raise TypeError(f"threads must be int or None, got {type(threads).__name__}")
+        if not 1 <= threads <= MAX_THREADS:
+            raise ConfigError(f"threads must lie in 1..{MAX_THREADS}, got {threads}")
+        return threads
+    count = len(cpus()) or os.cpu_count() or 1
+    return max(1, min(count, cgroup_quota() or count))
+
+
+def cpus() -> list[int]:
+    """Numbers of the processors that this process may use; [] where the system does not say."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """CPUs that the container may use, rounded up, at least 1; None where there is no quota."""
+    quotas = []
+    for folder in _cgroup_folders(root):
+        try:
+            quota, period = (folder / "cpu.max").read_text().split()
+            if quota != "max":
+                quotas.append(max(1, math.ceil(int(quota) / int(period))))
+        except (OSError, ValueError, ZeroDivisionError):
+            continue
+    if quotas:
+        return min(quotas)
+    try:  # cgroup v1
+        quota_us = int((root / "cpu/cpu.cfs_quota_us").read_text())
+        period_us = int((root / "cpu/cpu.cfs_period_us").read_text())
+        return max(1, math.ceil(quota_us / period_us)) if quota_us > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _cgroup_folders(root: Path) -> list[Path]:
+    """The process's cgroup v2 folder and its parents; in a container that is just the root."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return [root]
+    own = next((line[3:] for line in lines if line.startswith("0::/")), "/")
+    folder = root / own.lstrip("/")
+    return [folder, *(parent for parent in folder.parents if parent.is_relative_to(root))]
+
+
+@functools.cache
+def physical_summary() -> str:
+    """One line about the processor, for `tessera doctor` and export reports."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "unknown processor"
+    name = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), "")
+    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
+    wanted = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
+    return f"{name}; {' '.join(flag for flag in wanted if flag in flags)}"
