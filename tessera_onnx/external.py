@@ -19,6 +19,7 @@ WRITTEN = re.compile(rb"(?:\x08|\x88\x80*\x00)location")
 GRAPH, INITIALIZER, RAW_DATA, EXTERNAL_DATA, DATA_LOCATION = 7, 5, 9, 13, 14
 ENTRY_KEY, ENTRY_VALUE = 1, 2
 LARGE = 1 << 16  # bytes of a weight that is worth taking out
+FIELDS = 100  # of a tensor beside its bytes: its name, type and sizes are a dozen
 
 
 def locations(graph: bytes, name: str) -> list[str]:
@@ -67,13 +68,15 @@ def without_weights(graph: bytes, location: str) -> bytes:
 
 def _placed(graph: bytes, start: int, end: int, location: str) -> bytes | None:
     """A tensor that is said to lie in `location` where `graph` holds it; None without raw bytes."""
-    kept = b""
+    kept: list[bytes] = []
     place: tuple[int, int] | None = None
     for number, tag, begin, to in _whole(graph, start, end):
         if number == RAW_DATA:
             place = begin, to - begin
         else:
-            kept += graph[tag:to]
+            kept.append(graph[tag:to])
+        if len(kept) > FIELDS:  # numbers one by one, or worse
+            return None
     if place is None:
         return None
     pairs = {KEY: location, b"offset": str(place[0]), b"length": str(place[1])}
@@ -82,7 +85,7 @@ def _placed(graph: bytes, start: int, end: int, location: str) -> bytes | None:
         for key, value in pairs.items()
     ]
     entries = [_message(EXTERNAL_DATA, entry) for entry in entries]
-    return kept + b"".join(entries) + _number(DATA_LOCATION << 3) + _number(1)
+    return b"".join(kept + entries) + _number(DATA_LOCATION << 3) + _number(1)
 
 
 def _message(number: int, content: bytes) -> bytes:

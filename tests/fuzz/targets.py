@@ -11,6 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -59,6 +60,8 @@ def graph_names(data: bytes) -> None:
         for name in external.locations(data, "graph"):
             assert "/" not in name
             assert name not in ("", ".", "..")
+    with contextlib.suppress(ValueError):
+        external.without_weights(data, "graph")
 
 
 def graph(data: bytes) -> None:
@@ -66,7 +69,9 @@ def graph(data: bytes) -> None:
     facts = SPEC.text
     assert facts is not None
     probe = text.probe(facts)
-    with contextlib.suppress(LoadError):
+    # The graphs here are small, and go the way of large ones all the same.
+    large = mock.patch.object(runtime, "LARGE_GRAPH", 0), mock.patch.object(external, "LARGE", 64)
+    with large[0], large[1], contextlib.suppress(LoadError):
         runtime.open_session(
             {"cpu": ("graph", lambda: data)},
             device="cpu",
