@@ -16,6 +16,8 @@ def test_runs(splade):
         [sys.executable, BENCHMARK, *options], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr  # it compares the vectors, and ends otherwise
-    rows = [line.split() for line in done.stdout.splitlines()[-4:]]
+    named = ("TesseraSparse", "SparseEncoder")
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith(named)]
+    assert 4 <= len(rows) <= 5  # the peer's best batch size may be its default
     assert [row[:2] for row in rows][:2] == [["TesseraSparse", "fp32"], ["TesseraSparse", "int8"]]
     assert all(float(row[-2]) > 0.99 and float(row[-1]) > 0 for row in rows)
