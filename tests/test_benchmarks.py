@@ -163,6 +163,14 @@ def test_startup(pair):
     assert sizes["onnxruntime"] + sizes["numpy"] < total < 1000
 
 
+def test_operators():
+    """The shares of one thread's operators are all of the time, and the products are most of it."""
+    lines = run_benchmark("operators.py", "--runs", "5").stdout.splitlines()
+    rows = {line.split()[0]: float(line.split()[-1].rstrip("%")) for line in lines[3:]}
+    assert 60 < sum(rows.values()) < 105  # the rest is between them
+    assert max(rows, key=rows.get) == "MatMulIntegerToFloat"
+
+
 def test_spearman_equals_scipy(rng):
     a, b = rng.integers(0, 6, 200), rng.normal(size=200)
     assert quality.spearman(a, b) == pytest.approx(stats.spearmanr(a, b).statistic)
