@@ -293,3 +293,16 @@ def test_a_large_batch_leaves_no_memory_behind(monkeypatch):
                 session.run({name: np.repeat(rows, 30, axis=0) for name, rows in feeds.items()})
             held[large] = resident()
     assert held[True] < held[False] - 10
+
+
+def test_sessions_have_the_options_that_were_measured():
+    """Each was worth a factor, and none changes a result: nothing else would show its loss."""
+    graph = (ARTIFACTS / "prompts" / "model.fp32.onnx").read_bytes()
+    threads = len(processor.cpus())
+    options = runtime.open_graph("model.fp32.onnx", graph, "cpu", threads).get_session_options()
+    assert options.enable_cpu_mem_arena
+    assert not options.enable_mem_pattern
+    entry = options.get_session_config_entry
+    assert entry("session.intra_op.spin_duration_us") == str(runtime.SPIN_US)
+    if threads > 1:  # one place for each thread but the caller's
+        assert len(entry("session.intra_op_thread_affinities").split(";")) == threads - 1
