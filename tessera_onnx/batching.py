@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -154,8 +155,12 @@ def run(
     batches: Iterable[NDArray[np.intp]],
     workers: int,
     failures: Failures | None = None,
-) -> tuple[int, BaseException] | None:
-    """Call `work` once a batch on up to `workers` threads; the first row's failure, or None.
+) -> tuple[int, list[BaseException]]:
+    """Call `work` once a batch on up to `workers` threads.
+
+    Gives the first row that failed and its failure, or (sys.maxsize, []); an interrupt has row 0.
+    The failure is in a list to be popped from: an error holds the frames it came through, and where
+    one of them holds the error, all results stay until the garbage collector comes by.
 
     After a failure only the batches run that hold an earlier row, so that the caller can hand out
     every result before it; after an interrupt none does. `batches` may be made as they are drawn,
@@ -189,4 +194,9 @@ def run(
                     future.result()
             except BaseException as error:  # an interrupt reaches the waiting thread only
                 failures.append((-1, error))
-    return min(failures, key=lambda failure: failure[0]) if failures else None
+    if not failures:
+        return sys.maxsize, []
+    failures.sort(key=lambda failure: failure[0])
+    row, first = max(0, failures[0][0]), [failures[0][1]]
+    failures.clear()
+    return row, first

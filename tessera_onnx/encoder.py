@@ -93,11 +93,11 @@ class TextEncoder:
         try:
             for window in batching.windows(texts):
                 results = _space(len(window), call.head)
-                complete, failure = self._fill(window, results, call)
+                complete, failed = self._fill(window, results, call)
                 # Copies: a row that is kept must not keep the whole window.
                 yield from (row.copy() if call.head.width else row for row in results[:complete])
-                if failure is not None:
-                    raise failure
+                if failed:
+                    raise failed.pop()
         finally:  # also when the stream fails or is left early: no cut is silent
             self._finish(call)
 
@@ -120,9 +120,9 @@ class TextEncoder:
             for window in batching.windows(known):
                 first = call.n_texts
                 part = results[first : first + len(window)]
-                _, failure = self._fill(window, part, call)
-                if failure is not None:
-                    raise failure
+                _, failed = self._fill(window, part, call)
+                if failed:
+                    raise failed.pop()
                 results[first : first + len(window)] = part  # a list's slice is a copy
         finally:
             self._finish(call)
@@ -160,7 +160,7 @@ class TextEncoder:
 
     def _fill(
         self, texts: Sequence[str], results: Any, call: _Call
-    ) -> tuple[int, BaseException | None]:
+    ) -> tuple[int, list[BaseException]]:
         """Put each text's result into its place of `results`.
 
         Gives how many leading ones are there, and what kept the others from being there, if any.
@@ -175,27 +175,42 @@ class TextEncoder:
         parallel = not isinstance(batches, list) or len(batches) > 1
 
         def work(picked: NDArray[np.intp]) -> None:
-            batch = padded([window.rows[i] for i in picked], self.tokenizer.facts)
-            try:
-                with self._room.of(*batch.ids.shape):
-                    outputs = self._outputs(batch, call, parallel=parallel)
-            except EncodingError as error:
-                if len(picked) == 1:
-                    raise EncodingError(f"text {window.first + picked[0]}: {error}") from error
-                for i in np.sort(picked):  # the others have their results, and this one its name
-                    work(np.array([i]))
-                return
-            found = call.head.apply(outputs, batch)
-            if call.head.width:
-                results[picked] = found
-            else:
-                for i, result in zip(picked, found, strict=True):
-                    results[i] = result
-            if call.bar is not None:
-                call.bar.update(len(picked))
+            self._embed(picked, window, results, call, parallel=parallel)
 
-        failure = batching.run(work, batches, self.session.workers, window.failures)
-        return (len(texts), None) if failure is None else (max(0, failure[0]), failure[1])
+        return batching.run(work, batches, self.session.workers, window.failures)
+
+    def _embed(
+        self,
+        picked: NDArray[np.intp],
+        window: _Window,
+        results: Any,
+        call: _Call,
+        *,
+        parallel: bool,
+    ) -> None:
+        """Put the results of one batch into their places.
+
+        A method and no closure that calls itself: such a one holds all the results it was made
+        for until the garbage collector comes by.
+        """
+        batch = padded([window.rows[i] for i in picked], self.tokenizer.facts)
+        try:
+            with self._room.of(*batch.ids.shape):
+                outputs = self._outputs(batch, call, parallel=parallel)
+        except EncodingError as error:
+            if len(picked) == 1:
+                raise EncodingError(f"text {window.first + picked[0]}: {error}") from error
+            for i in np.sort(picked):  # the others have their results, and this one its name
+                self._embed(np.array([i]), window, results, call, parallel=parallel)
+            return
+        found = call.head.apply(outputs, batch)
+        if call.head.width:
+            results[picked] = found
+        else:
+            for i, result in zip(picked, found, strict=True):
+                results[i] = result
+        if call.bar is not None:
+            call.bar.update(len(picked))
 
     def _batches(
         self, window: _Window, parts: Sequence[NDArray[np.intp]], call: _Call

@@ -91,13 +91,13 @@ class ImageEncoder:
                 bar.update()
 
         alone = [np.array([i]) for i in range(len(window))]
-        failure = batching.run(work, alone, self._tower.workers)
+        _, failed = batching.run(work, alone, self._tower.workers)
         for result in results:
             if result is None:
                 break
             yield result
-        if failure is not None:
-            raise failure[1]
+        if failed:
+            raise failed.pop()
 
 
 def check_iterable(items: Any, name: str, expected: str = "images") -> None:

@@ -147,9 +147,9 @@ class TesseraTimeSeries(Model):
             by_step = np.swapaxes(found, 1, 2)
             quantiles[picked] = patching.at_levels(by_step, recipe.quantiles, wanted)
 
-        failure = batching.run(work, batches, self._session.workers, failures)
-        if failure is not None:
-            raise failure[1]
+        _, failed = batching.run(work, batches, self._session.workers, failures)
+        if failed:
+            raise failed.pop()
         return quantiles
 
     def forecast_frame(

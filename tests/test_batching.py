@@ -1,5 +1,6 @@
 """Batch plans keep every row once, under the budget; a failure loses no result."""
 
+import sys
 import threading
 
 import numpy as np
@@ -53,7 +54,8 @@ def test_run_does_every_batch_once(workers):
         with lock:
             done.extend(batch.tolist())
 
-    assert batching.run(work, [np.array([i]) for i in range(100)], workers) is None
+    rows = [np.array([i]) for i in range(100)]
+    assert batching.run(work, rows, workers) == (sys.maxsize, [])
     assert sorted(done) == list(range(100))
 
 
@@ -66,9 +68,8 @@ def test_run_stops_at_the_first_failure_and_returns_it(workers):
             raise KeyboardInterrupt
         done.append(int(batch[0]))
 
-    failure = batching.run(work, [np.array([i]) for i in range(1000)], workers)
-    row, error = failure
-    assert row == -1
+    row, (error,) = batching.run(work, [np.array([i]) for i in range(1000)], workers)
+    assert row == 0
     assert isinstance(error, KeyboardInterrupt)
     assert set(range(5)) <= set(done)
     assert len(done) < 1000
@@ -114,6 +115,6 @@ def test_a_failure_met_while_batches_are_made_keeps_later_rows_from_running():
         yield np.array([4])
         yield np.array([0, 1])
 
-    row, error = batching.run(done.extend, batches(), 1, failures)
+    row, (error,) = batching.run(done.extend, batches(), 1, failures)
     assert (row, str(error)) == (2, "no tokens")
     assert done == [3, 0, 1]

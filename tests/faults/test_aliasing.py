@@ -1,16 +1,23 @@
 """A result is the caller's own: to write into it changes no input, no model and no later result.
 
 And the other way round: an input that changes after a call changes nothing that was made of it.
+Nor does anything but the caller keep a result in memory.
 """
+
+import contextlib
+import gc
 
 import numpy as np
 import pytest
 from artifact_tools import TEXTS
 from cases_images import COLOURS
+from cases_text import MODELS
 from test_concurrency import KINDS, opened
 
 from tessera_onnx import (
     BinaryTokens,
+    EncodingError,
+    InputTooLong,
     PackedSparse,
     PackedTokens,
     SparseVector,
@@ -99,6 +106,52 @@ def test_a_models_results_are_the_callers(kind):
                 np.testing.assert_allclose(array, old, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+def left_over(call):
+    """What a call leaves to the garbage collector, by name: with it, all that it holds stays."""
+    call()  # what a first call keeps for later ones
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        call()
+        gc.collect()
+        return [getattr(each, "__qualname__", type(each).__name__) for each in gc.garbage]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+
+def failing(kind, model):
+    """A call that fails in the middle, and the error."""
+    if isinstance(model, TesseraTimeSeries):
+        beyond = np.full(40, 3e38) * (-1.0) ** np.arange(40)
+        return (lambda: model.forecast([np.ones(9), beyond])), EncodingError
+    if isinstance(model, TesseraVision):
+        return (lambda: model.encode_documents([COLOURS, b"cut", COLOURS])), RuntimeError
+    return (lambda: model.encode_batch(["the cat", "sat " * 900, "on"])), InputTooLong
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_models_results_end_with_the_callers(kind, threads):
+    """A gigabyte of vectors is free when its list is, not when the collector comes by."""
+    texts = {"on_long": "error"} if kind in MODELS else {}
+    with opened(kind, threads=threads) as model:
+        for name, (call, _) in calls(kind, model).items():
+            assert left_over(call) == [], name
+    with opened(kind, threads=threads, **texts) as model:
+        call, error = failing(kind, model)
+        with pytest.raises(error):
+            call()
+
+        def survived():
+            with contextlib.suppress(error):
+                call()
+
+        assert left_over(survived) == []
+
+
 ROWS = RNG.standard_normal((6, 32), np.float32)
 UNIT = ROWS / np.linalg.norm(ROWS, axis=1, keepdims=True)
 SPARSE = SparseVector(np.array([1, 4], np.int32), np.array([0.5, 2], np.float32))
@@ -123,6 +176,7 @@ SPARSE = SparseVector(np.array([1, 4], np.int32), np.array([0.5, 2], np.float32)
     ],
 )
 def test_what_is_made_of_arrays_is_the_callers(call, inputs):
+    assert left_over(call) == []
     before = [array.copy() for array in inputs]
     for array in arrays(call()):
         array[...] = 77
