@@ -81,7 +81,7 @@ TESTS = {
     "both wheels of ONNX Runtime": "faults/test_providers.py::"
     "test_both_wheels_are_found_and_the_fix_is_told",
     "no ONNX Runtime": "test_runtime.py::test_missing_onnxruntime_names_both_extras",
-    "no network": "test_packaging.py::test_a_process_without_network_encodes",
+    "no network": "faults/test_supply.py::test_no_kind_needs_or_tries_a_connection",
     "a download that is damaged": "test_hub.py::test_a_damaged_download_never_reaches_the_cache",
     "a download that is killed": "test_hub.py::test_a_killed_download_is_resumed",
     "two processes that download at once": "test_hub.py::test_two_processes_fetch_one_file_once",

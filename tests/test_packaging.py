@@ -243,18 +243,6 @@ def test_the_original_bindings_script_runs(cls, model, size, check):
     assert run(ORIGINAL.format(cls=cls, model=model, size=size, check=check)) == "ok"
 
 
-def test_a_process_without_network_encodes():
-    """Sockets raise: nothing between import and vector may need one."""
-    code = (
-        "import socket\n"
-        "def refuse(*a, **k): raise OSError('no network')\n"
-        "socket.socket = socket.create_connection = socket.getaddrinfo = refuse\n"
-        "from tessera_onnx import TesseraDense\n"
-        "print(TesseraDense().encode('cat').shape)"
-    )
-    assert run(code) == "(384,)"
-
-
 def test_forbidden_packages_are_never_wanted():
     """torch, transformers, onnx, optimum and pickle-based loading stay out of a real run."""
     code = (

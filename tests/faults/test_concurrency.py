@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -139,26 +140,30 @@ def test_closed_while_in_use(kind):
         assert_same(work(again), expected)
 
 
+def forked(call):
+    """The error of a call in a fork of this process, or nothing."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)  # a hang ends here
+        said = ""
+        try:
+            call()
+        except BaseException as error:
+            said = repr(error)
+        os.write(writer, said.encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as stream:
+        said = stream.read()
+    return said if os.waitpid(child, 0)[1] == 0 else f"a dead child {said}"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_in_a_fork_it_says_so_and_in_the_parent_goes_on(kind):
     with opened(kind, threads=2) as model:
         expected = work(model)
-        reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            try:
-                work(model)
-                said = "no error"
-            except EncodingError as error:
-                said = str(error)
-            except BaseException as error:
-                said = repr(error)
-            os.write(writer, said.encode())
-            os._exit(0)
-        os.close(writer)
-        with os.fdopen(reader) as stream:
-            assert "opened in process" in stream.read()
-        os.waitpid(child, 0)
+        assert re.match("EncodingError.*opened in process", forked(lambda: work(model)))
         assert_same(work(model), expected)
 
 
@@ -280,22 +285,12 @@ def test_a_fork_may_open_its_own(kind):
     """What the error of the fork advises."""
     with opened(kind, threads=2) as model:
         expected = work(model)
-        reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            signal.alarm(60)  # a hang ends here
-            try:
-                with opened(kind, threads=2) as own:
-                    assert_same(work(own), expected)
-                said = "the same"
-            except BaseException as error:
-                said = repr(error)
-            os.write(writer, said.encode())
-            os._exit(0)
-        os.close(writer)
-        with os.fdopen(reader) as stream:
-            assert stream.read() == "the same"
-        os.waitpid(child, 0)
+
+        def own():
+            with opened(kind, threads=2) as another:
+                assert_same(work(another), expected)
+
+        assert forked(own) == ""
 
 
 def test_objects_are_opened_and_closed_in_many_threads_at_once():
@@ -361,15 +356,7 @@ def test_sixteen_threads_on_one_pack_and_a_model_beside_it(pack):
 def test_a_pack_in_a_fork_and_in_a_spawned_process(pack):
     """It has no session of its own, so that a fork of it works."""
     expected = scores(pack)
-    child = os.fork()
-    if child == 0:
-        signal.alarm(60)
-        try:
-            assert_same(scores(pack), expected)
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
+    assert forked(lambda: assert_same(scores(pack), expected)) == ""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert_same(pool.apply(scores, (pack,)), expected)
 
