@@ -39,31 +39,35 @@ def cpus() -> list[int]:
 
 def cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> int | None:
     """CPUs that the container may use, rounded up, at least 1; None where there is no quota."""
-    quotas = []
-    for folder in _cgroup_folders(root):
-        try:
-            quota, period = (folder / "cpu.max").read_text().split()
-            if quota != "max":
-                quotas.append(max(1, math.ceil(int(quota) / int(period))))
-        except (OSError, ValueError, ZeroDivisionError):
-            continue
-    if quotas:
-        return min(quotas)
-    try:  # cgroup v1
-        quota_us = int((root / "cpu/cpu.cfs_quota_us").read_text())
-        period_us = int((root / "cpu/cpu.cfs_period_us").read_text())
-        return max(1, math.ceil(quota_us / period_us)) if quota_us > 0 else None
-    except (OSError, ValueError, ZeroDivisionError):
-        return None
+    # Of cgroup v2, and of v1, which has a tree for each controller and -1 for no quota.
+    found = [_fields(folder / "cpu.max") for folder in _cgroup_folders(root, "")]
+    found += [
+        _fields(folder / "cpu.cfs_quota_us") + _fields(folder / "cpu.cfs_period_us")
+        for folder in _cgroup_folders(root / "cpu", "cpu")
+    ]
+    quotas = [
+        math.ceil(int(fields[0]) / int(fields[1]))
+        for fields in found
+        if len(fields) == 2 and all(field.isdecimal() and int(field) for field in fields)
+    ]
+    return min(quotas, default=None)
 
 
-def _cgroup_folders(root: Path) -> list[Path]:
-    """The process's cgroup v2 folder and its parents; in a container that is just the root."""
+def _fields(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []
+
+
+def _cgroup_folders(root: Path, controller: str) -> list[Path]:
+    """The process's own cgroup in a tree and its parents; in a container that is just the root."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
         return [root]
-    own = next((line[3:] for line in lines if line.startswith("0::/")), "/")
+    parts = [line.split(":", 2) for line in lines]  # number, controllers or nothing, path
+    own = next((path for _, names, path in parts if controller in names.split(",")), "/")
     folder = root / own.lstrip("/")
     return [folder, *(parent for parent in folder.parents if parent.is_relative_to(root))]
 

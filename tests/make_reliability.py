@@ -59,7 +59,8 @@ TESTS = {
     "test_an_interrupt_is_prompt_and_the_object_goes_on",
     "fewer CPUs than cores (cpuset)": "faults/test_concurrency.py::"
     "test_threads_follow_the_processes_cpus",
-    "a CPU quota (cgroup, v1 and v2)": "test_runtime.py::test_cgroup_quota",
+    "a CPU quota (cgroup, a real one)": "faults/test_concurrency.py::test_threads_follow_a_quota",
+    "a CPU quota (v1 and v2)": "test_runtime.py::test_cgroup_quota",
     "code, custom operators, other files in a model": "faults/test_hostile.py::"
     "test_graphs_that_are_refused",
     "weights outside of a graph that lead elsewhere": "test_external.py::"

@@ -1,5 +1,6 @@
 """One object in many threads and processes, for every kind: the same numbers or one clear error."""
 
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -223,15 +224,10 @@ def test_an_interrupt_is_prompt_and_the_object_goes_on(kind, threads):
     assert time.monotonic() - started < 40  # the whole call would take minutes
 
 
-@pytest.mark.parametrize("cpus", [1, 2])
-def test_threads_follow_the_processes_cpus(cpus):
-    """The affinity of a real process, as a container's cpuset sets it, and ORT's real threads."""
-    mine = sorted(os.sched_getaffinity(0))
-    if len(mine) < cpus:
-        cpus = len(mine)
+def threads_after(first):
+    """Threads that a new process takes after this line of code, and those of ONNX Runtime in it."""
     code = (
-        "import os, sys\n"
-        f"os.sched_setaffinity(0, {mine[:cpus]})\n"
+        f"import os, sys\n{first}\n"
         "os.environ['OPENBLAS_NUM_THREADS'] = '1'\n"
         "os.environ['TOKENIZERS_PARALLELISM'] = 'false'\n"
         "from tessera_onnx import TesseraDense, processor, runtime\n"
@@ -245,9 +241,49 @@ def test_threads_follow_the_processes_cpus(cpus):
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
-    threads, more = map(int, done.stdout.split())
+    return map(int, done.stdout.split())
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_threads_follow_the_processes_cpus(cpus):
+    """The affinity of a real process, as a container's cpuset sets it, and ORT's real threads."""
+    mine = sorted(os.sched_getaffinity(0))
+    if len(mine) < cpus:
+        cpus = len(mine)
+    threads, more = threads_after(f"os.sched_setaffinity(0, {mine[:cpus]})")
     assert threads == cpus
     assert more <= cpus  # not the machine's; the workers of a batch have ended
+
+
+@pytest.fixture
+def quota():
+    """A control group of this machine whose processes may use one processor."""
+    v1 = Path("/sys/fs/cgroup/cpu")
+    folder = (v1 if v1.is_dir() else v1.parent) / f"tessera-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made here ({error}): test_cgroup_quota has its files")
+    try:
+        if v1.is_dir():
+            (folder / "cpu.cfs_quota_us").write_text("90000")
+        else:
+            (folder / "cpu.max").write_text("90000 100000")
+        (folder / "below").mkdir()
+        yield folder / "below"
+    except OSError as error:
+        pytest.skip(f"no quota can be set here ({error}): test_cgroup_quota has its files")
+    finally:
+        for made in (folder / "below", folder):
+            with contextlib.suppress(OSError):
+                made.rmdir()
+
+
+def test_threads_follow_a_quota(quota):
+    """A real one, of the control group above the process's own."""
+    threads, more = threads_after(f"open('{quota}/cgroup.procs', 'w').write(str(os.getpid()))")
+    assert threads == 1
+    assert more <= 1
 
 
 def test_a_closed_model_frees_its_memory_and_threads():
