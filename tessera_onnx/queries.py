@@ -36,11 +36,13 @@ class OwnQueries:
         self._encoder = encoder.TextEncoder(tokenizer, graphs, on_long)
         self._one = recipe.vectors == "one"
         output = recipe.text_graph.output if recipe.text_graph is not None else recipe.output
-        self._head = Head((output,), self._vectors)
+        self._outputs = (output,)
 
     def encode(self, text: str | Iterable[str]) -> list[Float]:
         """(n_tokens, dim) unit rows of each text; one row where the model gives one vector."""
-        found = self._encoder.one_or_many(text, self._role, self._head)
+        # Made here: kept, it would hold this object, which holds it, and with it the graphs.
+        head = Head(self._outputs, self._vectors)
+        found = self._encoder.one_or_many(text, self._role, head)
         return [found] if isinstance(text, str) else found
 
     def tokens(self, text: str) -> list[str]:

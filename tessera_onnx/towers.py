@@ -82,12 +82,16 @@ class LanguageTower:
     ) -> None:
         """`prompt_ids(tokens, rows, columns)` is the prompt of tiles of so many tokens each."""
         self.session = model
-        self.texts: Runnable | None = self
         self._tiles = tiles
         self._tokens = tokens
         self._image_token = image_token
         self._prompt_ids = prompt_ids
         self.workers = model.workers
+
+    @property
+    def texts(self) -> Runnable:
+        """What reads texts: the language model, by `run`."""
+        return self  # kept, it would keep this object until the garbage collector comes by
 
     def check_open(self) -> None:
         """Raises EncodingError when the model is closed or belongs to a parent process."""

@@ -12,7 +12,7 @@ import pytest
 from artifact_tools import TEXTS
 from cases_images import COLOURS
 from cases_text import MODELS
-from test_concurrency import KINDS, opened
+from test_concurrency import KINDS, opened, work
 
 from tessera_onnx import (
     BinaryTokens,
@@ -150,6 +150,13 @@ def test_a_models_results_end_with_the_callers(kind, threads):
                 call()
 
         assert left_over(survived) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_ends_with_its_last_name(kind):
+    """Its graphs may be gigabytes, and not all programs close them."""
+    left = left_over(lambda: work(opened(kind, threads=2)))
+    assert not {"Session", "InferenceSession", "Tokenizer"} & set(left)  # but importlib.metadata's
 
 
 ROWS = RNG.standard_normal((6, 32), np.float32)
