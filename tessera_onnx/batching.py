@@ -6,11 +6,13 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tessera_onnx.errors import is_of_signal
 
 T = TypeVar("T")
 
@@ -85,8 +87,8 @@ def windows(
             item = next(iterator)
         except StopIteration:
             break
-        except Exception:  # not an interrupt: that one must be prompt
-            if window:
+        except Exception as error:  # not an interrupt: that one must be prompt
+            if window and not is_of_signal(error):
                 yield window
             raise
         window.append(item)
@@ -179,7 +181,7 @@ def run(
                 try:
                     work(batch)
                 except Exception as error:  # raised by the caller
-                    failures.append((row, error))
+                    failures.append((-1 if is_of_signal(error) else row, error))
         except BaseException as error:  # an interrupt goes before everything
             failures.append((-1, error))
 
@@ -187,16 +189,25 @@ def run(
     if count < 2:
         drain()
     else:
-        with ThreadPoolExecutor(count) as pool:
-            futures = [pool.submit(drain) for _ in range(count)]
-            try:
-                for future in futures:
-                    future.result()
-            except BaseException as error:  # an interrupt reaches the waiting thread only
-                failures.append((-1, error))
+        _in_threads(drain, count, failures)
     if not failures:
         return sys.maxsize, []
     failures.sort(key=lambda failure: failure[0])
     row, first = max(0, failures[0][0]), [failures[0][1]]
     failures.clear()
     return row, first
+
+
+def _in_threads(drain: Callable[[], None], count: int, failures: Failures) -> None:
+    """Call `drain` on so many threads; on this one where the system starts none."""
+    with ThreadPoolExecutor(count) as pool:
+        futures: list[Future[None]] = []
+        try:
+            with contextlib.suppress(RuntimeError):  # a limit, or the end of the program
+                futures.extend(pool.submit(drain) for _ in range(count))
+            if not futures:
+                drain()
+            for future in futures:
+                future.result()
+        except BaseException as error:  # an interrupt reaches the waiting thread only
+            failures.append((-1, error))

@@ -44,10 +44,30 @@ class _Call:
 
     role: Role | TokenRole
     head: Head
+    on_long: OnLong
     bar: Any = None
     n_texts: int = 0
     n_long: int = 0
     longest: int = 0
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Tell what was cut, also when the call failed or was left early."""
+        if self.bar is not None:
+            self.bar.close()
+        if self.n_long and self.on_long == "warn":
+            try:
+                warnings.warn(
+                    f"{self.n_long} of {self.n_texts} texts were cut to {self.role.max_length} "
+                    f'tokens (the longest has {self.longest}); pass on_long="truncate" to accept '
+                    "that silently",
+                    TruncationWarning,
+                    stacklevel=_callers_level(),
+                )
+            except TruncationWarning:  # where warnings are errors; a failure goes first
+                if kind is None:
+                    raise
 
 
 @dataclass(slots=True)
@@ -86,11 +106,12 @@ class TextEncoder:
         """
         source = checked(texts)  # a wrong argument is wrong now, not at the first result
         return self._stream(
-            source, _Call(role, head, progress_bar(texts, "text") if progress else None)
+            source,
+            _Call(role, head, self._on_long, progress_bar(texts, "text") if progress else None),
         )
 
     def _stream(self, texts: Iterator[str], call: _Call) -> Iterator[Any]:
-        try:
+        with call:  # also when the stream fails or is left early: no cut is silent
             for window in batching.windows(texts):
                 results = _space(len(window), call.head)
                 complete, failed = self._fill(window, results, call)
@@ -98,8 +119,6 @@ class TextEncoder:
                 yield from (row.copy() if call.head.width else row for row in results[:complete])
                 if failed:
                     raise failed.pop()
-        finally:  # also when the stream fails or is left early: no cut is silent
-            self._finish(call)
 
     def encode(
         self,
@@ -114,9 +133,9 @@ class TextEncoder:
         Every item is checked before the first is run.
         """
         known = check_texts(texts)
-        call = _Call(role, head, progress_bar(known, "text") if progress else None)
+        call = _Call(role, head, self._on_long, progress_bar(known, "text") if progress else None)
         results = _space(len(known), head)
-        try:
+        with call:
             for window in batching.windows(known):
                 first = call.n_texts
                 part = results[first : first + len(window)]
@@ -124,16 +143,15 @@ class TextEncoder:
                 if failed:
                     raise failed.pop()
                 results[first : first + len(window)] = part  # a list's slice is a copy
-        finally:
-            self._finish(call)
         return results
 
     def one(self, text: str, role: Role | TokenRole, head: Head, *, name: str = "text") -> Any:
         """The head's result for one text. Raises TypeError for anything but a str."""
         self.session.check_open()
-        call = _Call(role, head, n_texts=1)
+        call = _Call(role, head, self._on_long, n_texts=1)
         window = _Window([check_text(text, name)], 0, [(np.empty(0, np.int64), 0)], [])
-        try:  # as `_fill`, without what only many texts need: this is a search's latency
+        # As `_fill`, without what only many texts need: this is a search's latency.
+        with call:
             for _ in self._batches(window, [np.zeros(1, np.intp)], call):
                 pass
             if window.failures:
@@ -145,8 +163,6 @@ class TextEncoder:
             except EncodingError as error:
                 raise EncodingError(f"text 0: {error}") from error
             return head.apply(outputs, batch)[0]
-        finally:
-            self._finish(call)
 
     def one_or_many(self, text: str | Iterable[str], role: Role | TokenRole, head: Head) -> Any:
         """A result for a str, those of `encode` for an iterable of str."""
@@ -156,7 +172,9 @@ class TextEncoder:
 
     def token_counts(self, texts: Iterable[str], role: Role | TokenRole) -> NDArray[np.int64]:
         """Tokens of each text before any cut, prompt, marker and special tokens included."""
-        return self.tokenizer.rows(check_texts(texts), role)[1]
+        windows = batching.windows(check_texts(texts))
+        counts = [self.tokenizer.rows(window, role)[1] for window in windows]
+        return np.concatenate([np.empty(0, np.int64), *counts])
 
     def _fill(
         self, texts: Sequence[str], results: Any, call: _Call
@@ -262,18 +280,6 @@ class TextEncoder:
             return []
         inputs = feeds(batch, call.role, self.session.inputs)
         return self.session.run(inputs, outputs=call.head.outputs, parallel=parallel)
-
-    def _finish(self, call: _Call) -> None:
-        if call.bar is not None:
-            call.bar.close()
-        if call.n_long and self._on_long == "warn":
-            warnings.warn(
-                f"{call.n_long} of {call.n_texts} texts were cut to {call.role.max_length} tokens "
-                f'(the longest has {call.longest}); pass on_long="truncate" to accept that '
-                "silently",
-                TruncationWarning,
-                stacklevel=_callers_level(),
-            )
 
 
 def _space(n: int, head: Head) -> Any:

@@ -18,6 +18,8 @@ Each takes one message, so that it survives pickling. No message ever holds the 
 item is named by its index and its length. A wrong *type* is a plain TypeError.
 """
 
+import signal
+
 
 class TesseraError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -73,3 +75,18 @@ class FileError(TesseraError, OSError):
 
 class TruncationWarning(UserWarning):
     """Texts were cut to the model's length; the message holds how many and the longest."""
+
+
+def is_of_signal(error: BaseException) -> bool:
+    """Whether a handler of a signal raised it, a time limit for one, in the midst of other code.
+
+    Such an error is the caller's own: it says nothing of the batch that it interrupted.
+    """
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+    codes = {getattr(getattr(handler, "func", handler), "__code__", None) for handler in handlers}
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code in codes:
+            return True
+        trace = trace.tb_next
+    return False

@@ -41,11 +41,15 @@ class Model:
             cache_dir=options["cache_dir"],
             offline=options["offline"],
         )
-        # Absolute: what is unpickled may run in another folder.
-        places = {
-            name: None if options[name] is None else Path(options[name]).absolute()
-            for name in ("path", "cache_dir")
-        }
+        # Absolute: a graph may be read again, and what is unpickled run, in another folder.
+        try:
+            artifact = dataclasses.replace(artifact, folder=artifact.folder.absolute())
+            places = {
+                name: None if options[name] is None else Path(options[name]).absolute()
+                for name in ("path", "cache_dir")
+            }
+        except OSError as error:
+            raise LoadError(f"the working directory is gone: {error.strerror}") from error
         self._options = {"model_id": model_id, **options, **places}
         self._artifact = artifact
         self._spec = artifact.spec

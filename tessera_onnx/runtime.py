@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ from tessera_onnx.errors import (
     EncodingError,
     IntegrityError,
     LoadError,
+    is_of_signal,
 )
 
 Array = NDArray[Any]
@@ -119,12 +121,13 @@ class Session:
         self._read_beside = read_beside
         self._threads = processor.cpu_threads(threads)
         self.workers = workers or (self._threads if device == "cpu" else 1)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a handler of a signal may close what is being opened
         self._pid = os.getpid()
         self._closed = False
         # With one worker both uses are the same session.
         self._sessions: dict[bool, Any] = {}
         self._runs = {True: 0, False: 0}
+        _opened.add(self)
         first = self._session(parallel=self.workers > 1)
         graph_inputs = {item.name for item in first.get_inputs()}
         if graph_inputs != set(inputs):
@@ -158,6 +161,8 @@ class Session:
                 names, dict(feeds), _give_back() if large and self.device == "cpu" else None
             )
         except Exception as error:  # ORT raises its own unrelated classes, all from C++
+            if is_of_signal(error):
+                raise
             raise EncodingError(
                 f"ONNX Runtime failed on a batch of shape {shape} on {self.device}: "
                 f"{str(error)[:300]}"
@@ -196,12 +201,38 @@ class Session:
                 if session is None:
                     if self._runs[not parallel] <= 1:  # by the probe alone: nobody needs both
                         self._sessions.pop(not parallel, None)
-                    intra = 1 if parallel else self._threads
-                    session = open_graph(
-                        self._name, self._read(), self.device, intra, self._read_beside
-                    )
+                    session = self._open(1 if parallel else self._threads)
+                    self.check_open()  # a handler of a signal may have closed it
                     self._sessions[parallel] = session
         return session
+
+    def _open(self, intra_threads: int) -> Any:
+        first = not any(self._runs.values())
+        try:
+            return open_graph(
+                self._name, self._read(), self.device, intra_threads, self._read_beside
+            )
+        except LoadError as error:
+            if first:
+                raise
+            raise type(error)(
+                f"{error}. The model's folder has changed since it was opened: make a new object"
+            ) from error
+
+
+_opened: weakref.WeakSet[Session] = weakref.WeakSet()
+_inherited: list[Any] = []
+
+
+def _keep_inherited() -> None:
+    """In a fork: never end its parent's sessions, which would wait for threads that it lacks."""
+    for session in _opened:
+        session._lock = threading.RLock()  # noqa: SLF001 (another thread may have held it)
+        _inherited.append(session._sessions)  # noqa: SLF001
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_inherited)
 
 
 def open_graph(

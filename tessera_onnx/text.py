@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -11,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import batching
-from tessera_onnx.errors import LoadError, TokenizationError
+from tessera_onnx.errors import LoadError, TokenizationError, is_of_signal
 from tessera_onnx.runtime import Array
 from tessera_onnx.schema import Role, Text, TokenRole
 
@@ -85,7 +87,7 @@ class Tokenizer:
         try:
             self._backend = Backend.from_buffer(content)
         except BaseException as error:
-            if not _is_failure(error):
+            if not _is_failure(error) or is_of_signal(error):
                 raise
             reason = str(error)[:200]
             raise LoadError(f"{facts.tokenizer} is not a tokenizer.json: {reason}") from error
@@ -104,10 +106,17 @@ class Tokenizer:
         try:
             encodings = self._backend.encode_batch_fast(prompted, add_special_tokens=False)
         except Exception as error:  # the binding raises bare Exception
+            if is_of_signal(error):
+                raise
             raise TokenizationError(f"the tokenizer fails: {error}") from error
         except BaseException as error:
             if not _is_failure(error):
                 raise
+            if "ThreadPoolBuildError" in str(error):
+                raise TokenizationError(
+                    "the tokenizer cannot start its threads: raise the limit of processes, or set "
+                    "TOKENIZERS_PARALLELISM=false"
+                ) from None
             # Its message may quote the text. Rust has written it to stderr already.
             raise TokenizationError(
                 f"the tokenizer panics: the rules in {self.facts.tokenizer} are faulty; make the "
@@ -212,7 +221,23 @@ def probe(facts: Text) -> Batch:
 
 
 def progress_bar(items: Iterable[Any], unit: str) -> Any:
-    """A bar on stderr of as many items as there are, where that is known."""
+    """A bar on stderr, if there is one, of as many items as there are, where that is known."""
     from tqdm import tqdm
 
-    return tqdm(total=len(items) if isinstance(items, Sequence) else None, unit=unit)
+    total = len(items) if isinstance(items, Sequence) else None
+    return tqdm(total=total, unit=unit, file=_Stderr(), disable=sys.stderr is None)
+
+
+class _Stderr:
+    """stderr, whose failure ends no work: tqdm would also keep its lock then, for ever."""
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # its reader is gone; it is closed
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)  # whether it is a terminal, and what it can show

@@ -50,6 +50,8 @@ TESTS = {
     "used in a fork": "faults/test_concurrency.py::"
     "test_in_a_fork_it_says_so_and_in_the_parent_goes_on",
     "opened in a fork": "faults/test_concurrency.py::test_a_fork_may_open_its_own",
+    "closed or replaced in a fork": "faults/test_processes.py::"
+    "test_a_fork_closes_and_replaces_what_it_inherits",
     "opened and closed in many threads": "faults/test_concurrency.py::"
     "test_objects_are_opened_and_closed_in_many_threads_at_once",
     "packs in threads beside a model": "faults/test_concurrency.py::"
@@ -57,6 +59,19 @@ TESTS = {
     "pickled to a spawned process": "faults/test_concurrency.py::test_pickled_to_a_spawned_process",
     "Ctrl-C in the middle, then used again": "faults/test_concurrency.py::"
     "test_an_interrupt_is_prompt_and_the_object_goes_on",
+    "a time limit that a signal raises": "faults/test_processes.py::"
+    "test_a_time_limit_of_the_callers_comes_through",
+    "closed by a signal while it opens": "faults/test_processes.py::"
+    "test_a_signal_closes_a_model_that_is_being_opened",
+    "used while the program ends": "faults/test_processes.py::"
+    "test_what_a_program_encodes_at_its_end",
+    "no thread can be started": "faults/test_processes.py::test_no_thread_can_be_started",
+    "warnings are errors": "faults/test_processes.py::"
+    "test_where_warnings_are_errors_the_failure_goes_first",
+    "a progress bar nobody reads": "faults/test_processes.py::"
+    "test_a_bar_whose_reader_goes_away_ends_nothing",
+    "another working directory, or none": "faults/test_processes.py::"
+    "test_an_open_model_works_from_another_folder",
     "fewer CPUs than cores (cpuset)": "faults/test_concurrency.py::"
     "test_threads_follow_the_processes_cpus",
     "a CPU quota (cgroup, a real one)": "faults/test_concurrency.py::test_threads_follow_a_quota",
@@ -112,6 +127,12 @@ KNOWN = """
   of about 512 tokens, so that is milliseconds for small models and seconds for large ones.
 - When the machine is out of memory Linux kills the process without an exception to catch. Batches
   are bounded, and so are groups of series; the sum of what many threads hold at once is not.
+- A text is tokenised whole before it is cut, which takes about a hundred times its size: a line of
+  20 MB takes 2 GB.
+- A fork of a process with ONNX Runtime in it that ends by `sys.exit` may hang in ONNX Runtime's own
+  exit, tessera-onnx or not. `multiprocessing` ends its children otherwise.
+- A pack that is cut short while it is mapped ends the process (SIGBUS), as every mapped file does:
+  replace packs, as `save` does, and do not change them.
 - malloc keeps what the largest calls needed. It is given back when the process ends, and no leak:
   `peak_rss_mb` above is with it.
 - An int8 graph whose scales are found at run time (other people's, `tessera-export --calibrate

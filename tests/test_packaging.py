@@ -24,7 +24,7 @@ LAYERS = {
     "external": {"errors"},
     "processor": {"errors"},
     "runtime": {"errors", "external", "processor"},
-    "batching": set(),
+    "batching": {"errors"},
     "results": {"errors"},
     "pooling": {"errors"},
     "quantization": {"errors", "pooling", "results"},
