@@ -424,9 +424,19 @@ def _cache_folders(cache_dir: str | os.PathLike[str] | None) -> Iterator[tuple[P
 
 
 def _folders_below(root: Path, origin: str) -> Iterator[tuple[Path, str]]:
-    if os.path.isdir(root):  # noqa: PTH112
-        for description in sorted(root.glob("*/model.toml")):
-            yield description.parent, origin
+    """The folders in `root` that hold a model, and those that may not be looked into."""
+    try:
+        folders = sorted(root.iterdir())
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return
+    for folder in folders:
+        try:
+            (folder / "model.toml").lstat()
+        except PermissionError:  # `open_folder` says what is wrong with it
+            pass
+        except OSError:
+            continue
+        yield folder, origin
 
 
 def _valid(folders: Iterable[tuple[Path, str]]) -> Iterator[Artifact]:

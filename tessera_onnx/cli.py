@@ -45,7 +45,7 @@ from tessera_onnx.cli_options import (
     print_lines,
     unrepeated,
 )
-from tessera_onnx.errors import EncodingError, InputTooLong, ModelNotFound, TesseraError
+from tessera_onnx.errors import ModelNotFound, TesseraError
 from tessera_onnx.quantization import Output
 from tessera_onnx.schema import Kind, Precision
 from tessera_onnx.text import OnLong
@@ -102,6 +102,14 @@ class _Program(click.Group):
             ctx.fail(f"no such command: {hint}")
         return super().resolve_command(ctx, args)
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """One line also where help and version cannot be printed, before any command begins."""
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:  # a pipe that was closed ends in click itself
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(1)
+
     def invoke(self, ctx: click.Context) -> Any:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")  # a narrow terminal is no reason to fail
@@ -113,29 +121,36 @@ class _Program(click.Group):
             raise click.exceptions.Exit(130) from None
         except BrokenPipeError:
             raise  # click ends quietly
+        except MemoryError:
+            raise click.ClickException("not enough memory: give a smaller input or model") from None
         except (TesseraError, OSError, TypeError, ImportError) as error:
             raise click.ClickException(layout.as_options(str(error))) from error
 
 
 @contextmanager
 def _prepared() -> Iterator[None]:
-    """Warnings and log lines plainly on stderr; SIGTERM unwinds, and so leaves no file behind."""
+    """Warnings and log lines plainly on stderr; signals unwind, and so leave no file behind."""
     logger, handler = logging.getLogger("tessera_onnx"), logging.StreamHandler()
     handler.setFormatter(logging.Formatter("Warning: %(message)s"))
     logger.addHandler(handler)
-    previous = signal.signal(signal.SIGTERM, _unwind)
+    previous = {
+        number: signal.signal(number, _unwind)
+        for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None))  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None)  # nohup
+    }
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
             warnings.showwarning = _show_warning
             yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler_before in previous.items():
+            signal.signal(number, handler_before)
         logger.removeHandler(handler)
 
 
-def _unwind(*_: object) -> NoReturn:
-    raise SystemExit(128 + signal.SIGTERM)
+def _unwind(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
@@ -294,9 +309,10 @@ def encode(
     from tqdm import tqdm
 
     _check_encode(sources, text, output)
-    model, kind = _open(**options, images=sources)
+    model, kind = _open(**options, images=sources, may_be_texts=False)
     source = sources[0] if sources else None
-    hidden = None if progress is None else not progress  # None: unless stderr is a terminal
+    # None: unless stderr is a terminal. A program without a terminal may have no stderr at all.
+    hidden = True if sys.stderr is None else None if progress is None else not progress
     with model:
         writing.check(output, kind, form)
         if kind != cli_vision.VISION and len(sources) > 1:
@@ -309,11 +325,11 @@ def encode(
         if kind == cli_vision.VISION:
             cli_vision.encode(
                 model, sources, text, role=role, form=form, output=output, hidden=hidden,
-                as_json=as_json,
+                field=field, as_json=as_json,
             )  # fmt: skip
             return
         n_texts = 1 if source is None else reading.count(source, field)
-        texts = reading.texts(source, field) if source is not None else [text or ""]
+        texts = [text or ""] if source is None else reading.texts(source, field, n_texts or 0)
         vectors = _vectors(model, texts, source, role=role, **purpose)
         width = model.vocab_size() if kind == "sparse" else model.dimension()
         facts = {"model": model.model(), "kind": kind, "role": role, "format": form}
@@ -396,7 +412,9 @@ def rank(
         if kind == cli_vision.VISION:
             cli_vision.rank(model, query, texts, top_k, as_json=as_json)
             return
-        ranked = model.rank(query, texts, top_k)
+        wanted = model.encode_query(query)  # by itself: its errors are about no line
+        with reading.naming_lines(source):
+            ranked = model.rank(wanted, texts, top_k)
     if as_json:
         found = [{"index": i, "score": score, "text": texts[i]} for i, score in ranked]
         print_json({"model": model.model(), "kind": kind, "ranking": found})
@@ -437,11 +455,13 @@ def _open(
     cache_dir: str | None,
     kind: Kind | None,
     images: Sequence[str] = (),
+    *,
+    may_be_texts: bool = True,
     **options: Any,
 ) -> tuple[Any, Kind]:
     """The open model and its kind, which files of `images` decide where nothing else does."""
     place = location(model, cache_dir)
-    if kind is None and model is None and cli_vision.are_images(images):
+    if kind is None and model is None and cli_vision.are_images(images, may_be_texts=may_be_texts):
         kind = cli_vision.VISION
     if kind is None:
         spec = artifacts.resolve(**place).spec
@@ -468,9 +488,5 @@ def _check_encode(sources: Sequence[str], text: str | None, output: str | None) 
 
 def _vectors(model: Any, texts: Iterable[str], source: str | None, **options: Any) -> Iterator[Any]:
     """Vectors of the texts in order, in bounded memory; errors name the line."""
-    try:
+    with reading.naming_lines(source):
         yield from model.encode_iter(texts, **options)
-    except (EncodingError, InputTooLong) as error:
-        if source is None:
-            raise
-        raise type(error)(reading.by_line(str(error), source)) from error

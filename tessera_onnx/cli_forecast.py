@@ -80,12 +80,15 @@ def forecast(
     table = csv_series.read(source, target=target, timestamp=timestamp, id=id)
     for warning in table.warnings:
         click.echo(f"Warning: {warning}", err=True)
+    if output is not None and output.endswith(".csv"):
+        forecasts.header(table, levels)
     with TesseraTimeSeries(**location(model, cache_dir), **options) as opened:
         found = forecasts.of(table, opened, horizon, levels)
     if output is not None:
         forecasts.write(Path(output), table, found, levels)
     if plot is not None:
-        shown = forecasts.draw(Path(plot), found, levels)
+        titles = [layout.one_line(series.title()) for series in found]
+        shown = forecasts.draw(Path(plot), found, titles, levels)
         if shown < len(found):
             click.echo(f"Warning: the first {shown} of {len(found)} series are drawn", err=True)
     if as_json:

@@ -35,12 +35,20 @@ PDF = ".pdf"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", PDF)
 
 
-def are_images(names: Sequence[str]) -> bool:
-    """Whether all of them, and at least one, are files with the suffix of an image or a PDF."""
-    return bool(names) and all(
-        name.lower().endswith(SUFFIXES) and os.path.isfile(name)  # noqa: PTH113 (a Path raises for what cannot be a name)
-        for name in names
-    )
+def are_images(names: Sequence[str], *, may_be_texts: bool) -> bool:
+    """Whether all of them, and at least one, are files with the suffix of an image or a PDF.
+
+    Raises FileError where the suffixes say so but a file is missing; with `may_be_texts` not where
+    all are missing.
+    """
+    if not names or not all(name.lower().endswith(SUFFIXES) for name in names):
+        return False
+    missing = [name for name in names if not os.path.exists(name)]  # noqa: PTH110 (a Path raises for what cannot be a name)
+    if not missing:
+        return all(map(os.path.isfile, names))
+    if may_be_texts and len(missing) == len(names):
+        return False
+    raise FileError(f"{missing[0]:.300} is not there")
 
 
 def rank(
@@ -73,6 +81,7 @@ def encode(
     form: Output,
     output: str | None,
     hidden: bool | None,
+    field: str,
     as_json: bool,
 ) -> None:
     """Write the vectors of images and of pages, or of texts as queries."""
@@ -83,8 +92,9 @@ def encode(
         source = names[0] if names else None
         if len(names) > 1:
             raise click.UsageError("queries come from one INPUT")
-        texts = [text or ""] if source is None else list(reading.texts(source, "text"))
-        vectors: Iterable[Any] = model.encode_query(texts)
+        texts = [text or ""] if source is None else list(reading.texts(source, field))
+        with reading.naming_lines(source):
+            vectors: Iterable[Any] = model.encode_query(texts)
         total: int | None = len(texts)
     elif text is not None:
         raise click.UsageError("a vision model reads a text as a query: add --role query")
@@ -147,6 +157,8 @@ def explain(
         if plot is None:
             cells = opened.similarity_map(query, source)
         else:
+            if token is not None and token > len(tokens):
+                raise click.UsageError(f"--token must lie in 1..{len(tokens)}")
             number = None if token is None else token - 1
             cells = opened.save_similarity_map(query, source, plot, token=number)
     rows, columns = cells.shape[1:]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +16,7 @@ from tessera_onnx.frequency import Stamps, Step
 
 MISSING = {"", "na", "nan", "null"}
 SEPARATORS = ",;\t"
+SHOWN = 10  # columns that a message names
 LARGEST = float(np.finfo(np.float32).max)
 STAMP = re.compile(
     r"(\d{4}-\d\d(?:-\d\d(?:([T ])\d\d:\d\d(?::\d\d(?:\.(\d{1,6}))?)?)?)?)(Z|[+-]\d\d:?\d\d)?"
@@ -93,7 +92,9 @@ class _Cells:
         }
 
     def _rows(self, text: str) -> list[list[str]]:
-        first = text.partition("\n")[0]
+        # Without what stands in quotes, which may hold separators and ends of lines.
+        quoted = r'(?<![^,;\t\r\n])"(?:[^"]|"")*"'
+        first = re.sub(quoted, "", text[: 1 << 16]).partition("\n")[0]
         reader = csv.reader(
             io.StringIO(text, newline=""), delimiter=max(SEPARATORS, key=first.count), strict=True
         )
@@ -109,7 +110,7 @@ class _Cells:
     def named(self, option: str, name: str) -> str:
         """The name of a column that is there."""
         if name not in self.columns:
-            names = ", ".join(map(repr, self.columns))
+            names = _some([repr(column) for column in self.columns], ", ")
             raise ConfigError(f"--{option} {name!r} is no column of {self.name}: it has {names}")
         return name
 
@@ -154,7 +155,9 @@ def read(
         found = {target: _numbers(cells, target)}
     else:
         found, left_out = _all_numbers(cells, {id, timestamp})
-        warnings += (f"a column is left out: {reason}" for reason in left_out)
+        warnings += (f"a column is left out: {reason}" for reason in left_out[:SHOWN])
+        if len(left_out) > SHOWN:
+            warnings.append(f"{len(left_out) - SHOWN} more columns are left out")
     series = [
         Series(ids[group], name, values[rows], group)
         for name, values in found.items()
@@ -164,11 +167,8 @@ def read(
 
 
 def _text(source: str, name: str) -> str:
-    try:
-        content = sys.stdin.buffer.read() if source == reading.STDIN else Path(source).read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise FileError(f"{name} cannot be read: {reason}") from error
+    with reading.opened(source) as stream:
+        content = stream.read()
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -273,5 +273,11 @@ def _all_numbers(
             continue
         found[name] = values
     if not found:
-        raise FileError(f"{cells.name} has no column of numbers: {'; '.join(left_out)}")
+        raise FileError(f"{cells.name} has no column of numbers: {_some(left_out, '; ')}")
     return found, left_out
+
+
+def _some(names: list[str], separator: str) -> str:
+    """The first SHOWN, and how many more there are: a file may have thousands of columns."""
+    more = [f"and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
+    return separator.join([*names[:SHOWN], *more])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,10 +65,20 @@ def check(output: str | None, plot: str | None) -> None:
 
 
 def header(table: Table, levels: Sequence[float]) -> list[str]:
-    """Names of the columns of `rows`; "target" where the file has several."""
+    """Names of the columns of a .csv file; "target" where the table has several.
+
+    Raises ConfigError where a column of the table has the name of another.
+    """
     ids = [] if table.id is None else [table.id]
     targets = ["target"] if _several(table) else []
-    return [*ids, *targets, table.timestamp or "step", FORECAST, *_names(levels)]
+    names = [*ids, *targets, table.timestamp or "step", FORECAST, *_names(levels)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(
+            f"the output would have two columns {twice!r}: rename that of the input, or write "
+            "a .jsonl file"
+        )
+    return names
 
 
 def objects(found: Sequence[Forecast], levels: Sequence[float]) -> Iterator[dict[str, Any]]:
@@ -106,16 +117,19 @@ def write(path: Path, table: Table, found: Sequence[Forecast], levels: Sequence[
         stream.write(text.getvalue().encode())
 
 
-def draw(path: Path, found: Sequence[Forecast], levels: Sequence[float]) -> int:
+def draw(
+    path: Path, found: Sequence[Forecast], titles: Sequence[str], levels: Sequence[float]
+) -> int:
     """A chart a series, at most MOST_CHARTS, below each other in one image; how many.
 
     The last values, up to four horizons, then the median and the bands from the lowest level to
     the highest, from the second lowest to the second highest, and so on.
     Raises ConfigError without matplotlib, FileError.
     """
-    shown = found[:MOST_CHARTS]
+    shown = list(zip(found, titles, strict=True))[:MOST_CHARTS]
     figure = _figure()(figsize=(9, 2.6 * len(shown)), layout="constrained")
-    for axes, forecast in zip(figure.subplots(len(shown), squeeze=False)[:, 0], shown, strict=True):
+    places = figure.subplots(len(shown), squeeze=False)[:, 0]
+    for axes, (forecast, title) in zip(places, shown, strict=True):
         horizon = len(forecast.median)
         past = forecast.history[-max(4 * horizon, 48) :]
         ahead = np.arange(horizon)
@@ -130,9 +144,10 @@ def draw(path: Path, found: Sequence[Forecast], levels: Sequence[float]) -> int:
                 )
         axes.plot(ahead, forecast.median, color="tab:blue", linewidth=1.5, label="median")
         axes.legend(loc="upper left", fontsize="small")
-        axes.set_title(forecast.title(), fontsize="medium", loc="left", parse_math=False)
+        axes.set_title(title, fontsize="medium", loc="left", parse_math=False)
         axes.set_xlabel(f"steps from {forecast.times[0]}")
-    with replacing(path) as stream:
+    with replacing(path) as stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # names characters that a font lacks
         figure.savefig(stream, format=path.suffix[1:])
     return len(shown)
 
@@ -142,6 +157,11 @@ def _figure() -> Any:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ConfigError('a chart needs matplotlib: pip install "tessera-onnx[plot]"') from error
+    except Exception as error:  # settings of the user that it refuses, such as MPLBACKEND
+        raise ConfigError(
+            f"matplotlib cannot be used, its import fails with {type(error).__name__}: see its "
+            "settings, MPLBACKEND and matplotlibrc"
+        ) from None
     return Figure
 
 

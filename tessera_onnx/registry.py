@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import re
+import stat
 import tomllib
 import types
 import typing
@@ -88,7 +89,10 @@ def parse(text: str, where: str) -> tuple[ModelSpec, ...]:
 def read(path: Path) -> tuple[ModelSpec, ...]:
     """Parse a models.toml or model.toml file. Raises LoadError."""
     try:
-        if path.stat().st_size > MAX_TOML_BYTES:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would never end, nor would a device
+            raise LoadError(f"{path} is no regular file: not a model description")
+        if found.st_size > MAX_TOML_BYTES:
             raise LoadError(
                 f"{path} is larger than {MAX_TOML_BYTES} bytes: not a model description"
             )
@@ -107,16 +111,16 @@ def catalogue() -> tuple[ModelSpec, ...]:
     own = os.environ.get("TESSERA_MODELS")
     if not own:
         return _shipped()
-    path = Path(own)
     try:
-        changed = path.stat().st_mtime_ns
+        path = Path(own).absolute()
+        found = path.stat()
     except OSError as error:
         raise LoadError(f"TESSERA_MODELS names {own}, which cannot be read: {error}") from error
-    return _with_users(path, changed)
+    return _with_users(path, (found.st_ino, found.st_size, found.st_mtime_ns))
 
 
 @functools.lru_cache(maxsize=8)
-def _with_users(path: Path, changed: int) -> tuple[ModelSpec, ...]:  # noqa: ARG001 (a newer file is read again)
+def _with_users(path: Path, version: tuple[int, ...]) -> tuple[ModelSpec, ...]:  # noqa: ARG001 (a newer file is read again)
     specs = read(path)
     ids = {spec.id for spec in specs}
     replaced = sorted(ids & {spec.id for spec in _shipped()})

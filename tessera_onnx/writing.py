@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import secrets
+import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import quantization
+from tessera_onnx import quantization, reading
 from tessera_onnx.errors import ConfigError, FileError
 from tessera_onnx.quantization import Output
 from tessera_onnx.results import BinaryTokens, Int8Vectors, SparseVector
@@ -28,35 +30,49 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """A binary stream whose content becomes `path` when the block ends without an exception.
 
     It goes to a temporary file in the same folder, which is synced and then takes the name; after
-    any exception, an interrupt too, it is removed and `path` is as it was. A link stays a link.
-    Raises FileError when the file cannot be written.
+    any exception, an interrupt too, it is removed and `path` is as it was. A link stays a link,
+    and a file keeps its permissions. Raises FileError when the file cannot be written; where the
+    name alone cannot be taken in the end, the temporary file stays and the message names it.
     """
     try:
         target = Path(os.path.realpath(path))  # resolve() raises for a ring of links
-    except ValueError as error:
-        raise FileError(f"{path!s:.300} cannot be written: {error}") from None  # a NUL
-    temporary = target.with_name(f".tessera-{secrets.token_hex(8)}.tmp")
+    except (OSError, ValueError) as error:  # the working directory is gone; a NUL
+        raise FileError(f"{path!s:.300} cannot be written: {_reason(error)}") from None
+    temporary = target.parent / f".tessera-{secrets.token_hex(8)}.tmp"
+    is_result = False
     try:
-        _refuse_folder(target)  # before hours of work, not when the name is taken
+        mode = _permissions(target)  # before hours of work, not when the name is taken
         with temporary.open("xb") as stream:
+            if mode is not None and hasattr(os, "fchmod"):
+                with suppress(OSError):  # a file system without permissions
+                    os.fchmod(stream.fileno(), mode)
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(target)
+        try:
+            temporary.replace(target)
+        except OSError as error:
+            is_result = True
+            raise FileError(
+                f"{path} cannot be written: {_reason(error)}; the result is in {temporary}"
+            ) from error
     except FileError:
         raise
     except OSError as error:
-        raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise FileError(f"{path} cannot be written: {_reason(error)}") from error
     finally:
-        with suppress(OSError):  # the usual case: it took the name; or its folder does not exist
-            temporary.unlink()
+        if not is_result:
+            with suppress(OSError):  # the usual case: it took the name; or there is no folder
+                temporary.unlink()
 
 
 def is_same(source: str, output: str) -> bool:
-    """Whether two names are one file; False for what cannot be a name."""
+    """Whether a name, or "-" for stdin, and another are one file; False for what is no name."""
     try:
+        if source == reading.STDIN:
+            return sys.stdin is not None and os.path.samestat(os.fstat(0), os.stat(output))  # noqa: PTH116
         return os.path.realpath(source) == os.path.realpath(output)
-    except ValueError:
+    except (OSError, ValueError):
         return False
 
 
@@ -118,9 +134,23 @@ def row(vector: Any, output: Output) -> dict[str, Any]:
     return {name: _plain(np.asarray(part)) for name, part in parts.items()}
 
 
-def _refuse_folder(target: Path) -> None:
-    if target.is_dir():
+def _permissions(target: Path) -> int | None:
+    """Those of the file that is there. Raises OSError for what no file may take the place of."""
+    try:
+        found = target.stat().st_mode
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ELOOP}:  # not there, or a ring of links
+            return None
+        raise
+    if stat.S_ISDIR(found):
         raise IsADirectoryError(errno.EISDIR, "it is a folder")
+    if not stat.S_ISREG(found):
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a regular file")
+    return found & 0o777
+
+
+def _reason(error: Exception) -> object:
+    return getattr(error, "strerror", None) or error
 
 
 def _write_each(vectors: Iterable[Any], write_one: Callable[[Any], object]) -> int:

@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -285,6 +286,33 @@ def test_a_broken_folder_hides_no_other_model(cache):
         pass
     with pytest.raises(ModelNotFound, match=r"left out: .*schema 99"):
         TesseraMultiVector("test-colbert")
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named():
+    become = "pass" if os.getuid() else "os.setuid(54321)"  # root looks into every folder
+    code = (
+        "import os; from tessera_onnx import artifacts; artifacts.broken()\n"
+        f"{become}\n"
+        "print(*artifacts.broken(), sep='\\n')"
+    )
+    with tempfile.TemporaryDirectory() as place:  # not tmp_path, which is its owner's alone
+        cache = Path(place)
+        cache.chmod(0o755)
+        for name in ("closed", "ring", "other"):
+            (cache / name).mkdir()
+        (cache / "ring" / "model.toml").symlink_to("model.toml")
+        (cache / "closed").chmod(0)
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "TESSERA_CACHE": place},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        (cache / "closed").chmod(0o700)
+    for name in ("closed", "ring"):
+        assert f"{cache / name} is not a model folder: it has no model.toml that can" in done.stdout
+    assert str(cache / "other") not in done.stdout
 
 
 def test_no_models_at_all(monkeypatch):

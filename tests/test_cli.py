@@ -1,6 +1,7 @@
 """The command `tessera`: what it prints and writes, its exit codes, that it never half-writes."""
 
 import dataclasses
+import fcntl
 import json
 import os
 import resource
@@ -8,6 +9,8 @@ import signal
 import stat
 import subprocess
 import sys
+import termios
+import threading
 import time
 from pathlib import Path
 
@@ -17,13 +20,16 @@ from artifact_tools import ARTIFACTS, add_file, copy, replace
 from click.testing import CliRunner
 
 from tessera_onnx import (
+    FileError,
     LoadError,
     TesseraDense,
     TesseraSparse,
     __version__,
     artifacts,
     quantization,
+    reading,
     registry,
+    writing,
 )
 from tessera_onnx.cli import main
 
@@ -519,6 +525,19 @@ def test_a_cut_text_is_one_plain_line_on_stderr(tmp_path):
     assert failed.startswith(f"Error: {source}, line 2 has 32 tokens")
 
 
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_long_document_of_a_file_is_named_by_its_line_and_a_long_query_is_not(kind, tmp_path):
+    source = tmp_path / "long.txt"
+    source.write_text("a\n\n" + "word " * 400 + "\n")
+    options = ("--kind", kind, "--max-length", 16, "--on-long", "error")
+    failed = run("rank", "a", "--file", source, *options, code=1).stderr
+    assert failed.startswith(f"Error: {source}, line 3 has 40")
+    failed = run("rank", "word " * 400, "--file", source, *options, code=1).stderr
+    assert (" tokens" in failed, str(source) in failed) == (True, False)
+    failed = run("rank", "a", "b", "word " * 400, *options, code=1).stderr
+    assert failed.startswith("Error: text 1 has ")
+
+
 def test_a_long_query_is_named_by_its_line_beyond_the_first_window(tmp_path):
     source = tmp_path / "queries.jsonl"
     source.write_text('"a"\n' * 4100 + json.dumps("word " * 200) + "\n")
@@ -531,6 +550,31 @@ def test_progress_is_shown_on_request_alone(corpus, tmp_path):
     out = tmp_path / "out.npy"
     assert run("encode", corpus, "-o", out).stderr == ""
     assert "4/4" in run("encode", corpus, "-o", out, "--progress").stderr
+
+
+@pytest.mark.parametrize("progress", ["--progress", "--no-progress"])
+def test_without_stderr_there_is_no_bar(progress, corpus, tmp_path):
+    command = ["encode", str(corpus), "-o", "o.npy", *SMALL, "--on-long", "truncate", progress]
+    shell = ["/bin/sh", "-c", 'exec "$@" 2>&-', "sh", *PROGRAM, *command]
+    subprocess.run(shell, cwd=tmp_path, env=_environment(), check=True)
+    assert np.load(tmp_path / "o.npy").shape == (4, 32)
+
+
+@pytest.mark.parametrize("command", [("--help",), ("--version",), ("rank", "--help"), ("models",)])
+def test_a_full_device_is_one_line(command, tmp_path):
+    with _special(tmp_path / "full", "full").open("wb") as full:
+        with start(*command, stdout=full) as process:
+            _, stderr = process.communicate()
+    assert process.returncode == 1
+    assert stderr == b"Error: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.parametrize("place", ["{long}.txt", "closed/in.txt"])
+def test_a_file_that_cannot_be_looked_at_is_named(place, tmp_path):
+    source = tmp_path / place.format(long="x" * 300)
+    (tmp_path / "closed").write_text("a file in place of a folder")
+    failed = run("encode", source, "-o", tmp_path / "o.npy", *SMALL, code=1).stderr
+    assert failed.startswith(f"Error: {source} cannot be read: ")
 
 
 # ---------------------------------------------------------------- encode: whole or not at all
@@ -624,7 +668,9 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     assert only(tmp_path, "in.txt", "out.npy")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 @pytest.mark.parametrize("source", ["in.txt", "-"])
 def test_a_signal_midway_leaves_the_old_file(number, code, source, tmp_path):
     (tmp_path / "in.txt").write_text("a sentence of some length, again and again\n" * 200_000)
@@ -636,11 +682,8 @@ def test_a_signal_midway_leaves_the_old_file(number, code, source, tmp_path):
             command, cwd=tmp_path, stdin=stdin, stderr=-1, env=_environment()
         ) as process,
     ):
-        deadline = time.monotonic() + 30
-        while not list(tmp_path.glob(".tessera-*")):
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.01)
+        _wait(lambda: list(tmp_path.glob(".tessera-*")))
+        assert process.poll() is None
         time.sleep(0.3)
         process.send_signal(number)
         start = time.monotonic()
@@ -652,12 +695,214 @@ def test_a_signal_midway_leaves_the_old_file(number, code, source, tmp_path):
     assert only(tmp_path, "in.txt", "out.jsonl")
 
 
+def test_nohup_is_respected(tmp_path):
+    with start(
+        "encode", "-", "-o", "out.jsonl", *SMALL, cwd=tmp_path,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    ) as process:  # fmt: skip
+        process.stdin.write(b"a\n")
+        process.stdin.flush()
+        _wait(lambda: list(tmp_path.glob(".tessera-*")))
+        process.send_signal(signal.SIGHUP)
+        _, stderr = process.communicate(b"b\n")
+    assert (process.returncode, stderr) == (0, b"")
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_source_that_becomes_shorter_leaves_the_old_file(tmp_path):
+    source, out = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    source.write_text("a sentence of some length, again and again\n" * 100_000)
+    out.write_bytes(b"old")
+    with start("encode", str(source), "-o", str(out)) as process:
+        _wait(lambda: list(tmp_path.glob(".tessera-*")))
+        os.truncate(source, 0)
+        _, stderr = process.communicate()
+    assert process.returncode == 1
+    assert stderr.decode().startswith(f"Error: {source} became shorter while it was read: ")
+    assert out.read_bytes() == b"old"
+    assert only(tmp_path, "in.txt", "out.jsonl")
+
+
+def _special(path, kind):
+    """A pipe, or a device; root alone makes one."""
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif os.getuid():
+        pytest.skip("only root makes a device")
+    else:
+        device = {"zero": os.makedev(1, 5), "full": os.makedev(1, 7)}[kind]
+        try:
+            os.mknod(path, 0o666 | stat.S_IFCHR, device)
+            path.open("rb").close()
+        except PermissionError:
+            pytest.skip("this system's root makes no devices that open")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["pipe", "zero"])
+@pytest.mark.parametrize(
+    "command", [("encode", "{corpus}"), ("forecast", "{series}", "-m", str(ARTIFACTS / "bolt"))]
+)
+def test_no_output_takes_the_place_of_a_pipe_or_a_device(command, kind, corpus, tmp_path):
+    (tmp_path / "in.csv").write_text("a\n1\n2\n")
+    out = _special(tmp_path / "out.jsonl", kind)
+    before = out.stat()
+    args = [arg.format(corpus=corpus, series=tmp_path / "in.csv") for arg in command]
+    result = run(*args, "-o", out, code=1)
+    message = f"{out} cannot be written: it is a pipe or a device, not a regular file"
+    assert result.stderr == f"Error: {message}\n"
+    assert (out.stat().st_mode, out.stat().st_rdev) == (before.st_mode, before.st_rdev)
+    assert only(tmp_path, "corpus.txt", "in.csv", "out.jsonl")
+
+
+@pytest.mark.parametrize("name", ["in.txt", "in.csv"])
+def test_no_device_is_read(name, tmp_path):
+    source = _special(tmp_path / name, "zero")
+    command = ("forecast",) if name == "in.csv" else ("rank", "a", "--file")
+    assert run(*command, source, code=1).stderr == (
+        f"Error: {source} cannot be read: it is a device\n"
+    )
+
+
+def test_a_pipe_with_a_name_is_read(tmp_path):
+    source = _special(tmp_path / "in.txt", "pipe")
+    writer = threading.Thread(target=lambda: source.write_text("a\nb\n"))
+    writer.start()
+    assert run_json("encode", source, "-o", tmp_path / "o.jsonl", *SMALL)["texts"] == 2
+    writer.join()
+
+
+def test_a_line_that_never_ends(tmp_path):
+    source = tmp_path / "in.txt"
+    with source.open("wb") as stream:
+        stream.write(b"a\n")
+        stream.truncate(reading.LONGEST + 2)  # a file of zeros that takes no room
+    assert run("rank", "a", "--file", source, code=1).stderr == (
+        f"Error: {source}, line 2: longer than {reading.LONGEST - 1} bytes\n"
+    )
+
+
+def test_a_result_whose_name_is_taken_at_the_end_is_kept(tmp_path):
+    with pytest.raises(FileError, match="out.npz cannot be written: .*; the result is in ") as why:
+        with writing.replacing(tmp_path / "out.npz") as stream:
+            stream.write(b"result")
+            (tmp_path / "out.npz").mkdir()
+    assert Path(str(why.value).partition("the result is in ")[2]).read_bytes() == b"result"
+
+
+def test_a_working_directory_that_is_gone(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    result = subprocess.run(
+        [*PROGRAM, "encode", "--text", "a", "-o", "out.npz", *SMALL],
+        cwd=gone,
+        env=_environment(),
+        preexec_fn=gone.rmdir,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr == "Error: out.npz cannot be written: No such file or directory\n"
+    assert not writing.is_same("a\0", "b")
+
+
+def test_memory_that_is_not_there_is_one_line(tmp_path):
+    source = tmp_path / "in.csv"
+    with source.open("wb") as stream:
+        stream.truncate(1 << 40)  # bytes that take no room
+    limit = (1 << 36, 1 << 36)
+    with start(
+        "forecast", str(source), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit)
+    ) as process:
+        _, stderr = process.communicate()
+    assert process.returncode == 1
+    assert stderr.startswith(b"Error: not enough memory: ")
+    assert stderr.count(b"\n") == 1
+
+
+READERS = [
+    ("encode", "-", "-o", "out.jsonl"),
+    ("rank", "a", "--file", "-"),
+    ("forecast", "-", "-m", str(ARTIFACTS / "bolt")),
+]
+
+
+@pytest.mark.parametrize("command", READERS, ids=lambda command: command[0])
+def test_stdin_that_does_not_wait_is_read_to_its_end(command, tmp_path):
+    read_end, write_end = os.pipe()
+    os.set_blocking(read_end, False)
+    with start(*command, "--json", cwd=tmp_path, stdin=read_end) as process:
+        os.write(write_end, b"v\n1\n")
+        _wait(
+            lambda: not int.from_bytes(fcntl.ioctl(read_end, termios.FIONREAD, b"1234"), "little")
+        )
+        time.sleep(0.2)  # another read finds nothing
+        os.write(write_end, b"2\n")
+        os.close(write_end)
+        stdout, stderr = process.communicate()
+    os.close(read_end)
+    assert (process.returncode, stderr) == (0, b"")
+    found = json.loads(stdout)
+    read = {"encode": found.get("texts"), "rank": len(found.get("ranking", ()))}
+    assert read.get(command[0], 3) == 3
+    if command[0] == "forecast":
+        given = run_json(*command, stdin="v\n1\n2\n")
+        assert found == given
+
+
+@pytest.mark.parametrize("command", READERS, ids=lambda command: command[0])
+@pytest.mark.parametrize(
+    ("redirection", "reason"), [("<&-", "it is closed"), ("0>junk", "Bad file descriptor")]
+)
+def test_stdin_that_cannot_be_read(command, redirection, reason, tmp_path):
+    result = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$@" {redirection}', "sh", *PROGRAM, *command],
+        cwd=tmp_path,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.stderr == f"Error: stdin cannot be read: {reason}\n"
+    assert result.returncode == 1
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def start(*args, **options):
+    """The command as a process of its own, fed and read by pipes."""
+    pipes = {"stdin": -1, "stdout": -1, "stderr": -1, "env": _environment()}
+    return subprocess.Popen([*PROGRAM, *args], **{**pipes, **options})
+
+
+def _wait(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def _environment():
     """This process's environment where another working directory finds the same package."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
-def test_a_new_file_has_the_usual_permissions_and_a_link_stays_one(corpus, tmp_path):
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [(("encode", "-"), "c.jsonl"), (("forecast", "-", "-m", str(ARTIFACTS / "bolt")), "c.csv")],
+)
+def test_stdin_is_not_replaced_by_what_is_made_of_it(command, name, tmp_path):
+    (tmp_path / name).write_text("1\n2\n")
+    with (tmp_path / name).open() as stdin:
+        with start(*command, "-o", name, cwd=tmp_path, stdin=stdin) as process:
+            _, stderr = process.communicate()
+    assert (process.returncode, b"itself" in stderr) == (2, True)
+    assert (tmp_path / name).read_text() == "1\n2\n"
+
+
+def test_a_new_file_has_the_usual_permissions_an_old_one_its_own_and_a_link_stays_one(
+    corpus, tmp_path
+):
     (tmp_path / "real").mkdir()
     link = tmp_path / "link.npy"
     link.symlink_to(tmp_path / "real" / "out.npy")
@@ -668,6 +913,9 @@ def test_a_new_file_has_the_usual_permissions_and_a_link_stays_one(corpus, tmp_p
         os.umask(old)
     assert link.is_symlink()
     assert stat.S_IMODE(link.stat().st_mode) == 0o640
+    link.chmod(0o600)  # of the file behind it
+    run("encode", corpus, "-o", link, *SMALL, "--on-long", "truncate")
+    assert stat.S_IMODE(link.stat().st_mode) == 0o600
     assert np.load(tmp_path / "real" / "out.npy").shape == (4, 32)
 
 

@@ -77,10 +77,31 @@ def test_years_are_timestamps_where_they_are_named(read):
         "a\tb\n1\t2\n3\t4\n",
         "\ufeffa, b\r\n1,2\r\n3,4\r\n\r\n",
         'a,b\n"1",2\n3,4',
+        '"a","b"\n1,2\n3,4',
     ],
 )
 def test_dialects(read, content):
     assert plain(read(content)) == [(None, "a", [1, 3]), (None, "b", [2, 4])]
+
+
+@pytest.mark.parametrize("name", ["Sales, net, EUR", 'a ""b"", c,,', "two,\nlines,\tof,it"])
+def test_separators_in_quotes_separate_nothing(read, name):
+    content = f'"{name}";"b"\n1;2\n3;4\n'
+    assert plain(read(content)) == [(None, name.replace('""', '"'), [1, 3]), (None, "b", [2, 4])]
+
+
+def test_a_quote_within_a_cell_is_a_character(read):
+    assert plain(read('5" pipe;6" pipe\n1;2\n')) == [(None, '5" pipe', [1]), (None, '6" pipe', [2])]
+
+
+def test_messages_about_many_columns_are_short(read):
+    header = ",".join(f"c{i}" for i in range(5000))
+    with pytest.raises(ConfigError, match="'c9', and 4990 more$"):
+        read(f"{header}\n{header}\n", target="x")
+    with pytest.raises(FileError, match="'c9' holds no number; and 4990 more$"):
+        read(f"{header}\n{header}\n")
+    warnings = read(f"{header},v\n{header},1\n").warnings
+    assert (len(warnings), warnings[-1]) == (11, "4990 more columns are left out")
 
 
 def test_an_empty_line_is_a_gap_where_there_is_one_column(read):

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -117,6 +119,40 @@ def test_the_first_twelve_series_are_drawn(tmp_path):
     text = "v,id\n" + "".join(f"{i % 5},s{i % 14}\n" for i in range(70))
     done = run("-", "--id", "id", "--horizon", 2, "--plot", tmp_path / "a.png", *BOLT, stdin=text)
     assert "the first 12 of 14 series are drawn" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["日本 \x07", "x" * 100_000])
+def test_a_chart_of_any_id_says_nothing_about_it(tmp_path, name):
+    text = "v,id\n" + "".join(f"{i},{name}\n" for i in range(9))
+    chart = tmp_path / "a.svg"
+    done = run("-", "--id", "id", "--horizon", 2, "--plot", chart, *BOLT, stdin=text)
+    assert done.stderr == ""
+    assert ET.parse(chart).getroot().get("width") == "648pt"
+    assert chart.stat().st_size < 200_000
+
+
+def test_a_setting_that_matplotlib_refuses(sales):
+    code = (
+        f"from tessera_onnx.cli import main; main(['forecast', {str(sales)!r}, '--plot', 'a.png'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "MPLBACKEND": "nonsense"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: matplotlib cannot be used, its import fails with Value")
+    assert (done.stderr.count("\n"), "nonsense" in done.stderr) == (1, False)
+
+
+@pytest.mark.parametrize("name", ["forecast", "step", "0.5", "target"])
+def test_a_column_name_comes_once_in_a_csv_file(tmp_path, name):
+    text = f"v,w,{name}\n1,2,x\n2,3,x\n"
+    done = run("-", "--id", name, "-o", tmp_path / "o.csv", "-m", "none", stdin=text, code=1)
+    assert f"the output would have two columns {name!r}: " in done.stderr
+    run("-", "--id", name, "-o", tmp_path / "o.jsonl", *BOLT, stdin=text)
 
 
 def test_without_matplotlib(sales):

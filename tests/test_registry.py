@@ -1,5 +1,6 @@
 """The parser takes exactly the schema: every deviation is one LoadError naming the field."""
 
+import os
 import tomllib
 
 import pytest
@@ -110,6 +111,27 @@ def test_a_huge_file_is_refused_before_it_is_read(tmp_path):
         stream.truncate(registry.MAX_TOML_BYTES + 1)
     with pytest.raises(LoadError, match="larger than"):
         registry.read(path)
+
+
+def test_a_pipe_is_refused_before_it_is_read(tmp_path):
+    os.mkfifo(tmp_path / "model.toml")
+    with pytest.raises(LoadError, match="no regular file"):
+        registry.read(tmp_path / "model.toml")
+
+
+def test_the_catalogue_of_a_user_is_read_again_when_it_is_another_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("TESSERA_MODELS", "models.toml")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "models.toml").write_text(replace(("test-colbert", name))(TOML))
+        os.utime(tmp_path / name / "models.toml", ns=(0, 0))
+        monkeypatch.chdir(tmp_path / name)
+        assert registry.catalogue()[0].id == name
+    other = tmp_path / "other.toml"
+    other.write_text(replace(("test-colbert", "six"))(TOML))
+    os.utime(other, ns=(0, 0))
+    other.replace("models.toml")
+    assert registry.catalogue()[0].id == "six"
 
 
 @pytest.mark.parametrize("text", ["a = " + "[" * 20_000, "schema = " + "1" * 5_000])

@@ -102,8 +102,17 @@ def test_files_of_images_alone_make_it_a_ranking_of_images(images, tmp_path, mon
     monkeypatch.setenv("TESSERA_CACHE", str(ARTIFACTS))
     found = json.loads(run("rank", "--query", "cat", *images, "--json").stdout)
     assert (found["kind"], len(found["ranking"])) == ("vision", 3)
-    mixed = json.loads(run("rank", "--query", "cat", images[0], "a.png", "--json").stdout)
+    mixed = json.loads(run("rank", "--query", "cat", images[0], "a red page", "--json").stdout)
     assert mixed["kind"] == "dense"
+    names = json.loads(run("rank", "cat", "no.png", "no.pdf", "--json").stdout)
+    assert names["kind"] == "dense"
+    gone = tmp_path / "gone.png"
+    for args in (
+        ("rank", "cat", images[0], gone),
+        ("encode", gone, "-o", tmp_path / "o.npz"),
+        ("encode", images[0], gone, "-o", tmp_path / "o.npz"),
+    ):
+        assert run(*args, code=1).stderr == f"Error: {gone} is not there\n"
 
 
 def test_encode_images(images, pdf, tmp_path, model):
@@ -125,12 +134,20 @@ def test_encode_images(images, pdf, tmp_path, model):
 def test_encode_queries(tmp_path, model):
     found = json.loads(run("encode", "--text", "cat", "--role", "query", *PAGE, "--json").stdout)
     np.testing.assert_allclose(found["tokens"], model.encode_query("cat"), atol=1e-6)
-    source, out = tmp_path / "queries.txt", tmp_path / "out.npz"
-    source.write_text("cat\nnew york\n")
-    text = run("encode", source, "--role", "query", "-o", out, *PAGE).stdout
-    assert text.startswith("2 texts in ")
-    with np.load(out) as stored:
-        assert stored["offsets"].tolist() == [0, 32, 64]
+    out = tmp_path / "out.npz"
+    for name, content in (("q.txt", "cat\nnew york\n"), ("q.jsonl", '{"t": "cat"}\n{"t": "a"}\n')):
+        (tmp_path / name).write_text(content)
+        args = ("encode", tmp_path / name, "--field", "t", "--role", "query", "-o", out, *PAGE)
+        assert run(*args).stdout.startswith("2 texts in ")
+        with np.load(out) as stored:
+            assert stored["offsets"].tolist() == [0, 32, 64]
+
+
+def test_a_query_that_is_too_long_is_named_by_its_line(tmp_path):
+    source = tmp_path / "q.txt"
+    source.write_text("cat\na\n" + "cat " * 500 + "\n")
+    args = ("--role", "query", "--on-long", "error", "-o", tmp_path / "o.npz", *PAGE)
+    assert run("encode", source, *args, code=1).stderr.startswith(f"Error: {source}, line 3 has ")
 
 
 def test_similarity_of_a_text_and_an_image(images, model):
@@ -173,7 +190,11 @@ def test_explain_a_page_of_a_pdf(pdf, tmp_path):
     [
         (("explain", "cat", "{a}", "--plot", "map.svg"), 1, ".png"),
         (("explain", "cat", "{a}", "--plot", "{a}"), 2, "--plot is IMAGE itself"),
-        (("explain", "cat", "{a}", "--token", "999", "--plot", "{a}.png"), 1, "token must lie in"),
+        (
+            ("explain", "cat", "{a}", "--token", "99", "--plot", "{a}.png"),
+            2,
+            "--token must lie in 1..",
+        ),
         (("explain", "cat", "gone.png"), 1, "gone.png"),
         (("rank", "cat", "gone.png", "--dimension", "8"), 2, "--dimension is not for vision"),
         (("rank", "cat", "{a}", "bad.png"), 1, "bad.png"),
