@@ -3,13 +3,14 @@
 Its vectors are the mean colours of 8 x 8 pixels, as unit vectors; white cells have none.
 """
 
+import io
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from artifact_tools import ARTIFACTS, copy, replace
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from tessera_onnx import (
     BinaryTokens,
@@ -85,6 +86,68 @@ def test_an_image_never_depends_on_its_neighbours(model):
     assert model.encode_documents([]) == []
     for found, truth in zip(model.encode_iter(iter(images), progress=True), together, strict=True):
         np.testing.assert_array_equal(found, truth)
+
+
+def refilled(images):
+    """A reader of video frames: one buffer, filled again for every image."""
+    buffer = np.empty_like(images[0])
+    for image in images:
+        buffer[:] = image
+        yield buffer
+
+
+def animation(images):
+    file = io.BytesIO()
+    first, *others = map(Image.fromarray, images)
+    first.save(file, "WebP", save_all=True, append_images=others, lossless=True)
+    return ImageSequence.Iterator(Image.open(file))
+
+
+def from_one_file(images):
+    """Bytes of one size, in the same place."""
+    buffer = bytearray()
+    for image in images:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "BMP")
+        buffer[:] = file.getvalue()
+        yield buffer
+
+
+@pytest.mark.parametrize("source", [refilled, animation, from_one_file])
+def test_a_stream_may_give_one_object_again_and_again(source):
+    images = [page(r1c2=RED), page(r0c0=GREEN), page(r2c2=BLUE), page(r3c1=RED, r0c5=BLUE)]
+    with TesseraVision("test-page", cache_dir=ARTIFACTS, threads=2) as model:
+        for found, image in zip(model.encode_iter(source(images)), images, strict=True):
+            np.testing.assert_array_equal(found, model.encode_document(image))
+
+
+def test_one_image_that_is_not_loaded_yet_may_be_used_by_many():
+    large = np.random.default_rng(0).integers(0, 256, (600, 800, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(large).save(file, "PNG")
+    with TesseraVision("test-page", cache_dir=ARTIFACTS, threads=2) as model:
+        truth = model.encode_document(large)
+        for _ in range(3):
+            image = Image.open(file)
+            for found in model.encode_documents([image, image]):
+                np.testing.assert_array_equal(found, truth)
+            image = Image.open(file)
+            with ThreadPoolExecutor(4) as pool:
+                for found in pool.map(model.encode_document, [image] * 4):
+                    np.testing.assert_array_equal(found, truth)
+
+
+def test_an_image_that_cannot_be_loaded_comes_after_those_before_it():
+    file = io.BytesIO()
+    Image.fromarray(page(r1c2=RED)).save(file, "PNG")
+    broken = Image.open(io.BytesIO(file.getvalue()[:-60]))
+    with TesseraVision("test-page", cache_dir=ARTIFACTS, threads=2) as model:
+        for first in (1, 2):
+            found = model.encode_iter([page(r1c2=RED)] * first + [broken, WHITE])
+            for _ in range(first):
+                assert len(next(found)) == 1
+            with pytest.raises(EncodingError, match=rf"images\[{first}\] cannot be decoded"):
+                next(found)
 
 
 def test_queries_are_those_of_the_text_model(model):
