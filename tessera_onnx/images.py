@@ -286,7 +286,7 @@ def _levels(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
     if array.dtype != np.uint8:
         raise TypeError(f"{where} must be a uint8 array, levels 0 to 255, got {array.dtype}")
     if np.ma.is_masked(array):
-        raise ConfigError(f"{where} is a masked array: fill or drop what is masked")
+        raise ConfigError(f"{where} must have no masked values: fill or drop them")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.ndim != 2 and (array.ndim != 3 or array.shape[2] not in {3, 4}):

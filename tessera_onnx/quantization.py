@@ -19,19 +19,26 @@ from tessera_onnx.results import BinaryTokens, Int8Vectors
 Output = Literal["float32", "int8", "binary"]
 
 
-def _finite(vectors: ArrayLike) -> NDArray[np.float32]:
+def check_unmasked(value: Any, name: str) -> None:
+    """Raises ConfigError for a masked array of NumPy with a masked value, which has no number."""
+    if np.ma.is_masked(value):
+        raise ConfigError(f"{name} must have no masked values: fill or drop them")
+
+
+def _finite(vectors: ArrayLike, name: str = "vectors") -> NDArray[np.float32]:
+    check_unmasked(vectors, name)
     try:
         array = np.asarray(vectors)
     except ValueError as error:
-        raise QuantizationError("vectors must be a rectangular array") from error
+        raise QuantizationError(f"{name} must be a rectangular array") from error
     if array.dtype.kind not in "fiu":
-        raise TypeError(f"vectors must be numeric, got dtype {array.dtype}")
-    with np.errstate(over="ignore"):  # beyond float32 is infinity
+        raise TypeError(f"{name} must be numeric, got dtype {array.dtype}")
+    with np.errstate(over="ignore", under="ignore"):  # beyond float32 is infinity
         array = array.astype(np.float32)
     if array.ndim == 0 or array.shape[-1] == 0:
-        raise QuantizationError(f"vectors need at least one dimension, got shape {array.shape}")
+        raise QuantizationError(f"{name} need at least one dimension, got shape {array.shape}")
     if not np.isfinite(array).all():
-        raise QuantizationError("vectors hold NaN or infinity, which has no code")
+        raise QuantizationError(f"{name} hold NaN or infinity, which has no code")
     return array
 
 
@@ -56,20 +63,23 @@ def int8(vectors: ArrayLike, ranges: ArrayLike | None = None) -> Int8Vectors:
     array = _finite(vectors)
     if ranges is None:
         peak = np.abs(array).max(axis=-1, keepdims=True)
-        scale = np.asarray(np.where(peak > 0, peak, 1) / 127, dtype=np.float32)
+        with np.errstate(under="ignore"):
+            scale = np.asarray(np.where(peak > 0, peak, 1) / 127, dtype=np.float32)
         # A subnormal peak may round its own scale to zero.
         scale = np.maximum(scale, np.finfo(np.float32).tiny)
         offset = np.zeros_like(scale)
     else:
         low, high = _ranges(ranges, array.shape[-1])
-        scale = np.asarray(np.where(high > low, high - low, 1) / 255, dtype=np.float32)
+        with np.errstate(under="ignore"):
+            scale = np.asarray(np.where(high > low, high - low, 1) / 255, dtype=np.float32)
         offset = np.asarray(np.where(high > low, low + 128 * scale, low), dtype=np.float32)
-    codes = np.clip(np.rint((array - offset) / scale), -128, 127).astype(np.int8)
+    with np.errstate(under="ignore"):
+        codes = np.clip(np.rint((array - offset) / scale), -128, 127).astype(np.int8)
     return Int8Vectors(codes, scale, offset)
 
 
 def _ranges(ranges: ArrayLike, dim: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    array = _finite(ranges)
+    array = _finite(ranges, "ranges")
     if array.shape != (2, dim):
         raise QuantizationError(f"ranges must have shape (2, {dim}), got {array.shape}")
     if (array[0] > array[1]).any():

@@ -209,7 +209,7 @@ def test_a_masked_array_is_refused_where_it_masks():
     array = np.ma.masked_array(cases.picture(30, 20))
     np.testing.assert_array_equal(levels(array), array.data)
     array[0, 0] = np.ma.masked
-    with pytest.raises(ConfigError, match=r"images\[3\] is a masked array: fill or drop"):
+    with pytest.raises(ConfigError, match=r"images\[3\] must have no masked values"):
         open_image(array)
 
 

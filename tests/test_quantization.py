@@ -73,6 +73,23 @@ def test_int8_refuses(vectors, ranges):
         quantization.int8(vectors, ranges)
 
 
+def test_masked_values_have_no_code():
+    masked = np.ma.masked_equal([[1.0, 5.0]], 5)
+    with pytest.raises(ConfigError, match="vectors must have no masked values"):
+        quantization.binary(masked)
+    with pytest.raises(ConfigError, match="ranges must have no masked values"):
+        quantization.int8([[1.0, 2.0]], np.ma.masked_equal([[0.0, 0.0], [5.0, 1.0]], 5))
+    assert quantization.binary(masked[:, :1]).unpack().tolist() == [[1]]
+
+
+@pytest.mark.parametrize("value", [1e-42, 1e-60])
+def test_no_warning_of_numpy_where_vectors_are_tiny(value):
+    with np.errstate(all="raise"):
+        codes = quantization.int8([[value, -value]])
+        quantization.int8([[value, -value]], [[0.0, 0.0], [value, 1.0]])
+    assert codes.codes.shape == (1, 2)
+
+
 def test_non_numeric_is_a_type_error():
     with pytest.raises(TypeError, match="numeric"):
         quantization.binary(np.array(["a"]))
