@@ -94,7 +94,8 @@ class Int8Vectors:
 
     def dequantize(self) -> NDArray[np.float32]:
         """The float32 vectors, each component within half a scale step of the original."""
-        return self.codes.astype(np.float32) * self.scale + self.offset
+        with np.errstate(under="ignore"):
+            return self.codes.astype(np.float32) * self.scale + self.offset
 
 
 def check_binary(tokens: Any, name: str, least: int = 1) -> None:

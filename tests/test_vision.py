@@ -210,6 +210,34 @@ def test_small_forms_score_like_the_vectors(model, rng):
     assert found == pytest.approx(truth * np.sqrt(2 / np.pi), abs=0.25)
 
 
+BITS, CODES, ONE = np.zeros((2, 16), np.uint8), np.zeros((2, 128), np.int8), np.ones((2, 1), "f4")
+
+
+@pytest.mark.parametrize(
+    ("vectors", "error", "message"),
+    [
+        (BinaryTokens(BITS[:, :8], 128), ConfigError, r"\(2, 8\) bytes do not hold 128 bits"),
+        (BinaryTokens(BITS[0], 128), ConfigError, "must hold at least one token"),
+        (BinaryTokens(BITS.astype("f4"), 128), ConfigError, "do not hold 128 bits"),
+        (BinaryTokens(BITS.tolist(), 128), TypeError, "must hold an array of bits"),
+        (BinaryTokens(BITS, 128.0), TypeError, "a whole number of dimensions"),
+        (Int8Vectors(CODES, ONE[:0], ONE), ConfigError, r"got \(2, 128\), \(0, 1\), \(2, 1\)"),
+        (Int8Vectors(CODES, np.ones(5, "f4"), ONE), ConfigError, "a scale and an offset"),
+        (Int8Vectors(CODES[:1], ONE, ONE), ConfigError, "a scale and an offset"),
+        (Int8Vectors(CODES.tolist(), ONE, ONE), TypeError, "an array of int8 codes"),
+        (Int8Vectors(CODES.astype(int), ONE, ONE), TypeError, "an array of int8 codes"),
+        (Int8Vectors(CODES + np.int8(1), ONE * np.inf, ONE), ConfigError, "NaN or infinity"),
+        (np.ma.masked_equal(np.ones((2, 128)), 1), ConfigError, "must have no masked values"),
+    ],
+)
+def test_malformed_vectors_are_named(model, vectors, error, message):
+    query = np.ones((1, 128), np.float32)
+    with pytest.raises(error, match=rf"documents\[1\].* {message}"):
+        model.score(query, [query, vectors])
+    with pytest.raises(error, match=f"query.* {message}"):
+        model.score(vectors, [query])
+
+
 def test_packed_pages(model):
     images = [page(r1c2=RED), page(r0c0=BLUE, r2c2=GREEN)]
     pack = PackedTokens(model.encode_iter(images))
@@ -294,7 +322,7 @@ def test_bad_images_name_their_place(model, tmp_path):
     with pytest.raises(TypeError, match=r"images\[2\] must be a path"):
         model.encode_documents([good, good, 3])
     for call in (model.encode_documents, model.encode_iter):
-        for one in ("page.png", bad, b"no image", 3):
+        for one in ("page.png", bad, b"no image", 3, np.array(3.0)):
             with pytest.raises(TypeError, match="images must be a list"):
                 call(one)
     with pytest.raises(TypeError, match=r"documents\[1\]"):
@@ -307,6 +335,8 @@ def test_bad_images_name_their_place(model, tmp_path):
         model.rank("cat", [np.ones((4, 4, 3), np.float32)])
     with pytest.raises(ConfigError, match=r"documents\[0\] holds NaN"):
         model.rank("cat", [np.full((2, 128), np.nan, np.float32)])
+    with pytest.raises(TypeError, match="documents must be a list of images or vectors, got nd"):
+        model.rank("cat", np.array(3.0))
     with pytest.raises(TypeError, match="query must be"):
         model.search(3, good)
     with pytest.raises(ConfigError, match="top_k"):
