@@ -282,13 +282,14 @@ def test_no_warning_of_numpy_where_vectors_are_tiny():
                 assert PackedTokens([rows], output=output).score(rows).shape == (1,)
 
 
-def test_binary_scores_where_no_thread_can_be_started():
-    """At the interpreter's end, when a pool of threads takes no work any more."""
+@pytest.mark.parametrize("call", ["atexit.register(ask)", "threading.stack_size(2**40); ask()"])
+def test_binary_scores_where_no_thread_can_be_started(call):
+    """At the interpreter's end a pool takes no work any more; no thread has a stack so large."""
     code = (
-        "import atexit, numpy as np, tessera_onnx.kernels\n"
+        "import atexit, threading, numpy as np, tessera_onnx.kernels\n"
         "from tessera_onnx import PackedTokens\n"
         "pack = PackedTokens([np.ones((9000, 8))] * 4, output='binary', threads=2)\n"
-        "atexit.register(lambda: print(pack.score(np.ones((1, 8)))))"
+        f"ask = lambda: print(pack.score(np.ones((1, 8))))\n{call}"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[1. 1. 1. 1.]\n", done.stderr
