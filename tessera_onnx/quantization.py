@@ -14,7 +14,7 @@ from tessera_onnx.errors import (
     QuantizationError,
     UnsupportedDimension,
 )
-from tessera_onnx.results import BinaryTokens, Int8Vectors
+from tessera_onnx.results import BinaryTokens, Int8Vectors, check_binary
 
 Output = Literal["float32", "int8", "binary"]
 
@@ -90,14 +90,16 @@ def _ranges(ranges: ArrayLike, dim: int) -> tuple[NDArray[np.float32], NDArray[n
 def hamming(a: BinaryTokens, b: BinaryTokens) -> NDArray[np.int64]:
     """Differing bits between every vector of a (n) and of b (m): (n, m).
 
-    Raises DimensionMismatch when the dimensions differ.
+    Raises DimensionMismatch when the dimensions differ, and as `results.check_binary`.
     """
+    a, b = (BinaryTokens(np.atleast_2d(each.bits), each.dim) for each in (a, b))
+    check_binary(a, "a", least=0)
+    check_binary(b, "b", least=0)
     if a.dim != b.dim:
         raise DimensionMismatch(f"binary vectors of {a.dim} and {b.dim} dimensions")
-    left, right = np.atleast_2d(a.bits), np.atleast_2d(b.bits)
     # One query row at a time: the product form would hold n x m x bytes at once.
-    counts = [np.bitwise_count(row ^ right).sum(axis=1, dtype=np.int64) for row in left]
-    return np.array(counts, dtype=np.int64).reshape(len(left), len(right))
+    counts = [np.bitwise_count(row ^ b.bits).sum(axis=1, dtype=np.int64) for row in a.bits]
+    return np.array(counts, dtype=np.int64).reshape(len(a), len(b))
 
 
 def matryoshka(

@@ -13,6 +13,7 @@ from tessera_onnx.errors import (
     QuantizationError,
     UnsupportedDimension,
 )
+from tessera_onnx.results import BinaryTokens
 
 finite = st.floats(-1e6, 1e6, width=32)
 matrices = hnp.arrays(
@@ -101,6 +102,8 @@ def test_hamming_by_hand():
     assert quantization.hamming(a, b).tolist() == [[1, 1], [1, 3]]
     with pytest.raises(DimensionMismatch):
         quantization.hamming(a, quantization.binary([[1.0] * 4]))
+    with pytest.raises(ConfigError, match="b has bits after its 3 dimensions"):
+        quantization.hamming(a, BinaryTokens(np.full(1, 0xF0, np.uint8), 3))
 
 
 def test_matryoshka_cuts_then_normalises():
