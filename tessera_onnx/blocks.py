@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tessera_onnx import quantization, scoring
 from tessera_onnx.errors import ConfigError, DimensionMismatch
 from tessera_onnx.quantization import Output
-from tessera_onnx.results import BinaryTokens
+from tessera_onnx.results import BinaryTokens, check_binary
 
 # Tokens of a full block: the products with 32 query tokens are 2 MB, which the cache takes.
 BLOCK_TOKENS = 16384
@@ -78,7 +78,7 @@ def rows(document: Any, output: Output, place: int, name: str) -> tuple[Rows, in
     if isinstance(document, BinaryTokens):
         if output != "binary":
             raise ConfigError(f"{name} holds sign bits, the pack is {output}: pass float vectors")
-        scoring.check_binary(document, name, least=0)
+        check_binary(document, name, least=0)
         return Rows(place, words(document), 1.0), document.dim
     tokens = scoring.matrix(name, document, least=0)
     dim = tokens.shape[1]
@@ -89,8 +89,17 @@ def rows(document: Any, output: Output, place: int, name: str) -> tuple[Rows, in
     peak = float(np.abs(tokens).max(initial=0))
     # A scale a document: it comes after the maximum, which is then one over integers.
     scale = np.float32(max(peak / 127, float(np.finfo(np.float32).tiny)))
-    codes = np.rint(tokens / scale) + CODE_ZERO
+    with np.errstate(under="ignore"):
+        codes = np.rint(tokens / scale) + CODE_ZERO
     return Rows(place, np.clip(codes, 1, 255).astype(np.uint8), float(scale)), dim
+
+
+def _own(kept: Rows, document: Any) -> Rows:
+    """The rows in memory that is not the document's."""
+    if isinstance(document, BinaryTokens | list | tuple):
+        return kept
+    shared = np.may_share_memory(kept.tokens, np.asarray(document))
+    return kept._replace(tokens=kept.tokens.copy()) if shared else kept
 
 
 def words(tokens: BinaryTokens) -> NDArray[np.uint64]:
@@ -110,8 +119,11 @@ def read(
     """
     segment: list[Rows] = []
     tokens = 0
+    stream = not isinstance(documents, list | tuple)
     for i, document in enumerate(documents):
         kept, found = rows(document, output, first + i, f"documents[{i}]")
+        if stream:  # which may fill one buffer again and again, before a segment is packed
+            kept = _own(kept, document)
         if dim not in (None, found):
             raise DimensionMismatch(f"documents[{i}] has {found} dims, those before it {dim}")
         dim = found

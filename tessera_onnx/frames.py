@@ -127,10 +127,11 @@ def _times(nw: Any, column: Any, name: str, dtype: Any) -> tuple[NDArray[Any], N
     """Local times and UTC; integers twice."""
     _refuse_nulls(column, name)
     if dtype.is_integer():
-        steps = column.to_numpy()
-        if steps.max() > np.iinfo(np.int64).max:
+        limits = np.iinfo(np.int64)
+        if column.min() < limits.min or column.max() > limits.max:
             raise ConfigError(f"column {name!r} holds integers beyond int64: subtract an offset")
-        steps = steps.astype(np.int64)
+        # A cast before, since NumPy has nothing for integers of 128 bits.
+        steps = column.cast(nw.Int64).to_numpy().astype(np.int64)
         return steps, steps
     if dtype == nw.Date:
         days = column.dt.timestamp("ms").to_numpy().astype(np.int64).view("M8[ms]")

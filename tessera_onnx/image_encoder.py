@@ -43,13 +43,8 @@ class ImageEncoder:
 
     def read(self, source: Source, where: str) -> tuple[Image.Image, Pixels]:
         """An image, and what the graphs read of it; `where` names it in messages."""
-        self._tower.session.check_open()
-        alpha = self._recipe.alpha
-        image = open_image(source, where=where, alpha=alpha, max_pixels=self._max_pixels)
-        try:
-            return image, pixels(image, self._recipe)
-        except EncodingError as error:
-            raise EncodingError(f"{where}: {error}") from error
+        image = self._rgb(source, where)
+        return image, self._pixels(image, where)
 
     def patches(self, prepared: Pixels, where: str, *, parallel: bool = False) -> Patches:
         """The vectors of an image that was read."""
@@ -60,7 +55,7 @@ class ImageEncoder:
 
     def one(self, source: Source, where: str, *, parallel: bool = False) -> Float:
         """The vectors of one image: (n_patches, dim) float32."""
-        return self.patches(self.read(source, where)[1], where, parallel=parallel).vectors
+        return self._vectors(self._rgb(source, where), where, parallel=parallel)
 
     def stream(
         self, images: Iterable[Any], where: Callable[[int], str], bar: Any = None
@@ -71,22 +66,39 @@ class ImageEncoder:
         yielded first.
         """
         first = 0
+        drawn = self._drawn(images, where)
         try:
-            for window in batching.windows(images, self._tower.workers, lambda _: 0):
+            for window in batching.windows(drawn, self._tower.workers, lambda _: 0):
                 yield from self._window(window, first, where, bar)
                 first += len(window)
         finally:
             if bar is not None:
                 bar.close()
 
+    def _drawn(self, images: Iterable[Any], where: Callable[[int], str]) -> Iterator[Any]:
+        """The images, and as RGB those that the caller may change or share: as they are now.
+
+        A window is drawn before it is encoded, and a stream may give one buffer, or one animation,
+        again and again.
+        """
+        from PIL import Image
+
+        for i, source in enumerate(images):
+            shared = isinstance(source, bytearray | memoryview | np.ndarray | Image.Image)
+            yield self._rgb(source, where(i)) if shared else source
+
     def _window(
         self, window: list[Any], first: int, where: Callable[[int], str], bar: Any
     ) -> Iterator[Float]:
+        from PIL import Image
+
         results: list[Float | None] = [None] * len(window)
 
         def work(picked: NDArray[np.intp]) -> None:
             (i,) = picked
-            results[i] = self.one(window[i], where(first + int(i)), parallel=len(window) > 1)
+            item, name = window[i], where(first + int(i))
+            image = item if isinstance(item, Image.Image) else self._rgb(item, name)
+            results[i] = self._vectors(image, name, parallel=len(window) > 1)
             if bar is not None:
                 bar.update()
 
@@ -99,6 +111,20 @@ class ImageEncoder:
         if failed:
             raise failed.pop()
 
+    def _rgb(self, source: Source, where: str) -> Image.Image:
+        self._tower.session.check_open()
+        alpha = self._recipe.alpha
+        return open_image(source, where=where, alpha=alpha, max_pixels=self._max_pixels)
+
+    def _pixels(self, image: Image.Image, where: str) -> Pixels:
+        try:
+            return pixels(image, self._recipe)
+        except EncodingError as error:
+            raise EncodingError(f"{where}: {error}") from error
+
+    def _vectors(self, image: Image.Image, where: str, *, parallel: bool) -> Float:
+        return self.patches(self._pixels(image, where), where, parallel=parallel).vectors
+
 
 def check_iterable(items: Any, name: str, expected: str = "images") -> None:
     """Raises TypeError for one image where several are due, and for what cannot be iterated.
@@ -107,7 +133,8 @@ def check_iterable(items: Any, name: str, expected: str = "images") -> None:
     """
     one = isinstance(items, np.ndarray) and items.dtype == np.uint8 and items.ndim < 4
     single = isinstance(items, str | bytes | type | os.PathLike)
-    if one or single or not hasattr(items, "__iter__"):
+    alone = not hasattr(items, "__iter__") or getattr(items, "ndim", 1) == 0
+    if one or single or alone:
         raise TypeError(f"{name} must be a list of {expected}, got {type(items).__name__}")
 
 

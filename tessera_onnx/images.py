@@ -11,6 +11,7 @@ import importlib
 import math
 import os
 import stat
+import threading
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,6 +59,19 @@ UPRIGHT = {
 }
 ORIENTATION = 0x0112
 
+# A PIL image reads its file when its pixels are first asked for, and two threads that do so break
+# each other's reading. Which threads share one is not known here, so that one reads at a time.
+_PIL = threading.RLock()
+
+
+def _new_lock() -> None:
+    global _PIL  # noqa: PLW0603
+    _PIL = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # a fork while another thread reads has the lock, held for ever
+    os.register_at_fork(after_in_child=_new_lock)
+
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
@@ -88,8 +102,9 @@ def open_image(
     of a PIL image the frame that it stands at. Greys of 16 bits keep their upper eight, which is
     how Pillow reads colours of 16 bits. `where` names what is no file in messages.
 
-    Raises FileError for a file, EncodingError for anything else, that is missing, no image,
-    damaged, or larger than `max_pixels`; the size is read from the header, before any decoding.
+    The result shares no memory with the source. Raises FileError for a file, EncodingError for
+    anything else, that is missing, no image, damaged, or larger than `max_pixels`; the size is read
+    from the header, before any decoding.
     Raises TypeError and ConfigError for a source of another type or shape.
     """
     check_limit(max_pixels, "max_pixels")
@@ -100,13 +115,14 @@ def open_image(
             return _Opening(str(source), FileError, max_pixels).read(stream, alpha)
     opening = _Opening(where, EncodingError, max_pixels)
     if isinstance(source, bytes | bytearray | memoryview):
-        return opening.read(BytesIO(source), alpha)
+        return opening.read(BytesIO(_bytes(source, where)), alpha)
     if isinstance(source, np.ndarray):
         array = _levels(source, where)
         opening.check_size(array.shape[1], array.shape[0])
         return opening.rgb(Image.fromarray(array), alpha)
     if isinstance(source, Image.Image):
-        return opening.rgb(source, alpha)
+        with _PIL:
+            return opening.rgb(source, alpha)
     raise TypeError(
         f"{where} must be a path, the bytes of a file, a PIL image or a uint8 array, "
         f"got {type(source).__name__}"
@@ -259,9 +275,18 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
+def _bytes(source: bytes | bytearray | memoryview, where: str) -> bytes | bytearray:
+    try:
+        return bytes(source) if isinstance(source, memoryview) else source
+    except ValueError as error:
+        raise ConfigError(f"{where} is a memoryview that was released: pass its bytes") from error
+
+
 def _levels(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
     if array.dtype != np.uint8:
         raise TypeError(f"{where} must be a uint8 array, levels 0 to 255, got {array.dtype}")
+    if np.ma.is_masked(array):
+        raise ConfigError(f"{where} must have no masked values: fill or drop them")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.ndim != 2 and (array.ndim != 3 or array.shape[2] not in {3, 4}):

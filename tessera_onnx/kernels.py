@@ -6,11 +6,12 @@ forms are the reference, and what runs where there is no onnxruntime. Both agree
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from tessera_onnx import runtime
 from tessera_onnx.blocks import CODE_ZERO, WORD, Block
-from tessera_onnx.errors import ConfigError, DeviceError
+from tessera_onnx.errors import ConfigError, DeviceError, EncodingError
 from tessera_onnx.quantization import Output
 
 Float = NDArray[np.float32]
@@ -51,8 +52,9 @@ def parts(queries: Sequence[NDArray[Any]], output: Output, dim: int) -> list[Par
     weights = np.full(len(tokens), 1 / dim if output == "binary" else 1, dtype=np.float32)
     if output == "int8":
         peaks = np.abs(tokens).max(axis=1)
-        weights = np.maximum(peaks / QUERY_PEAK, np.finfo(np.float32).tiny).astype(np.float32)
-        codes = np.clip(np.rint(tokens / weights[:, None]), -QUERY_PEAK, QUERY_PEAK)
+        with np.errstate(under="ignore"):
+            weights = np.maximum(peaks / QUERY_PEAK, np.finfo(np.float32).tiny).astype(np.float32)
+            codes = np.clip(np.rint(tokens / weights[:, None]), -QUERY_PEAK, QUERY_PEAK)
         tokens = codes.astype(np.int8)
     found = []
     for start in range(0, len(tokens), QUERY_TOKENS):
@@ -92,8 +94,20 @@ def score(
         for block in blocks:
             one(block)
     else:
+        futures: list[Future[None]] = []
         with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(one, blocks))  # a list, so that an exception is raised
+            try:
+                # It takes nothing at the interpreter's end, or where no thread can be started.
+                with contextlib.suppress(RuntimeError):
+                    for block in blocks:
+                        futures.append(pool.submit(one, block))  # noqa: PERF401 (those before it)
+                for block in blocks[len(futures) :]:
+                    one(block)
+                for future in futures:
+                    future.result()
+            finally:
+                for future in futures:
+                    future.cancel()
     return scores
 
 
@@ -155,7 +169,13 @@ def kernel(output: Output, dim: int, device: str, threads: int) -> tuple[Kernel,
 
     def run(tokens: NDArray[Any], part: Part) -> Float:
         feeds = {"documents": tokens, "query": part.tokens, "share": part.share}
-        scores: Float = session.run(feeds)[0]
+        try:
+            scores: Float = session.run(feeds)[0]
+        except EncodingError as error:
+            if "NaN or infinity" not in str(error):
+                raise
+            # Finite vectors give that too; the session's advice is for a model's graph.
+            return np.full((len(tokens), part.share.shape[1]), np.inf, dtype=np.float32)
         return scores
 
     return run, 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -14,10 +15,11 @@ from tessera_onnx import blocks, kernels, processor, quantization, scoring
 from tessera_onnx.blocks import Block
 from tessera_onnx.errors import ConfigError, DimensionMismatch
 from tessera_onnx.quantization import Output
-from tessera_onnx.results import BinaryTokens, Ranked, check_top_k, ranking
+from tessera_onnx.results import BinaryTokens, Ranked, check_binary, check_top_k, ranking
 
 Float = NDArray[np.float32]
 Segment = tuple[Block, ...]  # documents that were sorted by length together
+_REPLACING = threading.Lock()  # for an instant, and of no pack: a lock cannot be pickled
 
 
 class PackedTokens:
@@ -61,14 +63,12 @@ class PackedTokens:
         """Pack further documents; their numbers follow those that are there.
 
         Small additions are merged, so that a document is copied a few times at most. Raises
-        TypeError or ConfigError naming the document, DimensionMismatch when its dim is another;
-        then nothing is added.
+        TypeError or ConfigError naming the document, DimensionMismatch when its dim is another,
+        and ConfigError when another call added documents meanwhile; then nothing is added.
         """
-        if isinstance(documents, str | bytes) or not hasattr(documents, "__iter__"):
-            raise TypeError(
-                f"documents must be a list of token vectors, got {type(documents).__name__}"
-            )
-        dim, segments = self._state
+        scoring.check_several(documents, "documents", "token vectors")
+        before = self._state
+        dim, segments = before
         first = sum(len(block.places) for segment in segments for block in segment)
         kept = list(segments)
         for found, found_dim in blocks.read(documents, self._output, first, dim):
@@ -77,7 +77,13 @@ class PackedTokens:
             while kept and _tokens(kept[-1]) <= min(2 * _rows(rows), blocks.SEGMENT_TOKENS // 2):
                 rows = [row for block in kept.pop() for row in block.unpack()] + rows
             kept.append(tuple(blocks.pack(rows)))
-        self._state = (dim, tuple(kept))
+        with _REPLACING:
+            if self._state is before:
+                self._state = (dim, tuple(kept))
+                return
+        raise ConfigError(
+            "documents were added at the same time by another call: add one after the other"
+        )
 
     def score(self, query: ArrayLike | BinaryTokens) -> Float:
         """MaxSim of one query (n, dim) with each document: (len(self),) float32.
@@ -93,6 +99,7 @@ class PackedTokens:
         A block is read once for all queries. Raises TypeError or ConfigError naming a query that
         is no (n, dim) array, DimensionMismatch when its dim is another than the documents'.
         """
+        scoring.check_several(queries, "queries", "token vectors")
         return self._scores([self._query(q, f"queries[{i}]") for i, q in enumerate(queries)])
 
     def rank(self, query: ArrayLike | BinaryTokens, top_k: int | None = None) -> list[Ranked]:
@@ -159,7 +166,7 @@ class PackedTokens:
             bits = query
             if not isinstance(query, BinaryTokens):
                 bits = quantization.binary(scoring.matrix(name, query))
-            scoring.check_binary(bits, name)
+            check_binary(bits, name)
             self._check_dim(bits.dim, name)
             return blocks.words(bits)
         if isinstance(query, BinaryTokens):
@@ -181,7 +188,9 @@ class PackedTokens:
             return np.zeros((len(queries), count), dtype=np.float32)
         kernel, workers = kernels.kernel(self._output, dim, self._device, self._threads)
         parts = kernels.parts(queries, self._output, dim)
-        scores = kernels.score(packed, parts, kernel, len(queries), workers)
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            scores = kernels.score(packed, parts, kernel, len(queries), workers)
+        scoring.check_scores(scores)
         for block in packed:
             blank = block.places[block.lengths == 0]
             if len(blank):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
+import numbers
 import os
 import threading
 import typing
 from collections.abc import Iterator
 from typing import Any
+
+import numpy as np
 
 from tessera_onnx import images
 from tessera_onnx.errors import ConfigError, EncodingError, FileError
@@ -46,10 +49,14 @@ def render(
     if not isinstance(source, str | os.PathLike | bytes):
         raise TypeError(f"source must be a path or bytes, got {type(source).__name__}")
     if dpi is not None:
-        if isinstance(dpi, bool) or not isinstance(dpi, int | float):
+        if isinstance(dpi, bool) or not isinstance(dpi, numbers.Real):  # NumPy's are Real too
             raise TypeError(f"dpi must be a number or None, got {type(dpi).__name__}")
+        try:
+            dpi = float(dpi)
+        except OverflowError:  # a whole number of hundreds of digits
+            dpi = math.inf
         if not (dpi > 0 and math.isfinite(dpi)):
-            raise ConfigError(f"dpi must be above 0, got {dpi}")
+            raise ConfigError(f"dpi must be above 0 and finite, got {dpi:g}")
     images.check_limit(max_pages, "max_pages")
     images.check_limit(max_pixels, "max_pixels")
     try:
@@ -137,12 +144,16 @@ def _page(document: Any, number: int, dpi: float | None, max_pixels: int) -> Ima
             raise ValueError("it has no size")
         # PDFium rounds up, which must not make 2049 of 2048.
         scale = (LONGEST - 0.5) / longest if dpi is None else dpi / 72
-        width, height = (math.ceil(points * scale) for points in page.get_size())
+        # Of floats, for a dpi without sense: those may be 0, and infinite.
+        width, height = (float(np.ceil(points * scale)) for points in page.get_size())
+        asked = "the default" if dpi is None else f"{dpi:g}"
         if width * height > max_pixels:
             raise ValueError(
-                f"it has {width} x {height} pixels at {dpi or 'the default'} dpi, the limit is "
+                f"it has {width:.9g} x {height:.9g} pixels at {asked} dpi, the limit is "
                 f"{max_pixels}: pass a smaller dpi, or a larger max_pixels"
             )
+        if not width * height > 0:
+            raise ValueError(f"it has no pixels at {asked} dpi: pass a larger one")
         bitmap = page.render(scale=scale)
         try:
             return typing.cast("Image.Image", bitmap.to_pil().convert("RGB"))

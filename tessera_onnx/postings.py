@@ -26,6 +26,7 @@ class PackedSparse:
 
         Raises TypeError or ConfigError as `scoring.check_sparse`, naming the document.
         """
+        scoring.check_several(documents, "documents", "sparse vectors")
         found = [scoring.check_sparse(each, f"documents[{i}]") for i, each in enumerate(documents)]
         lengths = [len(vector.indices) for vector in found]
         self._count = len(found)
@@ -42,7 +43,7 @@ class PackedSparse:
     def score(self, query: SparseVector) -> Float:
         """Dot product of one query with each document: (len(self),) float32.
 
-        Raises as `scoring.check_sparse`.
+        Raises as `scoring.check_sparse`, ConfigError for scores beyond float32.
         """
         query = scoring.check_sparse(query, "query")
         # Of an entry that no document has, both are the same place: no documents.
@@ -53,9 +54,10 @@ class PackedSparse:
             return np.zeros(self._count, dtype=np.float32)
         documents = np.concatenate([self._documents[start:end] for start, end in parts])
         products = np.concatenate([self._values[start:end] for start, end in parts])
-        products *= np.repeat(query.values, ends - starts)
-        sums = np.bincount(documents, weights=products, minlength=self._count)
-        return np.asarray(sums, dtype=np.float32)
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            products *= np.repeat(query.values, ends - starts)
+            sums = np.bincount(documents, weights=products, minlength=self._count)
+            return scoring.check_scores(np.asarray(sums, dtype=np.float32))
 
     def rank(self, query: SparseVector, top_k: int | None = None) -> list[Ranked]:
         """Documents by falling dot product: (index, score), the first `top_k` or all."""

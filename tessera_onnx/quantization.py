@@ -14,24 +14,31 @@ from tessera_onnx.errors import (
     QuantizationError,
     UnsupportedDimension,
 )
-from tessera_onnx.results import BinaryTokens, Int8Vectors
+from tessera_onnx.results import BinaryTokens, Int8Vectors, check_binary
 
 Output = Literal["float32", "int8", "binary"]
 
 
-def _finite(vectors: ArrayLike) -> NDArray[np.float32]:
+def check_unmasked(value: Any, name: str) -> None:
+    """Raises ConfigError for a masked array of NumPy with a masked value, which has no number."""
+    if np.ma.is_masked(value):
+        raise ConfigError(f"{name} must have no masked values: fill or drop them")
+
+
+def _finite(vectors: ArrayLike, name: str = "vectors") -> NDArray[np.float32]:
+    check_unmasked(vectors, name)
     try:
         array = np.asarray(vectors)
     except ValueError as error:
-        raise QuantizationError("vectors must be a rectangular array") from error
+        raise QuantizationError(f"{name} must be a rectangular array") from error
     if array.dtype.kind not in "fiu":
-        raise TypeError(f"vectors must be numeric, got dtype {array.dtype}")
-    with np.errstate(over="ignore"):  # beyond float32 is infinity
+        raise TypeError(f"{name} must be numeric, got dtype {array.dtype}")
+    with np.errstate(over="ignore", under="ignore"):  # beyond float32 is infinity
         array = array.astype(np.float32)
     if array.ndim == 0 or array.shape[-1] == 0:
-        raise QuantizationError(f"vectors need at least one dimension, got shape {array.shape}")
+        raise QuantizationError(f"{name} need at least one dimension, got shape {array.shape}")
     if not np.isfinite(array).all():
-        raise QuantizationError("vectors hold NaN or infinity, which has no code")
+        raise QuantizationError(f"{name} hold NaN or infinity, which has no code")
     return array
 
 
@@ -56,20 +63,23 @@ def int8(vectors: ArrayLike, ranges: ArrayLike | None = None) -> Int8Vectors:
     array = _finite(vectors)
     if ranges is None:
         peak = np.abs(array).max(axis=-1, keepdims=True)
-        scale = np.asarray(np.where(peak > 0, peak, 1) / 127, dtype=np.float32)
+        with np.errstate(under="ignore"):
+            scale = np.asarray(np.where(peak > 0, peak, 1) / 127, dtype=np.float32)
         # A subnormal peak may round its own scale to zero.
         scale = np.maximum(scale, np.finfo(np.float32).tiny)
         offset = np.zeros_like(scale)
     else:
         low, high = _ranges(ranges, array.shape[-1])
-        scale = np.asarray(np.where(high > low, high - low, 1) / 255, dtype=np.float32)
+        with np.errstate(under="ignore"):
+            scale = np.asarray(np.where(high > low, high - low, 1) / 255, dtype=np.float32)
         offset = np.asarray(np.where(high > low, low + 128 * scale, low), dtype=np.float32)
-    codes = np.clip(np.rint((array - offset) / scale), -128, 127).astype(np.int8)
+    with np.errstate(under="ignore"):
+        codes = np.clip(np.rint((array - offset) / scale), -128, 127).astype(np.int8)
     return Int8Vectors(codes, scale, offset)
 
 
 def _ranges(ranges: ArrayLike, dim: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    array = _finite(ranges)
+    array = _finite(ranges, "ranges")
     if array.shape != (2, dim):
         raise QuantizationError(f"ranges must have shape (2, {dim}), got {array.shape}")
     if (array[0] > array[1]).any():
@@ -80,14 +90,16 @@ def _ranges(ranges: ArrayLike, dim: int) -> tuple[NDArray[np.float32], NDArray[n
 def hamming(a: BinaryTokens, b: BinaryTokens) -> NDArray[np.int64]:
     """Differing bits between every vector of a (n) and of b (m): (n, m).
 
-    Raises DimensionMismatch when the dimensions differ.
+    Raises DimensionMismatch when the dimensions differ, and as `results.check_binary`.
     """
+    a, b = (BinaryTokens(np.atleast_2d(each.bits), each.dim) for each in (a, b))
+    check_binary(a, "a", least=0)
+    check_binary(b, "b", least=0)
     if a.dim != b.dim:
         raise DimensionMismatch(f"binary vectors of {a.dim} and {b.dim} dimensions")
-    left, right = np.atleast_2d(a.bits), np.atleast_2d(b.bits)
     # One query row at a time: the product form would hold n x m x bytes at once.
-    counts = [np.bitwise_count(row ^ right).sum(axis=1, dtype=np.int64) for row in left]
-    return np.array(counts, dtype=np.int64).reshape(len(left), len(right))
+    counts = [np.bitwise_count(row ^ b.bits).sum(axis=1, dtype=np.int64) for row in a.bits]
+    return np.array(counts, dtype=np.int64).reshape(len(a), len(b))
 
 
 def matryoshka(

@@ -33,12 +33,20 @@ class SparseVector(NamedTuple):
         return {"indices": self.indices.tolist(), "values": self.values.tolist()}
 
     def to_scipy(self, vocab_size: int) -> Any:
-        """A (1, vocab_size) scipy CSR matrix; scipy must be installed."""
+        """A (1, vocab_size) scipy CSR matrix; scipy must be installed.
+
+        Raises TypeError for no whole number, ConfigError for one that an index does not fit in.
+        """
+        if isinstance(vocab_size, bool) or not isinstance(vocab_size, int | np.integer):
+            raise TypeError(f"vocab_size must be int, got {type(vocab_size).__name__}")
+        least = int(self.indices.max(initial=0)) + 1
+        if vocab_size < least:  # scipy would read and write outside of the matrix
+            raise ConfigError(f"vocab_size must be at least {least}, got {vocab_size}")
         from scipy.sparse import csr_matrix
 
         pointers = [0, len(self.indices)]
         parts = (self.values, self.indices, pointers)
-        return csr_matrix(parts, shape=(1, vocab_size), copy=True)  # else it writes into these
+        return csr_matrix(parts, shape=(1, int(vocab_size)), copy=True)  # else it writes into these
 
 
 class Embeddings(NamedTuple):
@@ -59,6 +67,10 @@ class BinaryTokens:
 
     bits: NDArray[np.uint8]
     dim: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.dim, np.integer):  # a narrow one would overflow in what is made of it
+            object.__setattr__(self, "dim", int(self.dim))
 
     def __len__(self) -> int:
         return len(self.bits)
@@ -82,7 +94,43 @@ class Int8Vectors:
 
     def dequantize(self) -> NDArray[np.float32]:
         """The float32 vectors, each component within half a scale step of the original."""
-        return self.codes.astype(np.float32) * self.scale + self.offset
+        with np.errstate(under="ignore"):
+            return self.codes.astype(np.float32) * self.scale + self.offset
+
+
+def check_binary(tokens: Any, name: str, least: int = 1) -> None:
+    """Raises TypeError for anything but BinaryTokens, ConfigError for other sizes than they say,
+    no dimensions, fewer rows than `least`, or bits that no dimension has.
+    """
+    if not isinstance(tokens, BinaryTokens):
+        raise TypeError(f"{name} must be BinaryTokens, got {type(tokens).__name__}")
+    whole = isinstance(tokens.dim, int) and not isinstance(tokens.dim, bool)
+    if not isinstance(tokens.bits, np.ndarray) or not whole:
+        raise TypeError(f"{name} must hold an array of bits and a whole number of dimensions")
+    if tokens.bits.ndim != 2 or len(tokens) < least:
+        raise ConfigError(f"{name} must hold at least one token, got {tokens.bits.shape}")
+    n_bytes = -(-tokens.dim // 8)
+    if tokens.dim < 1 or tokens.bits.dtype != np.uint8 or tokens.bits.shape[1] != n_bytes:
+        raise ConfigError(f"{name}: {tokens.bits.shape} bytes do not hold {tokens.dim} bits")
+    if (tokens.bits[:, -1] & (0xFF >> (tokens.dim - 1) % 8 + 1)).any():  # Hamming counts them
+        raise ConfigError(f"{name} has bits after its {tokens.dim} dimensions, which must be 0")
+
+
+def check_int8(vectors: Any, name: str) -> None:
+    """Raises TypeError unless it holds arrays of int8 codes and of numbers, ConfigError unless
+    codes (n, dim) and the scale and offset fit each other.
+    """
+    parts = (vectors.codes, vectors.scale, vectors.offset)
+    kinds = [part.dtype.kind if isinstance(part, np.ndarray | np.generic) else "" for part in parts]
+    if kinds != ["i", "f", "f"] or vectors.codes.dtype != np.int8:
+        raise TypeError(f"{name} must hold an array of int8 codes, and float scale and offset")
+    try:
+        fits = np.broadcast_shapes(*(part.shape for part in parts)) == vectors.codes.shape
+    except ValueError:
+        fits = False
+    if not fits or vectors.codes.ndim != 2:
+        shapes = ", ".join(str(part.shape) for part in parts)
+        raise ConfigError(f"{name} must hold codes (n, dim), a scale and an offset, got {shapes}")
 
 
 def check_top_k(top_k: int | None, n: int) -> int:

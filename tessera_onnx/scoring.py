@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tessera_onnx import quantization
 from tessera_onnx.errors import ConfigError, DimensionMismatch
-from tessera_onnx.results import BinaryTokens, SparseVector
+from tessera_onnx.results import BinaryTokens, SparseVector, check_binary
 
 Float = NDArray[np.float32]
 
@@ -25,6 +25,7 @@ def matrix(name: str, value: ArrayLike, least: int = 1) -> Float:
     Raises TypeError for another type than numbers, ConfigError for a wrong rank, fewer rows than
     `least`, NaN or infinity; the message begins with `name`.
     """
+    quantization.check_unmasked(value, name)
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -39,11 +40,23 @@ def matrix(name: str, value: ArrayLike, least: int = 1) -> Float:
 
 
 def _finite(name: str, array: NDArray[Any]) -> Float:
-    with np.errstate(over="ignore"):  # beyond float32 is infinity
+    with np.errstate(over="ignore", under="ignore"):  # beyond float32 is infinity
         array = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(array).all():
         raise ConfigError(f"{name} holds NaN or infinity")
     return array
+
+
+def check_scores(scores: Float) -> Float:
+    """`scores` of finite vectors. Raises ConfigError unless they are finite too."""
+    return _finite("the scores, whose products leave float32,", scores)
+
+
+def check_several(items: Any, name: str, expected: str) -> None:
+    """Raises TypeError for a text where several `expected` are due, and for what is no list."""
+    alone = not hasattr(items, "__iter__") or getattr(items, "ndim", 1) == 0
+    if isinstance(items, str | bytes) or alone:
+        raise TypeError(f"{name} must be a list of {expected}, got {type(items).__name__}")
 
 
 def maxsim(query: ArrayLike, document: ArrayLike) -> float:
@@ -62,9 +75,10 @@ def maxsim_scores(query: ArrayLike, documents: Sequence[ArrayLike]) -> Float:
 
     Raises as `maxsim`, naming the document.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
+    check_several(documents, "documents", "token vectors")
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         scores: Float = _maxsim([matrix("query", query)], documents)[0]
-    return _finite("the scores, whose products leave float32,", scores)
+    return check_scores(scores)
 
 
 def maxsim_matrix(queries: Sequence[ArrayLike], documents: Sequence[ArrayLike]) -> Float:
@@ -72,13 +86,15 @@ def maxsim_matrix(queries: Sequence[ArrayLike], documents: Sequence[ArrayLike]) 
 
     One pass over the documents serves all queries. Raises as `maxsim`, naming the item.
     """
+    check_several(queries, "queries", "token vectors")
+    check_several(documents, "documents", "token vectors")
     matrices = [matrix(f"queries[{i}]", query) for i, query in enumerate(queries)]
     if any(rows.shape[1] != matrices[0].shape[1] for rows in matrices):
         raise DimensionMismatch("the queries differ in their dims")
     if not matrices:
         return np.empty((0, len(documents)), dtype=np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return _finite("the scores, whose products leave float32,", _maxsim(matrices, documents))
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        return check_scores(_maxsim(matrices, documents))
 
 
 def _maxsim(queries: Sequence[Float], documents: Sequence[ArrayLike]) -> Float:
@@ -127,21 +143,6 @@ def maxsim_binary(query: BinaryTokens, document: BinaryTokens) -> float:
     return float((1 - 2 * nearest / query.dim).sum())
 
 
-def check_binary(tokens: Any, name: str, least: int = 1) -> None:
-    """Raises TypeError for anything but BinaryTokens, ConfigError for other sizes than they say,
-    no dimensions, or fewer rows than `least`.
-    """
-    if not isinstance(tokens, BinaryTokens):
-        raise TypeError(f"{name} must be BinaryTokens, got {type(tokens).__name__}")
-    if not isinstance(tokens.bits, np.ndarray) or not isinstance(tokens.dim, int):
-        raise TypeError(f"{name} must hold an array of bits and a whole number of dimensions")
-    if tokens.bits.ndim != 2 or len(tokens) < least:
-        raise ConfigError(f"{name} must hold at least one token, got {tokens.bits.shape}")
-    n_bytes = -(-tokens.dim // 8)
-    if tokens.dim < 1 or tokens.bits.dtype != np.uint8 or tokens.bits.shape[1] != n_bytes:
-        raise ConfigError(f"{name}: {tokens.bits.shape} bytes do not hold {tokens.dim} bits")
-
-
 def cosine(a: ArrayLike, b: ArrayLike) -> float:
     """Cosine of two vectors (dim,), in [-1, 1]; 0 when either is zero.
 
@@ -150,8 +151,9 @@ def cosine(a: ArrayLike, b: ArrayLike) -> float:
     left, right = matrix("a", np.atleast_2d(a)), matrix("b", np.atleast_2d(b))
     if left.shape != right.shape:
         raise DimensionMismatch(f"vectors of shape {np.shape(a)} and {np.shape(b)}")
-    norms = float(np.linalg.norm(left)) * float(np.linalg.norm(right))
-    return float(left.ravel() @ right.ravel()) / norms if norms > 0 else 0.0
+    with np.errstate(under="ignore"):
+        norms = float(np.linalg.norm(left)) * float(np.linalg.norm(right))
+        return float(left.ravel() @ right.ravel()) / norms if norms > 0 else 0.0
 
 
 def dense_scores(query: ArrayLike, documents: ArrayLike) -> Float:
@@ -167,9 +169,8 @@ def dense_scores(query: ArrayLike, documents: ArrayLike) -> Float:
         raise DimensionMismatch(f"documents have {shape[1]} dims, the query {left.shape[1]}")
     if 0 in shape:
         return np.empty(0, dtype=np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        scores = matrix("documents", documents) @ left[0]
-    return _finite("the scores, whose products leave float32,", scores)
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        return check_scores(matrix("documents", documents) @ left[0])
 
 
 def check_sparse(vector: Any, name: str, size: int = 1 << 31) -> SparseVector:
@@ -179,11 +180,14 @@ def check_sparse(vector: Any, name: str, size: int = 1 << 31) -> SparseVector:
     or not as many as the values, and for values that are NaN or infinite.
     """
     try:
-        indices, values = (np.asarray(part) for part in vector)
+        pair = tuple(vector)
+        indices, values = (np.asarray(part) for part in pair)
     except (TypeError, ValueError):
         raise TypeError(
             f"{name} must be a SparseVector or (indices, values), got {type(vector).__name__}"
         ) from None
+    for part in pair:
+        quantization.check_unmasked(part, name)
     if indices.ndim != 1 or indices.shape != values.shape:
         raise ConfigError(f"{name} has indices {indices.shape} and values {values.shape}")
     if len(indices) and (indices.dtype.kind not in "iu" or values.dtype.kind not in "fiu"):
@@ -192,7 +196,8 @@ def check_sparse(vector: Any, name: str, size: int = 1 << 31) -> SparseVector:
         raise ConfigError(f"{name}: indices must ascend from 0")
     if len(indices) and indices[-1] >= size:  # as int32 it would be another entry
         raise ConfigError(f"{name}: index {indices[-1]} lies outside the vocabulary of {size}")
-    return SparseVector(indices.astype(np.int32), _finite(name, values))
+    # Both copied: a stream may fill one buffer again and again.
+    return SparseVector(indices.astype(np.int32), _finite(name, values).copy())
 
 
 def sparse_scores(
@@ -201,9 +206,10 @@ def sparse_scores(
     """Dot products of one sparse vector with each of the others: (len(documents),) float32.
 
     A vector without entries scores 0 with everything; all indices lie in 0..size - 1. Raises as
-    `check_sparse`.
+    `check_sparse`, and ConfigError for scores beyond float32.
     """
     query = check_sparse(query, "query", size)
+    check_several(documents, "documents", "sparse vectors")
     checked = [check_sparse(vector, f"documents[{i}]", size) for i, vector in enumerate(documents)]
     scores = np.zeros(len(checked), dtype=np.float32)
     lengths = np.array([len(vector.indices) for vector in checked], dtype=np.int64)
@@ -213,18 +219,15 @@ def sparse_scores(
         beyond = int(query.indices[-1]) + 1  # the table's last entry: what the query lacks
         table = np.zeros(beyond + 1, dtype=np.float32)
         table[query.indices] = query.values
-        products = table[np.minimum(indices, beyond)] * np.concatenate(
-            [vector.values for vector in checked]
-        )
+        values = np.concatenate([vector.values for vector in checked])
         starts = np.cumsum(np.concatenate([[0], lengths[filled][:-1]]))
-        scores[filled] = np.add.reduceat(products, starts)
-    return scores
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            products = table[np.minimum(indices, beyond)] * values
+            scores[filled] = np.add.reduceat(products, starts)
+    return check_scores(scores)
 
 
 def as_list(documents: Any) -> list[Any]:
     """Documents as a list. Raises TypeError for one text where several are due."""
-    if isinstance(documents, str | bytes) or not hasattr(documents, "__iter__"):
-        raise TypeError(
-            f"documents must be a list of texts or vectors, got {type(documents).__name__}"
-        )
+    check_several(documents, "documents", "texts or vectors")
     return list(documents)

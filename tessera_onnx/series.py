@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def _one(item: Any, name: str, index: int) -> Float:
         raise ConfigError(
             f"series {index} is empty: give one value at least, NaN for a missing one"
         )
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         series = np.asarray(values, dtype=np.float32)
     if np.isinf(series).any():
         raise ConfigError(
@@ -92,7 +93,9 @@ def check_levels(levels: Sequence[float]) -> tuple[float, ...]:
 
     Raises TypeError for what is no list of numbers, ConfigError for none or one outside (0, 1).
     """
-    if isinstance(levels, str | bytes) or not hasattr(levels, "__iter__"):
+    alone = not hasattr(levels, "__iter__") or getattr(levels, "ndim", 1) == 0
+    # A set has no order, and a dict's is that of its keys.
+    if alone or isinstance(levels, str | bytes | AbstractSet | Mapping):
         raise TypeError(f"levels must be a list of numbers, got {type(levels).__name__}")
     checked = []
     for i, level in enumerate(levels):

@@ -136,9 +136,10 @@ class TesseraTimeSeries(Model):
         def work(picked: NDArray[np.intp]) -> None:
             try:
                 rows = [series[i] for i in picked]
-                found = self._rollout(
-                    rows, labels[picked], steps, parallel=len(batches) > 1, failures=failures
-                )
+                with np.errstate(under="ignore"):  # of tiny values, which may be raised as errors
+                    found = self._rollout(
+                        rows, labels[picked], steps, parallel=len(batches) > 1, failures=failures
+                    )
             except EncodingError as error:
                 names = ", ".join(map(str, np.sort(picked)[:MOST_NAMES]))
                 if len(picked) > MOST_NAMES:
@@ -213,9 +214,8 @@ class TesseraTimeSeries(Model):
         if "group_ids" not in self._session.inputs:
             raise ConfigError(f"model {self._spec.id!r} reads every series alone: leave groups out")
         # A set has no order, and a dict's is that of its keys.
-        if isinstance(groups, str | bytes | AbstractSet | Mapping) or not hasattr(
-            groups, "__len__"
-        ):
+        alone = not hasattr(groups, "__len__") or getattr(groups, "ndim", 1) == 0
+        if alone or isinstance(groups, str | bytes | AbstractSet | Mapping):
             raise TypeError(f"groups must be a list of labels, got {type(groups).__name__}")
         if len(groups) != n:
             raise ConfigError(f"groups must hold a label a series: {len(groups)} for {n} series")
@@ -229,8 +229,9 @@ class TesseraTimeSeries(Model):
                 raise TypeError(
                     f"groups[{i}] must be a label such as str or int, got {kind}"
                 ) from None
-            if isinstance(label, float | np.floating) and np.isnan(label):  # it equals no other
-                raise ConfigError(f"groups[{i}] is NaN: give every series a label")
+            itself = label == label  # noqa: PLR0124 (NaN and NaT are not)
+            if isinstance(itself, bool | np.bool_) and not itself:
+                raise ConfigError(f"groups[{i}] is NaN or NaT, equal to no other: give it a label")
         return found
 
     def _plan(

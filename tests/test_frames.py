@@ -83,6 +83,14 @@ def test_levels_and_names(model):
     )
 
 
+@pytest.mark.parametrize("dtype", [pl.Int128, pl.Int8, pl.UInt64])
+def test_whole_numbers_of_any_width_are_timestamps(model, dtype):
+    frame = NUMBERS.with_columns(pl.col("timestamp").cast(dtype))
+    found = model.forecast_frame(frame, horizon=5)
+    assert found["timestamp"].to_list() == [4, 5, 6, 7, 8]
+    assert found["timestamp"].dtype == pl.Int64
+
+
 def test_one_series_and_the_default_horizon(model):
     days = [dt.date(2024, 1, 1) + dt.timedelta(days=i) for i in range(40)]
     found = model.forecast_frame(pl.DataFrame({"timestamp": days, "target": SALES}))
@@ -188,6 +196,18 @@ NUMBERS = pl.DataFrame({"timestamp": [1, 2, 3], "target": [1.0, 2.0, 3.0], "key"
             {},
             ConfigError,
             "'timestamp' holds integers beyond int64",
+        ),
+        *(
+            (
+                pl.DataFrame(
+                    {"timestamp": [offset, offset + 1, offset + 2], "target": [1, 2, 3]},
+                    schema_overrides={"timestamp": pl.Int128},
+                ),
+                {},
+                ConfigError,
+                "'timestamp' holds integers beyond int64",
+            )
+            for offset in (2**70, -(2**70))
         ),
         (
             pd.DataFrame(

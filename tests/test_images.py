@@ -193,6 +193,26 @@ def test_every_source_of_one_image(tmp_path):
     np.testing.assert_array_equal(levels(clear, alpha="dropped"), array)
 
 
+def test_memory_views():
+    array = cases.picture(30, 20)
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "PNG")
+    content = np.frombuffer(file.getvalue(), np.uint8)
+    for view in (memoryview(content), memoryview(content.repeat(2))[::2]):
+        np.testing.assert_array_equal(levels(view), array)
+    view.release()
+    with pytest.raises(ConfigError, match=r"images\[3\] is a memoryview that was released"):
+        open_image(view)
+
+
+def test_a_masked_array_is_refused_where_it_masks():
+    array = np.ma.masked_array(cases.picture(30, 20))
+    np.testing.assert_array_equal(levels(array), array.data)
+    array[0, 0] = np.ma.masked
+    with pytest.raises(ConfigError, match=r"images\[3\] must have no masked values"):
+        open_image(array)
+
+
 def test_the_source_stays_as_it_was():
     image = Image.open(io.BytesIO(cases.files()["palette, one colour clear"]))
     result = open_image(image)

@@ -230,6 +230,92 @@ def test_wrong_documents_are_named_and_nothing_is_added(rng):
     assert len(pack) == 1
 
 
+@pytest.mark.parametrize("output", FORMS)
+def test_a_stream_may_fill_one_buffer_again_and_again(rng, output):
+    documents, query = [tokens(rng, 9) for _ in range(20)], tokens(rng, 5)
+
+    def stream(kind):
+        buffer = np.empty((9, 16), kind)
+        for document in documents:
+            buffer[:] = document
+            yield buffer
+
+    expected = PackedTokens(documents, output=output).score(query)
+    for kind in (np.float32, np.float64):
+        found = PackedTokens(stream(kind), output=output).score(query)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_no_document_is_lost_when_two_calls_add(rng):
+    pack = PackedTokens([tokens(rng, 3)])
+
+    def adds_itself():
+        yield tokens(rng, 2)
+        pack.add([tokens(rng, 4)])
+
+    with pytest.raises(ConfigError, match="at the same time by another call: add one after"):
+        pack.add(adds_itself())
+    assert len(pack) == 2
+    pack.add([tokens(rng, 2)])
+    assert len(pack) == 3
+
+
+@pytest.mark.parametrize("numpy", [False, True], ids=["onnxruntime", "numpy"])
+@pytest.mark.parametrize("output", ["float32", "int8"])
+def test_scores_beyond_float32_are_refused(monkeypatch, output, numpy):
+    if numpy:
+        in_numpy(monkeypatch)
+    large = np.full((2, 4), 1e30)
+    pack = PackedTokens([np.ones((1, 4)), large], output=output)
+    for query in (large, -large):
+        with pytest.raises(ConfigError, match="the scores, whose products leave float32"):
+            pack.rank(np.concatenate([query] * 2) * 1e8)
+    np.testing.assert_allclose(pack.score(np.ones((1, 4))), [4, 4e30], rtol=0.02)
+
+
+def test_no_warning_of_numpy_where_vectors_are_tiny():
+    """As np.seterr(all="raise") has it, in which a program looks for errors of its own."""
+    tiny = np.full((2, 4), 1e-30)
+    with np.errstate(all="raise"):
+        for output in FORMS:
+            for rows in (tiny, tiny * 1e-12):
+                assert PackedTokens([rows], output=output).score(rows).shape == (1,)
+
+
+@pytest.mark.parametrize("call", ["atexit.register(ask)", "threading.stack_size(2**40); ask()"])
+def test_binary_scores_where_no_thread_can_be_started(call):
+    """At the interpreter's end a pool takes no work any more; no thread has a stack so large."""
+    code = (
+        "import atexit, threading, numpy as np, tessera_onnx.kernels\n"
+        "from tessera_onnx import PackedTokens\n"
+        "pack = PackedTokens([np.ones((9000, 8))] * 4, output='binary', threads=2)\n"
+        f"ask = lambda: print(pack.score(np.ones((1, 8))))\n{call}"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[1. 1. 1. 1.]\n", done.stderr
+
+
+def test_bits_of_any_whole_number_of_dimensions_and_none_after_them():
+    bits = np.full((2, 12), 0xFF, np.uint8)
+    for dim in (96, np.int64(96), np.uint8(96)):
+        assert PackedTokens([BinaryTokens(bits, dim)], output="binary").dimension() == 96
+    with pytest.raises(ConfigError, match=r"documents\[0\] has bits after its 92 dimensions"):
+        PackedTokens([BinaryTokens(bits, 92)], output="binary")
+    with pytest.raises(TypeError, match="a whole number of dimensions"):
+        PackedTokens([BinaryTokens(bits, 96.0)], output="binary")
+
+
+@pytest.mark.parametrize("bad", [3, np.array(3.0), "a text"])
+def test_what_is_no_list(rng, bad):
+    pack = PackedTokens([tokens(rng, 3)])
+    with pytest.raises(TypeError, match="documents must be a list of token vectors, got"):
+        PackedTokens(bad)
+    with pytest.raises(TypeError, match="queries must be a list of token vectors, got"):
+        pack.score_batch(bad)
+    with pytest.raises(TypeError, match="documents must be a list of token vectors, got"):
+        scoring.maxsim_scores(tokens(rng, 3), bad)
+
+
 def test_wrong_queries_and_options(rng):
     pack = PackedTokens([tokens(rng, 3)])
     with pytest.raises(DimensionMismatch, match="query has 8 dims, the documents 16"):

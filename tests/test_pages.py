@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,13 @@ def test_a_page_that_is_too_large_comes_after_the_others(tmp_path):
     message = f"{re.escape(str(path))}, page 2: it has 28800 x 28800 pixels at 144 dpi, the limit"
     with pytest.raises(FileError, match=message):
         next(made)
+    for dpi in (1e308, 1e200):
+        with pytest.raises(
+            FileError, match=r"page 1: it has (inf|\S*e\+200) x .* pass a smaller dpi"
+        ):
+            next(pages.render(path, dpi=dpi))
+    with pytest.raises(FileError, match="page 1: it has no pixels at .*e-324 dpi: pass a larger"):
+        next(pages.render(path, dpi=5e-324))
     with pytest.raises(FileError, match="page 1: .* the limit is 1000: pass a smaller dpi"):
         next(pages.render(path, max_pixels=1000))
 
@@ -192,7 +200,9 @@ def test_arguments_are_checked_at_the_call():
     for dpi in ("200", True, [72]):
         with pytest.raises(TypeError, match="dpi must be a number or None"):
             pages.render(ONE, dpi=dpi)
-    for dpi in (0, -1, float("nan"), float("inf")):
+    for dpi in (np.float32(72), np.int64(72), np.float64(72), Fraction(72)):
+        assert next(pages.render(ONE, dpi=dpi)).size == next(pages.render(ONE, dpi=72)).size
+    for dpi in (0, -1, float("nan"), float("inf"), 10**400, np.float32("nan")):
         with pytest.raises(ConfigError, match="dpi must be above 0"):
             pages.render(ONE, dpi=dpi)
     with pytest.raises(ConfigError, match="max_pages must be at least 1"):

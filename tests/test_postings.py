@@ -39,6 +39,53 @@ def test_by_hand_with_entries_nobody_has():
     assert len(pack) == 3
 
 
+def test_a_stream_may_fill_one_buffer_again_and_again(rng):
+    indices, values = np.empty(5, np.int32), np.empty(5, np.float32)
+
+    def stream():
+        for start in range(4):
+            indices[:], values[:] = np.arange(start, start + 5), start + 1
+            yield indices, values
+
+    assert PackedSparse(stream()).score(([3], [1.0])).tolist() == [1, 2, 3, 4]
+
+
+def test_scores_beyond_float32_are_refused():
+    large = ([1, 2], [3e38, -3e38])
+    for ask in (PackedSparse([large]).rank, lambda query: scoring.sparse_scores(query, [large])):
+        for query in (([1], [3.0]), ([1, 2], [3.0, 3.0])):
+            with pytest.raises(ConfigError, match="the scores, whose products leave float32"):
+                ask(query)
+
+
+def test_no_warning_of_numpy_where_values_are_tiny():
+    tiny = ([1, 2], [1e-40, 1e-30])
+    with np.errstate(all="raise"):
+        assert PackedSparse([tiny]).score(tiny).tolist() == [0]
+        assert scoring.sparse_scores(tiny, [tiny]).tolist() == [0]
+
+
+@pytest.mark.parametrize("bad", [3, np.array(3.0), "a text"])
+def test_what_is_no_list(bad):
+    with pytest.raises(TypeError, match="documents must be a list of sparse vectors, got"):
+        PackedSparse(bad)
+    with pytest.raises(TypeError, match="documents must be a list of sparse vectors, got"):
+        scoring.sparse_scores(([1], [1.0]), bad)
+
+
+@pytest.mark.parametrize(
+    ("size", "error"),
+    [(9, ConfigError), (-1, ConfigError), (0, ConfigError), ("a", TypeError), (True, TypeError)],
+)
+def test_a_matrix_of_too_few_columns(size, error):
+    """scipy would read and write beyond its memory."""
+    vector = SparseVector(np.array([1, 9], np.int32), np.ones(2, np.float32))
+    with pytest.raises(error, match="vocab_size must be"):
+        vector.to_scipy(size)
+    assert vector.to_scipy(np.int64(10)).toarray().sum() == 2
+    assert SparseVector(vector.indices[:0], vector.values[:0]).to_scipy(1).shape == (1, 1)
+
+
 def test_no_documents():
     pack = PackedSparse([])
     assert pack.score(([3], [1.0])).shape == (0,) and pack.rank(([3], [1.0])) == []
@@ -49,6 +96,8 @@ def test_wrong_vectors_are_named():
         PackedSparse([([1], [1.0]), ([2, 1], [1.0, 1.0])])
     with pytest.raises(TypeError, match=r"documents\[0\] must be a SparseVector"):
         PackedSparse(["a text"])
+    with pytest.raises(ConfigError, match=r"documents\[0\] must have no masked values"):
+        PackedSparse([([1, 2], np.ma.masked_array([1.0, 2.0], [False, True]))])
     with pytest.raises(TypeError, match="query must be a SparseVector"):
         PackedSparse([([1], [1.0])]).score("a text")
     with pytest.raises(ConfigError, match="top_k"):

@@ -13,6 +13,7 @@ from tessera_onnx.errors import (
     QuantizationError,
     UnsupportedDimension,
 )
+from tessera_onnx.results import BinaryTokens
 
 finite = st.floats(-1e6, 1e6, width=32)
 matrices = hnp.arrays(
@@ -73,6 +74,23 @@ def test_int8_refuses(vectors, ranges):
         quantization.int8(vectors, ranges)
 
 
+def test_masked_values_have_no_code():
+    masked = np.ma.masked_equal([[1.0, 5.0]], 5)
+    with pytest.raises(ConfigError, match="vectors must have no masked values"):
+        quantization.binary(masked)
+    with pytest.raises(ConfigError, match="ranges must have no masked values"):
+        quantization.int8([[1.0, 2.0]], np.ma.masked_equal([[0.0, 0.0], [5.0, 1.0]], 5))
+    assert quantization.binary(masked[:, :1]).unpack().tolist() == [[1]]
+
+
+@pytest.mark.parametrize("value", [1e-42, 1e-60])
+def test_no_warning_of_numpy_where_vectors_are_tiny(value):
+    with np.errstate(all="raise"):
+        codes = quantization.int8([[value, -value]])
+        quantization.int8([[value, -value]], [[0.0, 0.0], [value, 1.0]])
+        assert np.abs(codes.dequantize()).max() < 1e-37
+
+
 def test_non_numeric_is_a_type_error():
     with pytest.raises(TypeError, match="numeric"):
         quantization.binary(np.array(["a"]))
@@ -84,6 +102,8 @@ def test_hamming_by_hand():
     assert quantization.hamming(a, b).tolist() == [[1, 1], [1, 3]]
     with pytest.raises(DimensionMismatch):
         quantization.hamming(a, quantization.binary([[1.0] * 4]))
+    with pytest.raises(ConfigError, match="b has bits after its 3 dimensions"):
+        quantization.hamming(a, BinaryTokens(np.full(1, 0xF0, np.uint8), 3))
 
 
 def test_matryoshka_cuts_then_normalises():

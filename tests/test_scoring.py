@@ -94,11 +94,20 @@ def test_maxsim_reads_any_numeric_layout(dtype):
         ([[1.0, np.nan]], [[1.0, 0.0]], ConfigError, "query holds NaN"),
         ([[1.0, 0.0]], [[np.inf, 0.0]], ConfigError, r"documents\[0\] holds NaN or infinity"),
         ([["a"]], [[1.0]], TypeError, "query must be a numeric array"),
+        ([[1.0]], np.ma.masked_equal([[5.0]], 5), ConfigError, r"documents\[0\] must have no mask"),
     ],
 )
 def test_maxsim_refuses(query, document, error, match):
     with pytest.raises(error, match=match):
         maxsim(query, document)
+
+
+def test_no_warning_of_numpy_where_vectors_are_tiny():
+    """As np.seterr(all="raise") has it, in which a program looks for errors of its own."""
+    tiny = np.full((2, 3), 1e-30)
+    with np.errstate(all="raise"):
+        assert maxsim(tiny, tiny * 1e-12) == 0
+        assert scoring.dense_scores(tiny[0], tiny).tolist() == [0, 0]
 
 
 def test_maxsim_of_no_documents():
@@ -139,5 +148,7 @@ def test_binary_maxsim_refuses():
         scoring.maxsim_binary(a, quantization.binary(np.ones((2, 16))))
     with pytest.raises(ConfigError, match="at least one token"):
         scoring.maxsim_binary(a, BinaryTokens(np.empty((0, 1), np.uint8), 8))
+    with pytest.raises(ConfigError, match="document has bits after its 5 dimensions"):
+        scoring.maxsim_binary(a, BinaryTokens(np.full((1, 1), 0b1111_1100, np.uint8), 5))
     with pytest.raises(TypeError, match="document must be BinaryTokens"):
         scoring.maxsim_binary(a, np.ones((2, 8)))

@@ -270,10 +270,23 @@ def test_levels_of_a_wrong_form(model):
     for levels, message in [
         (0.5, "levels must be"),
         ("0.5", "levels must"),
+        (np.array(0.5), "levels must be a list of numbers, got ndarray"),
+        ({0.9, 0.1}, "levels must be a list of numbers, got set"),
+        ({0.9: 0.1}, "levels must be a list of numbers, got dict"),
         ([True], r"levels\[0"),
     ]:
         with pytest.raises(TypeError, match=message):
             model.forecast_quantiles(FORM, levels=levels)
+
+
+@pytest.mark.parametrize("scale", [1e-40, 1e-44, 1e-60])
+def test_no_warning_of_numpy_where_values_are_tiny(model, grouped, scale):
+    """As np.seterr(all="raise") has it, in which a program looks for errors of its own."""
+    rows = [FORM.astype(np.float64) * scale, np.where(FORM > 2, FORM * scale, np.nan), [scale] * 20]
+    for each in (model, grouped):
+        with np.errstate(all="raise"):
+            found = each.forecast_quantiles(rows, 80, [0.3, 0.5])
+        assert np.isfinite(found).all()
 
 
 def test_a_forecast_beyond_float32_is_no_infinity(model):
@@ -411,11 +424,11 @@ def test_groups_that_cannot_be(model, grouped):
         model.forecast([FORM, FORM], groups=[0, 0])
     with pytest.raises(ConfigError, match="a label a series: 1 for 2 series"):
         grouped.forecast([FORM, FORM], groups=[0])
-    for groups in ("ab", b"ab", 3, {0, 1}, {0: 1, 1: 1}):
+    for groups in ("ab", b"ab", 3, {0, 1}, {0: 1, 1: 1}, np.array(3)):
         with pytest.raises(TypeError, match="groups must be a list of labels"):
             grouped.forecast([FORM, FORM], groups=groups)
     with pytest.raises(TypeError, match=r"groups\[1\] must be a label .*, got list"):
         grouped.forecast([FORM, FORM], groups=["a", ["a"]])
-    for missing in (float("nan"), np.float32("nan")):
+    for missing in (float("nan"), np.float32("nan"), np.datetime64("NaT"), pd.NaT):
         with pytest.raises(ConfigError, match=r"groups\[1\] is NaN"):
             grouped.forecast([FORM, FORM], groups=[1.0, missing])

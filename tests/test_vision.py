@@ -3,13 +3,14 @@
 Its vectors are the mean colours of 8 x 8 pixels, as unit vectors; white cells have none.
 """
 
+import io
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from artifact_tools import ARTIFACTS, copy, replace
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from tessera_onnx import (
     BinaryTokens,
@@ -87,6 +88,68 @@ def test_an_image_never_depends_on_its_neighbours(model):
         np.testing.assert_array_equal(found, truth)
 
 
+def refilled(images):
+    """A reader of video frames: one buffer, filled again for every image."""
+    buffer = np.empty_like(images[0])
+    for image in images:
+        buffer[:] = image
+        yield buffer
+
+
+def animation(images):
+    file = io.BytesIO()
+    first, *others = map(Image.fromarray, images)
+    first.save(file, "WebP", save_all=True, append_images=others, lossless=True)
+    return ImageSequence.Iterator(Image.open(file))
+
+
+def from_one_file(images):
+    """Bytes of one size, in the same place."""
+    buffer = bytearray()
+    for image in images:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "BMP")
+        buffer[:] = file.getvalue()
+        yield buffer
+
+
+@pytest.mark.parametrize("source", [refilled, animation, from_one_file])
+def test_a_stream_may_give_one_object_again_and_again(source):
+    images = [page(r1c2=RED), page(r0c0=GREEN), page(r2c2=BLUE), page(r3c1=RED, r0c5=BLUE)]
+    with TesseraVision("test-page", cache_dir=ARTIFACTS, threads=2) as model:
+        for found, image in zip(model.encode_iter(source(images)), images, strict=True):
+            np.testing.assert_array_equal(found, model.encode_document(image))
+
+
+def test_one_image_that_is_not_loaded_yet_may_be_used_by_many():
+    large = np.random.default_rng(0).integers(0, 256, (600, 800, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(large).save(file, "PNG")
+    with TesseraVision("test-page", cache_dir=ARTIFACTS, threads=2) as model:
+        truth = model.encode_document(large)
+        for _ in range(3):
+            image = Image.open(file)
+            for found in model.encode_documents([image, image]):
+                np.testing.assert_array_equal(found, truth)
+            image = Image.open(file)
+            with ThreadPoolExecutor(4) as pool:
+                for found in pool.map(model.encode_document, [image] * 4):
+                    np.testing.assert_array_equal(found, truth)
+
+
+def test_an_image_that_cannot_be_loaded_comes_after_those_before_it():
+    file = io.BytesIO()
+    Image.fromarray(page(r1c2=RED)).save(file, "PNG")
+    broken = Image.open(io.BytesIO(file.getvalue()[:-60]))
+    with TesseraVision("test-page", cache_dir=ARTIFACTS, threads=2) as model:
+        for first in (1, 2):
+            found = model.encode_iter([page(r1c2=RED)] * first + [broken, WHITE])
+            for _ in range(first):
+                assert len(next(found)) == 1
+            with pytest.raises(EncodingError, match=rf"images\[{first}\] cannot be decoded"):
+                next(found)
+
+
 def test_queries_are_those_of_the_text_model(model):
     with TesseraMultiVector(path=ARTIFACTS / "colbert") as texts:
         truth = texts.encode_query(["the cat", "new york"])
@@ -145,6 +208,34 @@ def test_small_forms_score_like_the_vectors(model, rng):
     found = model.search(query, quantization.binary(vectors))
     assert found == pytest.approx((query @ bits.T).max(axis=1).sum(), abs=1e-5)
     assert found == pytest.approx(truth * np.sqrt(2 / np.pi), abs=0.25)
+
+
+BITS, CODES, ONE = np.zeros((2, 16), np.uint8), np.zeros((2, 128), np.int8), np.ones((2, 1), "f4")
+
+
+@pytest.mark.parametrize(
+    ("vectors", "error", "message"),
+    [
+        (BinaryTokens(BITS[:, :8], 128), ConfigError, r"\(2, 8\) bytes do not hold 128 bits"),
+        (BinaryTokens(BITS[0], 128), ConfigError, "must hold at least one token"),
+        (BinaryTokens(BITS.astype("f4"), 128), ConfigError, "do not hold 128 bits"),
+        (BinaryTokens(BITS.tolist(), 128), TypeError, "must hold an array of bits"),
+        (BinaryTokens(BITS, 128.0), TypeError, "a whole number of dimensions"),
+        (Int8Vectors(CODES, ONE[:0], ONE), ConfigError, r"got \(2, 128\), \(0, 1\), \(2, 1\)"),
+        (Int8Vectors(CODES, np.ones(5, "f4"), ONE), ConfigError, "a scale and an offset"),
+        (Int8Vectors(CODES[:1], ONE, ONE), ConfigError, "a scale and an offset"),
+        (Int8Vectors(CODES.tolist(), ONE, ONE), TypeError, "an array of int8 codes"),
+        (Int8Vectors(CODES.astype(int), ONE, ONE), TypeError, "an array of int8 codes"),
+        (Int8Vectors(CODES + np.int8(1), ONE * np.inf, ONE), ConfigError, "NaN or infinity"),
+        (np.ma.masked_equal(np.ones((2, 128)), 1), ConfigError, "must have no masked values"),
+    ],
+)
+def test_malformed_vectors_are_named(model, vectors, error, message):
+    query = np.ones((1, 128), np.float32)
+    with pytest.raises(error, match=rf"documents\[1\].* {message}"):
+        model.score(query, [query, vectors])
+    with pytest.raises(error, match=f"query.* {message}"):
+        model.score(vectors, [query])
 
 
 def test_packed_pages(model):
@@ -231,7 +322,7 @@ def test_bad_images_name_their_place(model, tmp_path):
     with pytest.raises(TypeError, match=r"images\[2\] must be a path"):
         model.encode_documents([good, good, 3])
     for call in (model.encode_documents, model.encode_iter):
-        for one in ("page.png", bad, b"no image", 3):
+        for one in ("page.png", bad, b"no image", 3, np.array(3.0)):
             with pytest.raises(TypeError, match="images must be a list"):
                 call(one)
     with pytest.raises(TypeError, match=r"documents\[1\]"):
@@ -244,6 +335,8 @@ def test_bad_images_name_their_place(model, tmp_path):
         model.rank("cat", [np.ones((4, 4, 3), np.float32)])
     with pytest.raises(ConfigError, match=r"documents\[0\] holds NaN"):
         model.rank("cat", [np.full((2, 128), np.nan, np.float32)])
+    with pytest.raises(TypeError, match="documents must be a list of images or vectors, got nd"):
+        model.rank("cat", np.array(3.0))
     with pytest.raises(TypeError, match="query must be"):
         model.search(3, good)
     with pytest.raises(ConfigError, match="top_k"):

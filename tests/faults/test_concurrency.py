@@ -1,7 +1,9 @@
 """One object in many threads and processes, for every kind: the same numbers or one clear error."""
 
 import contextlib
+import functools
 import gc
+import io
 import multiprocessing
 import os
 import pickle
@@ -20,6 +22,7 @@ from artifact_tools import ARTIFACTS, TEXTS
 from cases_images import COLOURS
 from cases_images import opened as open_vision
 from cases_text import MODELS, open_kind
+from PIL import Image
 
 from tessera_onnx import (
     EncodingError,
@@ -29,6 +32,7 @@ from tessera_onnx import (
     TesseraTimeSeries,
     TesseraVision,
 )
+from tessera_onnx.images import open_image
 
 pytestmark = pytest.mark.filterwarnings("ignore::tessera_onnx.TruncationWarning")
 VISION = {"vision": "tessera-page-mini", "vision, language model": "colqwen2"}
@@ -166,6 +170,34 @@ def test_in_a_fork_it_says_so_and_in_the_parent_goes_on(kind):
         expected = work(model)
         assert re.match("EncodingError.*opened in process", forked(lambda: work(model)))
         assert_same(work(model), expected)
+
+
+class Slow(io.BytesIO):
+    """A file that is read up to its pixels, and then waits."""
+
+    waits, reached, may_go = False, threading.Event(), threading.Event()
+
+    def read(self, *size):
+        if self.waits:
+            self.reached.set()
+            self.may_go.wait(30)
+        return super().read(*size)
+
+
+def test_a_fork_reads_an_image_while_a_thread_of_its_parent_does():
+    """One PIL image is read at a time, and in the fork nobody is left who reads the other."""
+    file = Slow()
+    Image.fromarray(COLOURS).save(file, "PNG")
+    image = Image.open(file)
+    file.waits = True
+    read = functools.partial(open_image, where="image", alpha="white")
+    thread = threading.Thread(target=read, args=[image])
+    thread.start()
+    assert file.reached.wait(30)
+    assert forked(lambda: read(Image.fromarray(COLOURS))) == ""
+    file.may_go.set()
+    thread.join(30)
+    np.testing.assert_array_equal(read(image), COLOURS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
