@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.errors import ConfigError, EncodingError, FileError
+from tessera_onnx.errors import ConfigError, EncodingError, FileError, is_of_signal
 from tessera_onnx.resizing import Box, Levels, resized
 from tessera_onnx.schema import Image as Recipe
 
@@ -224,6 +224,8 @@ class _Opening:
                 "PIL.Image.MAX_IMAGE_PIXELS to half as many as it may have"
             ) from error
         except Exception as error:  # plugins raise OSError, SyntaxError, struct.error, ...
+            if is_of_signal(error):
+                raise
             reason = "" if self.quotes else str(error)[:200]
             reason = reason or type(error).__name__
             cause = None if self.quotes else error

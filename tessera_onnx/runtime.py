@@ -144,11 +144,12 @@ class Session:
         *,
         outputs: Sequence[str] | None = None,
         parallel: bool = False,
+        unchecked: bool = False,
     ) -> list[Array]:
         """The named outputs for one batch, in that order; None takes all that were asked for.
 
         Raises EncodingError when ONNX Runtime fails, the session is closed or belongs to a parent
-        process, or an output holds NaN or infinity.
+        process, or an output holds NaN or infinity, unless `unchecked`.
         """
         parallel = parallel and self.workers > 1
         session = self._session(parallel=parallel)
@@ -168,7 +169,7 @@ class Session:
                 f"{str(error)[:300]}"
             ) from error
         for name, result in zip(names, results, strict=True):
-            if result.dtype.kind == "f" and not np.isfinite(result).all():
+            if not unchecked and result.dtype.kind == "f" and not np.isfinite(result).all():
                 raise EncodingError(
                     f"the output {name!r} holds NaN or infinity on {self.device}: this graph's "
                     "precision overflows on this input; try precision='fp32'"

@@ -51,7 +51,8 @@ def check_texts(texts: Iterable[str], name: str = "texts") -> list[str]:
 
 def checked(texts: Iterable[str], name: str = "texts") -> Iterator[str]:
     """The same, lazily, for streams."""
-    if isinstance(texts, str | bytes | type) or not hasattr(texts, "__iter__"):
+    alone = not hasattr(texts, "__iter__") or getattr(texts, "ndim", 1) == 0
+    if alone or isinstance(texts, str | bytes | type):
         raise TypeError(
             f"{name} must be a list or another iterable of str, got {type(texts).__name__}"
         )

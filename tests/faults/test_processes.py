@@ -67,6 +67,10 @@ signal.signal(signal.SIGALRM, {handler})
         ("opened_real(1)", "[m.encode('cat') for _ in range(99999)]"),
         ("TesseraSparse('splade-tiny', threads=1)", "m.encode_batch(['the cat ' * 9] * 99999)"),
         ("TesseraTimeSeries(threads=1)", "m.forecast([np.arange(999.0)] * 9999, 9)"),
+        (
+            "TesseraVision('tessera-page-mini', threads=1)",
+            "m.encode_documents([np.zeros((300, 300, 3), np.uint8)] * 9999)",
+        ),
         ("opened()", "m.token_count(['the cat sat ' * 9] * 199999)"),
     ],
 )
