@@ -151,9 +151,10 @@ def cosine(a: ArrayLike, b: ArrayLike) -> float:
     left, right = matrix("a", np.atleast_2d(a)), matrix("b", np.atleast_2d(b))
     if left.shape != right.shape:
         raise DimensionMismatch(f"vectors of shape {np.shape(a)} and {np.shape(b)}")
-    with np.errstate(under="ignore"):
-        norms = float(np.linalg.norm(left)) * float(np.linalg.norm(right))
-        return float(left.ravel() @ right.ravel()) / norms if norms > 0 else 0.0
+    # In float64, which no square of a float32 leaves.
+    first, second = left.ravel().astype(np.float64), right.ravel().astype(np.float64)
+    norms = float(np.linalg.norm(first)) * float(np.linalg.norm(second))
+    return float(first @ second) / norms if norms > 0 else 0.0
 
 
 def dense_scores(query: ArrayLike, documents: ArrayLike) -> Float:

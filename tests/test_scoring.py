@@ -117,6 +117,8 @@ def test_maxsim_of_no_documents():
 def test_cosine():
     assert scoring.cosine([3.0, 4.0], [4.0, 3.0]) == pytest.approx(24 / 25)
     assert scoring.cosine([0.0, 0.0], [4.0, 3.0]) == 0.0
+    for size in (3e38, 1e-38):  # whose squares no float32 holds
+        assert scoring.cosine([size, size], [size, 0.0]) == pytest.approx(0.5**0.5)
     with pytest.raises(DimensionMismatch):
         scoring.cosine([1.0], [1.0, 2.0])
 
