@@ -6,12 +6,10 @@ forms are the reference, and what runs where there is no onnxruntime. Both agree
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import runtime
+from tessera_onnx import batching, runtime
 from tessera_onnx.blocks import CODE_ZERO, WORD, Block
 from tessera_onnx.errors import ConfigError, DeviceError
 from tessera_onnx.quantization import Output
@@ -84,30 +82,16 @@ def score(
     count = sum(len(block.places) for block in blocks)
     scores = np.zeros((n_queries, count), dtype=np.float32)
 
-    def one(block: Block) -> None:
+    def work(picked: NDArray[np.intp]) -> None:
+        block = blocks[int(picked[0])]
         found = np.zeros((len(block.places), n_queries), dtype=np.float32)
         for part in queries:
             found[:, part.first : part.first + part.share.shape[1]] += kernel(block.tokens, part)
         scores[:, block.places] = (found * block.scales[:, None]).T
 
-    if workers < 2:
-        for block in blocks:
-            one(block)
-    else:
-        futures: list[Future[None]] = []
-        with ThreadPoolExecutor(workers) as pool:
-            try:
-                # It takes nothing at the interpreter's end, or where no thread can be started.
-                with contextlib.suppress(RuntimeError):
-                    for block in blocks:
-                        futures.append(pool.submit(one, block))  # noqa: PERF401 (those before it)
-                for block in blocks[len(futures) :]:
-                    one(block)
-                for future in futures:
-                    future.result()
-            finally:
-                for future in futures:
-                    future.cancel()
+    _, failed = batching.run(work, [np.array([i]) for i in range(len(blocks))], workers)
+    if failed:
+        raise failed.pop()
     return scores
 
 

@@ -30,7 +30,7 @@ LAYERS = {
     "quantization": {"errors", "pooling", "results"},
     "scoring": {"errors", "quantization", "results"},
     "blocks": {"errors", "quantization", "results", "scoring"},
-    "kernels": {"blocks", "errors", "quantization", "runtime"},
+    "kernels": {"batching", "blocks", "errors", "quantization", "runtime"},
     "packing": {"blocks", "errors", "kernels", "processor", "quantization", "results", "scoring"}
     | {"pack_file"},
     "pack_file": {"blocks", "errors", "quantization", "writing"},
