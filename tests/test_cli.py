@@ -679,7 +679,13 @@ def test_a_signal_midway_leaves_the_old_file(number, code, source, tmp_path):
     with (
         (tmp_path / "in.txt").open("rb") as stdin,
         subprocess.Popen(
-            command, cwd=tmp_path, stdin=stdin, stderr=-1, env=_environment()
+            command,
+            cwd=tmp_path,
+            stdin=stdin,
+            stderr=-1,
+            env=_environment(),
+            # What runs the tests may ignore it.
+            preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # noqa: PLW1509
         ) as process,
     ):
         _wait(lambda: list(tmp_path.glob(".tessera-*")))
