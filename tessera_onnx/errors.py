@@ -90,3 +90,8 @@ def is_of_signal(error: BaseException) -> bool:
             return True
         trace = trace.tb_next
     return False
+
+
+def is_single(items: object) -> bool:
+    """Whether a list is due and this is none: nothing to iterate over, an array without axes."""
+    return not hasattr(items, "__iter__") or getattr(items, "ndim", 1) == 0

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import batching
-from tessera_onnx.errors import EncodingError
+from tessera_onnx.errors import EncodingError, is_single
 from tessera_onnx.images import Pixels, Source, check_limit, open_image, pixels
 from tessera_onnx.schema import Image as Recipe
 from tessera_onnx.towers import LanguageTower, Patches, PixelTower
@@ -133,8 +133,7 @@ def check_iterable(items: Any, name: str, expected: str = "images") -> None:
     """
     one = isinstance(items, np.ndarray) and items.dtype == np.uint8 and items.ndim < 4
     single = isinstance(items, str | bytes | type | os.PathLike)
-    alone = not hasattr(items, "__iter__") or getattr(items, "ndim", 1) == 0
-    if one or single or alone:
+    if one or single or is_single(items):
         raise TypeError(f"{name} must be a list of {expected}, got {type(items).__name__}")
 
 

@@ -61,16 +61,17 @@ ORIENTATION = 0x0112
 
 # A PIL image reads its file when its pixels are first asked for, and two threads that do so break
 # each other's reading. Which threads share one is not known here, so that one reads at a time.
-_PIL = threading.RLock()
+# PDFium may not run twice at a time in all of the process.
+LOCKS = {"pil": threading.RLock(), "pdfium": threading.RLock()}
 
 
-def _new_lock() -> None:
-    global _PIL  # noqa: PLW0603
-    _PIL = threading.RLock()
+def _renew_locks() -> None:
+    for name in LOCKS:
+        LOCKS[name] = threading.RLock()
 
 
-if hasattr(os, "register_at_fork"):  # a fork while another thread reads has the lock, held for ever
-    os.register_at_fork(after_in_child=_new_lock)
+if hasattr(os, "register_at_fork"):  # a fork while another thread has one would wait for ever
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ def open_image(
         opening.check_size(array.shape[1], array.shape[0])
         return opening.rgb(Image.fromarray(array), alpha)
     if isinstance(source, Image.Image):
-        with _PIL:
+        with LOCKS["pil"]:
             return opening.rgb(source, alpha)
     raise TypeError(
         f"{where} must be a path, the bytes of a file, a PIL image or a uint8 array, "

@@ -6,7 +6,6 @@ import contextlib
 import math
 import numbers
 import os
-import threading
 import typing
 from collections.abc import Iterator
 from typing import Any
@@ -24,8 +23,6 @@ if typing.TYPE_CHECKING:
 # A page of any size in points, which a file may claim at will, takes the same memory.
 LONGEST = 2048
 MAX_PAGES = 500
-
-_PDFIUM = threading.RLock()  # PDFium may not run twice at a time, in all of the process
 
 
 def render(
@@ -80,7 +77,7 @@ def _render(
     if b"%PDF-" not in head:  # where readers look for it
         raise error(f"{name} is no PDF: it does not begin as one")
     with contextlib.ExitStack() as stack:
-        with _PDFIUM:
+        with images.LOCKS["pdfium"]:
             try:
                 document = _open(source)
             except (ValueError, RuntimeError) as reason:
@@ -94,7 +91,7 @@ def _render(
             )
         for number in range(n_pages):
             try:
-                with _PDFIUM:
+                with images.LOCKS["pdfium"]:
                     page = _page(document, number, dpi, max_pixels)
             except (ValueError, RuntimeError) as reason:  # PDFium's own are of the latter
                 raise error(f"{name}, page {number + 1}: {reason}") from reason
@@ -131,7 +128,7 @@ def _open(source: str | os.PathLike[str] | bytes) -> Any:
 
 
 def _close(document: Any) -> None:
-    with _PDFIUM:
+    with images.LOCKS["pdfium"]:
         document.close()
 
 

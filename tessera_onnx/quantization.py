@@ -51,6 +51,7 @@ def binary(vectors: ArrayLike) -> BinaryTokens:
     return BinaryTokens(np.packbits(array > 0, axis=-1), array.shape[-1])
 
 
+@np.errstate(under="ignore")
 def int8(vectors: ArrayLike, ranges: ArrayLike | None = None) -> Int8Vectors:
     """int8 codes of float vectors (..., dim).
 
@@ -63,18 +64,15 @@ def int8(vectors: ArrayLike, ranges: ArrayLike | None = None) -> Int8Vectors:
     array = _finite(vectors)
     if ranges is None:
         peak = np.abs(array).max(axis=-1, keepdims=True)
-        with np.errstate(under="ignore"):
-            scale = np.asarray(np.where(peak > 0, peak, 1) / 127, dtype=np.float32)
+        scale = np.asarray(np.where(peak > 0, peak, 1) / 127, dtype=np.float32)
         # A subnormal peak may round its own scale to zero.
         scale = np.maximum(scale, np.finfo(np.float32).tiny)
         offset = np.zeros_like(scale)
     else:
         low, high = _ranges(ranges, array.shape[-1])
-        with np.errstate(under="ignore"):
-            scale = np.asarray(np.where(high > low, high - low, 1) / 255, dtype=np.float32)
+        scale = np.asarray(np.where(high > low, high - low, 1) / 255, dtype=np.float32)
         offset = np.asarray(np.where(high > low, low + 128 * scale, low), dtype=np.float32)
-    with np.errstate(under="ignore"):
-        codes = np.clip(np.rint((array - offset) / scale), -128, 127).astype(np.int8)
+    codes = np.clip(np.rint((array - offset) / scale), -128, 127).astype(np.int8)
     return Int8Vectors(codes, scale, offset)
 
 

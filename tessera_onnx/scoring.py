@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tessera_onnx import quantization
-from tessera_onnx.errors import ConfigError, DimensionMismatch
+from tessera_onnx.errors import ConfigError, DimensionMismatch, is_single
 from tessera_onnx.results import BinaryTokens, SparseVector, check_binary
 
 Float = NDArray[np.float32]
@@ -54,8 +54,7 @@ def check_scores(scores: Float) -> Float:
 
 def check_several(items: Any, name: str, expected: str) -> None:
     """Raises TypeError for a text where several `expected` are due, and for what is no list."""
-    alone = not hasattr(items, "__iter__") or getattr(items, "ndim", 1) == 0
-    if isinstance(items, str | bytes) or alone:
+    if isinstance(items, str | bytes) or is_single(items):
         raise TypeError(f"{name} must be a list of {expected}, got {type(items).__name__}")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.errors import ConfigError
+from tessera_onnx.errors import ConfigError, is_single
 
 Float = NDArray[np.float32]
 MAX_HORIZON = 1 << 16  # more is a mistake, and could take all memory before it shows
@@ -93,9 +93,8 @@ def check_levels(levels: Sequence[float]) -> tuple[float, ...]:
 
     Raises TypeError for what is no list of numbers, ConfigError for none or one outside (0, 1).
     """
-    alone = not hasattr(levels, "__iter__") or getattr(levels, "ndim", 1) == 0
     # A set has no order, and a dict's is that of its keys.
-    if alone or isinstance(levels, str | bytes | AbstractSet | Mapping):
+    if is_single(levels) or isinstance(levels, str | bytes | AbstractSet | Mapping):
         raise TypeError(f"levels must be a list of numbers, got {type(levels).__name__}")
     checked = []
     for i, level in enumerate(levels):

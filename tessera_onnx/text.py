@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import batching
-from tessera_onnx.errors import LoadError, TokenizationError, is_of_signal
+from tessera_onnx.errors import LoadError, TokenizationError, is_of_signal, is_single
 from tessera_onnx.runtime import Array
 from tessera_onnx.schema import Role, Text, TokenRole
 
@@ -51,8 +51,7 @@ def check_texts(texts: Iterable[str], name: str = "texts") -> list[str]:
 
 def checked(texts: Iterable[str], name: str = "texts") -> Iterator[str]:
     """The same, lazily, for streams."""
-    alone = not hasattr(texts, "__iter__") or getattr(texts, "ndim", 1) == 0
-    if alone or isinstance(texts, str | bytes | type):
+    if is_single(texts) or isinstance(texts, str | bytes | type):
         raise TypeError(
             f"{name} must be a list or another iterable of str, got {type(texts).__name__}"
         )

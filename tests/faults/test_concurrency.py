@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pdf_files
 import pytest
 from artifact_tools import ARTIFACTS, TEXTS
 from cases_images import COLOURS
@@ -31,6 +32,8 @@ from tessera_onnx import (
     SparseVector,
     TesseraTimeSeries,
     TesseraVision,
+    images,
+    pages,
 )
 from tessera_onnx.images import open_image
 
@@ -242,6 +245,23 @@ except KeyboardInterrupt:
 assert_same(work(model), expected)
 print("goes on")
 """
+
+
+def test_a_fork_reads_a_pdf_while_a_thread_of_its_parent_does():
+    pdf = pdf_files.build([pdf_files.page()])
+    has_it, may_go = threading.Event(), threading.Event()
+
+    def hold():
+        with images.LOCKS["pdfium"]:
+            has_it.set()
+            may_go.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert has_it.wait(30)
+    assert forked(lambda: list(pages.render(pdf))) == ""
+    may_go.set()
+    thread.join(30)
 
 
 @pytest.mark.parametrize("kind", KINDS)
