@@ -48,7 +48,7 @@ from tessera_onnx.cli_options import (
 from tessera_onnx.errors import ModelNotFound, TesseraError
 from tessera_onnx.quantization import Output
 from tessera_onnx.schema import Kind, Precision
-from tessera_onnx.text import OnLong
+from tessera_onnx.text import OnLong, Stderr
 
 KIND = click.option("--kind", type=click.Choice(list(CLASSES)), help="Kind of model.")
 TEXT_KIND = click.option(
@@ -311,8 +311,7 @@ def encode(
     _check_encode(sources, text, output)
     model, kind = _open(**options, images=sources, may_be_texts=False)
     source = sources[0] if sources else None
-    # None: unless stderr is a terminal. A program without a terminal may have no stderr at all.
-    hidden = True if sys.stderr is None else None if progress is None else not progress
+    hidden = None if progress is None else not progress  # None: unless stderr is a terminal
     with model:
         writing.check(output, kind, form)
         if kind != cli_vision.VISION and len(sources) > 1:
@@ -338,7 +337,7 @@ def encode(
             found = {**facts, **writing.row(vector, form)}
             print_json(found) if as_json else print_lines(layout.vector(found))
             return
-        bar = tqdm(vectors, total=n_texts, unit="text", disable=hidden)
+        bar = tqdm(vectors, total=n_texts, unit="text", disable=hidden, file=Stderr())
         written = writing.write(Path(output), bar, kind=kind, width=width, output=form)
     if as_json:
         print_json({**facts, "output": output, "texts": written, "width": width})

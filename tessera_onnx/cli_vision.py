@@ -28,6 +28,7 @@ from tessera_onnx.cli_options import (
 from tessera_onnx.errors import EncodingError, FileError
 from tessera_onnx.quantization import Output
 from tessera_onnx.schema import Kind
+from tessera_onnx.text import Stderr
 from tessera_onnx.vision import TesseraVision
 
 VISION: Kind = "vision"
@@ -107,7 +108,7 @@ def encode(
         print_json(found) if as_json else print_lines(layout.vector(found))
         return
     unit, width = "text" if role == "query" else "image", model.embedding_dim()
-    bar = tqdm(vectors, total=total, unit=unit, disable=hidden)
+    bar = tqdm(vectors, total=total, unit=unit, disable=hidden, file=Stderr())
     written = writing.write(Path(output), bar, kind=VISION, width=width, output=form)
     if as_json:
         print_json({**facts, "output": output, f"{unit}s": written, "width": width})

@@ -221,22 +221,24 @@ def probe(facts: Text) -> Batch:
 
 
 def progress_bar(items: Iterable[Any], unit: str) -> Any:
-    """A bar on stderr, if there is one, of as many items as there are, where that is known."""
+    """A bar on stderr of as many items as there are, where that is known."""
     from tqdm import tqdm
 
     total = len(items) if isinstance(items, Sequence) else None
-    return tqdm(total=total, unit=unit, file=_Stderr(), disable=sys.stderr is None)
+    return tqdm(total=total, unit=unit, file=Stderr())
 
 
-class _Stderr:
-    """stderr, whose failure ends no work: tqdm would also keep its lock then, for ever."""
+class Stderr:
+    """For bars: stderr, whose failure ends no work. tqdm would also keep its lock, for ever."""
 
     def write(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # its reader is gone; it is closed
+        """Write what can be written: its reader may be gone, it may be closed or not there."""
+        with contextlib.suppress(AttributeError, OSError, ValueError):
             sys.stderr.write(text)
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
+        """Flush it, if that works."""
+        with contextlib.suppress(AttributeError, OSError, ValueError):
             sys.stderr.flush()
 
     def __getattr__(self, name: str) -> Any:
