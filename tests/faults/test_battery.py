@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import make_reliability
 import numpy as np
 import outcomes
 import pytest
+import soak
 from artifact_tools import TEXTS, golden
 from reference import Reference
 
@@ -64,6 +66,16 @@ def test_the_page_says_what_was_counted():
     assert make_reliability.PAGE.read_text("utf-8") == make_reliability.page(counted), (
         "run `python tests/make_reliability.py`"
     )
+
+
+def test_the_long_run_on_record_holds_its_limits():
+    record = tomllib.loads(make_reliability.SOAK.read_text("utf-8"))
+    assert record["minutes"] >= 30
+    assert soak.broken(record, soak.LIMIT) == []
+    worse = {"rss_mb_a_minute": 1.0, "descriptors_more": 1, "threads_more": 1,
+             "p99_last_third_ms": 2.1 * record["p99_middle_third_ms"]}  # fmt: skip
+    for name, value in worse.items():
+        assert len(soak.broken({**record, name: value}, soak.LIMIT)) == 1, name
 
 
 def test_the_tests_that_the_page_names_are_there():

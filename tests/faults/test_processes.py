@@ -3,9 +3,13 @@
 import subprocess
 import sys
 import textwrap
+import warnings
 
+import numpy as np
 import pytest
 from artifact_tools import ARTIFACTS
+
+from tessera_onnx import PackedTokens
 
 HEAD = f"""
 import atexit, gc, io, multiprocessing, os, signal, sys, threading, time, warnings
@@ -165,22 +169,11 @@ def test_where_warnings_are_errors_the_failure_goes_first():
     )
 
 
-def test_packs_are_loaded_without_touching_everybodys_warnings(tmp_path):
-    run(
-        """
-        PackedTokens([np.ones((3, 8), np.float32)] * 5).save("p.pack")
-        sys.setswitchinterval(1e-5)
-        before = list(warnings.filters)
-        def go():
-            for _ in range(100): PackedTokens.load("p.pack")
-        threads = [threading.Thread(target=go) for _ in range(4)]
-        for thread in threads: thread.start()
-        for thread in threads: thread.join()
-        print(warnings.filters == before)
-        """,
-        "True",
-        cwd=tmp_path,
-    )
+def test_packs_are_loaded_without_touching_everybodys_warnings(tmp_path, monkeypatch):
+    """Their filters are those of all threads: what one puts there, another meets."""
+    PackedTokens([np.ones((3, 8), np.float32)] * 5).save(tmp_path / "p.pack")
+    monkeypatch.setattr(warnings, "catch_warnings", None)
+    assert len(PackedTokens.load(tmp_path / "p.pack")) == 5
 
 
 def test_a_bar_whose_reader_goes_away_ends_nothing():
