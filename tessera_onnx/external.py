@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from tessera_onnx import protobuf
 from tessera_onnx.errors import IntegrityError
 
 KEY = b"location"
@@ -52,15 +53,15 @@ def without_weights(graph: bytes, location: str) -> bytes:
     where the bytes are no protobuf message.
     """
     parts: list[bytes | memoryview] = []
-    for number, tag, start, end in _whole(graph, 0, len(graph)):
+    for number, tag, start, end in protobuf.whole(graph, 0, len(graph)):
         if number == GRAPH:
             inner: list[bytes | memoryview] = []
-            for field, field_tag, begin, to in _whole(graph, start, end):
+            for field, field_tag, begin, to in protobuf.whole(graph, start, end):
                 large = field == INITIALIZER and to - begin >= LARGE
                 weight = _placed(graph, begin, to, location) if large else None
                 whole = memoryview(graph)[field_tag:to]
-                inner.append(whole if weight is None else _message(INITIALIZER, weight))
-            parts.append(_message(GRAPH, b"".join(inner)))
+                inner.append(whole if weight is None else protobuf.message(INITIALIZER, weight))
+            parts.append(protobuf.message(GRAPH, b"".join(inner)))
         else:
             parts.append(memoryview(graph)[tag:end])
     return b"".join(parts)
@@ -70,7 +71,7 @@ def _placed(graph: bytes, start: int, end: int, location: str) -> bytes | None:
     """A tensor that is said to lie in `location` where `graph` holds it; None without raw bytes."""
     kept: list[bytes] = []
     place: tuple[int, int] | None = None
-    for number, tag, begin, to in _whole(graph, start, end):
+    for number, tag, begin, to in protobuf.whole(graph, start, end):
         if number == RAW_DATA:
             place = begin, to - begin
         else:
@@ -81,74 +82,22 @@ def _placed(graph: bytes, start: int, end: int, location: str) -> bytes | None:
         return None
     pairs = {KEY: location, b"offset": str(place[0]), b"length": str(place[1])}
     entries = [
-        _message(ENTRY_KEY, key) + _message(ENTRY_VALUE, value.encode())
+        protobuf.message(ENTRY_KEY, key) + protobuf.message(ENTRY_VALUE, value.encode())
         for key, value in pairs.items()
     ]
-    entries = [_message(EXTERNAL_DATA, entry) for entry in entries]
-    return b"".join(kept + entries) + _number(DATA_LOCATION << 3) + _number(1)
-
-
-def _message(number: int, content: bytes) -> bytes:
-    return _number(number << 3 | 2) + _number(len(content)) + content
-
-
-def _number(value: int) -> bytes:
-    written = bytearray()
-    while value > 0x7F:
-        written.append(value & 0x7F | 0x80)
-        value >>= 7
-    written.append(value)
-    return bytes(written)
+    entries = [protobuf.message(EXTERNAL_DATA, entry) for entry in entries]
+    return b"".join(kept + entries) + protobuf.number(DATA_LOCATION << 3) + protobuf.number(1)
 
 
 def _named(graph: bytes) -> Iterator[str]:
     """The locations of the main graph's weights, repeated as often as they are written."""
-    for _, start, end in _fields(graph, 0, len(graph), GRAPH):
-        for _, weight, weight_end in _fields(graph, start, end, INITIALIZER):
-            for _, entry, entry_end in _fields(graph, weight, weight_end, EXTERNAL_DATA):
-                pair = {number: graph[at:to] for number, at, to in _fields(graph, entry, entry_end)}
+    for _, start, end in protobuf.fields(graph, 0, len(graph), GRAPH):
+        for _, weight, weight_end in protobuf.fields(graph, start, end, INITIALIZER):
+            for _, entry, entry_end in protobuf.fields(graph, weight, weight_end, EXTERNAL_DATA):
+                pair = {
+                    number: graph[at:to]
+                    for number, at, to in protobuf.fields(graph, entry, entry_end)
+                }
                 if pair.get(ENTRY_KEY) == KEY:
                     # UnicodeDecodeError is a ValueError
                     yield pair.get(ENTRY_VALUE, b"").decode()
-
-
-def _fields(
-    graph: bytes, start: int, end: int, wanted: int | None = None
-) -> Iterator[tuple[int, int, int]]:
-    """(number, start, end) of a message's fields of bytes, `wanted` ones or all."""
-    for number, tag, begin, to in _whole(graph, start, end):
-        if graph[tag] & 7 == 2 and wanted in (None, number):
-            yield number, begin, to
-
-
-def _whole(graph: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """(number, start of its tag, start and end of its content) of a message's fields.
-
-    Raises ValueError where the bytes are no protobuf message.
-    """
-    while start < end:
-        at = start
-        tag, start = _varint(graph, start, end)
-        wire = tag & 7
-        if wire == 0:
-            _, to = _varint(graph, start, end)
-        elif wire == 2:
-            size, start = _varint(graph, start, end)
-            to = start + size
-        elif wire in (1, 5):
-            to = start + (8 if wire == 1 else 4)
-        else:
-            raise ValueError(f"wire type {wire}")
-        if to > end:
-            raise ValueError("a field ends outside its message")
-        yield tag >> 3, at, start, to
-        start = to
-
-
-def _varint(graph: bytes, start: int, end: int) -> tuple[int, int]:
-    value = 0
-    for shift, at in enumerate(range(start, min(start + 10, end))):
-        value |= (graph[at] & 0x7F) << (7 * shift)
-        if graph[at] < 0x80:
-            return value, at + 1
-    raise ValueError("a number does not end")

@@ -275,7 +275,7 @@ class Parity:
 
     precision: Precision
     output: str
-    metric: Literal["max_abs", "max_relative", "min_cosine", "mean_cosine"]
+    metric: Literal["max_abs", "max_relative", "min_cosine", "min_text_cosine", "mean_cosine"]
     value: float
     limit: float
 

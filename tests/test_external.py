@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from artifact_tools import ARTIFACTS, TEXTS, add_file, copy, relist, replace
 
-from tessera_onnx import IntegrityError, LoadError, TesseraSparse, external, runtime
+from tessera_onnx import IntegrityError, LoadError, TesseraSparse, external, protobuf, runtime
 
 NAME, RAW, EXTERNAL_DATA, DATA_LOCATION = 8, 9, 13, 14  # of TensorProto
 
@@ -34,7 +34,7 @@ def entry(key, value):
 def parts(message):
     """(number, content, bytes as they stand) of each field; content None where it is a number."""
     at = 0
-    for key, start, end in external._fields(message, 0, len(message)):
+    for key, start, end in protobuf.fields(message, 0, len(message)):
         head = start - len(number(end - start)) - len(number(key << 3 | 2))
         if head > at:
             yield None, None, message[at:head]

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from tessera_export import (
     __version__,
-    calibration,
+    gate,
     graph,
+    int8,
     measured,
     optimum_backend,
     storage,
@@ -77,7 +78,7 @@ def export(
     `rotation` (dimension, k) multiplies the token vectors of a multi-vector recipe, whose
     `dimension` is then k. `int8_exclude` are patterns of node names that int8 leaves alone. Its
     scales are measured on the texts of `calibrate`, on built-in ones where that is True; False
-    leaves them to run time, see calibration.py. `backend` "optimum" makes the graph with
+    leaves them to run time, see int8.py. `backend` "optimum" makes the graph with
     optimum-onnx. Raises ExportError, leaving `output` as it was, when a fact is missing, no
     exporter copes, a parity limit is missed, or `output` holds files and `overwrite` is false.
     """
@@ -95,15 +96,20 @@ def export(
         parity: list[Parity] = []
         traced = _traced(facts, rotation, backend)
         # Upstream's own default attention: a graph that copies a fault of eager attention fails.
-        gate = Gate(load_model(facts, None), facts, rotation)
+        compared = Gate(load_model(facts, None), facts, rotation)
 
         inputs = (
             measured.feeds(facts, _texts(facts, calibrate=calibrate)) if "int8" in wanted else []
         )
         for precision in wanted:
             path = folder / graph_name(precision)
-            names += storage.save(_at(traced, precision, int8_exclude, inputs), path)
-            parity += _checked(gate, path, precision, calibrated=bool(inputs))
+            if precision == "int8":
+                made, figures = _int8(traced, path, compared, int8_exclude, inputs)
+            else:
+                made = storage.save(_at(traced, precision), path)
+                figures = compared.check(path, precision)
+            names += made
+            parity += figures
         for name, content in contents.items():
             (folder / name).write_text(content, "utf-8", newline="")
         spec = _spec(
@@ -180,28 +186,37 @@ def _texts(facts: Facts, *, calibrate: bool | Sequence[str]) -> Sequence[str]:
     return calibrate
 
 
-def _at(
-    traced: Any,
-    precision: Precision,
-    exclude: Sequence[str],
-    inputs: Sequence[Mapping[str, Any]],
-) -> Any:
-    if precision == "int8":  # a tied decoder could not become an int8 product
-        if inputs:
-            return calibration.quantize(traced, inputs, exclude)
-        return graph.quantize(traced, exclude)
+def _at(traced: Any, precision: Precision) -> Any:
+    """The graph in fp32 or fp16. A tied decoder could not become an int8 product."""
     tied = graph.tie(vocab_head.sliced(traced))
     return graph.half(tied) if precision == "fp16" else tied
 
 
-def _checked(gate: Gate, path: Path, precision: Precision, *, calibrated: bool) -> list[Parity]:
+def _int8(
+    traced: Any,
+    path: Path,
+    compared: Gate,
+    exclude: Sequence[str],
+    inputs: Sequence[Mapping[str, Any]],
+) -> tuple[list[str], list[Parity]]:
+    """Write the fastest int8 graph that is near enough to be a default, else the most exact.
+
+    Returns the names of its files and its figures. Raises ExportError when that misses a limit.
+    """
+    if inputs:
+        names = storage.save(int8.quantize(traced, inputs, exclude), path)
+        with contextlib.suppress(ExportError):
+            figures = compared.check(path, "int8")
+            if gate.is_near(figures):
+                return names, figures
+    names = storage.save(int8.quantize(traced, inputs, exclude, careful=True), path)
     try:
-        return gate.check(path, precision)
+        return names, compared.check(path, "int8")
     except ExportError as error:
-        if precision != "int8" or not calibrated:
-            raise
-        hint = "calibrate on more texts like yours, or on none"
-        raise ExportError(f"{error}; int8 was calibrated: {hint}") from error
+        hint = (
+            "leave int8 out with --precision fp32,fp16, or keep nodes in fp32 with --int8-exclude"
+        )
+        raise ExportError(f"{error}; {hint}") from error
 
 
 def _spec(
@@ -245,8 +260,11 @@ def entry(
 ) -> ModelSpec:
     """The entry of an artifact: `tables` holds its text table and those of its kinds, by name.
 
-    `best_cpu` is the order in which a precision that was built is a CPU's best.
+    `best_cpu` is the order in which a precision that was built is a CPU's best; int8 comes after
+    fp32 where a figure of it is below gate.NEAR.
     """
+    if not gate.is_near(parity):
+        best_cpu = sorted(best_cpu, key=("fp32", "fp16", "int8").index)
     graphs = {p: graph_name(p) if p in built else "" for p in PRECISIONS}
     tables = {**dict.fromkeys(("text", *KIND_TABLES.values())), **tables}  # the others are absent
     absent = [field for field in ("source", "licence") if not getattr(origin, field)]

@@ -1,4 +1,4 @@
-"""A torch module becomes ONNX graphs: fp32, fp16 weights, int8, with the same bytes every time."""
+"""A torch module becomes an ONNX graph in fp32 or with fp16 weights, the same bytes every time."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from tessera_export import storage, vocab_head
+from tessera_export import storage
 from tessera_export.errors import ExportError
 from tessera_export.wrappers import Wrapper
 
@@ -82,13 +81,13 @@ def tie(model: onnx.ModelProto) -> onnx.ModelProto:
     tied.CopyFrom(model)
     graph = tied.graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
-    for copy, source in _ties(model).items():
+    for copy, source in ties(model).items():
         graph.node.insert(0, _transpose(source, copy))
         graph.initializer.remove(tensors[copy])
     return tied
 
 
-def _ties(model: onnx.ModelProto) -> dict[str, str]:
+def ties(model: onnx.ModelProto) -> dict[str, str]:
     """Names of the matrices that are embedding tables transposed, each with its table's name."""
     by_shape: dict[tuple[int, ...], list[TensorProto]] = {}
     for tensor in model.graph.initializer:
@@ -136,37 +135,6 @@ def half(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def quantize(model: onnx.ModelProto, exclude: Sequence[str] = ()) -> onnx.ModelProto:
-    """The int8 graph: dynamic, signed, per channel, matrices and embedding tables.
-
-    `exclude` holds patterns (fnmatch) of node names that stay fp32. Raises ExportError for a
-    pattern that names no node.
-    """
-    kept = named(model, exclude)
-    # ONNX Runtime has no int8 product by channel for weights that are stacks of matrices.
-    stacks = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) > 2}
-    kept += [node.name for node in model.graph.node if stacks.intersection(node.input)]
-    head = vocab_head.find(model)
-    exact = head is not None and head.product.name in kept
-    with tempfile.TemporaryDirectory(prefix="tessera-export-") as folder, quiet():
-        source, target = Path(folder, "fp32.onnx"), Path(folder, "int8.onnx")
-        storage.save(vocab_head.sliced(model) if exact else vocab_head.int8(model), source)
-        quantize_dynamic(
-            source,
-            target,
-            op_types_to_quantize=["MatMul", "Gemm", "Gather"],
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=kept,
-            use_external_data_format=True,  # fp32 tables that stay may be too big for one file
-        )
-        result = onnx.load(target)
-    for decoder, table in _ties(model).items():
-        _tie_int8(result, decoder, table)
-    strip(result)
-    return result
-
-
 def named(model: onnx.ModelProto, patterns: Sequence[str]) -> list[str]:
     """Names of the nodes that match a pattern. Raises ExportError for one that names no node."""
     names = [node.name for node in model.graph.node]
@@ -174,54 +142,6 @@ def named(model: onnx.ModelProto, patterns: Sequence[str]) -> list[str]:
         if not fnmatch.filter(names, pattern):
             raise ExportError(f"no node of the graph is named {pattern!r}")
     return [name for name in names if any(fnmatch.fnmatchcase(name, p) for p in patterns)]
-
-
-def _tie_int8(model: onnx.ModelProto, decoder: str, table: str) -> None:
-    """Let an embedding read the int8 rows of the decoder it is tied to, in place.
-
-    The file holds the matrix once, and each word has a scale of its own where quantize_dynamic
-    gives the whole table one. Nothing changes when either side was left in fp32.
-    """
-    graph = model.graph
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    lookups = [
-        node
-        for node in graph.node
-        if node.op_type == "Gather" and node.input[0] == f"{table}_quantized"
-    ]
-    if not lookups or f"{decoder}_quantized" not in tensors:
-        return
-    columns, scales = tensors[f"{decoder}_quantized"], tensors[f"{decoder}_scale"]
-    rows, row_scales = f"{table}_rows", f"{table}_row_scales"
-    graph.initializer.extend(
-        [
-            numpy_helper.from_array(np.ascontiguousarray(numpy_helper.to_array(columns).T), rows),
-            numpy_helper.from_array(numpy_helper.to_array(scales).reshape(-1, 1), row_scales),
-        ]
-    )
-    nodes = [_transpose(rows, columns.name)]
-    graph.initializer.remove(columns)
-    graph.initializer.remove(tensors[f"{table}_quantized"])
-    for node in graph.node:
-        undoes = [lookup for lookup in lookups if lookup.output[0] in node.input]
-        if node in lookups:
-            continue
-        if not undoes or node.op_type != "DequantizeLinear":
-            nodes.append(node)
-            continue
-        ids, target = undoes[0].input[1], node.output[0]
-        part = f"{target}_row"
-        nodes += [
-            helper.make_node("Gather", [rows, ids], [f"{part}_int8"]),
-            helper.make_node("Cast", [f"{part}_int8"], [part], to=TensorProto.FLOAT),
-            helper.make_node("Gather", [row_scales, ids], [f"{part}_scale"]),
-            helper.make_node("Mul", [part, f"{part}_scale"], [target]),
-        ]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    used = {name for node in graph.node for name in node.input}
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
-        graph.initializer.remove(tensor)
 
 
 def _example() -> tuple[torch.Tensor, torch.Tensor]:

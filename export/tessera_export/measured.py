@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_export import corpus, samples
+from tessera_export import corpus, samples, text_groups
 from tessera_export.errors import ExportError
 from tessera_export.folder import Facts
 from tessera_onnx import reading
@@ -37,11 +37,11 @@ def read(source: str) -> list[str]:
 
 
 def built_in(facts: Facts) -> list[str]:
-    """The export's samples and passages of Python's documentation, that every machine has.
+    """The export's samples, texts of other sorts and passages of Python's documentation.
 
     Passages from one paragraph to two hundred tokens, from all over the corpus.
     """
-    found = samples.texts()
+    found = [*samples.texts(), *text_groups.measured()]
     for size, count in PASSAGES:
         passages = corpus.passages(lambda text: len(facts.tokenizer.ids(text)), size)
         found += _spread(passages, count)

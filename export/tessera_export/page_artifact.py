@@ -13,8 +13,9 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
-from tessera_export import artifact, gate, graph, page_text, pages, storage
+from tessera_export import artifact, gate, graph, int8, page_text, pages, storage
 from tessera_export.artifact import Origin
 from tessera_export.errors import ExportError
 from tessera_export.gate import Metric
@@ -112,7 +113,7 @@ def export(
         for precision in wanted:
             made = traced
             if precision != "fp32":
-                made = graph.half(traced) if precision == "fp16" else graph.quantize(traced)
+                made = graph.half(traced) if precision == "fp16" else int8.quantize(traced)
             path = folder / artifact.graph_name(precision)
             storage.save(made, path)
             parity += check(path, tower, precision)
@@ -160,6 +161,36 @@ def recipe(text_model: str) -> Vision:
     )
 
 
+def restored(path: Path) -> Tower:
+    """The tower of an int8 graph that an earlier version of this module wrote.
+
+    Its convolutions are exact, its dense layers as the 8-bit weights of the graph have them: what
+    is left of a model whose checkpoint nobody kept. Raises ExportError for another graph.
+    """
+    graph_proto = onnx.load(path).graph
+    values = {item.name: numpy_helper.to_array(item) for item in graph_proto.initializer}
+    # The tracer names the matrices of page_model.Conv by numbers, in the order of their use.
+    unnamed = iter([value for name, value in values.items() if name.startswith("onnx::Conv_")])
+    tower, weights = Tower(), {}
+    try:
+        for name, value in tower.state_dict().items():
+            rounded = f"{name}_Transposed_quantized"
+            if name in values:
+                found = values[name]
+            elif rounded in values:
+                scale = values[f"{name}_Transposed_scale"]
+                found = (values[rounded].astype(np.float32) * scale).T
+            elif name.endswith("num_batches_tracked"):
+                continue
+            else:
+                found = next(unnamed)
+            weights[name] = torch.from_numpy(np.array(found)).reshape(value.shape)
+        tower.load_state_dict(weights, strict=False)
+    except (StopIteration, KeyError, RuntimeError) as error:
+        raise ExportError(f"{path} is not an int8 graph of a page tower") from error
+    return tower
+
+
 def _digest(tower: Tower) -> str:
     """The hash of the weights, in the order of their names."""
     digest = hashlib.sha256()
@@ -184,7 +215,9 @@ def _pixels(shape: tuple[int, int, int]) -> NDArray[np.float32]:
 def main() -> None:
     """The command line: a checkpoint of page_training becomes an artifact."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--checkpoint", type=Path, help="of page_training")
+    source.add_argument("--graph", type=Path, help="int8 graph of an artifact, see restored()")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--id", default="tessera-page-mini")
     parser.add_argument("--source", default="tessera_export.page_training, seed 0")
@@ -194,8 +227,11 @@ def main() -> None:
     )
     parser.add_argument("--overwrite", action="store_true")
     options = parser.parse_args()
-    tower = Tower()
-    tower.load_state_dict(torch.load(options.checkpoint, weights_only=True)["tower"])
+    if options.graph:
+        tower = restored(options.graph)
+    else:
+        tower = Tower()
+        tower.load_state_dict(torch.load(options.checkpoint, weights_only=True)["tower"])
     origin = Origin(id=options.id, source=options.source, licence=options.licence)
     wanted = options.precision or ["fp32", "int8"]
     spec = export(tower, options.output, origin, wanted, overwrite=options.overwrite)

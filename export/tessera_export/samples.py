@@ -1,4 +1,4 @@
-"""What every export is measured on: texts of one word to four hundred, and ids at the limits."""
+"""What every export is compared on: texts of all sorts and lengths, and ids at the limits."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
+from tessera_export import text_groups
 from tessera_export.errors import ExportError
 from tessera_export.folder import Facts
 from tessera_onnx.schema import TokenRole
@@ -74,11 +75,12 @@ def items(facts: Facts) -> Iterator[Item]:
     roles = [role for r in recipes if r is not None for role in (r.query, r.document)]
     longest = min(max(role.max_length for role in roles), LONGEST)
     bodies = [facts.tokenizer.ids(sample) for sample in texts()]
+    odd = [facts.tokenizer.ids(sample) for _, sample in text_groups.judged()]
     _check_tokenizer(facts, bodies)
     room = longest - len(text.prefix_ids) - len(text.suffix_ids)
     long = [number for body in bodies for number in body]
     bodies.append((long * (room // len(long) + 1))[:room])  # exactly the maximum length
-    bodies.append(bodies[0][:1])
+    bodies += [bodies[0][:1], *odd]
     markers = {role.marker_ids for role in roles if isinstance(role, TokenRole)} or {()}
     for number, body in enumerate(bodies):
         marker = sorted(markers)[number % len(markers)]

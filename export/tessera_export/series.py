@@ -14,7 +14,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from tessera_export import artifact, bolt, chronos2, gate, graph, storage
+from tessera_export import artifact, bolt, chronos2, gate, graph, int8, storage
 from tessera_export.errors import ExportError
 from tessera_export.files import Weights, read_table, read_weights
 from tessera_onnx import patching, timeseries
@@ -146,7 +146,7 @@ def export(
             made = traced
             if precision != "fp32":
                 half = precision == "fp16"
-                made = graph.half(traced) if half else graph.quantize(traced, int8_exclude)
+                made = graph.half(traced) if half else int8.quantize(traced, (), int8_exclude)
             storage.save(made, folder / name)
             parity += check(folder / name, precision, facts.recipe, samples)
         spec = _entry(facts, origin, wanted, parity, artifact.listed(folder, names))

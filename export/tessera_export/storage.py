@@ -10,7 +10,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto
 
-from tessera_onnx import runtime
+from tessera_export.errors import ExportError
+from tessera_onnx import runtime, saturation
 
 # Bytes of weights that one file holds: protobuf ends at 2 GiB, and the nodes need room.
 INLINE = 1_900_000_000
@@ -54,9 +55,19 @@ def _outside(tensor: TensorProto, location: str, offset: int) -> Iterator[bytes]
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
-    """The session that the runtime would make on a CPU; one thread, since torch runs beside it."""
+    """The session that the runtime would make on a CPU; one thread, since torch runs beside it.
 
-    def read_beside(_graph: str, name: str) -> bytes:
+    Raises ExportError for an int8 graph that gives other numbers on some processors.
+    """
+
+    def read_beside(name: str) -> bytes:
         return (path.parent / name).read_bytes()
 
-    return runtime.open_graph(path.name, path.read_bytes(), "cpu", 1, read_beside)
+    graph = path.read_bytes()
+    found = saturation.products(graph, read_beside)
+    if found:
+        raise ExportError(
+            f"{len(found)} int8 products of {path.name}, {found[0]!r} first, can exceed the 16-bit "
+            "sums of processors without VNNI: nothing was written"
+        )
+    return runtime.open_graph(path.name, graph, "cpu", 1, lambda _, name: read_beside(name))

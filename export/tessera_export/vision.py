@@ -12,7 +12,7 @@ import onnx
 import torch
 from torch import nn
 
-from tessera_export import artifact, graph, storage, vision_gate, vision_graph
+from tessera_export import artifact, graph, int8, storage, vision_gate, vision_graph
 from tessera_export import vision_recipe as recipes
 from tessera_export import vision_towers as towers
 from tessera_export.files import Weights, read_weights
@@ -158,7 +158,7 @@ def _graphs(
 def _at(traced: onnx.ModelProto, precision: Precision, exclude: Sequence[str]) -> onnx.ModelProto:
     if precision == "fp16":
         return graph.half(traced)
-    return graph.quantize(traced, exclude) if precision == "int8" else traced
+    return int8.quantize(traced, (), exclude) if precision == "int8" else traced
 
 
 def _parts(facts: Facts, model: Any) -> dict[str, Traced]:

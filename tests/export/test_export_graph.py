@@ -3,7 +3,7 @@ import onnx
 import pytest
 
 import tessera_onnx
-from tessera_export import artifact, folder, graph, storage, wrappers
+from tessera_export import artifact, folder, graph, int8, storage, wrappers
 from tessera_export.errors import ExportError
 from tessera_onnx import IntegrityError
 from tessera_onnx.schema import PRECISIONS
@@ -70,13 +70,13 @@ def test_half_leaves_values_beyond_its_range(traced):
 
 def test_excluded_nodes_stay_fp32(traced):
     name = next(n.name for n in traced.graph.node if n.op_type == "Gather" and "word" in n.name)
-    everything = graph.quantize(traced)
-    without = graph.quantize(traced, ["*word_embeddings*"])
+    everything = int8.quantize(traced)
+    without = int8.quantize(traced, (), ["*word_embeddings*"])
     assert everything.ByteSize() < 0.35 * traced.ByteSize()
     assert without.ByteSize() > 0.9 * 30522 * 64 * 4
     assert name in {node.name for node in without.graph.node}
     with pytest.raises(ExportError, match="no node of the graph is named 'nothing'"):
-        graph.quantize(traced, ["nothing"])
+        int8.quantize(traced, (), ["nothing"])
 
 
 def test_weights_in_a_second_file(facts, tmp_path, monkeypatch):

@@ -1,10 +1,12 @@
-"""int8 graphs whose activations have fixed scales, measured once on texts that every machine has.
+"""int8 graphs: matrices by column, embedding tables by row, activations with scales of their own.
 
-A scale that is found while the graph runs is that of a whole batch: a text's vector then changes
-with its neighbours, and one wide channel takes the digits of all others. Here the scale of each
-product's input is a constant, and channels that are wider than the rest are narrowed before and
-their weights widened (SmoothQuant, arXiv:2211.10438): on all-MiniLM-L6-v2 the mean cosine rises
-from 0.993 to 0.998 at the same speed, and a text's vector is its own.
+A scale that is found for a whole batch lets a text's vector change with its neighbours, and a wide
+channel takes the digits of all others. Two ways avoid both. *Fixed*: the scale of a product's input
+is a constant, measured once on texts that every machine has, and channels that are wider than the
+rest are narrowed before and their weights widened (SmoothQuant, arXiv:2211.10438). *By row*: each
+token has a scale of its own, found while the graph runs (int8_rows.py). The first is faster, the
+second more exact and needs no texts. No product can saturate (pairs.py), so that a graph gives the
+same numbers on every processor.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tessera_export import graph as graphs
-from tessera_export import storage, vocab_head
+from tessera_export import int8_rows, pairs, storage, vocab_head
 from tessera_export.errors import ExportError
 
 Array = NDArray[Any]
@@ -31,9 +33,6 @@ Float = NDArray[np.float32]
 LARGE = 4096  # elements; smaller matrices and tables stay as they are
 # Channels that are narrowed: to the peak of the widest but these. 3, 8, 50 and 100 gave less.
 WIDE = 30
-# AVX2 processors without VNNI add two products of a u8 and an s8 in 16 bits: with activations up
-# to 255, the weights of such a pair must not exceed 128 together, rounding included.
-PAIR = 127
 DOMAIN = "com.microsoft"
 
 
@@ -58,13 +57,19 @@ class Range:
 
 
 def quantize(
-    model: onnx.ModelProto, inputs: Iterable[Mapping[str, Array]], exclude: Sequence[str] = ()
+    model: onnx.ModelProto,
+    inputs: Iterable[Mapping[str, Array]] = (),
+    exclude: Sequence[str] = (),
+    *,
+    careful: bool = False,
 ) -> onnx.ModelProto:
-    """The int8 graph of an fp32 one: matrices by column, embedding tables by row, all signed.
+    """The int8 graph of an fp32 one.
 
-    SPLADE's head has scales of its own, see vocab_head. `inputs` are feeds without padding.
-    `exclude` holds patterns (fnmatch) of node names that stay fp32. Raises ExportError for a
-    pattern that names no node, and for activations that are no numbers.
+    `inputs` are feeds without padding that fixed scales are measured on. Products that make a wide
+    activation narrow have scales by row, all products do where nothing was measured or `careful`
+    asks for it. SPLADE's head has scales of its own, see vocab_head. `exclude` holds patterns
+    (fnmatch) of node names that stay fp32. Raises ExportError for a pattern that names no node, and
+    for activations that are no numbers.
     """
     kept = set(graphs.named(model, exclude))
     head = vocab_head.find(model)
@@ -72,28 +77,31 @@ def quantize(
     result = vocab_head.sliced(model) if exact else vocab_head.int8(model)
     graph = result.graph
     products = [product for product in _products(graph) if product.node.name not in kept]
-    ranges = _measure(model, sorted({product.source for product in products}), inputs)
+    feeds = list(inputs)
+    sources = list(dict.fromkeys(product.source for product in products))
+    ranges = _measure(model, sources, feeds) if feeds else {}
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     made: dict[str, list[onnx.NodeProto]] = {}
-    dropped: set[str] = set()
-    for source in ranges:
+    for source in sources:
         users = [product for product in products if product.source == source]
-        narrow, scale, zero = _scales(ranges[source])
-        nodes = _quantized(graph, source, narrow, scale, zero)
-        for product in users:
-            matrix = values[product.weight].T if product.transposed else values[product.weight]
-            nodes.append(_product(graph, product, matrix / narrow[:, None]))
-            made[product.node.output[0]] = nodes
-            dropped.add(product.target)
-            nodes = []
+        found = [values[product.weight] for product in users]
+        matrices = [m.T if p.transposed else m for p, m in zip(users, found, strict=True)]
+        narrows = all(len(matrix) > matrix.shape[1] for matrix in matrices)
+        if careful or not feeds or narrows:
+            made |= _by_row(graph, users, matrices, ranges.get(source))
+        else:
+            made |= _fixed(graph, users, matrices, ranges[source])
+    replaced = {product.target for product in products}
     tables = _tables(graph, values, kept)
+    shared = set() if exact or head is None else {graphs.ties(model).get(head.weight)}
     nodes = []
     for node in graph.node:
         if node.output[0] in made:
             nodes += made[node.output[0]]
         elif node.output[0] in tables:
-            nodes += _lookup(graph, node, values[node.input[0]])
-        elif node.output[0] not in dropped:
+            table = values[node.input[0]]
+            nodes += _lookup(graph, node, table, paired=node.input[0] in shared)
+        elif node.output[0] not in replaced:
             nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
@@ -104,6 +112,45 @@ def quantize(
     if DOMAIN not in {each.domain for each in result.opset_import}:
         result.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     return graphs.tie(result)  # a decoder that is still the embedding's rows
+
+
+def _by_row(
+    graph: onnx.GraphProto,
+    users: Sequence[Product],
+    matrices: Sequence[Float],
+    measured: Range | None,
+) -> dict[str, list[onnx.NodeProto]]:
+    """The nodes in place of the products of one source, by the output of each."""
+    source = users[0].source
+    peaks = None if measured is None else np.maximum(measured.high, -measured.low)
+    exact = int8_rows.exact_channels(np.concatenate(matrices, axis=1), peaks)
+    nodes = int8_rows.quantized(graph, source, exact, len(matrices[0]))
+    made = {}
+    for user, matrix in zip(users, matrices, strict=True):
+        nodes += int8_rows.product(
+            graph,
+            source,
+            matrix,
+            exact,
+            bias=user.bias,
+            target=user.target,
+            name=user.node.name,
+        )
+        made[user.node.output[0]], nodes = nodes, []
+    return made
+
+
+def _fixed(
+    graph: onnx.GraphProto, users: Sequence[Product], matrices: Sequence[Float], measured: Range
+) -> dict[str, list[onnx.NodeProto]]:
+    """The same with a constant scale."""
+    narrow, scale, zero = _scales(measured)
+    nodes = _quantized(graph, users[0].source, narrow, scale, zero)
+    made = {}
+    for user, matrix in zip(users, matrices, strict=True):
+        nodes.append(_product(graph, user, matrix / narrow[:, None]))
+        made[user.node.output[0]], nodes = nodes, []
+    return made
 
 
 def _products(graph: onnx.GraphProto) -> list[Product]:
@@ -216,10 +263,7 @@ def _product(graph: onnx.GraphProto, product: Product, weight: Float) -> onnx.No
 
     ONNX's own operators for it are fused to this one only when the scale is found at run time.
     """
-    size = np.abs(weight)
-    size = np.concatenate([size, np.zeros((len(size) % 2, size.shape[1]), np.float32)])
-    scales = np.maximum((size[::2] + size[1::2]).max(axis=0) / PAIR, 1e-12).astype(np.float32)
-    columns = np.round(weight / scales).astype(np.int8)
+    columns, scales = pairs.columns(weight)
     name = f"{product.node.output[0]}_weight"
     _add(graph, f"{name}_s8", columns)
     _add(graph, f"{name}_scale", scales)
@@ -251,11 +295,22 @@ def _tables(graph: onnx.GraphProto, values: Mapping[str, Array], kept: Container
     }
 
 
-def _lookup(graph: onnx.GraphProto, node: onnx.NodeProto, table: Float) -> list[onnx.NodeProto]:
-    """Nodes that look up int8 rows, each with a scale of its own."""
-    scales = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, 1e-12).astype(np.float32)
+def _lookup(
+    graph: onnx.GraphProto, node: onnx.NodeProto, table: Float, *, paired: bool
+) -> list[onnx.NodeProto]:
+    """Nodes that look up int8 rows, each with a scale of its own; `paired` gives a head's columns.
+
+    A table that is SPLADE's head transposed then has the same codes, and the file holds them once.
+    """
+    if paired:
+        columns, by_column = pairs.columns(table.T)
+        codes, scales = columns.T, by_column[:, None]
+    else:
+        scales = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, 1e-12)
+        scales = scales.astype(np.float32)
+        codes = np.round(table / scales).astype(np.int8)
     name, ids, target = node.input[0], node.input[1], node.output[0]
-    _add(graph, f"{name}_s8", np.round(table / scales).astype(np.int8))
+    _add(graph, f"{name}_s8", codes)
     _add(graph, f"{name}_scale", scales)
     return [
         helper.make_node("Gather", [f"{name}_s8", ids], [f"{target}_s8"]),

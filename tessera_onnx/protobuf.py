@@ -1,0 +1,67 @@
+"""Read and write the fields of a protobuf message, the form of ONNX files.
+
+The runtime has no package for it: it looks at a few fields of a graph and leaves the rest to ONNX
+Runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+
+def message(field: int, content: bytes) -> bytes:
+    """A field that holds bytes, as it is written."""
+    return number(field << 3 | 2) + number(len(content)) + content
+
+
+def number(value: int) -> bytes:
+    """A whole number, as it is written."""
+    written = bytearray()
+    while value > 0x7F:
+        written.append(value & 0x7F | 0x80)
+        value >>= 7
+    written.append(value)
+    return bytes(written)
+
+
+def fields(
+    graph: bytes, start: int, end: int, wanted: int | None = None
+) -> Iterator[tuple[int, int, int]]:
+    """(number, start, end) of a message's fields of bytes, `wanted` ones or all."""
+    for field, tag, begin, to in whole(graph, start, end):
+        if graph[tag] & 7 == 2 and wanted in (None, field):
+            yield field, begin, to
+
+
+def whole(graph: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """(number, start of its tag, start and end of its content) of a message's fields.
+
+    Raises ValueError where the bytes are no protobuf message.
+    """
+    while start < end:
+        at = start
+        tag, start = varint(graph, start, end)
+        wire = tag & 7
+        if wire == 0:
+            _, to = varint(graph, start, end)
+        elif wire == 2:
+            size, start = varint(graph, start, end)
+            to = start + size
+        elif wire in (1, 5):
+            to = start + (8 if wire == 1 else 4)
+        else:
+            raise ValueError(f"wire type {wire}")
+        if to > end:
+            raise ValueError("a field ends outside its message")
+        yield tag >> 3, at, start, to
+        start = to
+
+
+def varint(graph: bytes, start: int, end: int) -> tuple[int, int]:
+    """The whole number at `start`, and where it ends. Raises ValueError where it does not."""
+    value = 0
+    for shift, at in enumerate(range(start, min(start + 10, end))):
+        value |= (graph[at] & 0x7F) << (7 * shift)
+        if graph[at] < 0x80:
+            return value, at + 1
+    raise ValueError("a number does not end")
