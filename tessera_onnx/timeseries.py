@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, ClassVar
@@ -12,14 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import batching, patching
-from tessera_onnx.errors import ConfigError, EncodingError
+from tessera_onnx.errors import ConfigError, EncodingError, ForecastWarning, callers_level
 from tessera_onnx.model import Model
 from tessera_onnx.runtime import Array
 from tessera_onnx.schema import Kind, Precision, TimeSeries
-from tessera_onnx.series import check_horizon, check_levels, read
+from tessera_onnx.series import (
+    LARGEST,
+    Float,
+    check_horizon,
+    check_levels,
+    needs_float64,
+    of_outside,
+    outside,
+    read,
+)
 
-Float = NDArray[np.float32]
-MOST_NAMES = 8  # of the series of a batch, in an error
+MOST_NAMES = 8  # of the series of a batch, in a message
 # Pairs of series at a position that one pass may compare. A pair takes 16 bytes a head (measured),
 # so this is 6 GB for the 12 heads of Chronos-2.
 MOST_PAIRS = 1 << 25
@@ -31,10 +40,15 @@ class TesseraTimeSeries(Model):
     A context is one series, a 2-D array with a series a row, or a list of series of any lengths;
     a series is a 1-D array, a list of numbers, or a pandas or polars series of numbers. NaN (and
     a null of pandas or polars) is a missing value. The latest `context_length()` values of a
-    series are read, as float32: subtract a large offset before, such as that of a time stamp.
+    series are read; they are centred and scaled in float64.
 
-    What upstream answers for a series without any observed value is given here too: the forecast
-    of an unknown series of mean 0 and standard deviation 1. A constant series has a scale of 1e-5.
+    Forecasts are float32, and float64 where a series of the call needs it: where float32 numbers
+    of its size lie further apart than 0.001 of its standard deviation (waves of 10 on a level of
+    1e8), or where it is constant, beyond 2**24, and not held by float32.
+
+    A series without any observed value has no forecast: it is NaN, and a ForecastWarning names it.
+    Other series of the call are as without it, those of its group too. The scale of a constant
+    series is 1e-5, as upstream's.
 
     An int8 graph quantizes activations a batch at a time, so there a forecast also depends a
     little on the series in the same call; fp32 and fp16 graphs have no such dependence.
@@ -81,14 +95,14 @@ class TesseraTimeSeries(Model):
         )
         recipe = self._recipe
         shape = (1, len(recipe.quantiles), recipe.output_patch_size)
-        nothing = self._patches(np.full((1, recipe.patch_size), np.nan, np.float32))
+        nothing = self._patches(np.full((1, recipe.patch_size), np.nan))
         probe = feeds(recipe, self._spec.graph.inputs, nothing, 1, np.zeros(1, np.int64))
         self._session = self._open({recipe.output: shape}, probe)
 
     def forecast(
         self, context: Any, horizon: int | None = None, *, groups: Sequence[Any] | None = None
     ) -> Float:
-        """The median of each next step: (b, horizon) float32.
+        """The median of each next step: (b, horizon), float32 or float64 as the class says.
 
         The column of `forecast_quantiles` at the level 0.5; a single series gives b = 1.
         """
@@ -102,12 +116,13 @@ class TesseraTimeSeries(Model):
         *,
         groups: Sequence[Any] | None = None,
     ) -> Float:
-        """Quantiles of each next step: (b, horizon, len(levels)) float32, in the order of `levels`.
+        """Quantiles of each next step: (b, horizon, len(levels)), in the order of `levels`.
 
         `horizon` is the model's prediction length unless given, at most 65536; past the prediction
         length each quantile's path is continued and the paths are pooled, as upstream does.
-        `levels` are those the model was trained for unless given; others are interpolated, and
-        outside the trained ones the outermost values hold.
+        `levels` are those the model was trained for unless given; others are interpolated. Outside
+        the trained ones the outermost values hold, which a ForecastWarning says: an interval from
+        0.025 to 0.975 covers no more than that from 0.1 to 0.9, where these are the outermost.
 
         Quantiles never cross: the values of a step are sorted, always as upstream does where it
         interpolates. Where the model's own values do not cross, which they hardly ever do in a
@@ -119,18 +134,21 @@ class TesseraTimeSeries(Model):
         all their paths). Without it each series is forecast from itself alone.
 
         Raises TypeError for what is no series of numbers, ConfigError for an empty series, for
-        infinity (also values beyond float32), for a horizon outside 1..65536, a level outside
+        infinity (also values beyond float32), for whole numbers whose changes float64 does not
+        hold, for a horizon outside 1..65536, a level outside
         (0, 1), and groups that are not one a series, too large, or that the model cannot read,
         EncodingError when the graph fails.
         """
         recipe = self._recipe
         steps = check_horizon(horizon, recipe.prediction_length)
         wanted = recipe.quantiles if levels is None else check_levels(levels)
-        series = [values[-recipe.context_length :] for values in read(context)]
+        series = read(context, recipe.context_length)
         self._session.check_open()
-        quantiles = np.empty((len(series), steps, len(wanted)), dtype=np.float32)
         labels = self._labels(groups, len(series))
-        batches = self._plan(series, labels, steps)
+        live = np.array([not np.isnan(values).all() for values in series], dtype=bool)
+        dtype = np.float64 if any(map(needs_float64, series)) else np.float32
+        quantiles = np.full((len(series), steps, len(wanted)), np.nan, dtype=dtype)
+        batches = self._plan(series, labels, np.flatnonzero(live), steps)
         failures: batching.Failures = []
 
         def work(picked: NDArray[np.intp]) -> None:
@@ -140,17 +158,26 @@ class TesseraTimeSeries(Model):
                     found = self._rollout(
                         rows, labels[picked], steps, parallel=len(batches) > 1, failures=failures
                     )
+                    by_step = np.swapaxes(found, 1, 2)
+                    quantiles[picked] = patching.at_levels(by_step, recipe.quantiles, wanted)
             except EncodingError as error:
-                names = ", ".join(map(str, np.sort(picked)[:MOST_NAMES]))
-                if len(picked) > MOST_NAMES:
-                    names += f" and {len(picked) - MOST_NAMES} more"
-                raise EncodingError(f"series {names}: {error}") from error
-            by_step = np.swapaxes(found, 1, 2)
-            quantiles[picked] = patching.at_levels(by_step, recipe.quantiles, wanted)
+                raise EncodingError(f"series {_names(picked)}: {error}") from error
 
         _, failed = batching.run(work, batches, self._session.workers, failures)
         if failed:
             raise failed.pop()
+        if not live.all():
+            dead = np.flatnonzero(~live)
+            warnings.warn(
+                f"series {_names(dead)}: none of the values that are read is known, the forecast "
+                "is NaN",
+                ForecastWarning,
+                stacklevel=callers_level(),
+            )
+        if beyond := outside(wanted, recipe.quantiles):
+            warnings.warn(
+                of_outside(beyond, recipe.quantiles), ForecastWarning, stacklevel=callers_level()
+            )
         return quantiles
 
     def forecast_frame(
@@ -235,15 +262,19 @@ class TesseraTimeSeries(Model):
         return found
 
     def _plan(
-        self, series: Sequence[Float], labels: NDArray[np.int64], horizon: int
+        self,
+        series: Sequence[Float],
+        labels: NDArray[np.int64],
+        live: NDArray[np.intp],
+        horizon: int,
     ) -> list[NDArray[np.intp]]:
-        """Batches of whole groups, of like size."""
+        """Batches of whole groups of the series `live`, of like size."""
         recipe = self._recipe
         paths = len(recipe.rollout_quantiles) if horizon > recipe.prediction_length else 1
         # One position more than patches, the graph's own token, and the part of a patch.
         more = 2 + -(-min(horizon, recipe.prediction_length) // recipe.output_patch_size)
         positions = np.array([len(values) // recipe.patch_size + more for values in series])
-        order = np.argsort(labels, kind="stable")
+        order = live[np.argsort(labels[live], kind="stable")]
         members = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
         if not len(order):
             return []
@@ -312,7 +343,7 @@ class TesseraTimeSeries(Model):
         inputs = feeds(recipe, self._session.inputs, patched, n_patches, labels)
         (scaled,) = self._session.run(inputs, parallel=parallel)
         quantiles = patching.unscale(scaled, patched, arcsinh=recipe.arcsinh)
-        if not np.isfinite(quantiles).all():
+        if not (np.abs(quantiles) <= LARGEST).all():
             raise EncodingError("the forecast leaves the range of float32: scale the series down")
         return quantiles
 
@@ -325,6 +356,13 @@ class TesseraTimeSeries(Model):
     def __repr__(self) -> str:
         length = self._recipe.prediction_length
         return f"{type(self).__name__}(model={self._spec.id!r}, prediction_length={length})"
+
+
+def _names(rows: NDArray[np.intp]) -> str:
+    """Numbers of series for a message, the first few."""
+    names = ", ".join(map(str, np.sort(rows)[:MOST_NAMES]))
+    more = f" and {len(rows) - MOST_NAMES} more" if len(rows) > MOST_NAMES else ""
+    return names + more
 
 
 def feeds(

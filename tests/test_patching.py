@@ -20,7 +20,7 @@ def made(*series, size=4, arcsinh=False, time_scale=-1):
 def test_ragged_series_end_together():
     padded = patching.left_pad([np.float32([1, 2, 3, 4, 5]), np.float32([6])], 4)
     np.testing.assert_array_equal(padded, [[NAN] * 3 + [1, 2, 3, 4, 5], [NAN] * 7 + [6]])
-    assert padded.dtype == np.float32
+    assert padded.dtype == np.float64
     assert patching.left_pad([np.zeros(8, np.float32)], 4).shape == (1, 8)
 
 
@@ -35,6 +35,21 @@ def test_series_without_a_scale():
     loc, scale = patching.location_and_scale(context)
     np.testing.assert_array_equal(loc[:, 0], [0, 7, np.float32(0.1)])
     np.testing.assert_array_equal(scale[:, 0], [1, 1e-5, 1e-5])
+
+
+def test_levels_and_deviations_are_not_rounded_away():
+    waves = np.where(np.arange(70) % 7 < 5, 10.0, 0.0)
+    _, scale = patching.location_and_scale(waves[None])
+    for level in (1e8, 3e9, 1e12, -1e12, 2.0**40):
+        loc, found = patching.location_and_scale(waves[None] + level)
+        assert loc[0, 0] - level == pytest.approx(50 / 7, abs=1e-3)
+        np.testing.assert_array_equal(found, scale)
+    for tiny in (1e-60, 1e-200, 1e-300):
+        loc, found = patching.location_and_scale(waves[None] * tiny)
+        np.testing.assert_allclose(found / tiny, scale)
+    for constant in (0.1, 1e8 + 0.1, 1e-300, -3e38):  # whose sums round, in float64 too
+        loc, found = patching.location_and_scale(np.full((1, 70), constant))
+        assert (loc[0, 0], found[0, 0]) == (constant, patching.CONSTANT)
 
 
 def test_a_patch_is_its_values_then_its_mask():
