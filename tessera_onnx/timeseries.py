@@ -195,20 +195,32 @@ class TesseraTimeSeries(Model):
         `df` is a frame of pandas, polars, PyArrow or another library with eager frames that
         narwhals reads, in long form: a row is a series' value at a time. `id` names the column
         that tells series apart, None where there is one series; `timestamp` a column of datetimes,
-        dates or integers; `target` a column of numbers, where null and NaN are missing values. The
-        rows of a series ascend in time at one step, which is inferred and must be the same for all
-        series: months, quarters and years on a day or at the month's end, days, weeks, business
-        days, or any fixed time. Steps of days and more keep the local time of a time zone.
+        dates, integers or texts that tell dates; `target` a column of numbers, where null and NaN
+        are missing values. The rows of a series are sorted by time, which a ForecastWarning says
+        where it changes their order; a time that comes twice in a series is an error. They have
+        one step, which is inferred and must be the same for all series: months, quarters and years
+        on a day or at the month's end, days, weeks, business days, or any fixed time. Steps of
+        days and more keep the local time of a time zone.
+
+        Integers such as 202412 and 20241231 are months and days where all of a column are, and go
+        on as 202501. Texts are read in ISO form, in another with a year of four digits, such as
+        31.12.2024, 12/31/2024, 2024Q4 and Dec 2024, and as integers, and are written in their own
+        form. There is an error where days and months cannot be told apart.
 
         The result has `horizon` rows a series, in the order in which the series first appear: the
         id, the next timestamps in the type and time zone of `df` (integers as int64), the median
         as "forecast", and a column a level named as chronos-forecasting does, "0.1" to "0.9" by
-        default, all float32. `horizon` and `levels` are those of `forecast_quantiles`.
+        default, in the type of `forecast_quantiles`. Where levels lie outside the trained ones, the
+        text column "outside_trained" names them, such as "0.025,0.975". `horizon` and `levels` are
+        those of `forecast_quantiles`.
+
+        Without `id`, a column of texts that repeat is an error, since the rows are likely those of
+        several series: name it, or leave it out of the frame.
 
         Raises ImportError without narwhals (`pip install "tessera-onnx[frames]"`), TypeError for
         what is no eager frame, ConfigError for columns that are missing, of a wrong type or with
-        nulls in id or timestamp, and for timestamps that do not ascend, repeat, are irregular or
-        too few to tell their step; and what `forecast_quantiles` raises.
+        nulls in id or timestamp, and for timestamps that repeat, are irregular or too few to tell
+        their step; and what `forecast_quantiles` raises.
         """
         from tessera_onnx import frames
 
@@ -217,6 +229,7 @@ class TesseraTimeSeries(Model):
             self.forecast_quantiles,
             check_horizon(horizon, self.prediction_length()),
             self.quantiles() if levels is None else check_levels(levels),
+            self.quantiles(),
             id=id,
             timestamp=timestamp,
             target=target,
