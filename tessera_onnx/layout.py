@@ -110,10 +110,12 @@ def forecast(found: Iterable[Forecast], levels: Sequence[float], time: str) -> I
         yield f"{one_line(series.title())}: {len(series.history)} values"
         yield f"{line[: len(past)]}│{line[len(past) :]}"
         rows = zip(series.times, series.quantiles, strict=True)
+        digits = 6 if series.quantiles.dtype == np.float32 else 15
+        names = [f"{v:g}{' (outside the trained)' if v in series.outside else ''}" for v in levels]
         yield from table(
             [
-                [time, *(f"{level:g}" for level in levels)],
-                *([str(at), *(f"{value:.6g}" for value in row)] for at, row in rows),
+                [time, *names],
+                *([str(at), *(f"{value:.{digits}g}" for value in row)] for at, row in rows),
             ]
         )
         yield ""

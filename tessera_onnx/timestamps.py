@@ -122,6 +122,11 @@ def are_like_times(values: NDArray[np.int64], name: str, regular: Regular, *, fi
     return named and regular(values)
 
 
+def are_of_calendar(values: NDArray[np.int64]) -> bool:
+    """Whether all whole numbers are years, or months or days by their digits."""
+    return _are_years(values) or _compact(values) is not None
+
+
 def of_texts(texts: Sequence[str], name: str, regular: Regular) -> Times:
     """The times of texts. Raises NoTimeError, never with what a text holds."""
     whole = [WHOLE.fullmatch(text) for text in texts]

@@ -64,10 +64,11 @@ def test_timestamps_go_on_in_their_own_form(read, texts, following):
     assert table.clock.following(len(following)) == [following]
 
 
-def test_years_are_timestamps_where_they_are_named(read):
+def test_years_are_timestamps(read):
     content = "year,v\n2001,1\n2002,2\n2003,3\n"
-    assert read(content, timestamp="year").clock.following(1) == [[2004]]
-    assert [name for _, name, _ in plain(read(content))] == ["year", "v"]
+    for table in (read(content), read(content, timestamp="year")):
+        assert table.clock.following(2) == [[2004, 2005]]
+        assert plain(table) == [(None, "v", [1, 2, 3])]
 
 
 @pytest.mark.parametrize(

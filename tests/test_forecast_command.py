@@ -80,7 +80,10 @@ def test_csv_output(sales, truth, tmp_path):
     np.testing.assert_array_equal(values[:, 1:], truth.reshape(6, 3))
     np.testing.assert_array_equal(values[:, 0], values[:, 2])
     # It is a file that the command reads again.
-    assert "left out" in run(out, "--horizon", 1, *BOLT).stderr
+    again = run(out, "--horizon", 1, *BOLT, code=1).stderr  # two series in one file
+    assert "lines 2 and 5: column 'month' has a time twice" in again
+    assert "--id COLUMN, such as 'target'" in again
+    assert run(out, "--id", "target", "--horizon", 1, *BOLT).stderr == ""
 
 
 def test_jsonl_output_of_ids_from_stdin(truth, tmp_path):
