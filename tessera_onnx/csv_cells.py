@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 
-from tessera_onnx import csv_numbers, reading, timestamps
+from tessera_onnx import csv_numbers, reading, time_numbers, timestamps
 from tessera_onnx.errors import ConfigError, FileError
 
 SEPARATORS = ",;\t"
@@ -142,5 +142,5 @@ def _are_calendar(names: list[str]) -> bool:
     return (
         len(numbers) > 2
         and bool((np.diff(numbers) > 0).all())
-        and timestamps.are_of_calendar(numbers)
+        and time_numbers.are_of_calendar(numbers)
     )

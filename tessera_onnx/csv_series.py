@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import csv_numbers, frequency, series_table, timestamps
+from tessera_onnx import csv_numbers, frequency, series_table, time_numbers, timestamps
 from tessera_onnx.csv_cells import SHOWN, Cells, some
 from tessera_onnx.csv_numbers import NoNumberError
 from tessera_onnx.errors import ConfigError, FileError
@@ -31,7 +31,7 @@ class Clock(NamedTuple):
 
     lasts: Stamps
     step: Step
-    times: timestamps.Times
+    times: time_numbers.Times
 
     def following(self, horizon: int) -> list[list[Any]]:
         """The next timestamps of each group, as the file writes them."""
@@ -147,13 +147,15 @@ def _time_column(cells: Cells, known: set[str | None], codes: NDArray[np.int64])
     for name in seeming:
         try:
             timestamps.of_texts(cells.columns[name], name, regular)
-        except timestamps.NoTimeError:
+        except time_numbers.NoTimeError:
             continue
         return name
     return seeming[0] if seeming else None
 
 
-def _seems_time(name: str, column: list[str], regular: timestamps.Regular, *, first: bool) -> bool:
+def _seems_time(
+    name: str, column: list[str], regular: time_numbers.Regular, *, first: bool
+) -> bool:
     """Whether a column that nobody named holds times rather than values."""
     known = [cell for cell in column if cell.lower() not in csv_numbers.MISSING]
     if not known:
@@ -161,28 +163,30 @@ def _seems_time(name: str, column: list[str], regular: timestamps.Regular, *, fi
     whole = [match for match in map(timestamps.WHOLE.fullmatch, column) if match]
     if len(whole) == len(column):
         numbers = np.array([int(match[1]) for match in whole], np.int64)
-        return timestamps.are_like_times(numbers, name, regular, first=first)
+        return time_numbers.are_like_times(numbers, name, regular, first=first)
     if sum(map(timestamps.is_like_time, known)) * 2 >= len(known):
         return True
-    if not timestamps.says(name):
+    if not time_numbers.says(name):
         return False
     if all(re.fullmatch(r"\d\d?\.\d{4}|\d{4}\.\d\d", cell) for cell in known):  # 01.1949
         return True
     # A text under the name of a time: it is read, or an error says that it cannot be.
-    return timestamps.TIMES & {name.lower()} != set() and not any(map(csv_numbers.is_number, known))
+    return time_numbers.TIMES & {name.lower()} != set() and not any(
+        map(csv_numbers.is_number, known)
+    )
 
 
-def _times(cells: Cells, name: str, codes: NDArray[np.int64]) -> timestamps.Times:
+def _times(cells: Cells, name: str, codes: NDArray[np.int64]) -> time_numbers.Times:
     try:
         return timestamps.of_texts(cells.columns[name], name, series_table.regular(codes))
-    except timestamps.NoTimeError as error:
+    except time_numbers.NoTimeError as error:
         raise cells.wrong(error.row, name, error.what) from None
 
 
 def _order(
     cells: Cells,
     name: str,
-    times: timestamps.Times,
+    times: time_numbers.Times,
     codes: NDArray[np.int64],
     *,
     hint: str,

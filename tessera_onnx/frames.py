@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import frequency, series, series_table, timestamps
+from tessera_onnx import frequency, series, series_table, time_numbers, timestamps
 from tessera_onnx.errors import ConfigError, ForecastWarning, callers_level
 
 FORECAST = "forecast"
@@ -24,7 +24,7 @@ class _Times(NamedTuple):
 
     wall: NDArray[Any]
     elapsed: NDArray[Any]
-    text: timestamps.Times | None  # of text, and of whole numbers
+    text: time_numbers.Times | None  # of text, and of whole numbers
 
 
 def forecast(
@@ -203,9 +203,9 @@ def _times(nw: Any, column: Any, name: str, dtype: Any, codes: NDArray[np.int64]
                 )
             # A cast before, since NumPy has nothing for integers of 128 bits.
             steps = column.cast(nw.Int64).to_numpy().astype(np.int64)
-            text = timestamps.of_numbers(steps, name, regular)
+            text = time_numbers.of_numbers(steps, name, regular)
             return _Times(text.stamps, text.stamps, text)
-    except timestamps.NoTimeError as error:
+    except time_numbers.NoTimeError as error:
         place = "" if error.row is None else f"row {error.row}: "
         raise ConfigError(f"column {name!r}: {place}{error.what}") from None
     if dtype == nw.Date:
