@@ -13,7 +13,7 @@ import numpy as np
 from tessera_onnx import csv_numbers, reading, time_numbers, timestamps
 from tessera_onnx.errors import ConfigError, FileError
 
-SEPARATORS = ",;\t"
+SEPARATORS = "\t;,"  # of as many in the first line: a comma may be that of a decimal
 SHOWN = 10  # columns that a message names
 GZIP = b"\x1f\x8b"
 LARGEST_FILE = 1 << 31  # bytes that a compressed file may have when it is whole

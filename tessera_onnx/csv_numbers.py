@@ -33,6 +33,9 @@ POINT = re.compile(
 )
 UNCLEAR = re.compile(rf"{SIGN}[1-9]\d{{0,2}}([.,])\d{{3}}")
 
+WITH_COMMA = re.compile(rf"{SIGN}(?:\d+|\d{{1,3}}(?:\.\d{{3}})+|)(?:,\d*)?(?:[eE]{SIGN}\d+)?")
+WITH_GROUPS = re.compile(rf"{SIGN}\d{{1,3}}(?:,\d{{3}})+(?:\.\d*)?")
+
 
 class NoNumberError(Exception):
     """A cell is no number; `row` is None where it is the column as a whole."""
@@ -49,6 +52,8 @@ def mark(cells: Iterable[str]) -> Mark | None:
     """
     found: set[Mark] = set()
     for cell in cells:
+        if "," not in cell and cell.count(".") < ("." in found) + 1:
+            continue  # a whole number, or another decimal point
         if UNCLEAR.fullmatch(cell):
             continue
         if COMMA.fullmatch(cell):
@@ -117,14 +122,12 @@ def read(
 
 def _plain(cell: str, found: Mark) -> str:
     """A cell as Python reads numbers; as it is where it is no number of that mark."""
+    if "," not in cell and (found == "." or "." not in cell):
+        return cell
     if found == ",":
-        pattern = rf"{SIGN}(?:\d+|\d{{1,3}}(?:\.\d{{3}})+|)(?:,\d*)?(?:[eE]{SIGN}\d+)?"
-        if "," not in cell and "." not in cell:
-            return cell
-        is_number = re.fullmatch(pattern, cell) and cell[-1] != "."
+        is_number = WITH_COMMA.fullmatch(cell)
         return cell.replace(".", "").replace(",", ".") if is_number else "no number"
-    grouped = re.fullmatch(rf"{SIGN}\d{{1,3}}(?:,\d{{3}})+(?:\.\d*)?", cell)
-    return cell.replace(",", "") if grouped else cell
+    return cell.replace(",", "") if WITH_GROUPS.fullmatch(cell) else cell
 
 
 def _check_held(

@@ -14,6 +14,7 @@ from tessera_onnx.csv_numbers import NoNumberError
 from tessera_onnx.errors import ConfigError, FileError
 from tessera_onnx.frequency import Stamps, Step
 
+SAMPLE = 100  # cells by which a column is taken for one of times
 ROW_NAMES = {"", "index", "row", "rownames", "#", "no", "no.", "nr", "nr."}
 
 
@@ -103,7 +104,7 @@ def read(
             "--id COLUMN if it tells series apart, else say --one-series"
         )
     parts = np.split(order.rows, order.lasts[:-1] + 1)
-    reader = _Numbers(cells, parts, decimal, {id, time})
+    reader = _Numbers(cells, parts, decimal, id=id, time=time)
     if target is not None:
         found = {target: reader.of(target)}
     else:
@@ -133,24 +134,40 @@ def _codes(cells: Cells, name: str | None) -> tuple[NDArray[np.int64], list[str 
 
 
 def _time_column(cells: Cells, known: set[str | None], codes: NDArray[np.int64]) -> str | None:
-    """The column that seems to hold times: the first that can be read, else the first."""
+    """The column that seems to hold times: the first without repeats, that is read, of all."""
     regular = series_table.regular(codes)
     names = [name for name in cells.columns if name not in known]
     if len(names) < 2 and None in known:  # what is left is the series
         return None
     first = next((name for name in names if not _is_row_name(name)), None)
+    if _is_split(cells, names):
+        names = [n for n in names if not any(n.lower() in p for p in time_numbers.PARTS.values())]
     seeming = [
         name
         for name in names
         if _seems_time(name, cells.columns[name], regular, first=name == first)
     ]
+    read = []
     for name in seeming:
         try:
-            timestamps.of_texts(cells.columns[name], name, regular)
+            times = timestamps.of_texts(cells.columns[name], name, regular)
+            series_table.ordered(codes, times.stamps)
         except time_numbers.NoTimeError:
             continue
-        return name
-    return seeming[0] if seeming else None
+        except series_table.TwiceError:
+            read.append(name)
+        else:
+            return name
+    return next(iter([*read, *seeming]), None)
+
+
+def _is_split(cells: Cells, names: list[str]) -> bool:
+    """Whether years and months from 1 to 12 stand in columns of their own."""
+    lowered = {name.lower(): cells.columns[name] for name in names}
+    years, months = (lowered.keys() & time_numbers.PARTS[part] for part in ("year", "month"))
+    return bool(years) and any(
+        re.fullmatch("0?[1-9]|1[0-2]", cell) for name in months for cell in lowered[name]
+    )
 
 
 def _seems_time(
@@ -164,15 +181,18 @@ def _seems_time(
     if len(whole) == len(column):
         numbers = np.array([int(match[1]) for match in whole], np.int64)
         return time_numbers.are_like_times(numbers, name, regular, first=first)
-    if sum(map(timestamps.is_like_time, known)) * 2 >= len(known):
+    some_cells = known[:: -(-len(known) // SAMPLE)]
+    if sum(map(timestamps.seems_time, some_cells)) * 2 >= len(some_cells):
         return True
     if not time_numbers.says(name):
         return False
-    if all(re.fullmatch(r"\d\d?\.\d{4}|\d{4}\.\d\d", cell) for cell in known):  # 01.1949
-        return True
-    # A text under the name of a time: it is read, or an error says that it cannot be.
-    return time_numbers.TIMES & {name.lower()} != set() and not any(
-        map(csv_numbers.is_number, known)
+    is_time = name.lower() in time_numbers.TIMES
+    decimals = time_numbers.of_decimals(column)
+    return (
+        (decimals is not None and (regular(decimals.stamps) or (first and is_time)))
+        or all(re.fullmatch(r"\d\d?\.\d{4}|\d{4}\.\d\d", cell) for cell in known)  # 01.1949
+        # A text under the name of a time: it is read, or an error says that it cannot be.
+        or (is_time and not any(map(csv_numbers.is_number, known)))
     )
 
 
@@ -222,9 +242,12 @@ class _Numbers:
         cells: Cells,
         parts: list[NDArray[np.intp]],
         decimal: csv_numbers.Mark | None,
-        known: set[str | None],
+        *,
+        id: str | None,  # noqa: A002
+        time: str | None,
     ) -> None:
-        self.cells, self.parts, self.known = cells, parts, known
+        self.cells, self.parts, self.time = cells, parts, time
+        known = self.known = {id, time}
         rest = (column for name, column in cells.columns.items() if name not in known)
         self.mark = decimal or csv_numbers.file_mark(rest)
         self.is_told = decimal is not None
@@ -242,7 +265,7 @@ class _Numbers:
 
     def all(self) -> tuple[dict[str, NDArray[np.float64]], list[str]]:
         """Columns of numbers by name, and what is wrong with the others."""
-        found, left_out = {}, []
+        found, parts, left_out = {}, {}, []
         for name in self.cells.columns:
             if name in self.known:
                 continue
@@ -255,10 +278,23 @@ class _Numbers:
                 left_out.append(f"column {name!r} holds no number")
             elif reason := _why_no_series(name, values):
                 left_out.append(reason)
+            elif part := time_numbers.part_of_time(name, values):
+                parts[name] = part, values
             else:
                 found[name] = values
-        if not found:
-            raise FileError(f"{self.cells.name} has no column of numbers: {some(left_out, '; ')}")
+        if not found:  # what is left is the series
+            found = {name: values for name, (_, values) in parts.items()}
+            if not found:
+                reasons = some(left_out, "; ")
+                raise FileError(f"{self.cells.name} has no column of numbers: {reasons}")
+            return found, left_out
+        names = {part: name for name, (part, _) in parts.items()}
+        if self.time is None and {"year", "month"} <= names.keys():
+            raise FileError(
+                f"{self.cells.name}: columns {names['year']!r} and {names['month']!r} hold parts "
+                "of the time: write it in one column, as 2024-01 or 2024-01-31"
+            )
+        left_out += (f"column {name!r} holds a part of the time" for name in parts)
         return found, left_out
 
 
@@ -277,4 +313,6 @@ def _why_no_series(name: str, values: NDArray[np.float64]) -> str:
         return f"column {name!r} has no name, as the row numbers that pandas writes"
     if _is_row_name(name) and (series_table.are_row_numbers(values) or (values == values[0]).all()):
         return f"column {name!r} numbers the rows"
+    if series_table.is_id(name):
+        return f"column {name!r} names what the rows are of"
     return ""

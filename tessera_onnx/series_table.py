@@ -24,6 +24,8 @@ CALENDAR = {
     for name in names
 } | {name[:3] for name in timestamps.NAMES}
 
+THINGS = {"store", "shop", "sku", "item", "product", "sensor", "station", "series"}
+
 
 class Order(NamedTuple):
     """The rows of a table, series after series, each series ascending in time."""
@@ -117,7 +119,7 @@ def tells_apart(columns: Iterable[tuple[str, Sequence[str]]]) -> str | None:
 def is_id(name: str) -> bool:
     """Whether a column's name says that it names things."""
     words = re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])I[dD]$", "_id", name).lower())
-    return words[-1] in {"id", "ids", "uuid", "guid"}
+    return words[-1] in {"id", "ids", "uuid", "guid"} or name.lower() in THINGS
 
 
 def are_row_numbers(values: NDArray[np.float64]) -> bool:

@@ -6,8 +6,9 @@ Also what columns of times share: their names, their values and how they write l
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,9 +16,11 @@ from numpy.typing import NDArray
 
 from tessera_onnx.frequency import Stamps
 
+NOT_A_DATE = "a date that does not exist"
 Regular = Callable[[Stamps], bool]  # whether timestamps, one a row, have one step
 # Whole numbers by their digits. Of weeks, days of the year and quarters a short run may be a count.
 COMPACT = {6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+DECIMAL = re.compile(r"[+-]?\d{1,9}(?:\.\d{1,9})?")
 FIRST_YEAR, LAST_YEAR = 1700, 2199
 EPOCHS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 EPOCH_START, EPOCH_END = 10**8, 42 * 10**8  # seconds: 1973 to 2103
@@ -31,6 +34,11 @@ PARTS = {
     "day": {"day", "days", "tag", "yearday", "doy"},
     "step": {"step", "period", "epoch", "hour", "minute", "second"},
 }
+
+LIMITS = {
+    "year": (FIRST_YEAR, LAST_YEAR), "quarter": (1, 4), "month": (1, 12), "week": (1, 53),
+    "day": (1, 366),
+}  # fmt: skip
 
 
 class NoTimeError(Exception):
@@ -54,6 +62,16 @@ def says(name: str, part: str | None = None) -> bool:
     words = set(re.split(r"[^a-z]+", name.lower()))
     parts = [PARTS[part]] if part else [TIMES, *PARTS.values()]
     return any(words & each for each in parts)
+
+
+def part_of_time(name: str, values: NDArray[np.float64]) -> str | None:
+    """The part of a date that a column holds by its name and its numbers, such as "month"."""
+    known = values[~np.isnan(values)]
+    for part, (low, high) in LIMITS.items():
+        if name.lower() in PARTS[part] and len(known):
+            fits = (known == np.rint(known)) & (known >= low) & (known <= high)
+            return part if fits.all() else None
+    return None
 
 
 def are_like_times(values: NDArray[np.int64], name: str, regular: Regular, *, first: bool) -> bool:
@@ -86,6 +104,8 @@ def of_numbers(values: NDArray[np.int64], name: str, regular: Regular) -> Times:
     """The times of whole numbers: of a calendar, of an epoch, or counted steps."""
     plain = Times(values, lambda stamps: stamps.tolist())
     weeks, days, quarters = _weeks(values), _year_days(values), _quarters(values)
+    if weeks is None:
+        _refuse_near_dates(values)
     if weeks is not None and says(name, "week"):
         return weeks
     compact = _compact(values)
@@ -109,6 +129,28 @@ def of_numbers(values: NDArray[np.int64], name: str, regular: Regular) -> Times:
         return found
     epoch = _epoch(values)
     return epoch if epoch and not regular(values) and regular(epoch.stamps) else plain
+
+
+def of_decimals(texts: Sequence[str]) -> Times | None:
+    """Decimals such as seconds, 0.1, 0.2, as whole numbers of their last digit; None for others."""
+    if not all(DECIMAL.fullmatch(text) for text in texts):
+        return None
+    digits = max(len(text.partition(".")[2]) for text in texts)
+    scaled = [int(Decimal(text).scaleb(digits)) for text in texts]
+    return Times(
+        np.array(scaled, np.int64),
+        lambda stamps: [float(Decimal(stamp).scaleb(-digits)) for stamp in stamps.tolist()],
+    )
+
+
+def _refuse_near_dates(values: NDArray[np.int64]) -> None:
+    """Raises NoTimeError where most whole numbers are months or days, and one does not exist."""
+    form = COMPACT.get(_digits(values))
+    if form is None or _compact(values) is not None:
+        return
+    wrong = [_by_digits(values[i : i + 1], form) is None for i in range(len(values))]
+    if sum(wrong) * 2 < len(wrong):
+        raise NoTimeError(wrong.index(True), NOT_A_DATE)
 
 
 def _by_digits(values: NDArray[np.int64], form: str) -> Times | None:

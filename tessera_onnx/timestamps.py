@@ -16,13 +16,12 @@ import numpy as np
 
 from tessera_onnx import time_numbers
 from tessera_onnx.frequency import Stamps
-from tessera_onnx.time_numbers import NoTimeError, Regular, Times
+from tessera_onnx.time_numbers import NOT_A_DATE, NoTimeError, Regular, Times
 
 EXPECTED = (
     "no timestamp: expected YYYY-MM-DD, with HH:MM:SS behind, or YYYY-MM, or another form with a "
     "year of four digits, the same in every row, or integers throughout"
 )
-NOT_A_DATE = "a date that does not exist"
 ISO = re.compile(
     r"(\d{4}-\d\d(?:-\d\d(?:([T ])\d\d:\d\d(?::\d\d(?:\.(\d{1,6}))?)?)?)?)(Z|[+-]\d\d:?\d\d)?"
 )
@@ -55,6 +54,13 @@ FORMS = [
     ),
 ]
 
+# Dates that are told from other texts though they are not read, such as 12/31/24.
+SEEMING = re.compile(
+    r"^(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:\d{4}|\d\d))(?:[T ,].*)?$"
+    rf"|\b{MONTH}\b.*\b\d{{4}}\b",
+    re.IGNORECASE,
+)
+
 
 def is_like_time(text: str) -> bool:
     """Whether a text has the form of a time, and is no number."""
@@ -63,12 +69,22 @@ def is_like_time(text: str) -> bool:
     return bool(ISO.fullmatch(text)) or any(form.fullmatch(text) for form in FORMS)
 
 
+def seems_time(text: str) -> bool:
+    """Whether a text has the form of a time, also of one that is not read."""
+    return is_like_time(text) or SEEMING.search(text) is not None
+
+
 def of_texts(texts: Sequence[str], name: str, regular: Regular) -> Times:
     """The times of texts. Raises NoTimeError, never with what a text holds."""
     whole = [WHOLE.fullmatch(text) for text in texts]
     if all(whole):
         numbers = np.array([int(found[1]) for found in whole if found], np.int64)
         return time_numbers.of_numbers(numbers, name, regular)
+    decimals = time_numbers.of_decimals(texts)
+    if decimals is not None:  # 01.1949 and 1949.01 are months where they go on month by month
+        by_month = all(re.fullmatch(r"\d\d\.\d{4}|\d{4}\.\d\d", text) for text in texts)
+        months = _other_or_none(texts, regular) if by_month else None
+        return months if months is not None and regular(months.stamps) else decimals
     if ISO.fullmatch(texts[0]) or not any(form.fullmatch(texts[0]) for form in FORMS):
         return _iso(texts)
     return _other(texts, regular)
@@ -100,6 +116,13 @@ def _iso(texts: Sequence[str]) -> Times:
         return [text.replace("T", separator) + offset for text in written.tolist()]
 
     return Times(np.array([match[1] for match in matches], "M8[us]"), write)
+
+
+def _other_or_none(texts: Sequence[str], regular: Regular) -> Times | None:
+    try:
+        return _other(texts, regular)
+    except NoTimeError:
+        return None
 
 
 def _other(texts: Sequence[str], regular: Regular) -> Times:
