@@ -177,10 +177,9 @@ def _seems_time(
     known = [cell for cell in column if cell.lower() not in csv_numbers.MISSING]
     if not known:
         return False
-    whole = [match for match in map(timestamps.WHOLE.fullmatch, column) if match]
-    if len(whole) == len(column):
-        numbers = np.array([int(match[1]) for match in whole], np.int64)
-        return time_numbers.are_like_times(numbers, name, regular, first=first)
+    whole = timestamps.whole_numbers(column)
+    if whole is not None:
+        return time_numbers.are_like_times(whole, name, regular, first=first)
     some_cells = known[:: -(-len(known) // SAMPLE)]
     if sum(map(timestamps.seems_time, some_cells)) * 2 >= len(some_cells):
         return True

@@ -13,6 +13,7 @@ from datetime import date, datetime
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tessera_onnx import time_numbers
 from tessera_onnx.frequency import Stamps
@@ -26,7 +27,8 @@ ISO = re.compile(
     r"(\d{4}-\d\d(?:-\d\d(?:([T ])\d\d:\d\d(?::\d\d(?:\.(\d{1,6}))?)?)?)?)(Z|[+-]\d\d:?\d\d)?"
 )
 UNITS = {7: "M", 10: "D", 16: "m", 19: "s"}  # of an ISO timestamp, by its length
-WHOLE = re.compile(r"([+-]?\d{1,18})(?:\.0*)?")
+LIMIT = 1 << 63
+WHOLE = re.compile(r"([+-]?\d{1,19})(?:\.0*)?")
 MONTHS = "january february march april may june july august september october november december"
 NAMES = MONTHS.split()
 MONTH = rf"(?P<b>{'|'.join(name[:3] for name in NAMES)})[a-z]*\.?"
@@ -74,11 +76,17 @@ def seems_time(text: str) -> bool:
     return is_like_time(text) or SEEMING.search(text) is not None
 
 
+def whole_numbers(texts: Sequence[str]) -> NDArray[np.int64] | None:
+    """The whole numbers that texts are, 5.0 too; None where one is none, or beyond int64."""
+    found = [match and int(match[1]) for match in map(WHOLE.fullmatch, texts)]
+    numbers = [number for number in found if number is not None and -LIMIT <= number < LIMIT]
+    return np.array(numbers, np.int64) if len(numbers) == len(texts) else None
+
+
 def of_texts(texts: Sequence[str], name: str, regular: Regular) -> Times:
     """The times of texts. Raises NoTimeError, never with what a text holds."""
-    whole = [WHOLE.fullmatch(text) for text in texts]
-    if all(whole):
-        numbers = np.array([int(found[1]) for found in whole if found], np.int64)
+    numbers = whole_numbers(texts)
+    if numbers is not None:
         return time_numbers.of_numbers(numbers, name, regular)
     decimals = time_numbers.of_decimals(texts)
     if decimals is not None:  # 01.1949 and 1949.01 are months where they go on month by month
