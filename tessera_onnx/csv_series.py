@@ -81,7 +81,7 @@ def read(
         raise ConfigError("the target, the timestamp and the id must be columns of their own")
     codes, ids = _codes(cells, id)
     order, clock, warnings = series_table.in_file_order(codes), None, []
-    time = timestamp if timestamp is not None else _time_column(cells, {id, target}, codes)
+    time = timestamp if timestamp is not None else _time_column(cells, id, target, codes)
     other = None if id is not None or one_series else _other_id(cells, {time, target})
     if time is not None:
         times = _times(cells, time, codes)
@@ -133,11 +133,16 @@ def _codes(cells: Cells, name: str | None) -> tuple[NDArray[np.int64], list[str 
     return codes, list(numbers)
 
 
-def _time_column(cells: Cells, known: set[str | None], codes: NDArray[np.int64]) -> str | None:
+def _time_column(
+    cells: Cells,
+    id: str | None,  # noqa: A002
+    target: str | None,
+    codes: NDArray[np.int64],
+) -> str | None:
     """The column that seems to hold times: the first without repeats, that is read, of all."""
     regular = series_table.regular(codes)
-    names = [name for name in cells.columns if name not in known]
-    if len(names) < 2 and None in known:  # what is left is the series
+    names = [name for name in cells.columns if name not in (id, target)]
+    if len(names) < 2 and target is None:  # what is left is the series
         return None
     first = next((name for name in names if not _is_row_name(name)), None)
     if _is_split(cells, names):

@@ -83,7 +83,7 @@ def are_like_times(values: NDArray[np.int64], name: str, regular: Regular, *, fi
     named = says(name)
     if not (first or named) or len(values) < 2 or (values == values[0]).all():
         return False
-    if _compact(values) is not None:
+    if _compact(values) is not None or _wrong_date(values) is not None:
         return True
     if says(name, "year") and _are_years(values):
         return True
@@ -104,8 +104,9 @@ def of_numbers(values: NDArray[np.int64], name: str, regular: Regular) -> Times:
     """The times of whole numbers: of a calendar, of an epoch, or counted steps."""
     plain = Times(values, lambda stamps: stamps.tolist())
     weeks, days, quarters = _weeks(values), _year_days(values), _quarters(values)
-    if weeks is None:
-        _refuse_near_dates(values)
+    wrong = _wrong_date(values) if weeks is None else None
+    if wrong is not None:
+        raise NoTimeError(wrong, NOT_A_DATE)
     if weeks is not None and says(name, "week"):
         return weeks
     compact = _compact(values)
@@ -143,14 +144,13 @@ def of_decimals(texts: Sequence[str]) -> Times | None:
     )
 
 
-def _refuse_near_dates(values: NDArray[np.int64]) -> None:
-    """Raises NoTimeError where most whole numbers are months or days, and one does not exist."""
+def _wrong_date(values: NDArray[np.int64]) -> int | None:
+    """The first row that is no date where most whole numbers are months or days by their digits."""
     form = COMPACT.get(_digits(values))
     if form is None or _compact(values) is not None:
-        return
+        return None
     wrong = [_by_digits(values[i : i + 1], form) is None for i in range(len(values))]
-    if sum(wrong) * 2 < len(wrong):
-        raise NoTimeError(wrong.index(True), NOT_A_DATE)
+    return wrong.index(True) if sum(wrong) * 2 < len(wrong) else None
 
 
 def _by_digits(values: NDArray[np.int64], form: str) -> Times | None:
