@@ -196,7 +196,7 @@ def _seems_time(
         (decimals is not None and (regular(decimals.stamps) or (first and is_time)))
         or all(re.fullmatch(r"\d\d?\.\d{4}|\d{4}\.\d\d", cell) for cell in known)  # 01.1949
         # A text under the name of a time: it is read, or an error says that it cannot be.
-        or (is_time and not any(map(csv_numbers.is_number, known)))
+        or (is_time and len(name) > 1 and not any(map(csv_numbers.is_number, known)))
     )
 
 
