@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import warnings
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from decimal import Decimal
@@ -12,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.errors import ConfigError, is_single
+from tessera_onnx.errors import ConfigError, ForecastWarning, callers_level, is_single
 
 Float = NDArray[Any]  # float32 or float64
+MOST_NAMES = 8  # of series, in a message
 MAX_HORIZON = 1 << 16  # more is a mistake, and could take all memory before it shows
 LARGEST = float(np.finfo(np.float32).max)
 # The distance between two neighbouring numbers of a type must be at most this part of a series'
@@ -30,15 +32,35 @@ def read(context: Any, latest: int) -> list[Float]:
     What is float32 stays so, all else becomes float64.
 
     A context is a series, a 2-D array with a series a row, or a list of series; a series is what
-    NumPy, pandas or polars hold in one dimension, or a list of numbers. Raises TypeError for what
+    NumPy, pandas or polars hold in one dimension, or a list of numbers. A series of pandas whose
+    index is times is sorted by them, and a ForecastWarning says so. Raises TypeError for what
     is no number, ConfigError for an empty series, for infinity, and for whole numbers and decimals
     whose changes float64 does not hold; all name the series.
     """
     if isinstance(context, list | tuple) and not (context and _is_number(context[0])):
-        return [_one(item, f"context[{i}]", i, latest) for i, item in enumerate(context)]
-    if isinstance(context, np.ndarray) and context.ndim == 2:
-        return [_one(row, "context", i, latest) for i, row in enumerate(context)]
-    return [_one(context, "context", 0, latest)]
+        items = [(item, f"context[{i}]") for i, item in enumerate(context)]
+    elif isinstance(context, np.ndarray) and context.ndim == 2:
+        items = [(row, "context") for row in context]
+    else:
+        items = [(context, "context")]
+    moved = [i for i, (item, _) in enumerate(items) if _is_out_of_order(item, i)]
+    for i in moved:
+        items[i] = items[i][0].sort_index(), items[i][1]
+    found = [_one(item, name, i, latest) for i, (item, name) in enumerate(items)]
+    if moved:
+        warnings.warn(of_moved(moved), ForecastWarning, stacklevel=callers_level())
+    return found
+
+
+def names(rows: Sequence[Any]) -> str:
+    """Numbers of series for a message, the first few."""
+    shown = ", ".join(map(str, rows[:MOST_NAMES]))
+    return shown + (f" and {len(rows) - MOST_NAMES} more" if len(rows) > MOST_NAMES else "")
+
+
+def of_moved(rows: Sequence[int]) -> str:
+    """What a person should know of series whose rows changed places."""
+    return f"the rows of series {names(rows)} were not in order of time and have been sorted"
 
 
 def needs_float64(values: Float) -> bool:
@@ -71,6 +93,22 @@ def check_held(known: Sequence[Any], name: str) -> None:
             f"{name} holds numbers so large that float64 rounds their changes away: subtract an "
             "offset before, and add it to the forecast"
         )
+
+
+def _is_out_of_order(item: Any, number: int) -> bool:
+    """Whether a series of pandas has times as index that do not ascend.
+
+    Raises ConfigError where a time comes twice or is missing.
+    """
+    index: Any = getattr(item, "index", None)
+    if not (hasattr(item, "sort_index") and hasattr(index, "freq")) or hasattr(item, "columns"):
+        return False
+    if index.hasnans or not index.is_unique:
+        raise ConfigError(
+            f"series {number} has a time twice in its index, or one that is missing: are these "
+            "several series, or is a row to be dropped?"
+        )
+    return not index.is_monotonic_increasing
 
 
 def _one(item: Any, name: str, index: int, latest: int) -> Float:

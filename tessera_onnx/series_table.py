@@ -11,11 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import frequency, timestamps
+from tessera_onnx import frequency, series, timestamps
 from tessera_onnx.errors import ConfigError
 from tessera_onnx.frequency import Stamps
 
-MOST_NAMES = 8  # of series, in a message
 # Texts that repeat and tell no series apart.
 FLAGS = {"true", "false", "yes", "no", "y", "n", "t", "f", "ja", "nein", "on", "off"}
 CALENDAR = {
@@ -41,12 +40,7 @@ class Order(NamedTuple):
 
     def said(self) -> str:
         """What a person should know of rows that changed places, empty where none did."""
-        if not self.moved:
-            return ""
-        names = ", ".join(map(str, self.moved[:MOST_NAMES]))
-        more = len(self.moved) - MOST_NAMES
-        names += f" and {more} more" if more > 0 else ""
-        return f"the rows of series {names} were not in order of time and have been sorted"
+        return series.of_moved(self.moved) if self.moved else ""
 
 
 class TwiceError(Exception):

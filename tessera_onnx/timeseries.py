@@ -22,13 +22,13 @@ from tessera_onnx.series import (
     Float,
     check_horizon,
     check_levels,
+    names,
     needs_float64,
     of_outside,
     outside,
     read,
 )
 
-MOST_NAMES = 8  # of the series of a batch, in a message
 # Pairs of series at a position that one pass may compare. A pair takes 16 bytes a head (measured),
 # so this is 6 GB for the 12 heads of Chronos-2.
 MOST_PAIRS = 1 << 25
@@ -40,7 +40,8 @@ class TesseraTimeSeries(Model):
     A context is one series, a 2-D array with a series a row, or a list of series of any lengths;
     a series is a 1-D array, a list of numbers, or a pandas or polars series of numbers. NaN (and
     a null of pandas or polars) is a missing value. The latest `context_length()` values of a
-    series are read; they are centred and scaled in float64.
+    series are read; they are centred and scaled in float64. A series of pandas whose index is times
+    is sorted by them, which a ForecastWarning says.
 
     Forecasts are float32, and float64 where a series of the call needs it: where float32 numbers
     of its size lie further apart than 0.001 of its standard deviation (waves of 10 on a level of
@@ -161,7 +162,7 @@ class TesseraTimeSeries(Model):
                     by_step = np.swapaxes(found, 1, 2)
                     quantiles[picked] = patching.at_levels(by_step, recipe.quantiles, wanted)
             except EncodingError as error:
-                raise EncodingError(f"series {_names(picked)}: {error}") from error
+                raise EncodingError(f"series {names(np.sort(picked).tolist())}: {error}") from error
 
         _, failed = batching.run(work, batches, self._session.workers, failures)
         if failed:
@@ -169,8 +170,8 @@ class TesseraTimeSeries(Model):
         if not live.all():
             dead = np.flatnonzero(~live)
             warnings.warn(
-                f"series {_names(dead)}: none of the values that are read is known, the forecast "
-                "is NaN",
+                f"series {names(dead.tolist())}: none of the values that are read is known, the "
+                "forecast is NaN",
                 ForecastWarning,
                 stacklevel=callers_level(),
             )
@@ -369,13 +370,6 @@ class TesseraTimeSeries(Model):
     def __repr__(self) -> str:
         length = self._recipe.prediction_length
         return f"{type(self).__name__}(model={self._spec.id!r}, prediction_length={length})"
-
-
-def _names(rows: NDArray[np.intp]) -> str:
-    """Numbers of series for a message, the first few."""
-    names = ", ".join(map(str, np.sort(rows)[:MOST_NAMES]))
-    more = f" and {len(rows) - MOST_NAMES} more" if len(rows) > MOST_NAMES else ""
-    return names + more
 
 
 def feeds(

@@ -47,7 +47,7 @@ LAYERS = {
     "frequency": {"errors"},
     "time_numbers": {"frequency"},
     "timestamps": {"frequency", "time_numbers"},
-    "series_table": {"errors", "frequency", "time_numbers", "timestamps"},
+    "series_table": {"errors", "frequency", "series", "timestamps"},
     "frames": {"errors", "frequency", "series", "series_table", "time_numbers", "timestamps"},
     "csv_numbers": {"errors", "series"},
     "csv_cells": {"csv_numbers", "errors", "reading", "time_numbers", "timestamps"},

@@ -593,3 +593,22 @@ def test_a_failure_goes_before_a_warning(model):
         warnings.simplefilter("error")
         with pytest.raises(EncodingError, match="range of float32"):
             model.forecast_quantiles([row, [np.nan]], None, [0.01])
+
+
+def test_a_pandas_series_is_sorted_by_its_times(model):
+    days = pd.date_range("2024-01-01", periods=40)
+    rising = pd.Series(np.arange(40.0), index=days)
+    truth = model.forecast(rising, 5)
+    np.testing.assert_array_equal(truth, model.forecast(np.arange(40.0), 5))
+    utc = rising.tz_localize("UTC")
+    for series in (rising[::-1], rising.sample(frac=1, random_state=1), utc[::-1],
+                   rising.to_period("D")[::-1]):  # fmt: skip
+        with pytest.warns(ForecastWarning, match="rows of series 1 were not in order") as caught:
+            found = model.forecast([FORM, series], 5)
+        assert caught[0].filename == __file__
+        np.testing.assert_array_equal(found[1:], truth)
+    with pytest.raises(ConfigError, match="series 1 has a time twice in its index"):
+        model.forecast([FORM, pd.concat([rising, rising[:1]])])
+    # Numbers and names of rows are no times.
+    turned = rising.reset_index(drop=True)[::-1]
+    np.testing.assert_array_equal(model.forecast(turned), model.forecast(turned.to_numpy()))
