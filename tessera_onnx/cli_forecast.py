@@ -55,6 +55,11 @@ def _check_places(source: str, output: str | None, *, as_json: bool) -> None:
     help="Quantiles. Outside the levels that the model was trained for (`tessera info`), its "
     "outermost ones stand: a warning and the field or column outside_trained say so.",
 )
+@click.option(
+    "--extrapolate",
+    type=click.Choice(["tails"]),
+    help="Levels outside the trained ones are estimated from the outermost two.",
+)
 @click.option("--target", metavar="COL", help="Column of values, else every column of numbers.")
 @click.option("--timestamp", metavar="COL", help="Column of times, else the first of dates.")
 @click.option("--id", metavar="COL", help="Column that tells series apart.")
@@ -79,6 +84,7 @@ def forecast(
     source: str,
     horizon: int | None,
     levels: list[float],
+    extrapolate: str | None,
     output: str | None,
     plot: str | None,
     model: str | None,
@@ -120,7 +126,7 @@ def forecast(
     if output is not None and not output.endswith(".jsonl"):
         forecasts.header(table, levels)
     with TesseraTimeSeries(**location(model, cache_dir), **options) as opened:
-        found = forecasts.of(table, opened, horizon, levels)
+        found = forecasts.of(table, opened, horizon, levels, extrapolate)
     if output not in (None, reading.STDIN):
         forecasts.write(Path(str(output)), table, found, levels)
     if plot is not None:

@@ -35,14 +35,20 @@ class Forecast(NamedTuple):
     times: list[Any]
     median: NDArray[Any]
     quantiles: NDArray[Any]
-    outside: list[float]  # levels outside the trained ones, where the outermost quantiles stand
+    outside: list[float]  # levels outside the trained ones
 
     def title(self) -> str:
         """What a person calls the series."""
         return self.target if self.id is None else f"{self.id} {self.target}"
 
 
-def of(table: Table, model: Any, horizon: int | None, levels: Sequence[float]) -> list[Forecast]:
+def of(
+    table: Table,
+    model: Any,
+    horizon: int | None,
+    levels: Sequence[float],
+    extrapolate: str | None = None,
+) -> list[Forecast]:
     """Forecasts of all series of a table. Raises what the model's forecast_quantiles raises."""
     steps = check_horizon(horizon, model.prediction_length())
     if table.clock is None:
@@ -50,7 +56,7 @@ def of(table: Table, model: Any, horizon: int | None, levels: Sequence[float]) -
     else:
         ahead = table.clock.following(steps)
     histories = [series.values for series in table.series]
-    values = model.forecast_quantiles(histories, steps, [*levels, 0.5])
+    values = model.forecast_quantiles(histories, steps, [*levels, 0.5], extrapolate=extrapolate)
     beyond = outside(levels, model.quantiles())
     return [
         Forecast(s.id, s.target, s.values, ahead[s.group], found[:, -1], found[:, :-1], beyond)

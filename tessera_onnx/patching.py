@@ -111,13 +111,18 @@ def unscale(forecast: Array, patched: Patches, *, arcsinh: bool) -> Float:
     return found
 
 
-def at_levels(values: Array, known: Sequence[float], levels: Sequence[float]) -> Float:
+def at_levels(
+    values: Array, known: Sequence[float], levels: Sequence[float], *, tails: bool = False
+) -> Float:
     """Quantiles at `levels` from those at the rising levels `known`: (..., known) to (..., levels).
 
     Values that cross are sorted first, the outermost stand for the levels 0 and 1 too, and between
     two levels the value is linear. Where they do not cross, this is upstream. Where they do,
     upstream leaves trained levels as they are, and for any other level sorts after repeating the
     outermost, so that what it gives for a level depends on the other levels asked for.
+
+    With `tails` the outermost stand for themselves alone: past them the logarithm of the
+    probability is linear in the value, as between the two outermost, which is an exponential tail.
     """
     grid = np.array([0.0, *known, 1.0])
     upper = np.clip(np.searchsorted(grid, levels, side="right"), 1, len(grid) - 1)
@@ -126,6 +131,16 @@ def at_levels(values: Array, known: Sequence[float], levels: Sequence[float]) ->
     padded = np.concatenate([risen[..., :1], risen, risen[..., -1:]], axis=-1, dtype=np.float64)
     low, high = padded[..., upper - 1], padded[..., upper]
     found: Float = low + weight * (high - low)
+    if tails and len(known) > 1:
+        asked = np.asarray(levels, dtype=np.float64)
+        for out, edge, inner, near, far in (
+            (asked < known[0], 0, 1, known[0], known[1]),
+            (asked > known[-1], -1, -2, 1 - known[-1], 1 - known[-2]),
+        ):
+            rest = asked[out] if edge == 0 else 1 - asked[out]
+            reach = np.log(near / rest) / np.log(far / near)
+            outermost = risen[..., [edge]].astype(np.float64)
+            found[..., out] = outermost + reach * (outermost - risen[..., [inner]])
     return found
 
 

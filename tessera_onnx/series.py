@@ -224,6 +224,12 @@ def check_levels(levels: Sequence[float]) -> tuple[float, ...]:
     return tuple(checked)
 
 
+def check_extrapolate(extrapolate: object) -> None:
+    """Raises ConfigError for what is neither "tails" nor None."""
+    if extrapolate is not None and extrapolate != "tails":
+        raise ConfigError('extrapolate must be "tails" or None')
+
+
 def _is_number(value: Any) -> bool:
     """Whether `value` is one number: of Python or NumPy, a decimal, no bool."""
     return isinstance(value, numbers.Real | Decimal) and not isinstance(value, bool | np.bool_)
@@ -239,6 +245,6 @@ def of_outside(levels: Sequence[float], trained: Sequence[float]) -> str:
     names = ", ".join(f"{level:g}" for level in levels)
     return (
         f"levels {names} lie outside the trained ones, {trained[0]:g} to {trained[-1]:g}: their "
-        f"values are the outermost trained quantiles, so that an interval between them covers less "
-        "than it says"
+        "values are the outermost trained quantiles, so that an interval between them covers less "
+        'than it says; extrapolate="tails" continues them'
     )

@@ -126,6 +126,19 @@ def test_levels_outside_the_trained_are_marked(sales, truth, tmp_path):
     assert "outside_trained" in CliRunner().invoke(main, ["forecast", "--help"]).output
 
 
+def test_tails_of_the_command(sales):
+    options = (sales, "--horizon", 3, "--levels", "0.025,0.975", *BOLT)
+    assert "--extrapolate tails continues them" in run(*options).stderr
+    done = run(*options, "--extrapolate", "tails", "--json")
+    with TesseraTimeSeries(path=ARTIFACTS / "bolt") as model:
+        truth = model.forecast_quantiles([SALES, VISITS], 3, [0.025, 0.975], extrapolate="tails")
+    assert done.stderr == ""
+    for series, values in zip(json.loads(done.stdout)["series"], truth, strict=True):
+        quantiles = np.array(list(series["quantiles"].values()), np.float32)
+        np.testing.assert_array_equal(quantiles, values.T)
+        assert series["outside_trained"] == [0.025, 0.975]
+
+
 def test_newest_first_is_sorted_and_said(sales, truth, tmp_path):
     header, *rows = sales.read_text().splitlines()
     turned = tmp_path / "turned.csv"

@@ -95,6 +95,14 @@ def test_levels_outside_the_trained_are_marked(model, library):
     np.testing.assert_array_equal(values(found, ["0.025", "0.5", "0.975"]), truth)
 
 
+def test_tails_of_a_frame(model):
+    levels = [0.025, 0.5, 0.975]
+    found = ask(model, long(pl), levels=levels, extrapolate="tails")
+    truth = model.forecast_quantiles([SALES, VISITS], 5, levels, extrapolate="tails")
+    np.testing.assert_array_equal(values(found, ["0.025", "0.5", "0.975"]), truth.reshape(10, 3))
+    assert found["outside_trained"].to_list() == ["0.025,0.975"] * 10
+
+
 @pytest.mark.parametrize("library", [pd, pl])
 def test_rows_of_any_order_are_sorted_by_time(model, library):
     truth = ask(model, long(library))

@@ -97,6 +97,25 @@ def test_levels_between_and_outside():
     np.testing.assert_allclose(found, [5, 15, 20], rtol=1e-6)
 
 
+def test_exponential_tails():
+    """Quantiles of a Laplace distribution of scale 3 around 10 are found from its inner ones."""
+
+    def truth(level):
+        return 10 + 3 * np.where(level < 0.5, np.log(2 * level), -np.log(2 - 2 * level))
+
+    levels = np.array([1e-9, 0.001, 0.025, 0.1, 0.35, 0.9, 0.95, 0.999])
+    found = patching.at_levels(truth(np.array(TENTHS)), TENTHS, levels, tails=True)
+    inner = (levels >= 0.1) & (levels <= 0.9)
+    np.testing.assert_allclose(found[~inner], truth(levels[~inner]), rtol=1e-9)
+    held = patching.at_levels(truth(np.array(TENTHS)), TENTHS, levels)
+    np.testing.assert_array_equal(found[inner], held[inner])
+    flat = patching.at_levels(np.full((2, 9), 5.0), TENTHS, levels, tails=True)
+    np.testing.assert_array_equal(flat, np.full((2, 8), 5.0))
+    uneven = [0.02, 0.05, 0.5, 0.9, 0.99]
+    found = patching.at_levels(truth(np.array(uneven)), uneven, [0.01, 0.995], tails=True)
+    np.testing.assert_allclose(found, truth(np.array([0.01, 0.995])), rtol=1e-9)
+
+
 def test_pooling_is_over_the_paths_at_each_step():
     samples = np.stack([np.arange(81), np.arange(81)[::-1] * 2], axis=1)[None].astype(np.float32)
     found = patching.pool(samples, TENTHS)

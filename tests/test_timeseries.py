@@ -612,3 +612,26 @@ def test_a_pandas_series_is_sorted_by_its_times(model):
     # Numbers and names of rows are no times.
     turned = rising.reset_index(drop=True)[::-1]
     np.testing.assert_array_equal(model.forecast(turned), model.forecast(turned.to_numpy()))
+
+
+def test_tails(model, grouped):
+    for each in (model, grouped):
+        trained = np.array(each.quantiles())
+        inner = each.forecast_quantiles([FORM, WAVES + 1e8], 80)
+        levels = [trained[0] / 4, 0.5, 1 - (1 - trained[-1]) / 4]
+        found = each.forecast_quantiles([FORM, WAVES + 1e8], 80, levels, extrapolate="tails")
+        low, high = trained[1] / trained[0], (1 - trained[-2]) / (1 - trained[-1])
+        want = (
+            inner[..., 0] - (inner[..., 1] - inner[..., 0]) * np.log(4) / np.log(low),
+            inner[..., -1] + (inner[..., -1] - inner[..., -2]) * np.log(4) / np.log(high),
+        )
+        np.testing.assert_allclose(found[..., 0], want[0], rtol=1e-6, atol=1e-5)
+        np.testing.assert_allclose(found[..., 2], want[1], rtol=1e-6, atol=1e-5)
+        same = each.forecast_quantiles([FORM], 80, extrapolate="tails")
+        np.testing.assert_allclose(same, inner[:1], rtol=1e-6)
+    with pytest.raises(ConfigError, match='extrapolate must be "tails" or None'):
+        model.forecast_quantiles(FORM, extrapolate="secret")
+    large = np.where(np.arange(100) % 2, 1.0, -1.0) * 5e37
+    model.forecast_quantiles(large, 5)
+    with pytest.raises(EncodingError, match="series 0: the forecast leaves the range of float32"):
+        model.forecast_quantiles(large, 5, [1e-300], extrapolate="tails")

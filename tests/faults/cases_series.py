@@ -234,6 +234,13 @@ def _arguments(model: Any, name: str) -> Iterator[Case]:
         entry_point = f"{entry}.forecast_quantiles"
         yield Case("series", entry_point, f"levels: {what}", run, None, True, "levels")
 
+    for what, value in {"a str": MARKER, "True": True, "a number": 1, "a list": ["tails"]}.items():
+        run = lambda v=value: model.forecast_quantiles(FORM, 8, [0.01], extrapolate=v)
+        yield Case("series", entry_point, f"extrapolate: {what}", run, None, True, "extrapolate")
+    run = lambda: model.forecast_quantiles(FORM, 8, [1e-9, 0.5, 1 - 1e-9], extrapolate="tails")
+    wide = lambda f: _is(np.isfinite(f).all() and (np.diff(f, axis=2) > 0).all())
+    yield Case("series", entry_point, "extrapolate: tails", run, wide, error=False)
+
 
 def _groups(model: Any) -> Iterator[Case]:
     three = [FORM, GAPS, FORM[:50]]
