@@ -129,11 +129,43 @@ def _no_names(header: list[str], rows: list[list[str]]) -> str:
         not value and name and name in cells
         for value, name, cells in zip(is_value, header, below, strict=True)
     )
+    is_row |= (
+        any(numbers)
+        and not any(
+            not value and name and cells and all(map(_is_value, cells))
+            for value, name, cells in zip(is_value, header, below, strict=True)
+        )
+        and all(
+            _is_within(name, cells)
+            for number, name, cells in zip(numbers, header, below, strict=True)
+            if number
+        )
+    )
     if is_row:
         return "it holds values, not the names of columns: add a line of names above it"
     if sum(times) > 2 or _are_calendar(header):
         return "times stand in place of column names: write a row a time, and a column a series"
     return ""
+
+
+def _is_value(cell: str) -> bool:
+    """Whether a cell is a number, a time or a missing value."""
+    missing = cell.lower() in csv_numbers.MISSING
+    return missing or csv_numbers.is_number(cell) or timestamps.is_like_time(cell)
+
+
+def _is_within(name: str, cells: list[str]) -> bool:
+    """Whether a number lies among the numbers of its column."""
+    known = [_float(cell) for cell in cells if csv_numbers.is_number(cell)]
+    return bool(known) and min(known) <= _float(name) <= max(known)
+
+
+def _float(cell: str) -> float:
+    """Nearly: of a comma, whatever it is, a point is made."""
+    try:
+        return float(cell.replace(",", "."))
+    except ValueError:
+        return float("nan")
 
 
 def _are_calendar(names: list[str]) -> bool:

@@ -15,7 +15,7 @@ from tessera_onnx.errors import ConfigError, FileError
 from tessera_onnx.frequency import Stamps, Step
 
 SAMPLE = 100  # cells by which a column is taken for one of times
-ROW_NAMES = {"", "index", "row", "rownames", "#", "no", "no.", "nr", "nr."}
+ROW_NAMES = {"", "index", "level_0", "row", "rownames", "#", "no", "no.", "nr", "nr."}
 
 
 class Series(NamedTuple):

@@ -156,7 +156,8 @@ def _wrong_date(values: NDArray[np.int64]) -> int | None:
 def _by_digits(values: NDArray[np.int64], form: str) -> Times | None:
     """Whole numbers as `form` of strptime, None where one is none in the years of a calendar."""
     moments = []
-    for value in values.tolist():
+    kinds, inverse = np.unique(values, return_inverse=True)
+    for value in kinds.tolist():
         try:
             moment = datetime.strptime(str(value), form)  # noqa: DTZ007
         except ValueError:
@@ -168,7 +169,7 @@ def _by_digits(values: NDArray[np.int64], form: str) -> Times | None:
     def write(stamps: Stamps) -> list[Any]:
         return [int(moment.strftime(form)) for moment in stamps.astype("M8[us]").tolist()]
 
-    return Times(np.array(moments, "M8[us]"), write)
+    return Times(np.array(moments, "M8[us]")[inverse], write)
 
 
 def _digits(values: NDArray[np.int64]) -> int:
@@ -225,7 +226,8 @@ def _of_years(
     if _digits(values) != digits:
         return None
     days = []
-    for value in values.tolist():
+    kinds, inverse = np.unique(values, return_inverse=True)
+    for value in kinds.tolist():
         year, part = divmod(value, 10 ** (digits - 4))
         try:
             days.append(read(year, part))
@@ -234,7 +236,7 @@ def _of_years(
         if not FIRST_YEAR <= year <= LAST_YEAR:
             return None
     return Times(
-        np.array(days, "M8[us]"),
+        np.array(days, "M8[us]")[inverse],
         lambda stamps: [written(at) for at in stamps.astype("M8[D]").tolist()],
     )
 

@@ -313,11 +313,22 @@ def test_parts_of_a_date_are_no_series(read):
         "".join(f"north,{day}\n" for day in range(1, 9)),
         "".join(f"north,2024-01-{day:02},{day}\n" for day in range(1, 9)),
         "".join(f"n{day},2024-01-{day:02},{day}\n" for day in range(1, 9)),
+        "n1,5,1.5\nn2,6,1.0\nn3,4,2.5\n",
     ],
 )
 def test_a_file_without_names(read, content):
     with pytest.raises(FileError, match="line 1: it holds values, not the names of columns"):
         read(content)
+
+
+@pytest.mark.parametrize(
+    "header", ["date,101,102", "date,1,2", "shop,101,102", "date,forecast,0.1", "v,0.1,0.9"]
+)
+def test_numbers_may_be_names(read, header):
+    first = "2024-01-0{}" if header.startswith("date") else "{}" if header[0] == "v" else "shop {}"
+    rows = [f"{first.format(i)},{i},{3 - i / 2}" for i in range(1, 5)]
+    names = [series.target for series in read(lines(header, rows)).series]
+    assert names[-2:] == header.split(",")[1:]
 
 
 def test_times_as_column_names(read):
