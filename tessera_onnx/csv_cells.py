@@ -115,10 +115,9 @@ def _no_names(header: list[str], rows: list[list[str]]) -> str:
     numbers = [bool(re.fullmatch(r"[+-]?[\d.,]*\d[\d.,]*(?:[eE][+-]?\d+)?", n)) for n in header]
     times = [timestamps.is_like_time(name) for name in header]
     missing = [name.lower() in csv_numbers.MISSING for name in header]
-    counted = [str(i) for i in range(len(header))]
     # pandas names columns 0, 1, 2 … where nobody did, and has no name for the index.
-    if header in (counted, ["", *counted[:-1]]) and len(header) > 1:
-        return ""
+    counted = len(header) > 1 and header == [str(i) for i in range(len(header))]
+    index = len(header) > 1 and not header[0] and all(below[0])
     is_value = [number or time for number, time in zip(numbers, times, strict=True)]
     is_row = any(is_value) and all(v or m for v, m in zip(is_value, missing, strict=True))
     is_row |= any(
@@ -141,9 +140,9 @@ def _no_names(header: list[str], rows: list[list[str]]) -> str:
             if number
         )
     )
-    if is_row:
+    if is_row and not counted and not index:
         return "it holds values, not the names of columns: add a line of names above it"
-    if sum(times) > 2 or _are_calendar(header):
+    if sum(times) > 2 or (_are_calendar(header) and not counted):
         return "times stand in place of column names: write a row a time, and a column a series"
     return ""
 

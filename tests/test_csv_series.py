@@ -353,6 +353,10 @@ def test_the_index_of_pandas_is_no_series(read):
     assert plain(read(pd.DataFrame(np.eye(4)).to_csv())) == [
         (None, str(i), np.eye(4)[i].tolist()) for i in range(4)
     ]
+    stores = pd.DataFrame({101: np.arange(20.0), 102: np.arange(20.0) * 2}, index=DAYS)
+    table = read(stores.to_csv())
+    assert [series.target for series in table.series] == ["101", "102"]
+    assert table.clock.following(1) == [["2024-01-21"]]
     assert plain(read(frame.to_csv(), target="")) == [(None, "", list(range(20)))]
 
 
