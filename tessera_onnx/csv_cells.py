@@ -16,7 +16,7 @@ from tessera_onnx.errors import ConfigError, FileError
 SEPARATORS = "\t;,"  # of as many in the first line: a comma may be that of a decimal
 SHOWN = 10  # columns that a message names
 GZIP = b"\x1f\x8b"
-LARGEST_FILE = 1 << 31  # bytes that a compressed file may have when it is whole
+LARGEST_FILE = 1 << 30  # bytes that a compressed file may have when it is whole
 
 
 class Cells:

@@ -282,7 +282,8 @@ def _numbers(nw: Any, column: Any, name: str, parts: list[NDArray[np.intp]]) -> 
         raise ConfigError(
             f"column {name!r} has the type {column.dtype}: a target is numbers, convert it before"
         )
-    values = np.asarray(column.cast(nw.Float64).fill_null(float("nan")).to_numpy())
+    kind = nw.Float32 if column.dtype == nw.Float32 else nw.Float64
+    values = np.asarray(column.cast(kind).fill_null(float("nan")).to_numpy())
     is_large = np.max(np.abs(values), where=~np.isnan(values), initial=0) > series.WHOLE64
     if column.dtype.is_decimal() or (column.dtype.is_integer() and is_large):
         exact = column.to_list()

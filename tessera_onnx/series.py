@@ -22,6 +22,7 @@ LARGEST = float(np.finfo(np.float32).max)
 # The distance between two neighbouring numbers of a type must be at most this part of a series'
 # standard deviation, else the type rounds the series' form away.
 FINEST = 1e-3
+COARSE = 0.1  # and past this part a series that came in that type has lost its form already
 WHOLE32, WHOLE64 = 1 << 24, 1 << 53  # up to these a float holds every whole number
 NEAR = 1e-9  # levels that differ by less are the same: 0.9 and 1 - 0.1
 
@@ -63,7 +64,12 @@ def of_moved(rows: Sequence[int]) -> str:
     return f"the rows of series {names(rows)} were not in order of time and have been sorted"
 
 
-def needs_float64(values: Float) -> bool:
+def is_rounded(values: Float) -> bool:
+    """Whether a series came as float32 that holds its changes in a few steps: 1e8, 1e8 + 8."""
+    return values.dtype == np.float32 and needs_float64(values, COARSE)
+
+
+def needs_float64(values: Float, finest: float = FINEST) -> bool:
     """Whether float32 would round the form of a series away: waves of 10 on a level of 1e8.
 
     A constant needs it where it is a number beyond 2**24 that float32 does not hold.
@@ -76,7 +82,7 @@ def needs_float64(values: Float) -> bool:
         spread = (known - known[0]).std()
         if spread == 0:
             return bool(level > WHOLE32 and np.float32(level) != level)
-        return bool(np.spacing(np.float32(level)) > FINEST * spread)
+        return bool(np.spacing(np.float32(level)) > finest * spread)
 
 
 def check_held(known: Sequence[Any], name: str) -> None:
@@ -146,8 +152,11 @@ def _array(item: Any) -> NDArray[Any] | None:
     is_column = hasattr(item, "to_numpy") and not hasattr(item, "columns")
     # A nullable type of pandas gives objects unless told what stands for NA. The types of
     # polars have no `kind`, and its nulls are NaN already.
-    if is_column and getattr(getattr(item, "dtype", None), "kind", "") in tuple("iuf"):
-        return np.asarray(item.to_numpy(dtype=np.float64, na_value=np.nan))
+    kind = getattr(item, "dtype", None) if is_column else None
+    if getattr(kind, "kind", "") in tuple("iuf"):
+        is_small = kind.kind == "f" and kind.itemsize <= 4  # type: ignore[union-attr]
+        dtype = np.float32 if is_small else np.float64
+        return np.asarray(item.to_numpy(dtype=dtype, na_value=np.nan))
     if is_column or isinstance(item, list | tuple | np.ndarray) or hasattr(item, "__array__"):
         try:
             # Not item.to_numpy(): PyArrow's refuses nulls.

@@ -24,6 +24,7 @@ from tessera_onnx.series import (
     check_extrapolate,
     check_horizon,
     check_levels,
+    is_rounded,
     names,
     needs_float64,
     of_outside,
@@ -47,7 +48,8 @@ class TesseraTimeSeries(Model):
 
     Forecasts are float32, and float64 where a series of the call needs it: where float32 numbers
     of its size lie further apart than 0.001 of its standard deviation (waves of 10 on a level of
-    1e8), or where it is constant, beyond 2**24, and not held by float32.
+    1e8), or where it is constant, beyond 2**24, and not held by float32. What came as float32 and
+    was rounded by it before is told by a ForecastWarning.
 
     A series without any observed value has no forecast: it is NaN, and a ForecastWarning names it.
     Other series of the call are as without it, those of its group too. The scale of a constant
@@ -182,6 +184,13 @@ class TesseraTimeSeries(Model):
             warnings.warn(
                 f"series {names(dead.tolist())}: none of the values that are read is known, the "
                 "forecast is NaN",
+                ForecastWarning,
+                stacklevel=callers_level(),
+            )
+        if rounded := [i for i, values in enumerate(series) if is_rounded(values)]:
+            warnings.warn(
+                f"series {names(rounded)}: float32, in which they came, rounds their changes away: "
+                "give float64 numbers",
                 ForecastWarning,
                 stacklevel=callers_level(),
             )

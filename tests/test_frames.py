@@ -437,3 +437,11 @@ def test_without_narwhals():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "tessera-onnx[frames]" in done.stdout
+
+
+@pytest.mark.parametrize("library", [pd, pl])
+def test_a_target_that_float32_rounded_is_told(model, library):
+    rounded = (SALES + 1e8).astype(np.float32)
+    frame = library.DataFrame({"timestamp": np.arange(40), "target": rounded})
+    with pytest.warns(ForecastWarning, match="series 0: float32, in which they came"):
+        model.forecast_frame(frame, horizon=2)

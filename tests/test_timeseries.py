@@ -293,6 +293,7 @@ def test_levels_of_a_wrong_form(model):
             model.forecast_quantiles(FORM, levels=levels)
 
 
+@quiet  # of float32 numbers that are rounded
 @pytest.mark.parametrize("scale", [1e-40, 1e-44, 1e-60])
 def test_no_warning_of_numpy_where_values_are_tiny(model, grouped, scale):
     """As np.seterr(all="raise") has it, in which a program looks for errors of its own."""
@@ -635,3 +636,14 @@ def test_tails(model, grouped):
     model.forecast_quantiles(large, 5)
     with pytest.raises(EncodingError, match="series 0: the forecast leaves the range of float32"):
         model.forecast_quantiles(large, 5, [1e-300], extrapolate="tails")
+
+
+def test_what_the_caller_rounded_is_told(model):
+    level = (WAVES + 1e8).astype(np.float32)
+    nullable = pd.Series(level, dtype="Float32")
+    for series in (level, pd.Series(level), nullable, pl.Series(level)):
+        context = [FORM, series]
+        with pytest.warns(ForecastWarning, match="series 1: float32.* give float64") as caught:
+            found = model.forecast(context, 3)
+        assert (len(caught), caught[0].filename, found.dtype) == (1, __file__, np.float64)
+    model.forecast([FORM + np.float32(1000), np.full(9, 1e8, np.float32), level[:1]], 3)
