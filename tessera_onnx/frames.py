@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import frequency, series, series_table, time_numbers, timestamps
-from tessera_onnx.errors import ConfigError, ForecastWarning, callers_level
+from tessera_onnx.errors import ConfigError
 
 FORECAST = "forecast"
 OUTSIDE = "outside_trained"
@@ -83,7 +82,7 @@ def forecast(
     if times.text is not None and times.text.note:
         notes.append(f"column {timestamp!r} {times.text.note}")
     for note in filter(None, notes):
-        warnings.warn(note, ForecastWarning, stacklevel=callers_level())
+        series.tell(note)
     return out.to_native()
 
 

@@ -49,8 +49,13 @@ def read(context: Any, latest: int) -> list[Float]:
         items[i] = items[i][0].sort_index(), items[i][1]
     found = [_one(item, name, i, latest) for i, (item, name) in enumerate(items)]
     if moved:
-        warnings.warn(of_moved(moved), ForecastWarning, stacklevel=callers_level())
+        tell(of_moved(moved))
     return found
+
+
+def tell(message: str) -> None:
+    """Warn the caller of this package."""
+    warnings.warn(message, ForecastWarning, stacklevel=callers_level())
 
 
 def names(rows: Sequence[Any]) -> str:

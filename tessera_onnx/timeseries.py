@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, ClassVar, Literal
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import batching, patching
-from tessera_onnx.errors import ConfigError, EncodingError, ForecastWarning, callers_level
+from tessera_onnx.errors import ConfigError, EncodingError
 from tessera_onnx.model import Model
 from tessera_onnx.runtime import Array
 from tessera_onnx.schema import Kind, Precision, TimeSeries
@@ -30,6 +29,7 @@ from tessera_onnx.series import (
     of_outside,
     outside,
     read,
+    tell,
 )
 
 # Pairs of series at a position that one pass may compare. A pair takes 16 bytes a head (measured),
@@ -180,24 +180,15 @@ class TesseraTimeSeries(Model):
         if failed:
             raise failed.pop()
         if not live.all():
-            dead = np.flatnonzero(~live)
-            warnings.warn(
-                f"series {names(dead.tolist())}: none of the values that are read is known, the "
-                "forecast is NaN",
-                ForecastWarning,
-                stacklevel=callers_level(),
-            )
+            dead = names(np.flatnonzero(~live).tolist())
+            tell(f"series {dead}: none of the values that are read is known, the forecast is NaN")
         if rounded := [i for i, values in enumerate(series) if is_rounded(values)]:
-            warnings.warn(
+            tell(
                 f"series {names(rounded)}: float32, in which they came, rounds their changes away: "
-                "give float64 numbers",
-                ForecastWarning,
-                stacklevel=callers_level(),
+                "give float64 numbers"
             )
         if extrapolate is None and (beyond := outside(wanted, recipe.quantiles)):
-            warnings.warn(
-                of_outside(beyond, recipe.quantiles), ForecastWarning, stacklevel=callers_level()
-            )
+            tell(of_outside(beyond, recipe.quantiles))
         return quantiles
 
     def forecast_frame(
