@@ -1,7 +1,7 @@
 """Forecast quality on six public sets, as one table: tessera against what else is installed.
 
     python benchmarks/forecast_quality.py [--data ../shared/data] [--model ID_OR_FOLDER]
-        [--precision P] [--chronos FOLDER] [--run NAME] [--set NAME] [--limit N]
+        [--precision P] [--chronos FOLDER] [--run NAME] [--set NAME] [--limit N] [--tails MODEL]
 
 Sets: AirPassengers and milk (24 months), sunspots (48 months), ETTh1 (rows 11520 to 14399, 24 and
 96 hours, column OT alone and all seven), exchange rates (last fifth, 30 days), M4 hourly (all 414,
@@ -30,6 +30,7 @@ import json
 import math
 import multiprocessing
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
@@ -38,11 +39,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tessera_onnx import TesseraTimeSeries, list_models
+from tessera_onnx import ForecastWarning, TesseraTimeSeries, list_models
 from tessera_onnx.processor import cpu_threads
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 LEVELS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+WIDE = [0.9, 0.95, 0.98]  # intervals outside of these levels, for --tails
 ETT_TRAIN, ETT_TEST, ETT_END = 8640, 11520, 14400  # the standard split; later rows are unused
 ETT_STRIDE = 96  # all windows of 24 hours take AutoETS and fracast four times as long
 ETS_SEASONS, ETS_POINTS = 14, 336
@@ -236,6 +238,23 @@ def evaluate(task: Task, forecaster: Forecaster) -> tuple[float, float, float]:
     )
 
 
+def report_tails(chosen: list[Task], target: str) -> None:
+    """Coverage of intervals wider than the trained levels, held and with exponential tails."""
+    model = TesseraTimeSeries(**{"path" if Path(target).is_dir() else "model_id": target})
+    warnings.simplefilter("ignore", ForecastWarning)
+    print(f"{'set':18} {'windows':>7} " + " ".join(f"{w:.2f} held tails" for w in WIDE))
+    for task in chosen:
+        future = np.stack([window.future for window in task.windows])
+        histories = [window.history for window in task.windows]
+        shown = []
+        for width in WIDE:
+            levels = [(1 - width) / 2, (1 + width) / 2]
+            for how in (None, "tails"):
+                found = model.forecast_quantiles(histories, task.horizon, levels, extrapolate=how)
+                shown.append(f"{coverage(future, found[..., 0], found[..., 1]):.3f}")
+        print(f"{task.name:18} {len(task.windows):7}      " + "      ".join(shown), flush=True)
+
+
 def geometric_mean(values: list[float]) -> float:
     return math.exp(sum(map(math.log, values)) / len(values))
 
@@ -308,6 +327,9 @@ def main() -> None:
     )
     parser.add_argument("--set", dest="sets", action="append", help="only it; default: all")
     parser.add_argument("--limit", type=int, help="the first windows of each set alone")
+    parser.add_argument(
+        "--tails", metavar="MODEL", help="coverage of intervals wider than its trained levels"
+    )
     options = parser.parse_args()
     if not options.data.is_dir():
         parser.exit(1, f"{options.data} is not there: nothing to measure\n")
@@ -318,7 +340,10 @@ def main() -> None:
     ]
     if not chosen:
         parser.exit(1, f"sets: {', '.join(task.name for task in tasks(options.data))}\n")
-    report(chosen, forecasters(options))
+    if options.tails:
+        report_tails(chosen, options.tails)
+    else:
+        report(chosen, forecasters(options))
 
 
 if __name__ == "__main__":

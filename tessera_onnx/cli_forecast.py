@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tessera_onnx import csv_series, forecasts, layout, writing
+from tessera_onnx import csv_numbers, csv_series, forecasts, layout, reading, writing
 from tessera_onnx.cli_options import (
     AT_LEAST_1,
     CACHE,
@@ -35,14 +35,43 @@ def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
     return levels
 
 
+def _check_places(source: str, output: str | None, *, as_json: bool) -> None:
+    """Nothing is written over what is read, or twice to one place."""
+    if output == reading.STDIN:
+        if as_json:
+            raise click.UsageError("--json and --output - both take stdout")
+    elif source and output and writing.is_same(source, output):
+        raise click.UsageError("--output is FILE.csv itself")
+
+
 @click.command(cls=ProgramCommand)
 @click.argument("source", metavar="FILE.csv")
 @click.option("--horizon", type=AT_LEAST_1, help="Steps ahead, else as many as the model's pass.")
-@click.option("--levels", callback=_levels, default="0.1,0.5,0.9", show_default=True)
+@click.option(
+    "--levels",
+    callback=_levels,
+    default="0.1,0.5,0.9",
+    show_default=True,
+    help="Quantiles. Outside the levels that the model was trained for (`tessera info`), its "
+    "outermost ones stand: a warning and the field or column outside_trained say so.",
+)
+@click.option(
+    "--extrapolate",
+    type=click.Choice(["tails"]),
+    help="Levels outside the trained ones are estimated from the outermost two.",
+)
 @click.option("--target", metavar="COL", help="Column of values, else every column of numbers.")
 @click.option("--timestamp", metavar="COL", help="Column of times, else the first of dates.")
 @click.option("--id", metavar="COL", help="Column that tells series apart.")
-@click.option("-o", "--output", metavar="OUT", help="File to write: .csv or .jsonl.")
+@click.option(
+    "--one-series", is_flag=True, help="Columns of texts that repeat tell no series apart."
+)
+@click.option(
+    "--decimal", type=click.Choice([".", ","]), help="Decimal mark, else what the cells tell."
+)
+@click.option(
+    "-o", "--output", metavar="OUT", help="File to write: .csv or .jsonl; - is CSV on stdout."
+)
 @click.option("--plot", metavar="IMAGE", help="Chart to write: .png, .svg or .pdf.")
 @MODEL
 @PRECISION
@@ -55,6 +84,7 @@ def forecast(
     source: str,
     horizon: int | None,
     levels: list[float],
+    extrapolate: str | None,
     output: str | None,
     plot: str | None,
     model: str | None,
@@ -63,29 +93,42 @@ def forecast(
     target: str | None,
     timestamp: str | None,
     id: str | None,  # noqa: A002 (the option's name)
+    one_series: bool,
+    decimal: csv_numbers.Mark | None,
     **options: Any,
 ) -> None:
     """Forecast the series of a CSV file: the quantiles of each step ahead.
 
-    FILE.csv has the column names in its first line and a row a step, the latest last; - is stdin.
+    FILE.csv, or FILE.csv.gz, has the column names in its first line and a row a step; - is stdin.
     Every column of numbers is a series of its own, and with --id every value of that column starts
-    one. Empty cells are gaps. OUT and IMAGE are written whole or not at all.
+    one. Rows are sorted by time; without a column of times the latest is last. Empty cells, NA and
+    - are gaps; a series of gaps alone has no forecast. OUT and IMAGE are written whole or not at
+    all.
+
+    Times are written 2024-12-31, 2024-12, 31.12.2024, 12/31/2024, 202412, 2024Q4, Dec 2024 and so
+    on, with a year of four digits, and go on in that form.
 
     \b
     Example: tessera forecast sales.csv --horizon 12 --timestamp month --output next.csv
     """
     forecasts.check(output, plot)
-    if source and output and writing.is_same(source, output):
-        raise click.UsageError("--output is FILE.csv itself")
-    table = csv_series.read(source, target=target, timestamp=timestamp, id=id)
+    _check_places(source, output, as_json=as_json)
+    table = csv_series.read(
+        source,
+        target=target,
+        timestamp=timestamp,
+        id=id,
+        decimal=decimal,
+        one_series=one_series,
+    )
     for warning in table.warnings:
         click.echo(f"Warning: {warning}", err=True)
-    if output is not None and output.endswith(".csv"):
+    if output is not None and not output.endswith(".jsonl"):
         forecasts.header(table, levels)
     with TesseraTimeSeries(**location(model, cache_dir), **options) as opened:
-        found = forecasts.of(table, opened, horizon, levels)
-    if output is not None:
-        forecasts.write(Path(output), table, found, levels)
+        found = forecasts.of(table, opened, horizon, levels, extrapolate)
+    if output not in (None, reading.STDIN):
+        forecasts.write(Path(str(output)), table, found, levels)
     if plot is not None:
         titles = [layout.one_line(series.title()) for series in found]
         shown = forecasts.draw(Path(plot), found, titles, levels)
@@ -93,10 +136,25 @@ def forecast(
             click.echo(f"Warning: the first {shown} of {len(found)} series are drawn", err=True)
     if as_json:
         facts = {"model": opened.model(), "horizon": len(found[0].median), "levels": levels}
+        if found[0].outside:
+            facts[forecasts.OUTSIDE] = found[0].outside
         series = len(found) if output is not None else list(forecasts.objects(found, levels))
         print_json({**facts, "output": output, "plot": plot, "series": series})
-    elif output is None:
-        print_lines(layout.forecast(found, levels, table.timestamp or "step"))
+    else:
+        _print(output, table, found, levels)
+
+
+def _print(
+    output: str | None,
+    table: csv_series.Table,
+    found: list[forecasts.Forecast],
+    levels: list[float],
+) -> None:
+    """The forecasts for people, as CSV, or that they are written."""
+    if output is None:
+        print_lines(layout.forecast(found, levels, forecasts.time_name(table)))
+    elif output == reading.STDIN:
+        click.echo(forecasts.as_csv(table, found, levels), nl=False)
     else:
         steps = len(found[0].median)
         click.echo(f"{len(found)} series, {steps} steps each, in {click.format_filename(output)}")

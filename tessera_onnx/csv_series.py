@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import frequency, reading
+from tessera_onnx import csv_numbers, frequency, series_table, time_numbers, timestamps
+from tessera_onnx.csv_cells import SHOWN, Cells, some
+from tessera_onnx.csv_numbers import NoNumberError
 from tessera_onnx.errors import ConfigError, FileError
 from tessera_onnx.frequency import Stamps, Step
 
-MISSING = {"", "na", "nan", "null"}
-SEPARATORS = ",;\t"
-SHOWN = 10  # columns that a message names
-LARGEST = float(np.finfo(np.float32).max)
-STAMP = re.compile(
-    r"(\d{4}-\d\d(?:-\d\d(?:([T ])\d\d:\d\d(?::\d\d(?:\.(\d{1,6}))?)?)?)?)(Z|[+-]\d\d:?\d\d)?"
-)
-UNITS = {7: "M", 10: "D", 16: "m", 19: "s"}  # of a timestamp, by its length
+SAMPLE = 100  # cells by which a column is taken for one of times
+ROW_NAMES = {"", "index", "level_0", "row", "rownames", "#", "no", "no.", "nr", "nr."}
 
 
 class Series(NamedTuple):
@@ -34,22 +28,16 @@ class Series(NamedTuple):
 
 
 class Clock(NamedTuple):
-    """How the rows go on in time: the last timestamp of each group and the form to write it in."""
+    """How the rows go on in time: the last timestamp of each group and the step to the next."""
 
     lasts: Stamps
     step: Step
-    unit: str | None  # None: integers
-    separator: str
-    offset: str
+    times: time_numbers.Times
 
     def following(self, horizon: int) -> list[list[Any]]:
         """The next timestamps of each group, as the file writes them."""
         found = frequency.following(self.lasts, self.lasts, self.step, horizon)
-        if self.unit is None:
-            rows: list[list[Any]] = found.tolist()
-            return rows
-        texts = np.datetime_as_string(found, unit=self.unit)  # type: ignore[call-overload]
-        return [[t.replace("T", self.separator) + self.offset for t in row] for row in texts]
+        return [self.times.write(row) for row in found]
 
 
 class Table(NamedTuple):
@@ -59,63 +47,7 @@ class Table(NamedTuple):
     clock: Clock | None
     id: str | None
     timestamp: str | None
-    warnings: list[str]  # why columns that nobody named are not used
-
-
-class _Cells:
-    """The cells of a file by column, with the line that each row ends in."""
-
-    def __init__(self, source: str) -> None:
-        self.name = reading.name(source)
-        self.lines: list[int] = []
-        rows = self._rows(_text(source, self.name))
-        if not rows:
-            raise FileError(f"{self.name} is empty: the first line must name the columns")
-        header, *rows = rows
-        header = [name.strip() for name in header]
-        if len(set(header)) < len(header):
-            raise FileError(f"{self.name}, line 1: a column name comes twice")
-        while rows and not rows[-1]:
-            rows.pop()
-        if not rows:
-            raise FileError(f"{self.name} has no rows below the column names")
-        rows = [row or [""] if len(header) == 1 else row for row in rows]
-        for line, row in zip(self.lines[1:], rows, strict=False):
-            if len(row) != len(header):
-                raise FileError(
-                    f"{self.name}, line {line}: {len(row)} cells, the first line has {len(header)}"
-                )
-        columns = zip(*rows, strict=True)
-        self.columns = {
-            name: [cell.strip() for cell in column]
-            for name, column in zip(header, columns, strict=True)
-        }
-
-    def _rows(self, text: str) -> list[list[str]]:
-        # Without what stands in quotes, which may hold separators and ends of lines.
-        quoted = r'(?<![^,;\t\r\n])"(?:[^"]|"")*"'
-        first = re.sub(quoted, "", text[: 1 << 16]).partition("\n")[0]
-        reader = csv.reader(
-            io.StringIO(text, newline=""), delimiter=max(SEPARATORS, key=first.count), strict=True
-        )
-        rows = []
-        try:
-            for row in reader:
-                rows.append(row)
-                self.lines.append(reader.line_num)
-        except csv.Error as error:
-            raise FileError(f"{self.name}, line {reader.line_num}: {error}") from None
-        return rows
-
-    def named(self, option: str, name: str) -> str:
-        """The name of a column that is there."""
-        if name not in self.columns:
-            names = _some([repr(column) for column in self.columns], ", ")
-            raise ConfigError(f"--{option} {name!r} is no column of {self.name}: it has {names}")
-        return name
-
-    def wrong(self, row: int, column: str, what: str) -> FileError:
-        return FileError(f"{self.name}, line {self.lines[row + 1]}: column {column!r} holds {what}")
+    warnings: list[str]  # rows that were sorted, columns that are not used
 
 
 def read(
@@ -124,160 +56,267 @@ def read(
     target: str | None = None,
     timestamp: str | None = None,
     id: str | None = None,  # noqa: A002
+    decimal: csv_numbers.Mark | None = None,
+    one_series: bool = False,
 ) -> Table:
-    """The series of a CSV file, or of stdin for "-": rows in time order, column names on top.
+    """The series of a CSV file, gzipped or not, or of stdin for "-": column names on top.
 
     Without `target` every column of numbers is a series. Rows with the same `id` are a series of
-    their own, in the order in which the ids appear. An empty cell, NA, NaN or null is a missing
-    value. Timestamps are YYYY-MM, YYYY-MM-DD, with HH:MM[:SS] and an offset behind, or integers;
-    without `timestamp` the first column of dates is taken if its step can be told.
+    their own, in the order in which the ids appear, and without it a column of texts that repeat
+    is an error unless `one_series`. Cells that csv_numbers.MISSING lists are missing values;
+    `decimal` is the decimal mark where the cells do not tell it.
+
+    Timestamps have the forms that `timestamps` reads; without `timestamp` the first column of
+    times is taken, also if its step cannot be told. Rows are sorted by time; without timestamps
+    they are taken as they stand.
     UTF-8; commas, or semicolons or tabs where the first line has more of them.
-    Raises FileError with the file and the line, ConfigError for a column that is not there and for
-    timestamps without a regular step. No message holds a cell.
+    Raises FileError with the file and the line, ConfigError for a column that is not there, for
+    timestamps without a regular step, and for series that seem to be joined. No message holds a
+    cell.
     """
-    cells = _Cells(source)
+    cells = Cells(source)
     named = {"target": target, "timestamp": timestamp, "id": id}
     given = [cells.named(option, name) for option, name in named.items() if name is not None]
     if len(set(given)) < len(given):
         raise ConfigError("the target, the timestamp and the id must be columns of their own")
-    groups, ids = _groups(cells, id)
-    clock, warnings = None, []
-    if timestamp is not None:
-        clock = _clock(cells, timestamp, groups)
-    else:
-        timestamp = next((n for n, c in cells.columns.items() if n != id and _dated(c)), None)
-        if timestamp is not None:
-            try:
-                clock = _clock(cells, timestamp, groups)
-            except (ConfigError, FileError) as error:
-                warnings.append(f"steps are numbered: {error}")
+    codes, ids = _codes(cells, id)
+    order, clock, warnings = series_table.in_file_order(codes), None, []
+    time = timestamp if timestamp is not None else _time_column(cells, id, target, codes)
+    other = None if id is not None or one_series else _other_id(cells, {time, target})
+    if time is not None:
+        times = _times(cells, time, codes)
+        order = _order(cells, time, times, codes, hint=_hint(other), id=id)
+        if order.moved:
+            warnings.append(f"{cells.name}: {order.said()} (column {time!r})")
+        if times.note:
+            warnings.append(f"{cells.name}: column {time!r} {times.note}")
+        try:
+            step = series_table.step_of(order, times.stamps, times.stamps)
+            clock = Clock(times.stamps[order.rows[order.lasts]], step, times)
+        except ConfigError as error:
+            message = f"{cells.name}: column {time!r}: {error}"
+            if timestamp is not None:
+                raise ConfigError(message) from None
+            warnings.append(f"steps are numbered: {message}")
+    if other is not None:
+        raise ConfigError(
+            f"{cells.name}: column {other!r} repeats its values, as of several series: name it as "
+            "--id COLUMN if it tells series apart, else say --one-series"
+        )
+    parts = np.split(order.rows, order.lasts[:-1] + 1)
+    reader = _Numbers(cells, parts, decimal, id=id, time=time)
     if target is not None:
-        found = {target: _numbers(cells, target)}
+        found = {target: reader.of(target)}
     else:
-        found, left_out = _all_numbers(cells, {id, timestamp})
+        found, left_out = reader.all()
         warnings += (f"a column is left out: {reason}" for reason in left_out[:SHOWN])
         if len(left_out) > SHOWN:
             warnings.append(f"{len(left_out) - SHOWN} more columns are left out")
     series = [
         Series(ids[group], name, values[rows], group)
         for name, values in found.items()
-        for group, rows in enumerate(groups)
+        for group, rows in enumerate(parts)
     ]
-    return Table(series, clock, id, timestamp if clock else None, warnings)
+    return Table(series, clock, id, time if clock else None, warnings)
 
 
-def _text(source: str, name: str) -> str:
-    with reading.opened(source) as stream:
-        content = stream.read()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise FileError(f"{name}, line {line}: not UTF-8 text") from None
-
-
-def _groups(cells: _Cells, name: str | None) -> tuple[list[NDArray[np.intp]], list[str | None]]:
-    """The rows of each id, and the ids."""
+def _codes(cells: Cells, name: str | None) -> tuple[NDArray[np.int64], list[str | None]]:
+    """The number of each row's series, and the ids."""
     if name is None:
-        return [np.arange(len(next(iter(cells.columns.values()))))], [None]
-    rows: dict[str, list[int]] = {}
+        return np.zeros(cells.n_rows, np.int64), [None]
+    numbers: dict[str, int] = {}
+    codes = np.empty(cells.n_rows, np.int64)
     for row, cell in enumerate(cells.columns[name]):
         if not cell:
             raise cells.wrong(row, name, "no id")
-        rows.setdefault(cell, []).append(row)
-    return [np.array(numbers) for numbers in rows.values()], list(rows)
+        codes[row] = numbers.setdefault(cell, len(numbers))
+    return codes, list(numbers)
 
 
-def _clock(cells: _Cells, name: str, groups: list[NDArray[np.intp]]) -> Clock:
-    column = cells.columns[name]
-    if all(re.fullmatch(r"[+-]?\d{1,18}", cell) for cell in column):
-        stamps, unit, separator, offset = np.array(column, np.int64), None, "", ""
-    else:
-        stamps, unit, separator, offset = _dates(cells, name, column)
-    rows = np.concatenate(groups)
-    lengths = np.array([len(group) for group in groups])
+def _time_column(
+    cells: Cells,
+    id: str | None,  # noqa: A002
+    target: str | None,
+    codes: NDArray[np.int64],
+) -> str | None:
+    """The column that seems to hold times: the first without repeats, that is read, of all."""
+    regular = series_table.regular(codes)
+    names = [name for name in cells.columns if name not in (id, target)]
+    if len(names) < 2 and target is None:  # what is left is the series
+        return None
+    first = next((name for name in names if not _is_row_name(name)), None)
+    if _is_split(cells, names):
+        names = [n for n in names if not any(n.lower() in p for p in time_numbers.PARTS.values())]
+    seeming = [
+        name
+        for name in names
+        if _seems_time(name, cells.columns[name], regular, first=name == first)
+    ]
+    read = []
+    for name in seeming:
+        try:
+            times = timestamps.of_texts(cells.columns[name], name, regular)
+            series_table.ordered(codes, times.stamps)
+        except time_numbers.NoTimeError:
+            continue
+        except series_table.TwiceError:
+            read.append(name)
+        else:
+            return name
+    return next(iter([*read, *seeming]), None)
+
+
+def _is_split(cells: Cells, names: list[str]) -> bool:
+    """Whether years and months from 1 to 12 stand in columns of their own."""
+    lowered = {name.lower(): cells.columns[name] for name in names}
+    years, months = (lowered.keys() & time_numbers.PARTS[part] for part in ("year", "month"))
+    return bool(years) and any(
+        re.fullmatch("0?[1-9]|1[0-2]", cell) for name in months for cell in lowered[name]
+    )
+
+
+def _seems_time(
+    name: str, column: list[str], regular: time_numbers.Regular, *, first: bool
+) -> bool:
+    """Whether a column that nobody named holds times rather than values."""
+    known = [cell for cell in column if cell.lower() not in csv_numbers.MISSING]
+    if not known:
+        return False
+    whole = timestamps.whole_numbers(column)
+    if whole is not None:
+        return time_numbers.are_like_times(whole, name, regular, first=first)
+    some_cells = known[:: -(-len(known) // SAMPLE)]
+    if sum(map(timestamps.seems_time, some_cells)) * 2 >= len(some_cells):
+        return True
+    if not time_numbers.says(name):
+        return False
+    is_time = name.lower() in time_numbers.TIMES
+    decimals = time_numbers.of_decimals(column)
+    return (
+        (decimals is not None and (regular(decimals.stamps) or (first and is_time)))
+        or all(re.fullmatch(r"\d\d?\.\d{4}|\d{4}\.\d\d", cell) for cell in known)  # 01.1949
+        # A text under the name of a time: it is read, or an error says that it cannot be.
+        or (is_time and len(name) > 1 and not any(map(csv_numbers.is_number, known)))
+    )
+
+
+def _times(cells: Cells, name: str, codes: NDArray[np.int64]) -> time_numbers.Times:
     try:
-        step = frequency.infer(stamps[rows], stamps[rows], lengths)
-    except ConfigError as error:
-        raise ConfigError(f"{cells.name}: column {name!r}: {error}") from None
-    return Clock(stamps[rows][np.cumsum(lengths) - 1], step, unit, separator, offset)
+        return timestamps.of_texts(cells.columns[name], name, series_table.regular(codes))
+    except time_numbers.NoTimeError as error:
+        raise cells.wrong(error.row, name, error.what) from None
 
 
-def _dates(cells: _Cells, name: str, column: list[str]) -> tuple[Stamps, str, str, str]:
-    """The timestamps, and the unit, the separator and the offset of the longest one.
+def _order(
+    cells: Cells,
+    name: str,
+    times: time_numbers.Times,
+    codes: NDArray[np.int64],
+    *,
+    hint: str,
+    id: str | None,  # noqa: A002
+) -> series_table.Order:
+    try:
+        return series_table.ordered(codes, times.stamps)
+    except series_table.TwiceError as error:
+        first, second = (cells.lines[row + 1] for row in (error.first, error.second))
+        missing = f"name the column that tells series apart with {hint}"
+        if id is not None:
+            missing = f"--id {id!r} does not tell series apart, give a column that does"
+        raise ConfigError(
+            f"{cells.name}, lines {first} and {second}: column {name!r} has a time twice in one "
+            f"series: {missing}, or keep one row a time"
+        ) from None
 
-    Not of the last one: programs leave out zeros, such as the microseconds of a whole second.
-    """
-    offsets = set()
-    longest = None
-    texts = []
-    for row, cell in enumerate(column):
-        match = STAMP.fullmatch(cell)
-        if match is None:
-            raise cells.wrong(
-                row,
-                name,
-                "no timestamp: expected YYYY-MM-DD, with HH:MM:SS behind, or YYYY-MM, "
-                "or integers throughout",
+
+def _other_id(cells: Cells, known: set[str | None]) -> str | None:
+    """A column that seems to tell series apart where nobody named the id."""
+    return series_table.tells_apart((n, c) for n, c in cells.columns.items() if n not in known)
+
+
+def _hint(other: str | None) -> str:
+    return "--id COLUMN" if other is None else f"--id COLUMN, such as {other!r}"
+
+
+class _Numbers:
+    """The columns of numbers of a file."""
+
+    def __init__(
+        self,
+        cells: Cells,
+        parts: list[NDArray[np.intp]],
+        decimal: csv_numbers.Mark | None,
+        *,
+        id: str | None,  # noqa: A002
+        time: str | None,
+    ) -> None:
+        self.cells, self.parts, self.time = cells, parts, time
+        known = self.known = {id, time}
+        rest = (column for name, column in cells.columns.items() if name not in known)
+        self.mark = decimal or csv_numbers.file_mark(rest)
+        self.is_told = decimal is not None
+
+    def of(self, name: str) -> NDArray[np.float64]:
+        """The values of a column, NaN where missing, in the order of the file."""
+        cells = self.cells
+        mark = self.mark if self.is_told else None
+        try:
+            return csv_numbers.read(
+                cells.columns[name], self.mark, self.parts, cells.delimiter, told=mark
             )
-        texts.append(match[1])
-        if longest is None or len(match[1]) > len(longest[1]):
-            longest = match
-        offsets.add(match[4] or "")
-        if len(offsets) > 1:
-            raise cells.wrong(row, name, "another UTC offset than the lines above: write UTC")
-        try:
-            np.datetime64(match[1])
-        except ValueError:
-            raise cells.wrong(row, name, "a date that does not exist") from None
-    if longest is None:
-        raise FileError(f"{cells.name} has no rows")
-    unit = UNITS.get(len(longest[1]), "ms" if len(longest[3] or "") <= 3 else "us")
-    return np.array(texts, "M8[us]"), unit, longest[2] or "T", longest[4] or ""
+        except NoNumberError as error:
+            raise cells.wrong(error.row, name, error.what) from None
+
+    def all(self) -> tuple[dict[str, NDArray[np.float64]], list[str]]:
+        """Columns of numbers by name, and what is wrong with the others."""
+        found, parts, left_out = {}, {}, []
+        for name in self.cells.columns:
+            if name in self.known:
+                continue
+            try:
+                values = self.of(name)
+            except FileError as error:
+                left_out.append(str(error))
+                continue
+            if np.isnan(values).all():
+                left_out.append(f"column {name!r} holds no number")
+            elif reason := _why_no_series(name, values):
+                left_out.append(reason)
+            elif part := time_numbers.part_of_time(name, values):
+                parts[name] = part, values
+            else:
+                found[name] = values
+        if not found:  # what is left is the series
+            found = {name: values for name, (_, values) in parts.items()}
+            if not found:
+                reasons = some(left_out, "; ")
+                raise FileError(f"{self.cells.name} has no column of numbers: {reasons}")
+            return found, left_out
+        names = {part: name for name, (part, _) in parts.items()}
+        if self.time is None and {"year", "month"} <= names.keys():
+            raise FileError(
+                f"{self.cells.name}: columns {names['year']!r} and {names['month']!r} hold parts "
+                "of the time: write it in one column, as 2024-01 or 2024-01-31"
+            )
+        left_out += (f"column {name!r} holds a part of the time" for name in parts)
+        return found, left_out
 
 
-def _dated(column: list[str]) -> bool:
-    return STAMP.fullmatch(column[0]) is not None
+def _is_unnamed(name: str) -> bool:
+    """Whether a column has no name, or that which pandas gives it."""
+    return not name or re.fullmatch(r"Unnamed: \d+(_level_\d+)?", name) is not None
 
 
-def _numbers(cells: _Cells, name: str) -> NDArray[np.float64]:
-    column = cells.columns[name]
-    values = np.full(len(column), np.nan)
-    for row, cell in enumerate(column):
-        if cell.lower() in MISSING:
-            continue
-        try:
-            values[row] = float(cell if "_" not in cell else "")  # Python reads 1_000 as 1000
-        except ValueError:
-            raise cells.wrong(row, name, "no number") from None
-        if abs(values[row]) > LARGEST:
-            raise cells.wrong(row, name, "infinity, or a value beyond float32")
-    return values
+def _is_row_name(name: str) -> bool:
+    return _is_unnamed(name) or name.lower() in ROW_NAMES or series_table.is_id(name)
 
 
-def _all_numbers(
-    cells: _Cells, known: set[str | None]
-) -> tuple[dict[str, NDArray[np.float64]], list[str]]:
-    """Columns of numbers by name, and what is wrong with the others."""
-    found, left_out = {}, []
-    for name in cells.columns:
-        if name in known:
-            continue
-        try:
-            values = _numbers(cells, name)
-        except FileError as error:
-            left_out.append(str(error))
-            continue
-        if np.isnan(values).all():
-            left_out.append(f"column {name!r} holds no number")
-            continue
-        found[name] = values
-    if not found:
-        raise FileError(f"{cells.name} has no column of numbers: {_some(left_out, '; ')}")
-    return found, left_out
-
-
-def _some(names: list[str], separator: str) -> str:
-    """The first SHOWN, and how many more there are: a file may have thousands of columns."""
-    more = [f"and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
-    return separator.join([*names[:SHOWN], *more])
+def _why_no_series(name: str, values: NDArray[np.float64]) -> str:
+    """Why a column of numbers that nobody named is none of a series, else an empty text."""
+    if _is_unnamed(name):
+        return f"column {name!r} has no name, as the row numbers that pandas writes"
+    if _is_row_name(name) and (series_table.are_row_numbers(values) or (values == values[0]).all()):
+        return f"column {name!r} numbers the rows"
+    if series_table.is_id(name):
+        return f"column {name!r} names what the rows are of"
+    return ""

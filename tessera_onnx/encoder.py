@@ -6,7 +6,6 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -19,6 +18,7 @@ from tessera_onnx.errors import (
     InputTooLong,
     TokenizationError,
     TruncationWarning,
+    callers_level,
 )
 from tessera_onnx.runtime import Array
 from tessera_onnx.schema import Role, TokenRole
@@ -63,7 +63,7 @@ class _Call:
                     f'tokens (the longest has {self.longest}); pass on_long="truncate" to accept '
                     "that silently",
                     TruncationWarning,
-                    stacklevel=_callers_level(),
+                    stacklevel=callers_level(),
                 )
             except TruncationWarning:  # where warnings are errors; a failure goes first
                 if kind is None:
@@ -285,14 +285,3 @@ class TextEncoder:
 def _space(n: int, head: Head) -> Any:
     """Where `n` results go."""
     return np.empty((n, head.width), dtype=np.float32) if head.width else [None] * n
-
-
-def _callers_level() -> int:
-    """The stacklevel, for the function that asks, of the first frame outside this package."""
-    folder = str(Path(__file__).parent)
-    frame = sys._getframe(1)  # noqa: SLF001 - warnings' own skip_file_prefixes needs Python 3.12
-    level = 1
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(folder):
-        frame = frame.f_back
-        level += 1
-    return level

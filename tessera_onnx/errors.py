@@ -19,6 +19,8 @@ item is named by its index and its length. A wrong *type* is a plain TypeError.
 """
 
 import signal
+import sys
+from pathlib import Path
 
 
 class TesseraError(Exception):
@@ -75,6 +77,21 @@ class FileError(TesseraError, OSError):
 
 class TruncationWarning(UserWarning):
     """Texts were cut to the model's length; the message holds how many and the longest."""
+
+
+class ForecastWarning(UserWarning):
+    """A forecast is not what was asked for, or its input was put in order; the message says why."""
+
+
+def callers_level() -> int:
+    """The stacklevel, for the function that asks, of the first frame outside this package."""
+    folder = str(Path(__file__).parent)
+    frame = sys._getframe(1)  # noqa: SLF001 - warnings' own skip_file_prefixes needs Python 3.12
+    level = 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(folder):
+        frame = frame.f_back
+        level += 1
+    return level
 
 
 def is_of_signal(error: BaseException) -> bool:

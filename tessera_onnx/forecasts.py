@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from tessera_onnx.csv_series import Table
 from tessera_onnx.errors import ConfigError
-from tessera_onnx.series import check_horizon
+from tessera_onnx.reading import STDIN
+from tessera_onnx.series import check_horizon, outside
 from tessera_onnx.writing import replacing
 
 SUFFIXES = (".csv", ".jsonl")
 CHARTS = (".png", ".svg", ".pdf")
 MOST_CHARTS = 12
 FORECAST = "forecast"
+OUTSIDE = "outside_trained"
 
 
 class Forecast(NamedTuple):
@@ -31,15 +33,22 @@ class Forecast(NamedTuple):
     target: str
     history: NDArray[np.float64]
     times: list[Any]
-    median: NDArray[np.float32]
-    quantiles: NDArray[np.float32]
+    median: NDArray[Any]
+    quantiles: NDArray[Any]
+    outside: list[float]  # levels outside the trained ones
 
     def title(self) -> str:
         """What a person calls the series."""
         return self.target if self.id is None else f"{self.id} {self.target}"
 
 
-def of(table: Table, model: Any, horizon: int | None, levels: Sequence[float]) -> list[Forecast]:
+def of(
+    table: Table,
+    model: Any,
+    horizon: int | None,
+    levels: Sequence[float],
+    extrapolate: str | None = None,
+) -> list[Forecast]:
     """Forecasts of all series of a table. Raises what the model's forecast_quantiles raises."""
     steps = check_horizon(horizon, model.prediction_length())
     if table.clock is None:
@@ -47,16 +56,17 @@ def of(table: Table, model: Any, horizon: int | None, levels: Sequence[float]) -
     else:
         ahead = table.clock.following(steps)
     histories = [series.values for series in table.series]
-    values = model.forecast_quantiles(histories, steps, [*levels, 0.5])
+    values = model.forecast_quantiles(histories, steps, [*levels, 0.5], extrapolate=extrapolate)
+    beyond = outside(levels, model.quantiles())
     return [
-        Forecast(s.id, s.target, s.values, ahead[s.group], found[:, -1], found[:, :-1])
+        Forecast(s.id, s.target, s.values, ahead[s.group], found[:, -1], found[:, :-1], beyond)
         for s, found in zip(table.series, values, strict=True)
     ]
 
 
 def check(output: str | None, plot: str | None) -> None:
     """Raises ConfigError for a file that cannot be written, for a chart also without matplotlib."""
-    if output is not None and Path(output).suffix not in SUFFIXES:
+    if output not in (None, STDIN) and Path(str(output)).suffix not in SUFFIXES:
         raise ConfigError(f"the output file must end in {' or '.join(SUFFIXES)}")
     if plot is not None:
         if Path(plot).suffix not in CHARTS:
@@ -67,12 +77,13 @@ def check(output: str | None, plot: str | None) -> None:
 def header(table: Table, levels: Sequence[float]) -> list[str]:
     """Names of the columns of a .csv file; "target" where the table has several.
 
+    Where levels lie outside the trained ones a last column, "outside_trained", names them.
     Raises ConfigError where a column of the table has the name of another.
     """
     ids = [] if table.id is None else [table.id]
     targets = ["target"] if _several(table) else []
-    names = [*ids, *targets, table.timestamp or "step", FORECAST, *_names(levels)]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    names = [*ids, *targets, time_name(table), FORECAST, *_names(levels)]
+    twice = next((name for name in names if [*names, OUTSIDE].count(name) > 1), None)
     if twice is not None:
         raise ConfigError(
             f"the output would have two columns {twice!r}: rename that of the input, or write "
@@ -81,16 +92,23 @@ def header(table: Table, levels: Sequence[float]) -> list[str]:
     return names
 
 
+def time_name(table: Table) -> str:
+    """What the column of times is called."""
+    return "step" if table.timestamp is None else table.timestamp or "timestamp"
+
+
 def objects(found: Sequence[Forecast], levels: Sequence[float]) -> Iterator[dict[str, Any]]:
-    """A JSON object a series."""
+    """A JSON object a series; what is not known is null."""
     for forecast in found:
         columns = zip(_names(levels), forecast.quantiles.T, strict=True)
+        marked = {OUTSIDE: forecast.outside} if forecast.outside else {}
         yield {
             "id": forecast.id,
             "target": forecast.target,
             "times": forecast.times,
             FORECAST: _plain(forecast.median),
             "quantiles": {name: _plain(values) for name, values in columns},
+            **marked,
         }
 
 
@@ -104,17 +122,23 @@ def write(path: Path, table: Table, found: Sequence[Forecast], levels: Sequence[
             lines = (json.dumps(item) for item in objects(found, levels))
             stream.writelines(line.encode() + b"\n" for line in lines)
             return
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(header(table, levels))
-        for forecast in found:
-            ids = [] if table.id is None else [forecast.id]
-            targets = [forecast.target] if _several(table) else []
-            for time, median, row in zip(
-                forecast.times, _plain(forecast.median), forecast.quantiles, strict=True
-            ):
-                writer.writerow([*ids, *targets, time, median, *_plain(row)])
-        stream.write(text.getvalue().encode())
+        stream.write(as_csv(table, found, levels).encode())
+
+
+def as_csv(table: Table, found: Sequence[Forecast], levels: Sequence[float]) -> str:
+    """A row a step; an empty cell is not known. The last column marks levels as `header` says."""
+    beyond = [",".join(_names(found[0].outside))] if found[0].outside else []
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*header(table, levels), *([OUTSIDE] if beyond else [])])
+    for forecast in found:
+        ids = [] if table.id is None else [forecast.id]
+        targets = [forecast.target] if _several(table) else []
+        for time, median, row in zip(
+            forecast.times, _plain(forecast.median), forecast.quantiles, strict=True
+        ):
+            writer.writerow([*ids, *targets, time, median, *_plain(row), *beyond])
+    return text.getvalue()
 
 
 def draw(
@@ -139,6 +163,8 @@ def draw(
             if levels[low] < 0.5 < levels[high]:
                 band = forecast.quantiles[:, low], forecast.quantiles[:, high]
                 label = f"{levels[low]:g} to {levels[high]:g}"
+                if {levels[low], levels[high]} & set(forecast.outside):
+                    label += " (outside the trained levels)"
                 axes.fill_between(
                     ahead, *band, color="tab:blue", alpha=0.2, linewidth=0, label=label
                 )
@@ -173,6 +199,7 @@ def _names(levels: Sequence[float]) -> list[str]:
     return [f"{level:g}" for level in levels]
 
 
-def _plain(values: NDArray[np.float32]) -> list[float]:
-    """With the nine digits that give the same float32 again."""
-    return [float(f"{value:.9g}") for value in values.tolist()]
+def _plain(values: NDArray[Any]) -> list[float | None]:
+    """With the digits that give the same float again: nine of a float32. None for NaN."""
+    digits = 9 if values.dtype == np.float32 else 17
+    return [None if value != value else float(f"{value:.{digits}g}") for value in values.tolist()]  # noqa: PLR0124

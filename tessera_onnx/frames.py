@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import frequency
+from tessera_onnx import frequency, series, series_table, time_numbers, timestamps
 from tessera_onnx.errors import ConfigError
 
 FORECAST = "forecast"
-Quantiles = Callable[[list[NDArray[np.float64]], int, Sequence[float]], NDArray[np.float32]]
+OUTSIDE = "outside_trained"
+Quantiles = Callable[[list[Any], int, Sequence[float]], NDArray[Any]]
+
+
+class _Times(NamedTuple):
+    """A column of times: local times and UTC, plain integers twice; and how it writes."""
+
+    wall: NDArray[Any]
+    elapsed: NDArray[Any]
+    text: time_numbers.Times | None  # of text, and of whole numbers
 
 
 def forecast(
@@ -22,6 +31,7 @@ def forecast(
     quantiles: Quantiles,
     horizon: int,
     levels: Sequence[float],
+    trained: Sequence[float],
     *,
     id: str | None,  # noqa: A002 (the columns' names are the public method's)
     timestamp: str,
@@ -35,37 +45,91 @@ def forecast(
     if len(frame) == 0:
         raise ConfigError("the frame has no rows: there is nothing to forecast")
     codes = np.zeros(len(frame), np.int64) if id is None else _codes(frame, id)
-    rows = np.argsort(codes, kind="stable")
-    lengths = np.bincount(codes)
-    lasts = np.cumsum(lengths) - 1
 
     dtype = _dtype(nw, frame[timestamp])
-    times = _times(nw, frame[timestamp], timestamp, dtype)
-    wall, elapsed = (stamps[rows] for stamps in times)
+    times = _times(nw, frame[timestamp], timestamp, dtype, codes)
+    order, step = _order(nw, frame, times, codes, names, id=id)
+    rows, lasts = order.rows, order.rows[order.lasts]
     try:
-        step = frequency.infer(wall, elapsed, lengths)
-        found = frequency.following(wall[lasts], elapsed[lasts], step, horizon).reshape(-1)
+        found = frequency.following(times.wall[lasts], times.elapsed[lasts], step, horizon)
     except ConfigError as error:
-        order = "" if id is None else f" (series are counted from 0 as {id!r} first names them)"
-        raise ConfigError(f"column {timestamp!r}: {error}{order}") from None
+        raise ConfigError(f"column {timestamp!r}: {error}") from None
 
-    series = np.split(_numbers(nw, frame[target], target)[rows], lasts[:-1] + 1)
-    values = quantiles(series, horizon, [*levels, 0.5])
-    columns = {FORECAST: values[..., -1]}
-    columns |= {f"{level:g}": values[..., i] for i, level in enumerate(levels)}
-    if len({*names[:-1], *columns}) != len(names) + len(levels):
+    parts = np.split(rows, order.lasts[:-1] + 1)
+    numbers = _numbers(nw, frame[target], target, parts)
+    values = quantiles([numbers[part] for part in parts], horizon, [*levels, 0.5])
+    columns: dict[str, Any] = {FORECAST: values[..., -1].reshape(-1)}
+    columns |= {f"{level:g}": values[..., i].reshape(-1) for i, level in enumerate(levels)}
+    if beyond := series.outside(levels, trained):
+        columns[OUTSIDE] = [",".join(f"{level:g}" for level in beyond)] * (len(lasts) * horizon)
+    if len({*names[:-1], *columns}) != len(names) + len(levels) + (OUTSIDE in columns):
         raise ConfigError(
             "the columns of the result would share names: give each level once, and rename an id "
-            f"or timestamp column called {FORECAST!r} or like a level"
+            f"or timestamp column called {FORECAST!r}, {OUTSIDE!r} or like a level"
         )
-    out = frame.select(names[:-1])[np.repeat(rows[lasts], horizon)]
+    out = frame.select(names[:-1])[np.repeat(lasts, horizon)]
     backend = frame.implementation
-    stamps = _stamps(nw, found, dtype, backend, wall=step.unit != "elapsed")
+    found = found.reshape(-1)
+    if times.text is not None:
+        stamps = _written(nw, times.text.write(found), dtype, backend)
+    else:
+        stamps = _stamps(nw, found, dtype, backend, wall=step.unit != "elapsed")
     out = nw.maybe_reset_index(out).with_columns(
         stamps.alias(timestamp),
-        *(nw.new_series(name, v.reshape(-1), backend=backend) for name, v in columns.items()),
+        *(nw.new_series(name, column, backend=backend) for name, column in columns.items()),
     )
+    notes = [order.said()]
+    if times.text is not None and times.text.note:
+        notes.append(f"column {timestamp!r} {times.text.note}")
+    for note in filter(None, notes):
+        series.tell(note)
     return out.to_native()
+
+
+def _order(
+    nw: Any,
+    frame: Any,
+    times: _Times,
+    codes: NDArray[np.int64],
+    names: list[str],
+    *,
+    id: str | None,  # noqa: A002
+) -> tuple[series_table.Order, frequency.Step]:
+    """The rows by series and time, and their step. Raises ConfigError."""
+    timestamp = names[-2]
+    other = None
+    if id is None:
+        rest = [name for name in frame.columns if name not in names]
+        other = series_table.tells_apart((n, _texts(nw, frame[n], n)) for n in rest)
+    hint = f"id={other!r}" if other is not None else "id="
+    missing = f"name the column that tells series apart with {hint}"
+    if id is not None:
+        missing = f"id={id!r} does not tell series apart, give a column that does"
+    try:
+        order = series_table.ordered(codes, times.elapsed)
+        step = series_table.step_of(order, times.wall, times.elapsed)
+    except series_table.TwiceError as error:
+        raise ConfigError(
+            f"column {timestamp!r}: series {codes[error.first]} has a timestamp twice, in rows "
+            f"{error.first} and {error.second} of the frame: {missing}, or keep one row a timestamp"
+        ) from None
+    except ConfigError as error:
+        counted = "" if id is None else f" (series are counted from 0 as {id!r} first names them)"
+        raise ConfigError(f"column {timestamp!r}: {error}{counted}") from None
+    if other is not None:
+        raise ConfigError(
+            f"column {other!r} repeats its values, as of several series: give {hint} if it tells "
+            "series apart, else leave the column out of the frame"
+        )
+    return order, step
+
+
+def _texts(nw: Any, column: Any, name: str) -> list[str]:
+    """The texts of a column of texts, and of one of whole numbers named as an id; else none."""
+    is_text = column.dtype in (nw.String, nw.Categorical, nw.Enum)
+    if not is_text and not (column.dtype.is_integer() and series_table.is_id(name)):
+        return []
+    return ["" if value is None else str(value).strip() for value in column.to_list()]
 
 
 def _narwhals() -> Any:
@@ -123,38 +187,54 @@ def _dtype(nw: Any, column: Any) -> Any:
     return column.dtype if zone is None else nw.Datetime(native.dtype.unit, str(zone))
 
 
-def _times(nw: Any, column: Any, name: str, dtype: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Local times and UTC; integers twice."""
+def _times(nw: Any, column: Any, name: str, dtype: Any, codes: NDArray[np.int64]) -> _Times:
     _refuse_nulls(column, name)
-    if dtype.is_integer():
-        limits = np.iinfo(np.int64)
-        if column.min() < limits.min or column.max() > limits.max:
-            raise ConfigError(f"column {name!r} holds integers beyond int64: subtract an offset")
-        # A cast before, since NumPy has nothing for integers of 128 bits.
-        steps = column.cast(nw.Int64).to_numpy().astype(np.int64)
-        return steps, steps
+    regular = series_table.regular(codes)
+    try:
+        if dtype in (nw.String, nw.Categorical, nw.Enum):
+            text = timestamps.of_texts([str(t).strip() for t in column.to_list()], name, regular)
+            return _Times(text.stamps, text.stamps, text)
+        if dtype.is_integer():
+            limits = np.iinfo(np.int64)
+            if column.min() < limits.min or column.max() > limits.max:
+                raise ConfigError(
+                    f"column {name!r} holds integers beyond int64: subtract an offset"
+                )
+            # A cast before, since NumPy has nothing for integers of 128 bits.
+            steps = column.cast(nw.Int64).to_numpy().astype(np.int64)
+            text = time_numbers.of_numbers(steps, name, regular)
+            return _Times(text.stamps, text.stamps, text)
+    except time_numbers.NoTimeError as error:
+        place = "" if error.row is None else f"row {error.row}: "
+        raise ConfigError(f"column {name!r}: {place}{error.what}") from None
     if dtype == nw.Date:
         days = column.dt.timestamp("ms").to_numpy().astype(np.int64).view("M8[ms]")
-        return days, days
+        return _Times(days, days, None)
     if dtype != nw.Datetime:
         raise ConfigError(
-            f"column {name!r} has the type {dtype}: timestamps are datetimes, dates or "
-            "integers, convert it before"
+            f"column {name!r} has the type {dtype}: timestamps are datetimes, dates, integers or "
+            "texts, convert it before"
         )
     unit = _unit(dtype)
     known = column.dtype == nw.Datetime
     instants = column if known else column.cast(nw.Datetime(dtype.time_unit, "UTC"))
     elapsed = instants.dt.timestamp(unit).to_numpy().astype(np.int64).view(f"M8[{unit}]")
     if dtype.time_zone is None:
-        return elapsed, elapsed
+        return _Times(elapsed, elapsed, None)
     local = column.dt.replace_time_zone(None).dt.timestamp(unit)
-    return local.to_numpy().astype(np.int64).view(f"M8[{unit}]"), elapsed
+    wall = local.to_numpy().astype(np.int64).view(f"M8[{unit}]")
+    return _Times(wall, elapsed, None)
+
+
+def _written(nw: Any, found: list[Any], dtype: Any, backend: Any) -> Any:
+    """A column of times in the form of the input's texts or whole numbers."""
+    if dtype.is_integer():  # int64: a narrow type may end here
+        return nw.new_series("", np.array(found, np.int64), backend=backend)
+    return nw.new_series("", [str(time) for time in found], nw.String, backend=backend)
 
 
 def _stamps(nw: Any, found: NDArray[Any], dtype: Any, backend: Any, *, wall: bool) -> Any:
     """A column of the type of the input's from local times, or from UTC where not `wall`."""
-    if dtype.is_integer():
-        return nw.new_series("", found, backend=backend)  # int64: a narrow type may end here
     if dtype != nw.Datetime or dtype.time_zone is None:
         return nw.new_series("", found, backend=backend).cast(dtype)
     zone = dtype.time_zone
@@ -193,12 +273,23 @@ def _place(zone: str) -> Any:
         raise ConfigError(f"the time zone {zone!r} is not known here: convert to UTC") from None
 
 
-def _numbers(nw: Any, column: Any, name: str) -> NDArray[np.float64]:
+def _numbers(nw: Any, column: Any, name: str, parts: list[NDArray[np.intp]]) -> NDArray[Any]:
+    """The values, NaN where missing; `parts` are the rows of each series."""
+    if column.is_null().all():  # also of a type that says nothing
+        return np.full(len(column), np.nan)
     if not column.dtype.is_numeric():
         raise ConfigError(
             f"column {name!r} has the type {column.dtype}: a target is numbers, convert it before"
         )
-    return np.asarray(column.cast(nw.Float64).fill_null(float("nan")).to_numpy())
+    kind = nw.Float32 if column.dtype == nw.Float32 else nw.Float64
+    values = np.asarray(column.cast(kind).fill_null(float("nan")).to_numpy())
+    is_large = np.max(np.abs(values), where=~np.isnan(values), initial=0) > series.WHOLE64
+    if column.dtype.is_decimal() or (column.dtype.is_integer() and is_large):
+        exact = column.to_list()
+        for number, part in enumerate(parts):
+            known = [exact[row] for row in part if exact[row] is not None]
+            series.check_held(known, f"column {name!r}: series {number}")
+    return values
 
 
 def _refuse_nulls(column: Any, name: str) -> None:

@@ -38,16 +38,15 @@ def infer(wall: Stamps, elapsed: Stamps, lengths: NDArray[np.int64]) -> Step:
     """The one step of all series, which follow each other with `lengths` timestamps each.
 
     `wall` holds local times and `elapsed` the same instants in UTC, both (n,) datetime64; integers
-    are given twice. Steps of months (quarters, years) on the same day or at the end of the month,
-    whole days, business days Monday to Friday, or any fixed time; two steps of one series are
-    needed to tell. Raises ConfigError, naming series by their order, for timestamps that do not
-    ascend, repeat, are irregular, or step differently from series to series.
+    are given twice. Each series ascends, as series_table.ordered has it. Steps of months (quarters,
+    years) on the same day or at the end of the month, whole days, business days Monday to Friday,
+    or any fixed time; two steps of one series are needed to tell. Raises ConfigError, naming series
+    by their order, for timestamps that are irregular, or step differently from series to series.
     """
     ends = np.cumsum(lengths)
     inside = np.ones(max(len(wall) - 1, 0), bool)
     inside[ends[:-1] - 1] = False  # no step from one series to the next
     before = np.flatnonzero(inside)
-    _check_order(elapsed, before, ends)
     if lengths.max(initial=0) < 3:
         raise ConfigError(
             "too few timestamps to infer their step: some series needs 3, the longest has "
@@ -127,21 +126,6 @@ def _days_in(months: Stamps) -> NDArray[np.int64]:
     return np.asarray(n_days.astype(np.int64))
 
 
-def _check_order(elapsed: Stamps, before: NDArray[np.intp], ends: NDArray[np.int64]) -> None:
-    wrong = before[elapsed[before + 1] <= elapsed[before]]
-    if wrong.size:
-        series, row = _place(wrong[0], ends)
-        if elapsed[wrong[0] + 1] == elapsed[wrong[0]]:
-            raise ConfigError(
-                f"series {series} has a timestamp twice, in its rows {row} and {row + 1}: "
-                "keep one row a timestamp, or name the column that tells series apart"
-            )
-        raise ConfigError(
-            f"the timestamps of series {series} do not ascend, see its rows {row} and {row + 1}: "
-            "sort the rows by time"
-        )
-
-
 def _why(wall: Stamps, elapsed: Stamps, ends: NDArray[np.int64]) -> str:
     """What keeps the series from having one step."""
     for series, (start, end) in enumerate(pairwise([0, *ends.tolist()])):
@@ -155,9 +139,3 @@ def _why(wall: Stamps, elapsed: Stamps, ends: NDArray[np.int64]) -> str:
                 f"{row + 1}: {REGULAR}"
             )
     return "the series have timestamps of different steps: forecast those of one step at a time"
-
-
-def _place(row: np.intp, ends: NDArray[np.int64]) -> tuple[int, int]:
-    """The series that a row belongs to and its number there."""
-    series = int(np.searchsorted(ends, row, side="right"))
-    return series, int(row - (ends[series - 1] if series else 0))

@@ -43,7 +43,7 @@ def as_options(message: str) -> str:
         name = "model" if match[1] == "path" else match[1].replace("_", "-")
         return f"--{name} {match[2]}".rstrip()
 
-    names = "path|device|precision|on_long|threads|dimension|max_length"
+    names = "path|device|precision|on_long|threads|dimension|max_length|extrapolate"
     return re.sub(rf"(?<=[\s`])({names})=[\"']?([\w:-]*)[\"']?", option, message)
 
 
@@ -110,10 +110,12 @@ def forecast(found: Iterable[Forecast], levels: Sequence[float], time: str) -> I
         yield f"{one_line(series.title())}: {len(series.history)} values"
         yield f"{line[: len(past)]}│{line[len(past) :]}"
         rows = zip(series.times, series.quantiles, strict=True)
+        digits = 6 if series.quantiles.dtype == np.float32 else 15
+        names = [f"{v:g}{' (outside the trained)' if v in series.outside else ''}" for v in levels]
         yield from table(
             [
-                [time, *(f"{level:g}" for level in levels)],
-                *([str(at), *(f"{value:.6g}" for value in row)] for at, row in rows),
+                [time, *names],
+                *([str(at), *(f"{value:.{digits}g}" for value in row)] for at, row in rows),
             ]
         )
         yield ""

@@ -2,8 +2,9 @@
 
 The recipe is that of Chronos-Bolt and Chronos-2 (amazon-science/chronos-forecasting,
 chronos_bolt.py and chronos2/): scaling, patches aligned to the end of a series, the channel of
-observed values, the roll-out past the horizon of one pass. Only the sums run in float64 where
-upstream's run in float32, so that a constant series is exactly constant.
+observed values, the roll-out past the horizon of one pass. Only what stands in the units of a
+series is float64 where upstream has float32: a constant series is then exactly constant, and small
+waves on a high level are not rounded away before they are scaled.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Float = NDArray[np.float32]
+Float = NDArray[np.float64]
 Array = NDArray[Any]
 
 CONSTANT = 1e-5  # the scale of a series that never changes
@@ -23,47 +24,61 @@ CONSTANT = 1e-5  # the scale of a series that never changes
 class Patches(NamedTuple):
     """What the graph reads, and what turns its answer back."""
 
-    values: Float  # (n, patches, channels x patch_size)
+    values: NDArray[np.float32]  # (n, patches, channels x patch_size)
     attention: NDArray[np.int64]  # (n, patches), 1 = at least one value is observed
     loc: NDArray[np.float64]  # (n, 1)
     scale: NDArray[np.float64]  # (n, 1)
 
 
-def left_pad(series: Sequence[Float], multiple: int) -> Float:
-    """Ragged series as (n, width) float32, NaN before each; width is a multiple of `multiple`."""
+def left_pad(series: Sequence[Array], multiple: int) -> Float:
+    """Ragged series as (n, width) float64, NaN before each; width is a multiple of `multiple`."""
     lengths = np.array([len(values) for values in series])
     width = -(-int(lengths.max()) // multiple) * multiple
-    padded = np.full((len(series), width), np.nan, dtype=np.float32)
+    padded = np.full((len(series), width), np.nan)
     padded[np.arange(width) >= width - lengths[:, None]] = np.concatenate(series)
     return padded
 
 
-def location_and_scale(context: Float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def location_and_scale(context: Array) -> tuple[Float, Float]:
     """Mean and population standard deviation of the observed values of (n, t), each (n, 1).
 
     0 and 1 for a series with no observed value; the scale of a constant one is 1e-5.
     """
-    observed = ~np.isnan(context)
-    count = np.maximum(observed.sum(axis=1, keepdims=True), 1)
-    values = np.where(observed, context, 0).astype(np.float64)
-    loc = values.sum(axis=1, keepdims=True) / count
-    deviation = np.where(observed, values - loc, 0)
-    scale = np.sqrt(np.square(deviation).sum(axis=1, keepdims=True) / count)
-    scale[scale == 0] = CONSTANT
-    scale[~observed.any(axis=1)] = 1
+    loc, scale, _ = _standardised(context)
     return loc, scale
 
 
-def patches(context: Float, size: int, *, arcsinh: bool, time_scale: int) -> Patches:
-    """Scaled patches of (n, t) float32, NaN = missing, t a multiple of `size`.
+def _standardised(context: Array) -> tuple[Float, Float, Float]:
+    """The same, and the values less their mean, 0 where none is observed.
+
+    The first observed value is taken off before the mean is: sums of high levels round, and the
+    squares of tiny deviations are 0 unless a power of two is taken off too.
+    """
+    observed = ~np.isnan(context)
+    count = np.maximum(observed.sum(axis=1, keepdims=True), 1)
+    values = np.where(observed, context, 0).astype(np.float64)
+    first = np.take_along_axis(values, observed.argmax(axis=1)[:, None], axis=1)
+    rest = np.where(observed, values - first, 0)
+    middle = rest.sum(axis=1, keepdims=True) / count
+    deviation = np.where(observed, rest - middle, 0)
+    _, power = np.frexp(np.abs(deviation).max(axis=1, keepdims=True))
+    squares = np.square(np.ldexp(deviation, -power)).sum(axis=1, keepdims=True)
+    scale = np.ldexp(np.sqrt(squares / count), power)
+    scale[scale == 0] = CONSTANT
+    scale[~observed.any(axis=1)] = 1
+    return first + middle, scale, deviation
+
+
+def patches(context: Array, size: int, *, arcsinh: bool, time_scale: int) -> Patches:
+    """Scaled patches of (n, t), NaN = missing, t a multiple of `size`.
 
     The channels of a patch follow one another: the time up to the end of the series over
     `time_scale` (left out when that is -1), the values with 0 for missing ones, 1 where observed.
     """
     n, width = context.shape
     observed = ~np.isnan(context)
-    loc, scale = location_and_scale(context)
-    scaled = (context - loc) / scale
+    loc, scale, deviation = _standardised(context)
+    scaled = deviation / scale
     if arcsinh:
         scaled = np.arcsinh(scaled)
     shape = (n, width // size, size)
@@ -74,7 +89,7 @@ def patches(context: Float, size: int, *, arcsinh: bool, time_scale: int) -> Pat
     return Patches(np.concatenate(channels, axis=2, dtype=np.float32), attention, loc, scale)
 
 
-def future_patches(n: int, n_patches: int, size: int, time_scale: int) -> Float:
+def future_patches(n: int, n_patches: int, size: int, time_scale: int) -> NDArray[np.float32]:
     """Patches of the steps to forecast, (n, n_patches, 3 x size): the time, nothing observed."""
     shape = (n, n_patches, size)
     times = _times(np.arange(n_patches * size), shape, time_scale)
@@ -86,22 +101,28 @@ def _times(steps: Array, shape: tuple[int, int, int], time_scale: int) -> Array:
     return np.broadcast_to((steps / time_scale).reshape(shape[1:]), shape)
 
 
-def unscale(forecast: Float, patched: Patches, *, arcsinh: bool) -> Float:
-    """The graph's (n, quantiles, steps) in the units of the series, float32."""
+def unscale(forecast: Array, patched: Patches, *, arcsinh: bool) -> Float:
+    """The graph's (n, quantiles, steps) in the units of the series."""
     values = forecast.astype(np.float64)
     if arcsinh:
         values = np.sinh(values)
     with np.errstate(over="ignore"):  # the caller looks for infinity
-        return (values * patched.scale[:, None] + patched.loc[:, None]).astype(np.float32)
+        found: Float = values * patched.scale[:, None] + patched.loc[:, None]
+    return found
 
 
-def at_levels(values: Float, known: Sequence[float], levels: Sequence[float]) -> Float:
+def at_levels(
+    values: Array, known: Sequence[float], levels: Sequence[float], *, tails: bool = False
+) -> Float:
     """Quantiles at `levels` from those at the rising levels `known`: (..., known) to (..., levels).
 
     Values that cross are sorted first, the outermost stand for the levels 0 and 1 too, and between
     two levels the value is linear. Where they do not cross, this is upstream. Where they do,
     upstream leaves trained levels as they are, and for any other level sorts after repeating the
     outermost, so that what it gives for a level depends on the other levels asked for.
+
+    With `tails` the outermost stand for themselves alone: past them the logarithm of the
+    probability is linear in the value, as between the two outermost, which is an exponential tail.
     """
     grid = np.array([0.0, *known, 1.0])
     upper = np.clip(np.searchsorted(grid, levels, side="right"), 1, len(grid) - 1)
@@ -109,22 +130,32 @@ def at_levels(values: Float, known: Sequence[float], levels: Sequence[float]) ->
     risen = np.sort(values, axis=-1)
     padded = np.concatenate([risen[..., :1], risen, risen[..., -1:]], axis=-1, dtype=np.float64)
     low, high = padded[..., upper - 1], padded[..., upper]
-    found: Array = low + weight * (high - low)
-    return found.astype(np.float32)
+    found: Float = low + weight * (high - low)
+    if tails and len(known) > 1:
+        asked = np.asarray(levels, dtype=np.float64)
+        for out, edge, inner, near, far in (
+            (asked < known[0], 0, 1, known[0], known[1]),
+            (asked > known[-1], -1, -2, 1 - known[-1], 1 - known[-2]),
+        ):
+            rest = asked[out] if edge == 0 else 1 - asked[out]
+            reach = np.log(near / rest) / np.log(far / near)
+            outermost = risen[..., [edge]].astype(np.float64)
+            found[..., out] = outermost + reach * (outermost - risen[..., [inner]])
+    return found
 
 
-def pool(samples: Float, levels: Sequence[float]) -> Float:
+def pool(samples: Array, levels: Sequence[float]) -> Float:
     """Quantiles over axis 1 of equally likely samples: (n, k, steps) to (n, levels, steps)."""
     ordered = np.sort(samples, axis=1)  # np.quantile takes fifty times as long
     place = np.asarray(levels) * (samples.shape[1] - 1)
     lower = np.floor(place).astype(np.intp)
     low = ordered[:, lower].astype(np.float64)
     high = ordered[:, np.minimum(lower + 1, samples.shape[1] - 1)]
-    found: Array = low + (place - lower)[:, None] * (high - low)
-    return found.astype(np.float32)
+    found: Float = low + (place - lower)[:, None] * (high - low)
+    return found
 
 
-def pool_weighted(samples: Float, weights: Array, levels: Sequence[float]) -> Float:
+def pool_weighted(samples: Array, weights: Array, levels: Sequence[float]) -> Float:
     """The same for samples of different weight, (k,).
 
     A sample stands at the sum of the weights up to its own, and values are linear in between.
@@ -135,7 +166,7 @@ def pool_weighted(samples: Float, weights: Array, levels: Sequence[float]) -> Fl
     start, end = np.zeros_like(reached[:, :1]), np.ones_like(reached[:, :1])
     reached = np.concatenate([start, reached, end], axis=1)
     values = np.concatenate([values[:, :1], values, values[:, -1:]], axis=1)
-    found = np.empty((samples.shape[0], len(levels), samples.shape[2]), dtype=np.float32)
+    found = np.empty((samples.shape[0], len(levels), samples.shape[2]))
     for i, level in enumerate(levels):
         upper = (reached[:, :-1] <= level).sum(axis=1, keepdims=True)
         low, high = (np.take_along_axis(reached, at, axis=1) for at in (upper - 1, upper))

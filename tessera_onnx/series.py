@@ -2,35 +2,127 @@
 
 from __future__ import annotations
 
+import math
 import numbers
+import warnings
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.errors import ConfigError, is_single
+from tessera_onnx.errors import ConfigError, ForecastWarning, callers_level, is_single
 
-Float = NDArray[np.float32]
+Float = NDArray[Any]  # float32 or float64
+MOST_NAMES = 8  # of series, in a message
 MAX_HORIZON = 1 << 16  # more is a mistake, and could take all memory before it shows
+LARGEST = float(np.finfo(np.float32).max)
+# The distance between two neighbouring numbers of a type must be at most this part of a series'
+# standard deviation, else the type rounds the series' form away.
+FINEST = 1e-3
+COARSE = 0.1  # and past this part a series that came in that type has lost its form already
+WHOLE32, WHOLE64 = 1 << 24, 1 << 53  # up to these a float holds every whole number
+NEAR = 1e-9  # levels that differ by less are the same: 0.9 and 1 - 0.1
 
 
-def read(context: Any) -> list[Float]:
-    """The series of a context, each 1-D float32 with NaN for what is missing.
+def read(context: Any, latest: int) -> list[Float]:
+    """The `latest` values of each series of a context, 1-D, with NaN for what is missing.
+
+    What is float32 stays so, all else becomes float64.
 
     A context is a series, a 2-D array with a series a row, or a list of series; a series is what
-    NumPy, pandas or polars hold in one dimension, or a list of numbers. Raises TypeError for what
-    is no number, ConfigError for an empty series and for infinity; both name the series.
+    NumPy, pandas or polars hold in one dimension, or a list of numbers. A series of pandas whose
+    index is times is sorted by them, and a ForecastWarning says so. Raises TypeError for what
+    is no number, ConfigError for an empty series, for infinity, and for whole numbers and decimals
+    whose changes float64 does not hold; all name the series.
     """
     if isinstance(context, list | tuple) and not (context and _is_number(context[0])):
-        return [_one(item, f"context[{i}]", i) for i, item in enumerate(context)]
-    if isinstance(context, np.ndarray) and context.ndim == 2:
-        return [_one(row, "context", i) for i, row in enumerate(context)]
-    return [_one(context, "context", 0)]
+        items = [(item, f"context[{i}]") for i, item in enumerate(context)]
+    elif isinstance(context, np.ndarray) and context.ndim == 2:
+        items = [(row, "context") for row in context]
+    else:
+        items = [(context, "context")]
+    moved = [i for i, (item, _) in enumerate(items) if _is_out_of_order(item, i)]
+    for i in moved:
+        items[i] = items[i][0].sort_index(), items[i][1]
+    found = [_one(item, name, i, latest) for i, (item, name) in enumerate(items)]
+    if moved:
+        tell(of_moved(moved))
+    return found
 
 
-def _one(item: Any, name: str, index: int) -> Float:
+def tell(message: str) -> None:
+    """Warn the caller of this package."""
+    warnings.warn(message, ForecastWarning, stacklevel=callers_level())
+
+
+def names(rows: Sequence[Any]) -> str:
+    """Numbers of series for a message, the first few."""
+    shown = ", ".join(map(str, rows[:MOST_NAMES]))
+    return shown + (f" and {len(rows) - MOST_NAMES} more" if len(rows) > MOST_NAMES else "")
+
+
+def of_moved(rows: Sequence[int]) -> str:
+    """What a person should know of series whose rows changed places."""
+    return f"the rows of series {names(rows)} were not in order of time and have been sorted"
+
+
+def is_rounded(values: Float) -> bool:
+    """Whether a series came as float32 that holds its changes in a few steps: 1e8, 1e8 + 8."""
+    return values.dtype == np.float32 and needs_float64(values, COARSE)
+
+
+def needs_float64(values: Float, finest: float = FINEST) -> bool:
+    """Whether float32 would round the form of a series away: waves of 10 on a level of 1e8.
+
+    A constant needs it where it is a number beyond 2**24 that float32 does not hold.
+    """
+    known = values[~np.isnan(values)].astype(np.float64)
+    if not len(known):
+        return False
+    level = np.abs(known).max()
+    with np.errstate(under="ignore", over="ignore"):
+        spread = (known - known[0]).std()
+        if spread == 0:
+            return bool(level > WHOLE32 and np.float32(level) != level)
+        return bool(np.spacing(np.float32(level)) > finest * spread)
+
+
+def check_held(known: Sequence[Any], name: str) -> None:
+    """Raises ConfigError for ints or decimals whose changes float64 does not hold."""
+    known = [value for value in known if value == value]  # noqa: PLR0124 (Decimal("NaN") is not)
+    if not known:
+        return
+    first = known[0]
+    spread = np.array([float(value - first) for value in known]).std()
+    level = max(map(abs, known))
+    lost = float(first) != first if spread == 0 else np.spacing(float(level)) > FINEST * spread
+    if lost and (spread or isinstance(first, int)):  # a constant of 0.1 is near enough
+        raise ConfigError(
+            f"{name} holds numbers so large that float64 rounds their changes away: subtract an "
+            "offset before, and add it to the forecast"
+        )
+
+
+def _is_out_of_order(item: Any, number: int) -> bool:
+    """Whether a series of pandas has times as index that do not ascend.
+
+    Raises ConfigError where a time comes twice or is missing.
+    """
+    index: Any = getattr(item, "index", None)
+    if not (hasattr(item, "sort_index") and hasattr(index, "freq")) or hasattr(item, "columns"):
+        return False
+    if index.hasnans or not index.is_unique:
+        raise ConfigError(
+            f"series {number} has a time twice in its index, or one that is missing: are these "
+            "several series, or is a row to be dropped?"
+        )
+    return not index.is_monotonic_increasing
+
+
+def _one(item: Any, name: str, index: int, latest: int) -> Float:
     values = _array(item)
     if values is None or values.dtype.kind not in "iuf":
         kind = type(item).__name__ if values is None else f"an array of {values.dtype}"
@@ -43,13 +135,18 @@ def _one(item: Any, name: str, index: int) -> Float:
         raise ConfigError(
             f"series {index} is empty: give one value at least, NaN for a missing one"
         )
+    is_small = values.dtype.kind == "f" and values.dtype.itemsize <= 4
     with np.errstate(over="ignore", under="ignore"):
-        series = np.asarray(values, dtype=np.float32)
-    if np.isinf(series).any():
+        series = np.asarray(values, dtype=np.float32 if is_small else np.float64)
+    most = np.max(np.abs(series), where=~np.isnan(series), initial=0)
+    if most > LARGEST:
         raise ConfigError(
             f"series {index} holds infinity, or a value beyond float32; NaN is a missing value"
         )
-    return series
+    exact = _exact(item, most)
+    if exact is not None:
+        check_held(exact[-latest:], f"series {index}")
+    return series[-latest:]
 
 
 def _array(item: Any) -> NDArray[Any] | None:
@@ -57,19 +154,52 @@ def _array(item: Any) -> NDArray[Any] | None:
     if isinstance(item, np.ma.MaskedArray):
         numeric = item.dtype.kind in "iuf"
         return np.ma.filled(item.astype(np.float64), np.nan) if numeric else item.data
-    if hasattr(item, "to_numpy") and not hasattr(item, "columns"):
-        # A nullable type of pandas gives objects unless told what stands for NA. The types of
-        # polars have no `kind`, and its nulls are NaN already.
-        if getattr(getattr(item, "dtype", None), "kind", "") in tuple("iuf"):
-            return np.asarray(item.to_numpy(dtype=np.float64, na_value=np.nan))
-        # Not item.to_numpy(): PyArrow's refuses nulls.
-        return np.asarray(item)
-    if isinstance(item, list | tuple | np.ndarray) or hasattr(item, "__array__"):
+    is_column = hasattr(item, "to_numpy") and not hasattr(item, "columns")
+    # A nullable type of pandas gives objects unless told what stands for NA. The types of
+    # polars have no `kind`, and its nulls are NaN already.
+    kind = getattr(item, "dtype", None) if is_column else None
+    if getattr(kind, "kind", "") in tuple("iuf"):
+        is_small = kind.kind == "f" and kind.itemsize <= 4  # type: ignore[union-attr]
+        dtype = np.float32 if is_small else np.float64
+        return np.asarray(item.to_numpy(dtype=dtype, na_value=np.nan))
+    if is_column or isinstance(item, list | tuple | np.ndarray) or hasattr(item, "__array__"):
         try:
-            return np.asarray(item)
+            # Not item.to_numpy(): PyArrow's refuses nulls.
+            found = np.asarray(item)
         except ValueError:  # lists within a list, of different lengths
             return None
+        return _decimals(found, nulls=is_column) if found.dtype == object else found
     return None
+
+
+def _decimals(values: NDArray[Any], *, nulls: bool) -> NDArray[Any]:
+    """Objects that are decimals as float64, others as they are; `nulls` lets None be NaN."""
+    items = values.ravel().tolist()
+    known = [item for item in items if not (nulls and item is None)]
+    is_decimal = any(isinstance(item, Decimal) for item in known)
+    if not is_decimal or not all(isinstance(v, Decimal) or _is_number(v) for v in known):
+        return values
+    floats = [math.nan if item is None else float(item) for item in items]
+    return np.array(floats).reshape(values.shape)
+
+
+def _exact(item: Any, most: float) -> list[Any] | None:
+    """The known values where they are decimals, or whole numbers that float64 may round."""
+    if isinstance(item, np.ma.MaskedArray):
+        item = item.compressed()
+    for name in ("dropna", "drop_nulls", "drop_null"):  # pandas, polars, PyArrow
+        if most > WHOLE64 and hasattr(item, name):
+            item = getattr(item, name)()
+            break
+    values = item if isinstance(item, list | tuple) else np.asarray(item)
+    if isinstance(values, np.ndarray):
+        if values.dtype.kind not in "iuO" or (values.dtype.kind != "O" and most <= WHOLE64):
+            return None
+        values = values.tolist()
+    elif most <= WHOLE64 and not any(isinstance(value, Decimal) for value in values):
+        return None
+    known = [value for value in values if value is not None]
+    return known if all(isinstance(value, int | Decimal) for value in known) else None
 
 
 def check_horizon(horizon: int | None, default: int) -> int:
@@ -108,6 +238,27 @@ def check_levels(levels: Sequence[float]) -> tuple[float, ...]:
     return tuple(checked)
 
 
+def check_extrapolate(extrapolate: object) -> None:
+    """Raises ConfigError for what is neither "tails" nor None."""
+    if extrapolate is not None and extrapolate != "tails":
+        raise ConfigError('extrapolate must be "tails" or None')
+
+
 def _is_number(value: Any) -> bool:
-    """Whether `value` is one number: of Python or NumPy, no bool."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
+    """Whether `value` is one number: of Python or NumPy, a decimal, no bool."""
+    return isinstance(value, numbers.Real | Decimal) and not isinstance(value, bool | np.bool_)
+
+
+def outside(levels: Sequence[float], trained: Sequence[float]) -> list[float]:
+    """The levels that lie outside the trained ones, where the outermost quantiles stand."""
+    return [v for v in levels if not trained[0] - NEAR <= v <= trained[-1] + NEAR]
+
+
+def of_outside(levels: Sequence[float], trained: Sequence[float]) -> str:
+    """What a person should know of levels outside the trained ones."""
+    names = ", ".join(f"{level:g}" for level in levels)
+    return (
+        f"levels {names} lie outside the trained ones, {trained[0]:g} to {trained[-1]:g}: their "
+        "values are the outermost trained quantiles, so that an interval between them covers less "
+        'than it says; extrapolate="tails" continues them'
+    )

@@ -1,6 +1,7 @@
 """`tessera forecast`: what it prints, writes and draws, from the library's own forecasts."""
 
 import csv
+import gzip
 import json
 import os
 import subprocess
@@ -80,7 +81,10 @@ def test_csv_output(sales, truth, tmp_path):
     np.testing.assert_array_equal(values[:, 1:], truth.reshape(6, 3))
     np.testing.assert_array_equal(values[:, 0], values[:, 2])
     # It is a file that the command reads again.
-    assert "left out" in run(out, "--horizon", 1, *BOLT).stderr
+    again = run(out, "--horizon", 1, *BOLT, code=1).stderr  # two series in one file
+    assert "lines 2 and 5: column 'month' has a time twice" in again
+    assert "--id COLUMN, such as 'target'" in again
+    assert run(out, "--id", "target", "--horizon", 1, *BOLT).stderr == ""
 
 
 def test_jsonl_output_of_ids_from_stdin(truth, tmp_path):
@@ -92,6 +96,129 @@ def test_jsonl_output_of_ids_from_stdin(truth, tmp_path):
     assert [series["id"] for series in found] == ["north", "south"]
     assert found[0]["times"] == [1, 2, 3]
     np.testing.assert_array_equal(np.array(found[1]["forecast"], np.float32), truth[1, :, 1])
+
+
+def test_levels_outside_the_trained_are_marked(sales, truth, tmp_path):
+    options = (sales, "--horizon", 3, "--levels", "0.025,0.5,0.975", *BOLT)
+    said = "Warning: levels 0.025, 0.975 lie outside the trained ones, 0.1 to 0.9: "
+    done = run(*options, "--json")
+    assert done.stderr.count(said) == done.stderr.count("\n") == 1
+    found = json.loads(done.stdout)
+    assert found["outside_trained"] == [0.025, 0.975]
+    for series, values in zip(found["series"], truth, strict=True):
+        assert series["outside_trained"] == [0.025, 0.975]
+        quantiles = np.array(list(series["quantiles"].values()), np.float32)
+        np.testing.assert_array_equal(quantiles, values.T)
+    shown = run(*options)
+    assert said in shown.stderr
+    assert "0.025 (outside the trained)  0.5  " in shown.stdout
+    out = tmp_path / "out.csv"
+    for target in (out, "-"):
+        done = run(*options, "-o", target)
+        assert said in done.stderr
+        rows = list(csv.reader((out.read_text() if target == out else done.stdout).splitlines()))
+        assert rows[0][-4:] == ["0.025", "0.5", "0.975", "outside_trained"]
+        assert {row[-1] for row in rows[1:]} == {"0.025,0.975"}
+    run(*options, "-o", tmp_path / "out.jsonl")
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert all(json.loads(line)["outside_trained"] == [0.025, 0.975] for line in lines)
+    run(*options, "--plot", tmp_path / "a.svg")
+    assert "outside_trained" in CliRunner().invoke(main, ["forecast", "--help"]).output
+
+
+def test_tails_of_the_command(sales):
+    options = (sales, "--horizon", 3, "--levels", "0.025,0.975", *BOLT)
+    assert "--extrapolate tails continues them" in run(*options).stderr
+    done = run(*options, "--extrapolate", "tails", "--json")
+    with TesseraTimeSeries(path=ARTIFACTS / "bolt") as model:
+        truth = model.forecast_quantiles([SALES, VISITS], 3, [0.025, 0.975], extrapolate="tails")
+    assert done.stderr == ""
+    for series, values in zip(json.loads(done.stdout)["series"], truth, strict=True):
+        quantiles = np.array(list(series["quantiles"].values()), np.float32)
+        np.testing.assert_array_equal(quantiles, values.T)
+        assert series["outside_trained"] == [0.025, 0.975]
+
+
+def test_newest_first_is_sorted_and_said(sales, truth, tmp_path):
+    header, *rows = sales.read_text().splitlines()
+    turned = tmp_path / "turned.csv"
+    turned.write_text("\n".join([header, *rows[::-1]]))
+    done = run(turned, "--horizon", 3, *BOLT, "--json")
+    assert done.stderr.startswith(f"Warning: {turned}: the rows of series 0 were not in order")
+    found = json.loads(done.stdout)["series"]
+    assert found[0]["times"] == ["2024-05", "2024-06", "2024-07"]
+    for series, values in zip(found, truth, strict=True):
+        quantiles = np.array(list(series["quantiles"].values()), np.float32)
+        np.testing.assert_array_equal(quantiles, values.T)
+
+
+def test_several_series_in_one_file(tmp_path):
+    text = "shop,sold\n" + "".join(f"{shop},{i}\n" for shop in ("a", "b") for i in range(9))
+    refused = run("-", "--horizon", 2, *BOLT, stdin=text, code=1).stderr
+    assert "column 'shop' repeats its values" in refused
+    assert "--id COLUMN" in refused
+    found = json.loads(run("-", "--id", "shop", "--json", *BOLT, stdin=text).stdout)["series"]
+    assert [series["id"] for series in found] == ["a", "b"]
+    found = json.loads(run("-", "--one-series", "--json", *BOLT, stdin=text).stdout)["series"]
+    assert len(found) == 1
+
+
+def test_a_dead_sensor_is_null_and_empty(tmp_path):
+    rows = [f"{i},{'' if s == 'b' else i},{s}" for s in "ab" for i in range(9)]
+    text = "t,v,id\n" + "\n".join(rows)
+    options = ("-", "--id", "id", "--horizon", 2, *BOLT)
+    done = run(*options, "--json", stdin=text)
+    assert "Warning: series 1: none of the values that are read is known" in done.stderr
+    assert "NaN" not in done.stdout
+    alive, dead = json.loads(done.stdout)["series"]
+    assert None not in alive["forecast"]
+    assert dead["forecast"] == dead["quantiles"]["0.1"] == [None, None]
+    rows = list(csv.reader(run(*options, "-o", "-", stdin=text).stdout.splitlines()))
+    assert rows[3:] == [["b", "9", "", "", "", ""], ["b", "10", "", "", "", ""]]
+    shown = run(*options, "--plot", tmp_path / "a.png", stdin=text)
+    assert "nan" in shown.stdout
+    text = "t,v\n" + "".join(f"{i},\n" for i in range(9))
+    done = run("-", "--target", "v", "--horizon", 2, "--json", *BOLT, stdin=text)
+    assert json.loads(done.stdout)["series"][0]["forecast"] == [None, None]
+
+
+def test_a_high_level_keeps_its_waves(tmp_path):
+    waves = [10 if i % 7 < 5 else 0 for i in range(70)]
+    with TesseraTimeSeries(path=ARTIFACTS / "bolt") as model:
+        truth = model.forecast(waves, 7)[0]
+    for level in (10**8, 3 * 10**9):
+        text = "v\n" + "".join(f"{level + wave}\n" for wave in waves)
+        options = ("-", "--horizon", 7, *BOLT)
+        found = json.loads(run(*options, "--json", stdin=text).stdout)["series"][0]
+        np.testing.assert_allclose(np.array(found["forecast"]) - level, truth, atol=1e-3)
+        rows = list(csv.reader(run(*options, "-o", "-", stdin=text).stdout.splitlines()))[1:]
+        np.testing.assert_allclose([float(row[1]) - level for row in rows], truth, atol=1e-3)
+        shown = run(*options, stdin=text).stdout.splitlines()[3:10]
+        np.testing.assert_allclose([float(r.split()[2]) - level for r in shown], truth, atol=1e-3)
+
+
+def test_csv_to_stdout_and_compressed_input(sales, tmp_path):
+    packed = tmp_path / "sales.csv.gz"
+    packed.write_bytes(gzip.compress(sales.read_bytes()))
+    out = tmp_path / "out.csv"
+    run(sales, "--horizon", 3, "-o", out, *BOLT)
+    for source, stdin in ((packed, None), (sales, None), ("-", packed.read_bytes())):
+        done = run(source, "--horizon", 3, "-o", "-", *BOLT, stdin=stdin)
+        assert (done.stdout, done.stderr) == (out.read_text(), "")
+    refused = run(sales, "-o", "-", "--json", *BOLT, code=2)
+    assert "--json and --output - both take stdout" in refused.stderr
+
+
+def test_german_numbers_and_dates(tmp_path):
+    text = "Datum;Umsatz\n" + "".join(f"01.{m:02}.2024;1.{m}00,5\n" for m in range(1, 10))
+    found = json.loads(run("-", "--horizon", 2, "--json", *BOLT, stdin=text).stdout)["series"][0]
+    with TesseraTimeSeries(path=ARTIFACTS / "bolt") as model:
+        truth = model.forecast([1000.5 + 100 * m for m in range(1, 10)], 2)[0]
+    assert found["times"] == ["01.10.2024", "01.11.2024"]
+    np.testing.assert_allclose(found["forecast"], truth, rtol=1e-6)
+    text = "v;w\n1.234;x\n1.235;y\n"
+    assert "--decimal" in run("-", *BOLT, stdin=text, code=1).stderr
+    run("-", "--decimal", ",", *BOLT, stdin=text)
 
 
 def test_the_default_horizon_is_the_models(sales):

@@ -45,9 +45,15 @@ LAYERS = {
     "patching": set(),
     "series": {"errors"},
     "frequency": {"errors"},
-    "frames": {"errors", "frequency"},
-    "csv_series": {"errors", "frequency", "reading"},
-    "forecasts": {"csv_series", "errors", "series", "writing"},
+    "time_numbers": {"frequency"},
+    "timestamps": {"frequency", "time_numbers"},
+    "series_table": {"errors", "frequency", "series", "timestamps"},
+    "frames": {"errors", "frequency", "series", "series_table", "time_numbers", "timestamps"},
+    "csv_numbers": {"errors", "series"},
+    "csv_cells": {"csv_numbers", "errors", "reading", "time_numbers", "timestamps"},
+    "csv_series": {"csv_cells", "csv_numbers", "errors", "frequency", "series_table"}
+    | {"time_numbers", "timestamps"},
+    "forecasts": {"csv_series", "errors", "reading", "series", "writing"},
     "text": {"batching", "errors", "registry", "schema", "runtime"},
     "heads": {
         "errors",

@@ -20,7 +20,7 @@ def made(*series, size=4, arcsinh=False, time_scale=-1):
 def test_ragged_series_end_together():
     padded = patching.left_pad([np.float32([1, 2, 3, 4, 5]), np.float32([6])], 4)
     np.testing.assert_array_equal(padded, [[NAN] * 3 + [1, 2, 3, 4, 5], [NAN] * 7 + [6]])
-    assert padded.dtype == np.float32
+    assert padded.dtype == np.float64
     assert patching.left_pad([np.zeros(8, np.float32)], 4).shape == (1, 8)
 
 
@@ -35,6 +35,21 @@ def test_series_without_a_scale():
     loc, scale = patching.location_and_scale(context)
     np.testing.assert_array_equal(loc[:, 0], [0, 7, np.float32(0.1)])
     np.testing.assert_array_equal(scale[:, 0], [1, 1e-5, 1e-5])
+
+
+def test_levels_and_deviations_are_not_rounded_away():
+    waves = np.where(np.arange(70) % 7 < 5, 10.0, 0.0)
+    _, scale = patching.location_and_scale(waves[None])
+    for level in (1e8, 3e9, 1e12, -1e12, 2.0**40):
+        loc, found = patching.location_and_scale(waves[None] + level)
+        assert loc[0, 0] - level == pytest.approx(50 / 7, abs=1e-3)
+        np.testing.assert_array_equal(found, scale)
+    for tiny in (1e-60, 1e-200, 1e-300):
+        loc, found = patching.location_and_scale(waves[None] * tiny)
+        np.testing.assert_allclose(found / tiny, scale)
+    for constant in (0.1, 1e8 + 0.1, 1e-300, -3e38):  # whose sums round, in float64 too
+        loc, found = patching.location_and_scale(np.full((1, 70), constant))
+        assert (loc[0, 0], found[0, 0]) == (constant, patching.CONSTANT)
 
 
 def test_a_patch_is_its_values_then_its_mask():
@@ -80,6 +95,25 @@ def test_levels_between_and_outside():
     # Levels need not be evenly spaced.
     found = patching.at_levels(np.float32([0, 10, 20]), [0.1, 0.5, 0.6], [0.3, 0.55, 0.8])
     np.testing.assert_allclose(found, [5, 15, 20], rtol=1e-6)
+
+
+def test_exponential_tails():
+    """Quantiles of a Laplace distribution of scale 3 around 10 are found from its inner ones."""
+
+    def truth(level):
+        return 10 + 3 * np.where(level < 0.5, np.log(2 * level), -np.log(2 - 2 * level))
+
+    levels = np.array([1e-9, 0.001, 0.025, 0.1, 0.35, 0.9, 0.95, 0.999])
+    found = patching.at_levels(truth(np.array(TENTHS)), TENTHS, levels, tails=True)
+    inner = (levels >= 0.1) & (levels <= 0.9)
+    np.testing.assert_allclose(found[~inner], truth(levels[~inner]), rtol=1e-9)
+    held = patching.at_levels(truth(np.array(TENTHS)), TENTHS, levels)
+    np.testing.assert_array_equal(found[inner], held[inner])
+    flat = patching.at_levels(np.full((2, 9), 5.0), TENTHS, levels, tails=True)
+    np.testing.assert_array_equal(flat, np.full((2, 8), 5.0))
+    uneven = [0.02, 0.05, 0.5, 0.9, 0.99]
+    found = patching.at_levels(truth(np.array(uneven)), uneven, [0.01, 0.995], tails=True)
+    np.testing.assert_allclose(found, truth(np.array([0.01, 0.995])), rtol=1e-9)
 
 
 def test_pooling_is_over_the_paths_at_each_step():

@@ -227,7 +227,10 @@ def _samples(recipe: TimeSeries, model: Any, family: ModuleType) -> Iterator[Sam
         n_patches = min(3, recipe.prediction_length // recipe.output_patch_size)
         with torch.no_grad():
             truth = family.upstream(
-                model, torch.from_numpy(context), n_patches, torch.from_numpy(groups)
+                model,
+                torch.from_numpy(context.astype(np.float32)),
+                n_patches,
+                torch.from_numpy(groups),
             )
         yield Sample(
             patched,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ RIGHT: dict[str, Any] = {
     "ten contexts": np.resize(FORM, 20480),
     "one value, missing": [np.nan],
     "all values missing": np.full(100, np.nan),
+    "a context of gaps after a value": np.concatenate([[3.0], np.full(2048, np.nan)]),
     "leading gaps": _leading(FORM),
     "inner gaps": GAPS,
     "trailing gaps": np.concatenate([FORM, np.full(20, np.nan)]),
@@ -45,6 +48,10 @@ RIGHT: dict[str, Any] = {
     "1e-30": FORM * 1e-30,
     "subnormal values": FORM * 1e-44,
     "an offset of 1e6": FORM + 1e6,
+    "an offset of 1e8": FORM.astype(np.float64) + 1e8,
+    "a counter of 3e9": np.arange(50) + 3_000_000_000,
+    "an unsigned counter": np.arange(50, dtype=np.uint64) * 10**9 + 2**63,
+    "decimals": [Decimal(i) / 4 for i in range(50)],
     "a spike": np.where(np.arange(100) == 50, 1e6, 1.0),
     "ints": np.arange(50),
     "unsigned bytes": np.arange(50, dtype=np.uint8),
@@ -64,6 +71,7 @@ WRONG: dict[str, Any] = {
     "infinity": [1.0, np.inf],
     "-infinity": [1.0, -np.inf, 2.0],
     "beyond float32": [1.0, 1e39],
+    "whole numbers that float64 rounds": [[2**62 + i for i in range(9)]],
     "a text": MARKER,
     "texts": [[MARKER, "b"]],
     "numbers in texts": [["1", "2"]],
@@ -130,16 +138,21 @@ def _contexts(model: Any, name: str) -> Iterator[Case]:
         steps = 8
 
         def judge(found: np.ndarray, values: np.ndarray = values) -> None:
-            expected = model.forecast_quantiles(values.astype(np.float32), steps)
+            level = np.nan_to_num(values[~np.isnan(values)][:1].sum())
+            expected = model.forecast_quantiles(values - level, steps).astype(np.float64) + level
             assert found.shape == expected.shape
-            assert found.dtype == np.float32
+            assert found.dtype in (np.float32, np.float64)
+            if np.isnan(values[-model.context_length() :]).all():
+                assert np.isnan(found).all()
+                return
             assert np.isfinite(found).all()
             assert (np.diff(found, axis=2) >= 0).all()
             scale = np.abs(expected).max() + 1e-30
             np.testing.assert_allclose(found / scale, expected / scale, atol=1e-4)
 
         def plausible(found: np.ndarray, values: np.ndarray = values) -> None:
-            seen = values[np.isfinite(values)]
+            read = values[-model.context_length() :]
+            seen = read[np.isfinite(read)]
             if len(seen):  # random weights, but in the units of the series
                 spread = seen.std() or 1e-5
                 reach = 1e6 if name == "chronos2" else 1e3  # arcsinh: its inverse grows fast
@@ -162,7 +175,12 @@ def _contexts(model: Any, name: str) -> Iterator[Case]:
         array = np.stack([values, values])
         run = lambda a=array: model.forecast_quantiles(a, steps)[1:]
         yield Case("series", f"{entry}.forecast_quantiles, 2-D", what, run, judge, error=False)
-        long = lambda found: _is(np.isfinite(found).all() and found.shape == (1, 130))
+
+        def long(found: np.ndarray, values: np.ndarray = values) -> None:
+            dead = np.isnan(values[-model.context_length() :]).all()
+            assert found.shape == (1, 130)
+            assert (np.isnan(found) if dead else np.isfinite(found)).all()
+
         # A spread of 1e30 may leave float32 on the way: then it is an error that says so.
         run = lambda s=series: model.forecast(s, 130)
         yield Case("series", f"{entry}.forecast, rolled out", what, run, long, error=True)
@@ -216,6 +234,13 @@ def _arguments(model: Any, name: str) -> Iterator[Case]:
         entry_point = f"{entry}.forecast_quantiles"
         yield Case("series", entry_point, f"levels: {what}", run, None, True, "levels")
 
+    for what, value in {"a str": MARKER, "True": True, "a number": 1, "a list": ["tails"]}.items():
+        run = lambda v=value: model.forecast_quantiles(FORM, 8, [0.01], extrapolate=v)
+        yield Case("series", entry_point, f"extrapolate: {what}", run, None, True, "extrapolate")
+    run = lambda: model.forecast_quantiles(FORM, 8, [1e-9, 0.5, 1 - 1e-9], extrapolate="tails")
+    wide = lambda f: _is(np.isfinite(f).all() and (np.diff(f, axis=2) > 0).all())
+    yield Case("series", entry_point, "extrapolate: tails", run, wide, error=False)
+
 
 def _groups(model: Any) -> Iterator[Case]:
     three = [FORM, GAPS, FORM[:50]]
@@ -250,6 +275,9 @@ def _frames(model: Any) -> Iterator[Case]:
         "pandas": good, "polars": pl.from_pandas(good),
         "gaps": good.assign(target=[1.0, None] * 20),
         "a shuffled index": good.set_index(np.arange(40)[::-1]),
+        "times that fall": good[::-1], "shuffled rows": good.sample(frac=1, random_state=1),
+        "dates as texts": good.assign(timestamp=stamps.strftime("%d.%m.%Y")),
+        "days as whole numbers": good.assign(timestamp=stamps.strftime("%Y%m%d").astype(int)),
     }.items():  # fmt: skip
         run = lambda f=frame: model.forecast_frame(f, horizon=3)
         yield Case("series", entry, what, run, judge, error=False)
@@ -257,9 +285,12 @@ def _frames(model: Any) -> Iterator[Case]:
         "None": None, "a dict": {"a": 1}, "a list": [1.0], "an array": np.ones((3, 2)),
         "a series": good["target"], "no rows": good[:0], "no columns": good[[]],
         "texts as target": good.assign(target=MARKER),
-        "texts as timestamp": good.assign(timestamp="x"),
+        "texts as timestamp": good.assign(timestamp=MARKER),
+        "a text among dates": good.assign(timestamp=[MARKER, *stamps[1:].strftime("%Y-%m-%d")]),
+        "days or months first": good[:3].assign(timestamp=["01/02/24", "01/03/24", "01/04/24"]),
         "infinity": good.assign(target=np.inf), "a time twice": pd.concat([good, good[-1:]]),
-        "times that fall": good[::-1], "an irregular step": good.drop(index=[5, 6, 9]),
+        "several series": good.assign(id=["a", "b"] * 20),
+        "an irregular step": good.drop(index=[5, 6, 9]),
         "one row": good[:1], "two rows": good[:2], "times missing": good.assign(timestamp=pd.NaT),
         "a lazy frame": pl.from_pandas(good).lazy(), "booleans": good.assign(target=True),
         "objects": good.assign(target=[object()] * 40),
@@ -286,6 +317,11 @@ def _command(folder: Path) -> Iterator[Case]:
         "quotes": b'"v"\n"1"\n"2"\n', "no last line end": b"v\n1\n2",
         "a column of text": f"v,t\n1,{MARKER}\n2,{MARKER}\n".encode(), "1e30": b"v\n1e30\n-1e30\n",
         "a long column name": b"v" * 5000 + b"\n1\n2\n",
+        "newest first": b"d,v\n2024-03,4\n2024-02,2\n2024-01,1\n",
+        "German numbers and dates": b"d;v\n01.01.2024;1,5\n01.02.2024;2,5\n01.03.2024;3,5\n",
+        "months in digits": b"m,v\n202411,1\n202412,2\n202501,4\n",
+        "gzip": gzip.compress(b"v\n1\n2\n"), "an index": b",v\n0,1\n1,2\n",
+        "N/A and -": b"v\n1\nN/A\n-\n",
     }  # fmt: skip
     wrong = {
         "no bytes": b"", "a header alone": b"v\n", "text alone": f"v\n{MARKER}\n".encode(),
@@ -295,7 +331,13 @@ def _command(folder: Path) -> Iterator[Case]:
         "a NUL": b"v\n1\0\n",
         "a column twice": b"v,v\n1,2\n", "an open quote": b'v\n"1\n', "all missing": b"v\n\nNA\n",
         "binary": bytes(range(256)) * 4, "one huge cell": b"v\n" + b"9" * 200_000 + b"\n",
-        "a hex number": b"v\n0x10\n", "no digits": b"v\n-\n",
+        "a hex number": b"v\n0x10\n", "no digits": b"v\n-\n", "no names": b"1\n2\n3\n",
+        "a time twice": f"d,v,t\n2024-01,1,{MARKER}\n2024-01,2,b\n".encode(),
+        "joined series": f"t,v\n{MARKER},1\n{MARKER},2\nb,3\nb,4\n".encode(),
+        "a text among dates": f"d,v\n2024-01-01,1\n2024-01-02,2\n{MARKER},3\n".encode(),
+        "times as names": b"a,2024-01,2024-02,2024-03\nx,1,2,3\ny,1,2,3\n",
+        "thousands or decimals": b"t;v\nx;1.234\ny;2.345\n",
+        "a cut gzip": gzip.compress(b"v\n1")[:-4],
     }  # fmt: skip
     judge = lambda found: _is(all(len(s["forecast"]) == 2 for s in json.loads(found)["series"]))
     for number, (what, content) in enumerate((right | wrong).items()):

@@ -26,7 +26,7 @@ from typing import Any
 from click.testing import CliRunner
 
 import tessera_onnx
-from tessera_onnx import TesseraError, TruncationWarning
+from tessera_onnx import ForecastWarning, TesseraError, TruncationWarning
 from tessera_onnx.cli import main
 
 PACKAGE = str(Path(tessera_onnx.__file__).parent)
@@ -103,6 +103,7 @@ def run(case: Case) -> Outcome:
         with _limited(SECONDS), warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("error")
             warnings.simplefilter("always", TruncationWarning)
+            warnings.simplefilter("always", ForecastWarning)
             outcome = _run(case)
     except _Slow:
         outcome = Outcome(case, "slow")

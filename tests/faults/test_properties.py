@@ -310,6 +310,7 @@ def test_forecasts_shift_and_scale_with_their_series(forecasters, values, shift,
 
 @few
 @given(data=st.data())
+@pytest.mark.filterwarnings("ignore::tessera_onnx.ForecastWarning")  # of one without a value
 def test_a_series_forecast_does_not_see_its_neighbours(forecasters, data):
     lengths = data.draw(st.lists(st.integers(1, 300), min_size=1, max_size=8))
     rng = np.random.default_rng(data.draw(st.integers(0, 999)))
