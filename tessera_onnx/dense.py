@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import heads, quantization, scoring
-from tessera_onnx.errors import ConfigError
+from tessera_onnx.errors import ConfigError, DimensionMismatch
 from tessera_onnx.model import RoleName, TextModel
 from tessera_onnx.quantization import Output
-from tessera_onnx.results import Ranked, check_top_k, ranking
-from tessera_onnx.runtime import Array
+from tessera_onnx.results import BinaryTokens, Int8Vectors, Ranked, check_top_k, ranking
 from tessera_onnx.schema import Dense, Kind, Role
 from tessera_onnx.text import Head, check_text
 
 Float = NDArray[np.float32]
+Made = np.ndarray | Int8Vectors | BinaryTokens  # vectors of an earlier call
 
 
 class TesseraDense(TextModel):
@@ -105,30 +105,37 @@ class TesseraDense(TextModel):
         chosen = self._purpose(self._role(role), task, prompt)
         return self._encoder.stream(texts, chosen, self._head, progress=progress)
 
-    def similarity(self, a: str, b: str) -> float:
-        """Cosine of query `a` and document `b`, in [-1, 1]."""
-        left = self._encoder.one(a, self._query, self._head, name="a")
-        return scoring.cosine(left, self._encoder.one(b, self._document, self._head, name="b"))
+    def similarity(self, a: str | Made, b: str | Made) -> float:
+        """Cosine of query `a` and document `b`, in [-1, 1].
+
+        Each is a text, or one vector made earlier: a float array (dimension,), Int8Vectors or
+        BinaryTokens, whose bits count as +1 and -1.
+        """
+        left = self._vector(a, self._query, "a")
+        return scoring.cosine(left, self._vector(b, self._document, "b"))
 
     def rank(
         self,
-        query: str | Array,
-        documents: Sequence[str] | Array,
+        query: str | Made,
+        documents: Sequence[str] | Sequence[Int8Vectors | BinaryTokens] | Made,
         top_k: int | None = None,
     ) -> list[Ranked]:
         """Documents by falling cosine: (index, score), the first `top_k` or all.
 
         Either side may be given as vectors from an earlier call, (dimension,) and (n, dimension),
-        taken as unit vectors.
+        taken as unit vectors: a float array, Int8Vectors, or BinaryTokens, whose bits count as +1
+        and -1 over the root of the dimension. A list of Int8Vectors or BinaryTokens of one vector
+        each, such as `encode_iter(output=)` gives, will do too.
         """
         check_top_k(top_k, 0)
         left = self.encode_query(query) if isinstance(query, str) else query
-        right = (
-            documents
-            if isinstance(documents, np.ndarray)
-            else self.encode_batch(scoring.as_list(documents))
-        )
-        return ranking(scoring.dense_scores(left, right), top_k)
+        if isinstance(documents, Made):
+            return ranking(scoring.dense_scores(left, documents), top_k)
+        right = scoring.as_list(documents)
+        if right and isinstance(right[0], Int8Vectors | BinaryTokens):
+            rows = [self._vector(row, None, f"documents[{i}]") for i, row in enumerate(right)]
+            return ranking(scoring.dense_scores(left, np.stack(rows)), top_k)
+        return ranking(scoring.dense_scores(left, self.encode_batch(right)), top_k)
 
     def dimension(self) -> int:
         """Components of a vector."""
@@ -150,6 +157,26 @@ class TesseraDense(TextModel):
         if prompt is not None:
             role = dataclasses.replace(role, prompt=check_text(prompt, "prompt"))
         return role
+
+    def _vector(self, value: Any, role: Role | None, name: str) -> Float:
+        """A text's vector, or one vector made earlier, as floats; without a role no text is due."""
+        if role is not None and not isinstance(value, Made):
+            made: Float = self._encoder.one(value, role, self._head, name=name)
+            return made
+        if not isinstance(value, Made):
+            raise TypeError(
+                f"{name} must be Int8Vectors or BinaryTokens as the first is, "
+                f"got {type(value).__name__}"
+            )
+        vector: Float = np.asarray(quantization.floats(value, name))
+        if vector.ndim != 1:
+            raise ConfigError(f"{name} must be one vector ({self._dimension},), got {vector.shape}")
+        if len(vector) != self._dimension:
+            raise DimensionMismatch(
+                f"{name} has {len(vector)} dims, the model gives {self._dimension}"
+            )
+        checked: Float = scoring.matrix(name, vector[None])[0]
+        return checked
 
     def _one_or_many(self, text: str | Iterable[str], role: Role, output: Output) -> Any:
         quantization.check_output(output)

@@ -13,12 +13,13 @@ from tessera_onnx.explain import Match
 from tessera_onnx.model import RoleName, TextModel
 from tessera_onnx.packing import PackedTokens
 from tessera_onnx.quantization import Output
-from tessera_onnx.results import BinaryTokens, Ranked, check_top_k, ranking
+from tessera_onnx.results import BinaryTokens, Int8Vectors, Ranked, check_top_k, ranking
 from tessera_onnx.runtime import Array
 from tessera_onnx.schema import Kind, MultiVector, TokenRole
 from tessera_onnx.text import Batch, Head
 
 Float = NDArray[np.float32]
+Made = np.ndarray | Int8Vectors | BinaryTokens  # vectors of an earlier call
 
 
 class TesseraMultiVector(TextModel):
@@ -87,18 +88,27 @@ class TesseraMultiVector(TextModel):
         head = self._head(self._role(role))
         return self._encoder.stream(texts, self._role(role), head, progress=progress)
 
-    def similarity(self, a: str, b: str) -> float:
-        """MaxSim of query `a` with document `b`, in [-n, n] for n query tokens."""
-        left = self._encoder.one(a, self._query, self._head(self._query), name="a")
-        right = self._encoder.one(b, self._document, self._head(self._document), name="b")
+    def similarity(self, a: str | Made, b: str | Made) -> float:
+        """MaxSim of query `a` with document `b`, in [-n, n] for n query tokens.
+
+        Each is a text, or its token vectors made earlier: a float array (n, dimension),
+        Int8Vectors or BinaryTokens, whose bits count as +1 and -1 over the root of the dimension.
+        """
+        left: Any = a
+        right: Any = b
+        if not isinstance(a, Made):
+            left = self._encoder.one(a, self._query, self._head(self._query), name="a")
+        if not isinstance(b, Made):
+            right = self._encoder.one(b, self._document, self._head(self._document), name="b")
         return float(self.score(left, [right])[0])
 
     def score(
-        self, query: str | Array, documents: Sequence[str] | Sequence[Array] | PackedTokens
+        self, query: str | Made, documents: Sequence[str] | Sequence[Made] | PackedTokens
     ) -> Float:
         """MaxSim of one query with each document: (len(documents),) float32.
 
-        Texts are encoded; arrays from an earlier call are taken as they are, PackedTokens are the
+        Texts are encoded; vectors from an earlier call are float arrays, Int8Vectors or
+        BinaryTokens, as `similarity` takes them. PackedTokens are the
         fastest. A recipe with score = "mean" (bge-m3) divides by the number of query tokens.
         """
         left = self.encode_query(query) if isinstance(query, str) else query
@@ -113,12 +123,21 @@ class TesseraMultiVector(TextModel):
 
     def rank(
         self,
-        query: str | Array,
-        documents: Sequence[str] | Sequence[Array] | PackedTokens,
+        query: str | Made,
+        documents: Sequence[str] | Sequence[Made] | PackedTokens,
         top_k: int | None = None,
     ) -> list[Ranked]:
-        """Documents by falling MaxSim: (index, score), the first `top_k` or all."""
+        """Documents by falling MaxSim: (index, score), the first `top_k` or all.
+
+        Both are as `score` takes them; those of PackedTokens bring their ids.
+        """
         check_top_k(top_k, 0)
+        if isinstance(documents, PackedTokens):
+            left = self.encode_query(query) if isinstance(query, str) else query
+            rows = documents.rank(left, top_k)
+            if self._recipe.score == "mean":
+                rows = [row._replace(score=row.score / len(left)) for row in rows]
+            return rows
         return ranking(self.score(query, documents), top_k)
 
     def quantize(self, tokens: Array) -> BinaryTokens:

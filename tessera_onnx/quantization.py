@@ -14,9 +14,10 @@ from tessera_onnx.errors import (
     QuantizationError,
     UnsupportedDimension,
 )
-from tessera_onnx.results import BinaryTokens, Int8Vectors, check_binary
+from tessera_onnx.results import BinaryTokens, Int8Vectors, check_binary, check_int8
 
 Output = Literal["float32", "int8", "binary"]
+Vectors = ArrayLike | Int8Vectors | BinaryTokens  # what has a score
 
 
 def check_unmasked(value: Any, name: str) -> None:
@@ -40,6 +41,25 @@ def _finite(vectors: ArrayLike, name: str = "vectors") -> NDArray[np.float32]:
     if not np.isfinite(array).all():
         raise QuantizationError(f"{name} hold NaN or infinity, which has no code")
     return array
+
+
+def floats(value: Any, name: str) -> Any:
+    """Int8Vectors and BinaryTokens as the float32 vectors that they stand for, else `value` itself.
+
+    They may hold one vector (dim,) or several (n, dim). Bits become +1 and -1 over the root of dim,
+    unit vectors as those that they stand for: a float query against bits keeps more of the order
+    than bits against bits, and one scale serves all. Raises TypeError and ConfigError for parts
+    that do not fit each other, with `name`.
+    """
+    if isinstance(value, Int8Vectors):
+        check_int8(value, name)
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            return value.dequantize()
+    if isinstance(value, BinaryTokens):
+        single = isinstance(value.bits, np.ndarray) and value.bits.ndim == 1
+        check_binary(BinaryTokens(value.bits[None], value.dim) if single else value, name, least=0)
+        return value.unpack() / np.float32(np.sqrt(value.dim))
+    return value
 
 
 def binary(vectors: ArrayLike) -> BinaryTokens:

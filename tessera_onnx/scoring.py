@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tessera_onnx import quantization
 from tessera_onnx.errors import ConfigError, DimensionMismatch, is_single
+from tessera_onnx.quantization import Vectors
 from tessera_onnx.results import BinaryTokens, SparseVector, check_binary
 
 Float = NDArray[np.float32]
@@ -19,13 +20,15 @@ BLOCK_TOKENS = 4096
 BLOCK_PAIRS = 1 << 22
 
 
-def matrix(name: str, value: ArrayLike, least: int = 1) -> Float:
+def matrix(name: str, value: Vectors, least: int = 1) -> Float:
     """`value` as token vectors (n, dim), float32, in C order.
 
-    Raises TypeError for another type than numbers, ConfigError for a wrong rank, fewer rows than
-    `least`, NaN or infinity; the message begins with `name`.
+    Int8Vectors and BinaryTokens are taken as `quantization.floats` has them. Raises TypeError for
+    another type than numbers, ConfigError for a wrong rank, fewer rows than `least`, NaN
+    or infinity; the message begins with `name`.
     """
     quantization.check_unmasked(value, name)
+    value = quantization.floats(value, name)
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -58,7 +61,7 @@ def check_several(items: Any, name: str, expected: str) -> None:
         raise TypeError(f"{name} must be a list of {expected}, got {type(items).__name__}")
 
 
-def maxsim(query: ArrayLike, document: ArrayLike) -> float:
+def maxsim(query: Vectors, document: Vectors) -> float:
     """Sum over query rows of the largest dot product with any document row.
 
     query (n, dim), document (m, dim), any numeric dtype, read as float32; with unit rows the
@@ -69,7 +72,7 @@ def maxsim(query: ArrayLike, document: ArrayLike) -> float:
     return float(maxsim_scores(query, [document])[0])
 
 
-def maxsim_scores(query: ArrayLike, documents: Sequence[ArrayLike]) -> Float:
+def maxsim_scores(query: Vectors, documents: Sequence[Vectors]) -> Float:
     """MaxSim of one query (n, dim) with each document (m_i, dim): (len(documents),) float32.
 
     Raises as `maxsim`, naming the document.
@@ -80,7 +83,7 @@ def maxsim_scores(query: ArrayLike, documents: Sequence[ArrayLike]) -> Float:
     return check_scores(scores)
 
 
-def maxsim_matrix(queries: Sequence[ArrayLike], documents: Sequence[ArrayLike]) -> Float:
+def maxsim_matrix(queries: Sequence[Vectors], documents: Sequence[Vectors]) -> Float:
     """MaxSim of each query with each document: (len(queries), len(documents)) float32.
 
     One pass over the documents serves all queries. Raises as `maxsim`, naming the item.
@@ -96,7 +99,7 @@ def maxsim_matrix(queries: Sequence[ArrayLike], documents: Sequence[ArrayLike]) 
         return check_scores(_maxsim(matrices, documents))
 
 
-def _maxsim(queries: Sequence[Float], documents: Sequence[ArrayLike]) -> Float:
+def _maxsim(queries: Sequence[Float], documents: Sequence[Vectors]) -> Float:
     """Documents' tokens in blocks: a product and two segmented reductions each, no loop inside."""
     tokens = np.concatenate(queries) if len(queries) > 1 else queries[0]
     starts = np.cumsum([0, *(len(query) for query in queries[:-1])])
@@ -111,9 +114,7 @@ def _maxsim(queries: Sequence[Float], documents: Sequence[ArrayLike]) -> Float:
     return scores
 
 
-def _blocks(
-    documents: Sequence[ArrayLike], dim: int, size: int
-) -> Iterator[tuple[int, list[Float]]]:
+def _blocks(documents: Sequence[Vectors], dim: int, size: int) -> Iterator[tuple[int, list[Float]]]:
     """(index of the first document, documents) of about `size` tokens each."""
     block: list[Float] = []
     tokens = start = 0
@@ -156,11 +157,14 @@ def cosine(a: ArrayLike, b: ArrayLike) -> float:
     return float(first @ second) / norms if norms > 0 else 0.0
 
 
-def dense_scores(query: ArrayLike, documents: ArrayLike) -> Float:
+def dense_scores(query: Any, documents: Any) -> Float:
     """Dot products of one vector (dim,) with the rows of (n, dim): (n,) float32.
 
-    Raises ConfigError for a query that is not one vector, DimensionMismatch when the dims differ.
+    Both may be Int8Vectors or BinaryTokens, taken as `quantization.floats` has them. Raises
+    ConfigError for a query that is not one vector, DimensionMismatch when the dims differ.
     """
+    query = quantization.floats(query, "query")
+    documents = quantization.floats(documents, "documents")
     left = matrix("query", [query] if isinstance(query, list | tuple) else np.atleast_2d(query))
     if np.ndim(query) != 1:
         raise ConfigError(f"query must be one vector (dim,), got shape {np.shape(query)}")

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tessera_onnx import quantization
 from tessera_onnx.errors import ConfigError, DimensionMismatch
-from tessera_onnx.results import BinaryTokens, Int8Vectors, check_binary, check_int8
+from tessera_onnx.results import BinaryTokens, Int8Vectors
 
 Float = NDArray[np.float32]
 
@@ -23,10 +24,9 @@ def is_vectors(value: Any) -> bool:
 def floats(value: Any, dim: int, name: str) -> Float:
     """Vectors of any form as (n, dim) float32.
 
-    Bits become +1 and -1 over the root of dim, unit vectors as those that they stand for: a float
-    query against bits keeps more of the order than bits against bits, and one scale serves all.
-    Raises TypeError for what is_vectors denies, ConfigError for another rank, parts that do not fit
-    each other, NaN or infinity, DimensionMismatch for other dims.
+    Int8Vectors and BinaryTokens as `quantization.floats` has them. Raises TypeError for what
+    is_vectors denies, ConfigError for another rank, parts that do not fit each other, NaN or
+    infinity, DimensionMismatch for other dims.
     """
     if not is_vectors(value):
         raise TypeError(
@@ -35,13 +35,7 @@ def floats(value: Any, dim: int, name: str) -> Float:
         )
     if np.ma.is_masked(value):
         raise ConfigError(f"{name} must have no masked values: fill or drop them")
-    if isinstance(value, Int8Vectors):
-        check_int8(value, name)
-        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            value = value.dequantize()
-    elif isinstance(value, BinaryTokens):
-        check_binary(value, name, least=0)
-        value = value.unpack() / np.float32(np.sqrt(value.dim))
+    value = quantization.floats(value, name)
     if value.ndim != 2:
         raise ConfigError(f"{name} must have shape (n, {dim}), got {value.shape}")
     if value.shape[1] != dim:

@@ -235,6 +235,8 @@ class TesseraVision(Model):
     ) -> list[Ranked]:
         """Documents, images or their vectors, by falling score: the first `top_k` or all."""
         check_top_k(top_k, 0)
+        if isinstance(documents, PackedTokens):
+            return documents.rank(self._query(query), top_k)
         return ranking(self.score(query, documents), top_k)
 
     def similarity_map(self, query: str | Any, document: Source) -> Float:
