@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tessera_onnx.classes import Tessera, list_models
     from tessera_onnx.dense import TesseraDense
     from tessera_onnx.errors import (
+        Cancelled,
         ConfigError,
         DeviceError,
         DimensionMismatch,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         ModelNotFound,
         QuantizationError,
         TesseraError,
+        TimedOut,
         TokenizationError,
         TruncationWarning,
         UnsupportedDimension,
@@ -42,6 +44,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BinaryTokens",
+    "Cancelled",
     "ConfigError",
     "DeviceError",
     "DimensionMismatch",
@@ -65,6 +68,7 @@ __all__ = [
     "TesseraSparse",
     "TesseraTimeSeries",
     "TesseraVision",
+    "TimedOut",
     "TokenizationError",
     "TruncationWarning",
     "UnsupportedDimension",
@@ -78,6 +82,7 @@ MODULES = {
     "classes": ("Tessera", "list_models"),
     "dense": ("TesseraDense",),
     "errors": (
+        "Cancelled",
         "ConfigError",
         "DeviceError",
         "DimensionMismatch",
@@ -89,6 +94,7 @@ MODULES = {
         "ModelNotFound",
         "QuantizationError",
         "TesseraError",
+        "TimedOut",
         "TokenizationError",
         "TruncationWarning",
         "UnsupportedDimension",

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import heads, quantization, scoring
+from tessera_onnx.batching import Event, Limit
 from tessera_onnx.errors import ConfigError, DimensionMismatch
 from tessera_onnx.model import RoleName, TextModel
 from tessera_onnx.quantization import Output
@@ -55,15 +56,20 @@ class TesseraDense(TextModel):
         prompt: str | None = None,
         progress: bool = False,
         output: Output = "float32",
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> Any:
         """Vectors of documents: (n, dimension) float32 C-contiguous; (0, dimension) for no texts.
 
-        output="int8" gives Int8Vectors, "binary" BinaryTokens. Every item is checked before the
+        output="int8" gives Int8Vectors, "binary" BinaryTokens. After `timeout` seconds, or when
+        another thread sets the event `cancel`, no further batch is begun and TimedOut or Cancelled
+        is raised; the model can be used as before. Every item is checked before the
         first is encoded; the errors of `encode` name the item's index.
         """
+        limit = Limit(timeout, cancel)
         quantization.check_output(output)
         role = self._purpose(self._document, task, prompt)
-        results = self._encoder.encode(texts, role, self._head, progress=progress)
+        results = self._encoder.encode(texts, role, self._head, progress=progress, limit=limit)
         return quantization.convert(results, output)
 
     def encode_query(
@@ -73,9 +79,15 @@ class TesseraDense(TextModel):
         task: str | None = None,
         prompt: str | None = None,
         output: Output = "float32",
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> Any:
-        """A query's vector (dimension,), or (n, dimension) for an iterable of queries."""
-        return self._one_or_many(text, self._purpose(self._query, task, prompt), output)
+        """A query's vector (dimension,), or (n, dimension) for an iterable of queries.
+
+        `output`, `timeout` and `cancel` as for `encode_batch`.
+        """
+        limit = Limit(timeout, cancel)
+        return self._one_or_many(text, self._purpose(self._query, task, prompt), output, limit)
 
     def encode_document(
         self,
@@ -84,9 +96,15 @@ class TesseraDense(TextModel):
         task: str | None = None,
         prompt: str | None = None,
         output: Output = "float32",
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> Any:
-        """A document's vector (dimension,), or (n, dimension) for an iterable of documents."""
-        return self._one_or_many(text, self._purpose(self._document, task, prompt), output)
+        """A document's vector (dimension,), or (n, dimension) for an iterable of documents.
+
+        `output`, `timeout` and `cancel` as for `encode_batch`.
+        """
+        limit = Limit(timeout, cancel)
+        return self._one_or_many(text, self._purpose(self._document, task, prompt), output, limit)
 
     def encode_iter(
         self,
@@ -96,14 +114,24 @@ class TesseraDense(TextModel):
         task: str | None = None,
         prompt: str | None = None,
         progress: bool = False,
-    ) -> Iterator[Float]:
+        output: Output = "float32",
+        timeout: float | None = None,
+        cancel: Event | None = None,
+    ) -> Iterator[Any]:
         """Vectors of a stream of texts, in order, in bounded memory.
 
-        Reads up to 4,096 texts ahead. When an item is wrong or `texts` itself raises, the vectors
-        of everything before it are yielded first.
+        Each is a row of what `encode_batch` gives: (dimension,) float32, or Int8Vectors or
+        BinaryTokens of one vector. Reads up to 4,096 texts ahead. When an item is wrong or `texts`
+        itself raises, the vectors of everything before it are yielded first. `timeout` counts from
+        this call; after it, or when `cancel` is set, the next vector is TimedOut or Cancelled.
         """
+        limit = Limit(timeout, cancel)
+        quantization.check_output(output)
         chosen = self._purpose(self._role(role), task, prompt)
-        return self._encoder.stream(texts, chosen, self._head, progress=progress)
+        finish = None if output == "float32" else lambda row: quantization.convert(row, output)
+        return self._encoder.stream(
+            texts, chosen, self._head, progress=progress, limit=limit, finish=finish
+        )
 
     def similarity(self, a: str | Made, b: str | Made) -> float:
         """Cosine of query `a` and document `b`, in [-1, 1].
@@ -178,7 +206,9 @@ class TesseraDense(TextModel):
         checked: Float = scoring.matrix(name, vector[None])[0]
         return checked
 
-    def _one_or_many(self, text: str | Iterable[str], role: Role, output: Output) -> Any:
+    def _one_or_many(
+        self, text: str | Iterable[str], role: Role, output: Output, limit: Limit
+    ) -> Any:
         quantization.check_output(output)
-        found = self._encoder.one_or_many(text, role, self._head)
+        found = self._encoder.one_or_many(text, role, self._head, limit)
         return quantization.convert(found, output)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -46,6 +46,7 @@ class _Call:
     head: Head
     on_long: OnLong
     bar: Any = None
+    limit: batching.Limit = batching.ENDLESS
     n_texts: int = 0
     n_long: int = 0
     longest: int = 0
@@ -98,25 +99,32 @@ class TextEncoder:
         head: Head,
         *,
         progress: bool = False,
+        limit: batching.Limit = batching.ENDLESS,
+        finish: Callable[[Any], Any] | None = None,
     ) -> Iterator[Any]:
         """One head result a text, in order, some thousand texts read ahead.
+
+        `finish` is what becomes of a result when it is handed out.
 
         Whatever stops the stream (a bad item, a failing batch, an exception of `texts` itself),
         every earlier result is yielded first.
         """
         source = checked(texts)  # a wrong argument is wrong now, not at the first result
-        return self._stream(
-            source,
-            _Call(role, head, self._on_long, progress_bar(texts, "text") if progress else None),
-        )
+        bar = progress_bar(texts, "text") if progress else None
+        return self._stream(source, _Call(role, head, self._on_long, bar, limit), finish)
 
-    def _stream(self, texts: Iterator[str], call: _Call) -> Iterator[Any]:
+    def _stream(
+        self, texts: Iterator[str], call: _Call, finish: Callable[[Any], Any] | None
+    ) -> Iterator[Any]:
         with call:  # also when the stream fails or is left early: no cut is silent
             for window in batching.windows(texts):
                 results = _space(len(window), call.head)
                 complete, failed = self._fill(window, results, call)
                 # Copies: a row that is kept must not keep the whole window.
-                yield from (row.copy() if call.head.width else row for row in results[:complete])
+                rows = (row.copy() if call.head.width else row for row in results[:complete])
+                for row in rows:
+                    call.limit.check()
+                    yield row if finish is None else finish(row)
                 if failed:
                     raise failed.pop()
 
@@ -127,13 +135,16 @@ class TextEncoder:
         head: Head,
         *,
         progress: bool = False,
+        limit: batching.Limit = batching.ENDLESS,
     ) -> Any:
         """One head result a text, in order: a list, or one array where the head has a width.
 
         Every item is checked before the first is run.
         """
         known = check_texts(texts)
-        call = _Call(role, head, self._on_long, progress_bar(known, "text") if progress else None)
+        limit.check()
+        bar = progress_bar(known, "text") if progress else None
+        call = _Call(role, head, self._on_long, bar, limit)
         results = _space(len(known), head)
         with call:
             for window in batching.windows(known):
@@ -164,11 +175,18 @@ class TextEncoder:
                 raise EncodingError(f"text 0: {error}") from error
             return head.apply(outputs, batch)[0]
 
-    def one_or_many(self, text: str | Iterable[str], role: Role | TokenRole, head: Head) -> Any:
+    def one_or_many(
+        self,
+        text: str | Iterable[str],
+        role: Role | TokenRole,
+        head: Head,
+        limit: batching.Limit = batching.ENDLESS,
+    ) -> Any:
         """A result for a str, those of `encode` for an iterable of str."""
         if isinstance(text, str):
+            limit.check()
             return self.one(text, role, head)
-        return self.encode(text, role, head)
+        return self.encode(text, role, head, limit=limit)
 
     def token_counts(self, texts: Iterable[str], role: Role | TokenRole) -> NDArray[np.int64]:
         """Tokens of each text before any cut, prompt, marker and special tokens included."""
@@ -195,7 +213,7 @@ class TextEncoder:
         def work(picked: NDArray[np.intp]) -> None:
             self._embed(picked, window, results, call, parallel=parallel)
 
-        return batching.run(work, batches, self.session.workers, window.failures)
+        return batching.run(work, batches, self.session.workers, window.failures, call.limit)
 
     def _embed(
         self,

@@ -12,7 +12,9 @@ TesseraError(Exception)
 │ ├ DimensionMismatch
 │ ├ QuantizationError
 │ └ InputTooLong
-└ FileError(TesseraError, OSError)           a file cannot be read or written
+├ FileError(TesseraError, OSError)           a file cannot be read or written
+├ Cancelled(TesseraError)                    the event that was passed as `cancel` is set
+└ TimedOut(TesseraError, TimeoutError)       the `timeout` of a call is over
 
 Each takes one message, so that it survives pickling. No message ever holds the user's text: an
 item is named by its index and its length. A wrong *type* is a plain TypeError.
@@ -71,6 +73,14 @@ class InputTooLong(ConfigError):
 
 class FileError(TesseraError, OSError):
     """A file cannot be read or written."""
+
+
+class Cancelled(TesseraError):
+    """A call ended because the event that it was given as `cancel` is set."""
+
+
+class TimedOut(TesseraError, TimeoutError):
+    """A call ended because the seconds that it was given as `timeout` are over."""
 
 
 class TruncationWarning(UserWarning):

@@ -108,7 +108,7 @@ def keep_bounds(
     if output != "binary" and beyond.any():
         units = [float(_longest(query)) <= 1 + UNIT for query in queries]
         beyond &= np.array(units, dtype=bool)[:, None]
-        suspected = beyond.any(axis=0)
+        suspected: NDArray[np.bool_] = np.any(beyond, axis=0)
         for block in blocks if suspected.any() else ():
             picked = np.flatnonzero(suspected[block.places])
             tokens, most = block.tokens[picked], np.full(len(picked), 1 + UNIT)

@@ -12,7 +12,17 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import artifacts, combined, encoder, heads, registry, runtime, schema, text
+from tessera_onnx import (
+    artifacts,
+    batching,
+    combined,
+    encoder,
+    heads,
+    registry,
+    runtime,
+    schema,
+    text,
+)
 from tessera_onnx.errors import ConfigError, LoadError, UnsupportedDimension
 from tessera_onnx.quantization import check_dimension
 from tessera_onnx.results import Embeddings
@@ -128,6 +138,8 @@ class TextModel(Model):
     finds the scales of activations a batch at a time: tessera-export's do not, unless told to.
     """
 
+    _most: int | None = None  # entries of a sparse vector
+
     def __init__(
         self,
         model_id: str | None = None,
@@ -219,15 +231,24 @@ class TextModel(Model):
         return self._encoder.token_counts(texts, self._role(role))
 
     def encode_all(
-        self, texts: Iterable[str], *, role: RoleName = "document", progress: bool = False
+        self,
+        texts: Iterable[str],
+        *,
+        role: RoleName = "document",
+        progress: bool = False,
+        timeout: float | None = None,
+        cancel: batching.Event | None = None,
     ) -> Embeddings:
         """The texts in every kind that the model serves, from one run of its graph (bge-m3).
 
         Each part is what the class of that kind gives for the same texts; the part of a kind that
-        the model does not serve is None. `dimension` cuts the vectors of this object's kind alone.
+        the model does not serve is None. `dimension`, or `max_active_dims`, cuts the vectors of
+        this object's kind alone.
         Raises ConfigError for a model whose kinds read the same text differently, and for queries
-        that one of its kinds looks up in a table; otherwise as `encode_batch`.
+        that one of its kinds looks up in a table; otherwise as `encode_batch`, TimedOut and
+        Cancelled too.
         """
+        limit = batching.Limit(timeout, cancel)
         return combined.encode_all(
             texts,
             self._encoder,
@@ -236,6 +257,8 @@ class TextModel(Model):
             self._role(role),
             dimensions={self._kind: self._dimension},
             progress=progress,
+            limit=limit,
+            most=self._most,
         )
 
     def _role(self, name: RoleName) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import explain, heads, quantization, scoring
+from tessera_onnx.batching import Event, Limit
 from tessera_onnx.explain import Match
 from tessera_onnx.model import RoleName, TextModel
 from tessera_onnx.packing import PackedTokens
@@ -49,44 +51,89 @@ class TesseraMultiVector(TextModel):
         progress: bool = False,
         output: Output = "float32",
         pool_factor: int = 1,
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> list[Any]:
         """A list of (n_tokens, dimension) arrays, one a document; [] for no texts.
 
         output="int8" gives Int8Vectors, "binary" BinaryTokens. `pool_factor` 2 keeps about half
-        of the rows: like rows are merged (see pooling.pool_tokens).
+        of the rows: like rows are merged (see pooling.pool_tokens). After `timeout` seconds, or
+        when another thread sets the event `cancel`, no further batch is begun and TimedOut or
+        Cancelled is raised; the model can be used as before.
         """
+        limit = Limit(timeout, cancel)
         heads.check_form(output, pool_factor)
-        head = self._head(self._document)
-        results = self._encoder.encode(texts, self._document, head, progress=progress)
+        role = self._document
+        results = self._encoder.encode(
+            texts, role, self._head(role), progress=progress, limit=limit
+        )
         return [heads.finish(tokens, output, pool_factor) for tokens in results]
 
-    def encode_query(self, text: str | Iterable[str], *, output: Output = "float32") -> Any:
-        """A query's token vectors, or a list of them for an iterable of queries."""
+    def encode_query(
+        self,
+        text: str | Iterable[str],
+        *,
+        output: Output = "float32",
+        timeout: float | None = None,
+        cancel: Event | None = None,
+    ) -> Any:
+        """A query's token vectors, or a list of them for an iterable of queries.
+
+        `output`, `timeout` and `cancel` as for `encode_batch`.
+        """
+        limit = Limit(timeout, cancel)
         heads.check_form(output, 1)
-        found = self._encoder.one_or_many(text, self._query, self._head(self._query))
+        found = self._encoder.one_or_many(text, self._query, self._head(self._query), limit)
         if isinstance(text, str):
             return heads.finish(found, output, 1)
         return [heads.finish(tokens, output, 1) for tokens in found]
 
     def encode_document(
-        self, text: str | Iterable[str], *, output: Output = "float32", pool_factor: int = 1
+        self,
+        text: str | Iterable[str],
+        *,
+        output: Output = "float32",
+        pool_factor: int = 1,
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> Any:
-        """A document's token vectors, or a list of them for an iterable of documents."""
+        """A document's token vectors, or a list of them for an iterable of documents.
+
+        The other arguments as for `encode_batch`.
+        """
+        if not isinstance(text, str):
+            return self.encode_batch(
+                text, output=output, pool_factor=pool_factor, timeout=timeout, cancel=cancel
+            )
         heads.check_form(output, pool_factor)
-        if isinstance(text, str):
-            return heads.finish(self.encode(text), output, pool_factor)
-        return self.encode_batch(text, output=output, pool_factor=pool_factor)
+        Limit(timeout, cancel).check()
+        return heads.finish(self.encode(text), output, pool_factor)
 
     def encode_iter(
-        self, texts: Iterable[str], *, role: RoleName = "document", progress: bool = False
-    ) -> Iterator[Float]:
+        self,
+        texts: Iterable[str],
+        *,
+        role: RoleName = "document",
+        progress: bool = False,
+        output: Output = "float32",
+        pool_factor: int = 1,
+        timeout: float | None = None,
+        cancel: Event | None = None,
+    ) -> Iterator[Any]:
         """Token vectors of a stream of texts, in order, in bounded memory.
 
-        Reads up to 4,096 texts ahead. When an item is wrong or `texts` itself raises, the vectors
-        of everything before it are yielded first.
+        Each is what `encode_batch` gives for it. Reads up to 4,096 texts ahead. When an item is
+        wrong or `texts` itself raises, the vectors of everything before it are yielded first.
+        `timeout` counts from this call; after it, or when `cancel` is set, the next result is
+        TimedOut or Cancelled.
         """
+        limit = Limit(timeout, cancel)
+        heads.check_form(output, pool_factor)
+        finish = functools.partial(heads.finish, output=output, pool_factor=pool_factor)
         head = self._head(self._role(role))
-        return self._encoder.stream(texts, self._role(role), head, progress=progress)
+        return self._encoder.stream(
+            texts, self._role(role), head, progress=progress, limit=limit, finish=finish
+        )
 
     def similarity(self, a: str | Made, b: str | Made) -> float:
         """MaxSim of query `a` with document `b`, in [-n, n] for n query tokens.

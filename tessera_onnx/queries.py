@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import encoder, pooling, text
+from tessera_onnx.batching import ENDLESS, Limit
 from tessera_onnx.dense import TesseraDense
 from tessera_onnx.errors import ConfigError, LoadError
 from tessera_onnx.multi_vector import TesseraMultiVector
@@ -38,11 +39,11 @@ class OwnQueries:
         output = recipe.text_graph.output if recipe.text_graph is not None else recipe.output
         self._outputs = (output,)
 
-    def encode(self, text: str | Iterable[str]) -> list[Float]:
+    def encode(self, text: str | Iterable[str], limit: Limit = ENDLESS) -> list[Float]:
         """(n_tokens, dim) unit rows of each text; one row where the model gives one vector."""
         # Made here: kept, it would hold this object, which holds it, and with it the graphs.
         head = Head(self._outputs, self._vectors)
-        found = self._encoder.one_or_many(text, self._role, head)
+        found = self._encoder.one_or_many(text, self._role, head, limit)
         return [found] if isinstance(text, str) else found
 
     def tokens(self, text: str) -> list[str]:
@@ -79,9 +80,9 @@ class OtherModelsQueries:
                 recipe.text_model, dimension=recipe.dimension, **options
             )
 
-    def encode(self, text: str | Iterable[str]) -> list[Float]:
+    def encode(self, text: str | Iterable[str], limit: Limit = ENDLESS) -> list[Float]:
         """(n_tokens, dim) unit rows of each text, one row of a dense model."""
-        found = self._model.encode_query(text)
+        found = self._model.encode_query(text, timeout=limit.left(), cancel=limit.cancel)
         rows = [np.atleast_2d(each) for each in ([found] if isinstance(text, str) else found)]
         dense = self._model.spec.dense if isinstance(self._model, TesseraDense) else None
         if dense is not None and dense.matryoshka_layer_norm:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -86,13 +87,21 @@ class TesseraTimeSeries(Model):
         self._session = self._open({recipe.output: shape}, probe)
 
     def forecast(
-        self, context: Any, horizon: int | None = None, *, groups: Sequence[Any] | None = None
+        self,
+        context: Any,
+        horizon: int | None = None,
+        *,
+        groups: Sequence[Any] | None = None,
+        timeout: float | None = None,
+        cancel: batching.Event | None = None,
     ) -> Float:
         """The median of each next step: (b, horizon) float32.
 
         The column of `forecast_quantiles` at the level 0.5; a single series gives b = 1.
         """
-        return self.forecast_quantiles(context, horizon, [0.5], groups=groups)[..., 0]
+        return self.forecast_quantiles(
+            context, horizon, [0.5], groups=groups, timeout=timeout, cancel=cancel
+        )[..., 0]
 
     def forecast_quantiles(
         self,
@@ -101,6 +110,8 @@ class TesseraTimeSeries(Model):
         levels: Sequence[float] | None = None,
         *,
         groups: Sequence[Any] | None = None,
+        timeout: float | None = None,
+        cancel: batching.Event | None = None,
     ) -> Float:
         """Quantiles of each next step: (b, horizon, len(levels)) float32, in the order of `levels`.
 
@@ -118,16 +129,21 @@ class TesseraTimeSeries(Model):
         batch, whose memory grows with the square of their number (past the prediction length, of
         all their paths). Without it each series is forecast from itself alone.
 
+        After `timeout` seconds, or when another thread sets the event `cancel`, no further pass is
+        begun and TimedOut or Cancelled is raised; the model can be used as before.
+
         Raises TypeError for what is no series of numbers, ConfigError for an empty series, for
         infinity (also values beyond float32), for a horizon outside 1..65536, a level outside
         (0, 1), and groups that are not one a series, too large, or that the model cannot read,
         EncodingError when the graph fails.
         """
+        limit = batching.Limit(timeout, cancel)
         recipe = self._recipe
         steps = check_horizon(horizon, recipe.prediction_length)
         wanted = recipe.quantiles if levels is None else check_levels(levels)
         series = [values[-recipe.context_length :] for values in read(context)]
         self._session.check_open()
+        limit.check()
         quantiles = np.empty((len(series), steps, len(wanted)), dtype=np.float32)
         labels = self._labels(groups, len(series))
         batches = self._plan(series, labels, steps)
@@ -138,7 +154,12 @@ class TesseraTimeSeries(Model):
                 rows = [series[i] for i in picked]
                 with np.errstate(under="ignore"):  # of tiny values, which may be raised as errors
                     found = self._rollout(
-                        rows, labels[picked], steps, parallel=len(batches) > 1, failures=failures
+                        rows,
+                        labels[picked],
+                        steps,
+                        parallel=len(batches) > 1,
+                        failures=failures,
+                        limit=limit,
                     )
             except EncodingError as error:
                 names = ", ".join(map(str, np.sort(picked)[:MOST_NAMES]))
@@ -148,7 +169,7 @@ class TesseraTimeSeries(Model):
             by_step = np.swapaxes(found, 1, 2)
             quantiles[picked] = patching.at_levels(by_step, recipe.quantiles, wanted)
 
-        _, failed = batching.run(work, batches, self._session.workers, failures)
+        _, failed = batching.run(work, batches, self._session.workers, failures, limit)
         if failed:
             raise failed.pop()
         return quantiles
@@ -162,6 +183,8 @@ class TesseraTimeSeries(Model):
         target: str = "target",
         horizon: int | None = None,
         levels: Sequence[float] | None = None,
+        timeout: float | None = None,
+        cancel: batching.Event | None = None,
     ) -> Any:
         """Forecasts of the series in a data frame, as a frame of the same library.
 
@@ -176,7 +199,7 @@ class TesseraTimeSeries(Model):
         The result has `horizon` rows a series, in the order in which the series first appear: the
         id, the next timestamps in the type and time zone of `df` (integers as int64), the median
         as "forecast", and a column a level named as chronos-forecasting does, "0.1" to "0.9" by
-        default, all float32. `horizon` and `levels` are those of `forecast_quantiles`.
+        default, all float32. The other arguments are those of `forecast_quantiles`.
 
         Raises ImportError without narwhals (`pip install "tessera-onnx[frames]"`), TypeError for
         what is no eager frame, ConfigError for columns that are missing, of a wrong type or with
@@ -187,7 +210,7 @@ class TesseraTimeSeries(Model):
 
         return frames.forecast(
             df,
-            self.forecast_quantiles,
+            functools.partial(self.forecast_quantiles, timeout=timeout, cancel=cancel),
             check_horizon(horizon, self.prediction_length()),
             self.quantiles() if levels is None else check_levels(levels),
             id=id,
@@ -266,12 +289,13 @@ class TesseraTimeSeries(Model):
         *,
         parallel: bool,
         failures: Sequence[tuple[int, BaseException]] = (),
+        limit: batching.Limit = batching.ENDLESS,
     ) -> Float:
         """The trained quantiles, (n, quantiles, horizon), as the graph orders them.
 
         Past one pass every path (the context and a quantile's forecast) is forecast on its own;
         the quantiles of all that are the next block, and what the paths are continued with. An
-        interrupt among `failures` ends it between two passes.
+        interrupt among `failures`, or `limit`, ends it between two passes.
         """
         recipe = self._recipe
         context = patching.left_pad(series, recipe.patch_size)
@@ -285,6 +309,7 @@ class TesseraTimeSeries(Model):
         while left > 0:
             if any(row < 0 for row, _ in failures):
                 raise EncodingError("interrupted")  # the interrupt itself goes before it
+            limit.check()
             context = np.concatenate([context, blocks[-1][:, rows]], axis=2)
             context = context[:, :, -recipe.context_length :]
             flat = context.reshape(n * paths, -1)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import heads, heatmap, pages, scoring, similarity, text, towers
+from tessera_onnx.batching import Event, Limit
 from tessera_onnx.errors import ConfigError, LoadError, TesseraError
 from tessera_onnx.image_encoder import ImageEncoder, check_iterable, checked
 from tessera_onnx.images import MAX_PIXELS, Pixels, Source
@@ -124,15 +125,19 @@ class TesseraVision(Model):
         progress: bool = False,
         output: Output = "float32",
         pool_factor: int = 1,
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> list[Any]:
         """What `encode_document` gives for each image, in order; [] for no images.
 
-        The types of all are checked before the first is read; errors name images[i].
+        The types of all are checked before the first is read; errors name images[i]. After
+        `timeout` seconds, or when another thread sets the event `cancel`, no further image is begun
+        and TimedOut or Cancelled is raised; the model can be used as before.
         """
+        limit = Limit(timeout, cancel)
         items = checked(images, "images")
-        return list(
-            self.encode_iter(items, progress=progress, output=output, pool_factor=pool_factor)
-        )
+        limit.check()
+        return list(self._iter(items, progress, output, pool_factor, limit))
 
     def encode_iter(
         self,
@@ -141,16 +146,29 @@ class TesseraVision(Model):
         progress: bool = False,
         output: Output = "float32",
         pool_factor: int = 1,
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> Iterator[Any]:
         """The same for a stream of images, in bounded memory.
 
         Reads ahead as many images as there are workers. When an image is wrong or `images` itself
-        raises, the vectors of everything before it are yielded first.
+        raises, the vectors of everything before it are yielded first. `timeout` counts from this
+        call; after it, or when `cancel` is set, the next result is TimedOut or Cancelled.
         """
+        return self._iter(images, progress, output, pool_factor, Limit(timeout, cancel))
+
+    def _iter(
+        self,
+        images: Iterable[Source],
+        progress: bool,  # noqa: FBT001
+        output: Output,
+        pool_factor: int,
+        limit: Limit,
+    ) -> Iterator[Any]:
         heads.check_form(output, pool_factor)
         check_iterable(images, "images")
         bar = text.progress_bar(images, "image") if progress else None
-        found = self._encoder.stream(images, "images[{}]".format, bar)
+        found = self._encoder.stream(images, "images[{}]".format, bar, limit)
         return (heads.finish(vectors, output, pool_factor, fixed=0) for vectors in found)
 
     def encode_pages(
@@ -161,26 +179,39 @@ class TesseraVision(Model):
         output: Output = "float32",
         pool_factor: int = 1,
         max_pages: int = pages.MAX_PAGES,
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> Iterator[Any]:
         """What `encode_document` gives for each page of a PDF, in order, a page at a time.
 
         Needs the extra `pdf`. A page is drawn at `dpi`, else so that its longest edge has 2048
         pixels. Raises FileError (EncodingError for bytes) for a PDF that cannot be read or has
-        more than `max_pages` pages, EncodingError with the number of a page that fails.
+        more than `max_pages` pages, EncodingError with the number of a page that fails, TimedOut
+        and Cancelled as `encode_iter`.
         """
+        limit = Limit(timeout, cancel)
         heads.check_form(output, pool_factor)
         rendered = pages.render(pdf, dpi=dpi, max_pages=max_pages, max_pixels=self._max_pixels)
-        found = self._encoder.stream(rendered, lambda i: f"page {i + 1}")
+        found = self._encoder.stream(rendered, lambda i: f"page {i + 1}", limit=limit)
         return (heads.finish(vectors, output, pool_factor, fixed=0) for vectors in found)
 
-    def encode_query(self, text: str | Iterable[str], *, output: Output = "float32") -> Any:
+    def encode_query(
+        self,
+        text: str | Iterable[str],
+        *,
+        output: Output = "float32",
+        timeout: float | None = None,
+        cancel: Event | None = None,
+    ) -> Any:
         """A text's vectors, (n_tokens, dim) float32 unit rows, or a list of them for an iterable.
 
         Raises TypeError for anything but str, TokenizationError for a lone surrogate, InputTooLong
-        with on_long="error", EncodingError when the graph fails.
+        with on_long="error", EncodingError when the graph fails, TimedOut and Cancelled as
+        `encode_documents`.
         """
+        limit = Limit(timeout, cancel)
         heads.check_form(output, 1)
-        found = self._texts.encode(text)
+        found = self._texts.encode(text, limit)
         if isinstance(text, str):
             return heads.finish(found[0], output, 1)
         return [heads.finish(vectors, output, 1) for vectors in found]

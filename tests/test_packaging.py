@@ -31,16 +31,19 @@ LAYERS = {
     "scoring": {"errors", "quantization", "results"},
     "blocks": {"errors", "quantization", "results", "scoring"},
     "kernels": {"batching", "blocks", "errors", "quantization", "runtime"},
+    "numbering": {"errors"},
     "packing": {"blocks", "errors", "kernels", "processor", "quantization", "results", "scoring"}
-    | {"pack_file"},
-    "pack_file": {"blocks", "errors", "quantization", "writing"},
-    "postings": {"results", "scoring"},
+    | {"numbering", "pack_file"},
+    "mapped_file": {"errors", "numbering", "writing"},
+    "pack_file": {"blocks", "errors", "mapped_file", "numbering", "quantization"},
+    "postings": {"errors", "numbering", "postings_file", "results", "scoring"},
+    "postings_file": {"errors", "mapped_file", "numbering", "postings"},
     "explain": {"results"},
     "resizing": {"errors", "schema"},
     "images": {"errors", "resizing", "schema"},
     "pages": {"errors", "images"},
     "prompts": {"errors", "schema"},
-    "similarity": {"errors", "results"},
+    "similarity": {"errors", "quantization", "results"},
     "heatmap": {"errors", "writing"},
     "patching": set(),
     "series": {"errors"},
@@ -60,7 +63,7 @@ LAYERS = {
         "text",
     },
     "encoder": {"batching", "errors", "runtime", "schema", "text"},
-    "combined": {"encoder", "errors", "heads", "registry", "schema", "results", "text"},
+    "combined": {"batching", "encoder", "errors", "heads", "registry", "schema", "results", "text"},
     "model": {
         "artifacts",
         "combined",
@@ -72,9 +75,9 @@ LAYERS = {
         "schema",
         "results",
     }
-    | {"runtime", "text"},
+    | {"batching", "runtime", "text"},
 }
-TEXT_CLASS = {"explain", "pooling", "quantization", "scoring", "results"}
+TEXT_CLASS = {"batching", "explain", "pooling", "quantization", "scoring", "results"}
 TEXT_CLASS |= {"errors", "heads", "model", "registry", "schema", "runtime", "text"}
 LAYERS |= dict.fromkeys(("dense", "multi_vector", "sparse"), TEXT_CLASS)
 LAYERS["multi_vector"] = TEXT_CLASS | {"packing"}
@@ -92,6 +95,7 @@ LAYERS["timeseries"] = {
 LAYERS["timeseries"] |= {"series"}
 LAYERS["towers"] = {"errors", "images", "pooling", "prompts", "runtime", "schema", "text"}
 LAYERS["queries"] = {
+    "batching",
     "dense",
     "encoder",
     "errors",
