@@ -59,8 +59,11 @@ def write(
     index: Sequence[NDArray[Any]],
     content: Sequence[Content],
 ) -> None:
-    """Raises FileError when the file cannot be written; then what was there is still there."""
-    known = {"format": kind.name, **facts, "index_crc32": crc(index)}
+    """`facts` holds what `kind` lists, and the checksum of the index as index_crc32.
+
+    Raises FileError when the file cannot be written; then what was there is still there.
+    """
+    known = {"format": kind.name, **facts}
     header = np.frombuffer(json.dumps(known).ljust(HEADER_BYTES).encode(), dtype=np.uint8)
     with writing.replacing(path) as stream:
         for array in (header, *index):

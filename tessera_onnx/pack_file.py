@@ -42,19 +42,22 @@ def write(
         np.concatenate([block.places for block in packed]).astype("<i8"),
         np.concatenate([block.scales for block in packed]).astype("<f4"),
     ]
+    more = {}
+    if numbering.named or len(numbering.removed):
+        index += [numbering.removed.astype("<i8"), mapped_file.pack_ids(numbering)]
+        more = {"removed": len(index[4]), "ids": len(index[5])}
     tokens = Content(blocks.dtype(output), [block.tokens for block in packed])
     facts = {
-        "version": 1,
+        "version": 2 if more else 1,
         "output": output,
         "dim": dim,
         "blocks": len(packed),
         "documents": len(index[1]),
         "elements": tokens.size,
+        "index_crc32": mapped_file.crc(index),
         "tokens_crc32": mapped_file.crc(tokens.parts),
+        **more,
     }
-    if numbering.named or len(numbering.removed):
-        index += [numbering.removed.astype("<i8"), mapped_file.pack_ids(numbering)]
-        facts |= {"version": 2, "removed": len(index[4]), "ids": len(index[5])}
     mapped_file.write(path, TOKENS, facts, index, [tokens])
 
 

@@ -134,6 +134,7 @@ class PackedSparse(Pack):
         whole = _inverted([], 0)
         for segment in segments:
             whole = _merged(whole, segment)
+        _check_numbers(whole.documents, numbering.count)
         postings_file.write(Path(path), whole, numbering)
 
     @classmethod
@@ -168,9 +169,7 @@ def _scores(state: _State, query: SparseVector) -> Float:
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         for segment in state.segments:
             found, products = _products(segment, query)
-            # A loaded file's numbers were not read before.
-            if len(found) and not (found.min() >= 0 and found.max() < count):
-                raise IntegrityError("this pack's file is damaged: load it with verify=True")
+            _check_numbers(found, count)
             sums += np.bincount(found, weights=products, minlength=count)
         scores = scoring.check_scores(np.asarray(sums, dtype=np.float32))
     scores[state.numbering.removed] = -np.inf
@@ -209,10 +208,17 @@ def _merged(first: Postings, then: Postings) -> Postings:
 
 def _without(segment: Postings, gone: NDArray[np.bool_]) -> Postings:
     """The same without the documents whose numbers are True in `gone`."""
+    _check_numbers(segment.documents, len(gone))
     stay = ~gone[segment.documents]
     if stay.all():
         return segment
     return _sorted(_spread(segment)[stay], segment.documents[stay], segment.values[stay])
+
+
+def _check_numbers(documents: NDArray[np.int32], count: int) -> None:
+    """Raises IntegrityError for a number that no document has: a file's are not read before."""
+    if len(documents) and not (documents.min() >= 0 and documents.max() < count):
+        raise IntegrityError("this pack's file is damaged: save the pack anew")
 
 
 def _spread(segment: Postings) -> NDArray[np.int32]:

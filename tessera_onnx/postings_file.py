@@ -50,6 +50,7 @@ def write(path: Path, packed: Postings, numbering: Numbering) -> None:
         "removed": len(index[3]),
         "ids": len(index[4]),
         "postings": len(packed.values),
+        "index_crc32": mapped_file.crc(index),
         "postings_crc32": mapped_file.crc([*content[0].parts, *content[1].parts]),
     }
     mapped_file.write(path, SPARSE, facts, index, content)
