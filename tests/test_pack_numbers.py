@@ -246,7 +246,7 @@ def test_removed_documents_leave_the_memory(kind, rng):
     documents = some(kind, rng, 400)
     pack = make(kind, documents)
     before = pack.nbytes
-    for i in range(0, 360):  # one by one, so that blocks empty slowly
+    for i in range(360):  # one by one, so that blocks empty slowly
         pack.remove([i])
     assert pack.nbytes < 0.25 * before
 
@@ -276,9 +276,11 @@ def test_threads_rank_while_one_adds_and_removes(kind, rng):
 
     def read():
         while not done.is_set():
-            for row in pack.rank(asked):
-                if row.id != f"d{row.index}" or abs(row.score - expected[row.index]) > 1e-4:
-                    wrong.append(row)
+            wrong.extend(
+                row
+                for row in pack.rank(asked)
+                if row.id != f"d{row.index}" or abs(row.score - expected[row.index]) > 1e-4
+            )
 
     readers = [threading.Thread(target=read) for _ in range(3)]
     for reader in readers:
