@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import heads, quantization, scoring
-from tessera_onnx.errors import ConfigError
-from tessera_onnx.model import RoleName, TextModel
+from tessera_onnx.containers import holds_text, is_text
+from tessera_onnx.errors import ConfigError, shown
+from tessera_onnx.model import COMPARED, SEVERAL, RoleName, TextModel
 from tessera_onnx.quantization import Output
 from tessera_onnx.results import Ranked, check_top_k, ranking
 from tessera_onnx.runtime import Array
@@ -44,7 +45,7 @@ class TesseraDense(TextModel):
         task that the model does not know.
         """
         role = self._purpose(self._document, task, prompt)
-        vector: Float = self._encoder.one(text, role, self._head)
+        vector: Float = self._encoder.one(text, role, self._head, several=SEVERAL)
         return vector
 
     def encode_batch(
@@ -107,27 +108,28 @@ class TesseraDense(TextModel):
 
     def similarity(self, a: str, b: str) -> float:
         """Cosine of query `a` and document `b`, in [-1, 1]."""
-        left = self._encoder.one(a, self._query, self._head, name="a")
-        return scoring.cosine(left, self._encoder.one(b, self._document, self._head, name="b"))
+        left = self._encoder.one(a, self._query, self._head, name="a", several=COMPARED)
+        right = self._encoder.one(b, self._document, self._head, name="b", several=COMPARED)
+        return scoring.cosine(left, right)
 
     def rank(
         self,
         query: str | Array,
-        documents: Sequence[str] | Array,
+        documents: Iterable[str] | Sequence[Array] | Array,
         top_k: int | None = None,
     ) -> list[Ranked]:
-        """Documents by falling cosine: (index, score), the first `top_k` or all.
+        """Documents by falling cosine, in [-1, 1]: (index, score), the first `top_k` or all.
 
-        Either side may be given as vectors from an earlier call, (dimension,) and (n, dimension),
-        taken as unit vectors.
+        Either side may be given as vectors from an earlier call, (dimension,) and (n, dimension)
+        or a list of n vectors, taken as unit vectors: the scores of others are dot products.
         """
         check_top_k(top_k, 0)
-        left = self.encode_query(query) if isinstance(query, str) else query
-        right = (
-            documents
-            if isinstance(documents, np.ndarray)
-            else self.encode_batch(scoring.as_list(documents))
-        )
+        left = self.encode_query(query) if is_text(query) else query
+        right: Any = documents
+        if not isinstance(documents, np.ndarray) or holds_text(documents):
+            right = scoring.as_list(documents)
+            if not right or is_text(right[0]):
+                right = self.encode_batch(right)
         return ranking(scoring.dense_scores(left, right), top_k)
 
     def dimension(self) -> int:
@@ -145,7 +147,7 @@ class TesseraDense(TextModel):
             tasks = {known.name: known for known in self._recipe.tasks}
             if task not in tasks:
                 known = f"one of {', '.join(tasks)}" if tasks else "left out: this model has none"
-                raise ConfigError(f"task must be {known}; got {task!r}")
+                raise ConfigError(f"task must be {known}; got {shown(task)}")
             role = dataclasses.replace(role, prompt=tasks[task].prompt, task_id=tasks[task].task_id)
         if prompt is not None:
             role = dataclasses.replace(role, prompt=check_text(prompt, "prompt"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -9,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import explain, heads, quantization, scoring
+from tessera_onnx.containers import is_text
 from tessera_onnx.explain import Match
-from tessera_onnx.model import RoleName, TextModel
+from tessera_onnx.model import COMPARED, SEVERAL, RoleName, TextModel
 from tessera_onnx.packing import PackedTokens
 from tessera_onnx.quantization import Output
 from tessera_onnx.results import BinaryTokens, Ranked, check_top_k, ranking
@@ -38,7 +40,8 @@ class TesseraMultiVector(TextModel):
         Raises TypeError for anything but a str, TokenizationError for a lone surrogate,
         InputTooLong with on_long="error", EncodingError when the graph fails.
         """
-        tokens: Float = self._encoder.one(text, self._document, self._head(self._document))
+        head = self._head(self._document)
+        tokens: Float = self._encoder.one(text, self._document, head, several=SEVERAL)
         return tokens
 
     def encode_batch(
@@ -63,7 +66,7 @@ class TesseraMultiVector(TextModel):
         """A query's token vectors, or a list of them for an iterable of queries."""
         heads.check_form(output, 1)
         found = self._encoder.one_or_many(text, self._query, self._head(self._query))
-        if isinstance(text, str):
+        if is_text(text):
             return heads.finish(found, output, 1)
         return [heads.finish(tokens, output, 1) for tokens in found]
 
@@ -72,7 +75,7 @@ class TesseraMultiVector(TextModel):
     ) -> Any:
         """A document's token vectors, or a list of them for an iterable of documents."""
         heads.check_form(output, pool_factor)
-        if isinstance(text, str):
+        if is_text(text):
             return heads.finish(self.encode(text), output, pool_factor)
         return self.encode_batch(text, output=output, pool_factor=pool_factor)
 
@@ -89,24 +92,25 @@ class TesseraMultiVector(TextModel):
 
     def similarity(self, a: str, b: str) -> float:
         """MaxSim of query `a` with document `b`, in [-n, n] for n query tokens."""
-        left = self._encoder.one(a, self._query, self._head(self._query), name="a")
-        right = self._encoder.one(b, self._document, self._head(self._document), name="b")
+        one = functools.partial(self._encoder.one, several=COMPARED)
+        left = one(a, self._query, self._head(self._query), name="a")
+        right = one(b, self._document, self._head(self._document), name="b")
         return float(self.score(left, [right])[0])
 
     def score(
-        self, query: str | Array, documents: Sequence[str] | Sequence[Array] | PackedTokens
+        self, query: str | Array, documents: Iterable[str] | Sequence[Array] | PackedTokens
     ) -> Float:
         """MaxSim of one query with each document: (len(documents),) float32.
 
         Texts are encoded; arrays from an earlier call are taken as they are, PackedTokens are the
         fastest. A recipe with score = "mean" (bge-m3) divides by the number of query tokens.
         """
-        left = self.encode_query(query) if isinstance(query, str) else query
+        left = self.encode_query(query) if is_text(query) else query
         if isinstance(documents, PackedTokens):
             scores = documents.score(left)
         else:
             right = scoring.as_list(documents)
-            if right and isinstance(right[0], str):
+            if right and is_text(right[0]):
                 right = self.encode_batch(right)
             scores = scoring.maxsim_scores(left, right)
         return scores / np.float32(len(left)) if self._recipe.score == "mean" else scores
@@ -114,7 +118,7 @@ class TesseraMultiVector(TextModel):
     def rank(
         self,
         query: str | Array,
-        documents: Sequence[str] | Sequence[Array] | PackedTokens,
+        documents: Iterable[str] | Sequence[Array] | PackedTokens,
         top_k: int | None = None,
     ) -> list[Ranked]:
         """Documents by falling MaxSim: (index, score), the first `top_k` or all."""

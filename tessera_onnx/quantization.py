@@ -13,6 +13,7 @@ from tessera_onnx.errors import (
     DimensionMismatch,
     QuantizationError,
     UnsupportedDimension,
+    shown,
 )
 from tessera_onnx.results import BinaryTokens, Int8Vectors, check_binary
 
@@ -141,4 +142,4 @@ def convert(vectors: NDArray[np.float32], output: Output) -> Any:
 def check_output(output: Output) -> None:
     """Raises ConfigError for an unknown form, before any text is encoded."""
     if output not in get_args(Output):
-        raise ConfigError(f'output must be "float32", "int8" or "binary", got {output!r}')
+        raise ConfigError(f'output must be "float32", "int8" or "binary", got {shown(output)}')

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tessera_onnx import bounds
 from tessera_onnx.errors import ConfigError, DimensionMismatch
 from tessera_onnx.results import BinaryTokens, Int8Vectors, check_binary, check_int8
 
@@ -53,11 +54,23 @@ def floats(value: Any, dim: int, name: str) -> Float:
     return found
 
 
-def cell_map(query: Float, vectors: Float, cells: NDArray[np.int64]) -> Float:
+def rounding(value: Any) -> float:
+    """How far a row of Int8Vectors may lie from the one that it was made of; 0 for other forms."""
+    if not isinstance(value, Int8Vectors):
+        return 0.0
+    # Half a step in each component, and each row's scale on a shape that broadcasts.
+    steps = np.broadcast_to(value.scale, value.codes.shape).astype(np.float64)
+    return 0.5 * float(np.sqrt(np.square(steps).sum(axis=-1)).max(initial=0))
+
+
+def cell_map(query: Float, vectors: Float, cells: NDArray[np.int64], slack: float = 0.0) -> Float:
     """Dot products of each query row with the vector of each cell: (n, rows, cols) float32.
 
     query (n, dim), vectors (m, dim), cells (rows, cols) rows of `vectors`; NaN where a cell is -1.
+    Products of unit rows lie in [-1, 1]; `slack` is `rounding` of the query's form.
     """
     products = np.full((len(query), len(vectors) + 1), np.nan, dtype=np.float32)
-    products[:, :-1] = query @ vectors.T
+    found = query @ vectors.T
+    bounds.limit(found, query, vectors, slack)
+    products[:, :-1] = found
     return products[:, cells]
