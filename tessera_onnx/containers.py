@@ -28,10 +28,9 @@ def check_items(items: Any, name: str, expected: str) -> None:
     elif _is_frame(items):
         fix = f"{fix}, or frame.to_numpy() for rows of numbers"
     if fix is not None:
-        raise TypeError(
-            f"{name} must be a list or another iterable of {expected}, got {type(items).__name__}"
-            f"{': ' if fix else ''}{fix}"
-        )
+        several = "a list or another iterable of" if expected == TEXTS else "a list of"
+        found = f"{type(items).__name__}{': ' if fix else ''}{fix}"
+        raise TypeError(f"{name} must be {several} {expected}, got {found}")
 
 
 def plain(item: Any) -> Any:
