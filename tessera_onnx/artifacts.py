@@ -293,29 +293,30 @@ def _find(
         _check_kind(spec, kind)
         return from_hub(spec, cache_dir, offline=offline)
     specs = [artifact.spec for artifact in here] + list(known)
-    hint = _hint(model_id, {name for spec in specs for name in (spec.id, *spec.aliases)})
-    name = f"{model_id[:200]!r}{'…' * (len(model_id) > 200)}"
-    raise ModelNotFound(f"no model is named {name}; {hint}{_broken_note(cache_dir)}")
+    names = {name for spec in specs for name in (spec.id, *spec.aliases)}
+    raise ModelNotFound(_unknown(model_id, names) + _broken_note(cache_dir))
 
 
-def _hint(model_id: str, names: Iterable[str]) -> str:
-    """What to do about an id that is not among the known names."""
+def _unknown(model_id: str, names: Iterable[str]) -> str:
+    """What is wrong with an id that is not among the known names, and what to do."""
     import difflib
 
+    name = f"{model_id[:200]!r}{'…' * (len(model_id) > 200)}"
     if os.path.isfile(os.path.join(model_id, "model.toml")):  # noqa: PTH113, PTH118
-        return "it is a model folder: open it with path=FOLDER"
+        return f"{name} is a model folder, not an id: open it with path=FOLDER"
     if os.path.isdir(model_id):  # noqa: PTH112
         return (
-            "it is a folder, but no model folder: it has no model.toml. Export one with "
+            f"{name} is a folder, not an id, and holds no model.toml: export a model with "
             "`tessera-export MODEL --kind KIND --output DIR` and open it with path=DIR"
         )
     if RERANKER.search(model_id[:200]):
         return (
-            "by its name it is a reranker (a cross-encoder), which scores pairs and makes no "
-            "vectors: this version runs none. `tessera models` lists what it runs"
+            f"{name} is by its name a reranker (a cross-encoder), which scores pairs of texts and "
+            "makes no vectors: this version runs no rerankers. `tessera models` lists what it runs"
         )
     near = difflib.get_close_matches(model_id[:200], sorted(names), n=3, cutoff=0.5)
-    return f"did you mean {', '.join(near)}?" if near else "`tessera models` lists them"
+    hint = f"did you mean {', '.join(near)}?" if near else "`tessera models` lists them"
+    return f"no model is named {name}; {hint}"
 
 
 def _is_wanted(spec: ModelSpec, model_id: str | None, kind: Kind | None) -> bool:

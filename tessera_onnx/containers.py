@@ -5,7 +5,7 @@ No library of tables or arrays is imported: what a value is shows in the attribu
 
 from __future__ import annotations
 
-from collections.abc import KeysView, Mapping
+from collections.abc import ItemsView, KeysView, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, TypeGuard
 
@@ -23,9 +23,9 @@ def check_items(items: Any, name: str, expected: str) -> None:
     one axis.
     """
     fix = _fix(items)
-    if expected == TEXTS:
-        fix = _fix_of_axes(items) if fix is None else fix
-    elif _is_frame(items):
+    if fix is None:
+        fix = _fix_of_axes(items, expected)
+    elif "vectors" in expected and _is_frame(items):
         fix = f"{fix}, or frame.to_numpy() for rows of numbers"
     if fix is not None:
         several = "a list or another iterable of" if expected == TEXTS else "a list of"
@@ -49,10 +49,23 @@ def holds_text(value: Any) -> bool:
     """Whether text stands where numbers are due: a text, or an array or nested list of texts."""
     while isinstance(value, list | tuple) and value:
         value = value[0]
-    dtype = getattr(value, "dtype", None)
-    if getattr(dtype, "kind", "") == "O" and getattr(value, "size", 0):
-        value = value.flat[0] if hasattr(value, "flat") else value
-    return is_text(value) or isinstance(value, bytes) or getattr(dtype, "kind", "") in {*"UST"}
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    if kind == "O" and getattr(value, "ndim", 0):
+        value = next(iter(getattr(value, "flat", value)), None)
+    return is_text(value) or isinstance(value, bytes) or kind in {*"UST"}
+
+
+def are_texts(items: list[Any]) -> bool:
+    """Whether texts are meant, of a list of texts or vectors: the first item that is there decides.
+
+    What is neither counts as a text, whose check then says what it is.
+    """
+    item = next((item for item in items if not _is_missing(item)), None)
+    if isinstance(item, Mapping):  # {id: weight}, not a record
+        return not item or isinstance(next(iter(item)), str)
+    vectors = isinstance(item, list | tuple | frozenset | set) or hasattr(item, "__array__")
+    vectors |= hasattr(item, "bits") or hasattr(item, "codes")
+    return not vectors or _is_frame(item) or holds_text(item)
 
 
 def hint_for_item(item: Any, several: str = ONE_EACH) -> str:
@@ -78,12 +91,13 @@ def _fix(items: Any) -> str | None:
     fixes = {
         "put a single item into a list, [item]": one or getattr(items, "ndim", 1) == 0,
         "": isinstance(items, type),
+        "fill or drop missing values": hasattr(items, "as_py") and plain(items) is None,
         'its iteration gives no rows: give one column, such as frame["text"]': _is_frame(items),
         "its iteration gives its keys: give list(d.values()), or list(d) for the keys": (
             _is_mapping(items)
         ),
         "a set has no order, which the results could follow: give a list": (
-            isinstance(items, AbstractSet) and not isinstance(items, KeysView)
+            isinstance(items, AbstractSet) and not isinstance(items, KeysView | ItemsView)
         ),
         'its lines keep their ends: give [line.rstrip("\\n") for line in file]': (
             callable(getattr(items, "readline", None))
@@ -94,12 +108,12 @@ def _fix(items: Any) -> str | None:
     return next(known, "" if is_single(items) else None)
 
 
-def _fix_of_axes(items: Any) -> str | None:
-    """The same for an array whose rows are no texts."""
+def _fix_of_axes(items: Any, expected: str) -> str | None:
+    """The same for an array of records, and for one whose rows are lists of texts."""
     if getattr(getattr(items, "dtype", None), "names", None):
         return 'its items are records: give one field, such as array["text"]'
     axes = getattr(items, "ndim", 1)
-    if isinstance(axes, int) and axes > 1:
+    if expected == TEXTS and axes != 1 and holds_text(items):
         return f"it has {axes} axes: give one column, such as array[:, 0]"
     return None
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import heads, quantization, scoring
-from tessera_onnx.containers import holds_text, is_text
+from tessera_onnx.containers import are_texts, holds_text, is_text
 from tessera_onnx.errors import ConfigError, shown
 from tessera_onnx.model import COMPARED, SEVERAL, RoleName, TextModel
 from tessera_onnx.quantization import Output
@@ -128,7 +128,7 @@ class TesseraDense(TextModel):
         right: Any = documents
         if not isinstance(documents, np.ndarray) or holds_text(documents):
             right = scoring.as_list(documents)
-            if not right or is_text(right[0]):
+            if are_texts(right):
                 right = self.encode_batch(right)
         return ranking(scoring.dense_scores(left, right), top_k)
 

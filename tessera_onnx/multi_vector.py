@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import explain, heads, quantization, scoring
-from tessera_onnx.containers import is_text
+from tessera_onnx.containers import are_texts, is_text
 from tessera_onnx.explain import Match
 from tessera_onnx.model import COMPARED, SEVERAL, RoleName, TextModel
 from tessera_onnx.packing import PackedTokens
@@ -109,8 +109,8 @@ class TesseraMultiVector(TextModel):
         if isinstance(documents, PackedTokens):
             scores = documents.score(left)
         else:
-            right = scoring.as_list(documents)
-            if right and is_text(right[0]):
+            right = scoring.as_list(documents, "texts or token vectors")
+            if right and are_texts(right):
                 right = self.encode_batch(right)
             scores = scoring.maxsim_scores(left, right)
         return scores / np.float32(len(left)) if self._recipe.score == "mean" else scores

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tessera_onnx import pooling
+from tessera_onnx.containers import holds_text
 from tessera_onnx.errors import (
     ConfigError,
     DimensionMismatch,
@@ -33,7 +34,9 @@ def _finite(vectors: ArrayLike, name: str = "vectors") -> NDArray[np.float32]:
     except ValueError as error:
         raise QuantizationError(f"{name} must be a rectangular array") from error
     if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must be numeric, got dtype {array.dtype}")
+        text = holds_text(vectors) or holds_text(array)
+        found = "text: encode it first" if text else f"dtype {array.dtype}"
+        raise TypeError(f"{name} must be numeric, got {found}")
     with np.errstate(over="ignore", under="ignore"):  # beyond float32 is infinity
         array = array.astype(np.float32)
     if array.ndim == 0 or array.shape[-1] == 0:
@@ -91,6 +94,9 @@ def hamming(a: BinaryTokens, b: BinaryTokens) -> NDArray[np.int64]:
 
     Raises DimensionMismatch when the dimensions differ, and as `results.check_binary`.
     """
+    for name, each in (("a", a), ("b", b)):
+        if not isinstance(each, BinaryTokens):
+            raise TypeError(f"{name} must be BinaryTokens, got {type(each).__name__}")
     a, b = (BinaryTokens(np.atleast_2d(each.bits), each.dim) for each in (a, b))
     check_binary(a, "a", least=0)
     check_binary(b, "b", least=0)

@@ -267,7 +267,7 @@ def _check(spec: ModelSpec, where: str) -> None:
 
 
 def _lacking(spec: ModelSpec) -> str:
-    """The tables that the kinds of a model need and that are not there, with what goes into them."""
+    """The tables that the kinds of a model need and that are not there, and their facts."""
     names = [KIND_TABLES[kind] for kind in spec.kinds]
     names += ["text"] if {"dense", "multi_vector", "sparse"} & set(names) else []
     hints = typing.get_type_hints(ModelSpec)

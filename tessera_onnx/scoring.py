@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tessera_onnx import bounds, quantization
-from tessera_onnx.containers import check_items, holds_text, is_text, plain
+from tessera_onnx.containers import TEXTS, check_items, holds_text, is_text, plain
 from tessera_onnx.errors import ConfigError, DimensionMismatch
 from tessera_onnx.results import BinaryTokens, SparseVector, check_binary
 
@@ -57,14 +57,20 @@ def vector(name: str, value: ArrayLike) -> Float:
 
 def _check_numbers(name: str, value: Any, array: NDArray[Any], shape: str) -> None:
     """Raises TypeError unless an array made of `value` holds numbers."""
+    if array.dtype.kind in "fiub":
+        return
     if holds_text(value) or holds_text(array):
-        several = "" if is_text(value) or isinstance(value, bytes) else " in a list or array"
-        raise TypeError(
-            f"{name} must be a numeric array {shape}, got text{several}: give the vectors that "
-            "`encode_query` or `encode_batch` makes of it"
-        )
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must be a numeric array, got dtype {array.dtype}")
+        one = is_text(value) or isinstance(value, bytes)
+        found = "a text: give the vectors that `encode_query` or `encode_batch` makes of it"
+        if not one:
+            found = (
+                "a list or array of texts: give one text's vectors, as `encode_query` makes them"
+            )
+    elif array.dtype.names:
+        found = 'records: give one field, such as array["vector"]'
+    else:
+        found = type(value).__name__ if array.dtype == object else f"dtype {array.dtype}"
+    raise TypeError(f"{name} must be a numeric array {shape}, got {found}")
 
 
 def _finite(name: str, array: NDArray[Any]) -> Float:
@@ -86,7 +92,7 @@ def check_several(items: Any, name: str, expected: str) -> None:
     A frame, a dict, a set or a file is none either: see `containers.check_items`.
     """
     check_items(items, name, expected)
-    if expected == "token vectors" and isinstance(items, np.ndarray) and items.ndim == 2:
+    if expected.endswith("token vectors") and isinstance(items, np.ndarray) and items.ndim == 2:
         raise TypeError(
             f"{name} must be a list of {expected}, got one array of shape {items.shape}: put it "
             "into a list"
@@ -185,11 +191,11 @@ def cosine(a: ArrayLike, b: ArrayLike) -> float:
 
     Raises DimensionMismatch when the shapes differ.
     """
-    left, right = matrix("a", np.atleast_2d(a)), matrix("b", np.atleast_2d(b))
+    left, right = vector("a", a), vector("b", b)
     if left.shape != right.shape:
-        raise DimensionMismatch(f"vectors of shape {np.shape(a)} and {np.shape(b)}")
+        raise DimensionMismatch(f"vectors of shape {left.shape} and {right.shape}")
     # In float64, which no square of a float32 leaves.
-    first, second = left.ravel().astype(np.float64), right.ravel().astype(np.float64)
+    first, second = left.astype(np.float64), right.astype(np.float64)
     norms = float(np.linalg.norm(first)) * float(np.linalg.norm(second))
     # Rounding makes some vectors more than 1 like themselves.
     return min(1.0, max(-1.0, float(first @ second) / norms)) if norms > 0 else 0.0
@@ -277,10 +283,11 @@ def sparse_scores(
     return check_scores(scores)
 
 
-def as_list(documents: Any) -> list[Any]:
+def as_list(documents: Any, expected: str = "texts or vectors") -> list[Any]:
     """Documents, texts or vectors, as a list, Arrow scalars as their Python values.
 
     Raises TypeError for one text where several are due, and for what iterates over other things.
     """
-    check_several(documents, "documents", "texts or vectors")
+    texts = isinstance(documents, np.ndarray) and holds_text(documents)
+    check_several(documents, "documents", TEXTS if texts else expected)
     return [plain(document) for document in documents]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import explain, heads, scoring
-from tessera_onnx.containers import is_text
+from tessera_onnx.containers import are_texts, is_text
 from tessera_onnx.errors import LoadError
 from tessera_onnx.model import COMPARED, SEVERAL, RoleName, TextModel
 from tessera_onnx.postings import PackedSparse
@@ -94,7 +94,7 @@ class TesseraSparse(TextModel):
         if isinstance(documents, PackedSparse):
             return documents.rank(left, top_k)
         right = scoring.as_list(documents)
-        if right and is_text(right[0]):
+        if right and are_texts(right):
             right = self.encode_batch(right)
         return ranking(scoring.sparse_scores(left, right, self.vocab_size()), top_k)
 
