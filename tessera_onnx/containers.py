@@ -63,9 +63,10 @@ def are_texts(items: list[Any]) -> bool:
     item = next((item for item in items if not _is_missing(item)), None)
     if isinstance(item, Mapping):  # {id: weight}, not a record
         return not item or isinstance(next(iter(item)), str)
-    vectors = isinstance(item, list | tuple | frozenset | set) or hasattr(item, "__array__")
-    vectors |= hasattr(item, "bits") or hasattr(item, "codes")
-    return not vectors or _is_frame(item) or holds_text(item)
+    vectors = isinstance(item, list | tuple) or hasattr(item, "__array__")
+    vectors |= any(hasattr(item, name) for name in ("bits", "codes"))  # this package's own
+    record = hasattr(item, "_fields") and not hasattr(item, "indices")  # a row of a table
+    return not vectors or record or _is_frame(item) or holds_text(item)
 
 
 def hint_for_item(item: Any, several: str = ONE_EACH) -> str:

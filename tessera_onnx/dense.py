@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import heads, quantization, scoring
-from tessera_onnx.containers import are_texts, holds_text, is_text
+from tessera_onnx.containers import are_texts, is_text
 from tessera_onnx.errors import ConfigError, shown
 from tessera_onnx.model import COMPARED, SEVERAL, RoleName, TextModel
 from tessera_onnx.quantization import Output
@@ -126,7 +126,7 @@ class TesseraDense(TextModel):
         check_top_k(top_k, 0)
         left = self.encode_query(query) if is_text(query) else query
         right: Any = documents
-        if not isinstance(documents, np.ndarray) or holds_text(documents):
+        if not isinstance(documents, np.ndarray) or documents.dtype.kind not in "fiub":
             right = scoring.as_list(documents)
             if are_texts(right):
                 right = self.encode_batch(right)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tessera_onnx import pooling
-from tessera_onnx.containers import holds_text
+from tessera_onnx.containers import holds_text, plain
 from tessera_onnx.errors import (
     ConfigError,
     DimensionMismatch,
@@ -30,7 +30,7 @@ def check_unmasked(value: Any, name: str) -> None:
 def _finite(vectors: ArrayLike, name: str = "vectors") -> NDArray[np.float32]:
     check_unmasked(vectors, name)
     try:
-        array = np.asarray(vectors)
+        array = np.asarray(plain(vectors))
     except ValueError as error:
         raise QuantizationError(f"{name} must be a rectangular array") from error
     if array.dtype.kind not in "fiu":

@@ -67,7 +67,7 @@ def _check_numbers(name: str, value: Any, array: NDArray[Any], shape: str) -> No
                 "a list or array of texts: give one text's vectors, as `encode_query` makes them"
             )
     elif array.dtype.names:
-        found = 'records: give one field, such as array["vector"]'
+        found = "records: give one field of it"
     else:
         found = type(value).__name__ if array.dtype == object else f"dtype {array.dtype}"
     raise TypeError(f"{name} must be a numeric array {shape}, got {found}")
