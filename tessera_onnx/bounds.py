@@ -13,13 +13,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tessera_onnx.results import Int8Vectors
+
 # A norm so near to 1 is that of a unit vector, also of one that was kept in float16.
 UNIT = 2e-4
-SLACK = 3 * UNIT  # more than a dot product of two such vectors has above 1
+MOST = 0.05  # more than rounding adds to a score of 1, that of int8 codes included
+
+
+def rounding(form: Any) -> float:
+    """How far rows may lie from those that they were made of, by the form in which they are kept.
+
+    Half a step in each component of Int8Vectors, whose codes may so stand for unit vectors; 0 for
+    all other forms.
+    """
+    if not isinstance(form, Int8Vectors):
+        return 0.0
+    steps = np.broadcast_to(form.scale, form.codes.shape).astype(np.float64)
+    return 0.5 * float(np.sqrt(np.square(steps).sum(axis=-1)).max(initial=0))
 
 
 def are_unit(vectors: NDArray[Any], slack: float = 0.0) -> NDArray[np.bool_]:
-    """Which rows of (n, dim) have the norm 1, within `slack` more than rounding: (n,)."""
+    """Which rows of (n, dim) have the norm 1, within `slack` more than float rounding: (n,)."""
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
     return np.asarray(np.abs(norms - 1) <= UNIT + slack)
 
@@ -28,16 +42,17 @@ def limit(
     products: NDArray[np.float32],
     left: NDArray[Any],
     right: NDArray[Any],
-    slack: float = 0.0,
+    forms: tuple[Any, Any] = (None, None),
 ) -> None:
     """Clip the dot products (n, m) of unit rows of left (n, dim) and right (m, dim), in place.
 
-    `slack` is what the norms of left may lie from 1 beside rounding, such as those of int8 codes.
+    `forms` are those in which the two were given, where they are not float arrays.
     """
     sizes = np.abs(products)
-    rows, columns = np.nonzero((sizes > 1) & (sizes <= 1 + SLACK + slack))
+    rows, columns = np.nonzero((sizes > 1) & (sizes <= 1 + MOST))
     if len(rows):
-        unit = are_unit(left[rows], slack) & are_unit(right[columns])
+        unit = are_unit(left[rows], rounding(forms[0]))
+        unit &= are_unit(right[columns], rounding(forms[1]))
         rows, columns = rows[unit], columns[unit]
         products[rows, columns] = np.sign(products[rows, columns])
 
@@ -46,17 +61,17 @@ def limit_sums(
     scores: NDArray[np.float32],
     queries: Sequence[NDArray[Any]],
     documents: Sequence[NDArray[Any]],
-    slacks: tuple[float, float] = (0.0, 0.0),
+    forms: tuple[Sequence[Any], Sequence[Any]] | None = None,
 ) -> None:
     """Clip the MaxSims (n, m) of queries with documents whose rows are all unit, in place.
 
-    `slacks` are those of `limit` for the rows of the queries and of the documents.
+    `forms` are those in which each query and each document was given.
     """
-    of_query, of_document = slacks
+    of_queries, of_documents = forms or (queries, documents)
     most = np.array([len(query) for query in queries], dtype=np.float32)[:, None]
     sizes = np.abs(scores)
-    found = np.argwhere((sizes > most) & (sizes <= most * (1 + SLACK + 2 * sum(slacks))))
-    unit = {int(i): bool(are_unit(queries[i], of_query).all()) for i in np.unique(found[:, 0])}
+    found = np.argwhere((sizes > most) & (sizes <= most * (1 + MOST)))
+    unit = {i: are_unit(queries[i], rounding(of_queries[i])).all() for i in np.unique(found[:, 0])}
     for i, j in found:
-        if unit[int(i)] and are_unit(documents[j], of_document).all():
+        if unit[i] and are_unit(documents[j], rounding(of_documents[j])).all():
             scores[i, j] = np.copysign(most[i, 0], scores[i, j])

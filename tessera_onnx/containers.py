@@ -23,6 +23,8 @@ def check_items(items: Any, name: str, expected: str) -> None:
     one axis.
     """
     fix = _fix(items)
+    if expected == TEXTS and is_text(items):
+        fix = "put one text into a list, [text]; `encode` takes it alone"
     if fix is None:
         fix = _fix_of_axes(items, expected)
     elif "vectors" in expected and _is_frame(items):

@@ -117,7 +117,7 @@ def maxsim_scores(query: ArrayLike, documents: Sequence[ArrayLike]) -> Float:
     """
     check_several(documents, "documents", "token vectors")
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        scores: Float = _maxsim([matrix("query", query)], list(documents))[0]
+        scores: Float = _maxsim([matrix("query", query)], [query], list(documents))[0]
     return check_scores(scores)
 
 
@@ -135,11 +135,16 @@ def maxsim_matrix(queries: Sequence[ArrayLike], documents: Sequence[ArrayLike]) 
     if not matrices:
         return np.empty((0, len(several)), dtype=np.float32)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        return check_scores(_maxsim(matrices, several))
+        return check_scores(_maxsim(matrices, queries, several))
 
 
-def _maxsim(queries: Sequence[Float], documents: Sequence[ArrayLike]) -> Float:
-    """Documents' tokens in blocks: a product and two segmented reductions each, no loop inside."""
+def _maxsim(
+    queries: Sequence[Float], given: Sequence[ArrayLike], documents: Sequence[ArrayLike]
+) -> Float:
+    """Documents' tokens in blocks: a product and two segmented reductions each, no loop inside.
+
+    `given` are the forms in which the queries came.
+    """
     tokens = np.concatenate(queries) if len(queries) > 1 else queries[0]
     starts = np.cumsum([0, *(len(query) for query in queries[:-1])])
     size = max(1, min(BLOCK_TOKENS, BLOCK_PAIRS // len(tokens)))
@@ -150,8 +155,9 @@ def _maxsim(queries: Sequence[Float], documents: Sequence[ArrayLike]) -> Float:
         similarities = rows @ tokens.T
         best = np.maximum.reduceat(similarities, np.concatenate([[0], ends[:-1]]), axis=0)
         found = np.add.reduceat(best, starts, axis=1).T
-        bounds.limit_sums(found, queries, block)
-        scores[:, first : first + len(block)] = found
+        end = first + len(block)
+        bounds.limit_sums(found, queries, block, (given, documents[first:end]))
+        scores[:, first:end] = found
     return scores
 
 
@@ -222,7 +228,7 @@ def dense_scores(query: ArrayLike, documents: ArrayLike) -> Float:
             raise DimensionMismatch(f"documents have {right.shape[1]} dims, the query {len(left)}")
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         scores = right @ left
-        bounds.limit(scores[:, None], right, left[None])
+        bounds.limit(scores[:, None], right, left[None], (documents, query))
         return check_scores(scores)
 
 

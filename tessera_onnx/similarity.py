@@ -54,23 +54,14 @@ def floats(value: Any, dim: int, name: str) -> Float:
     return found
 
 
-def rounding(value: Any) -> float:
-    """How far a row of Int8Vectors may lie from the one that it was made of; 0 for other forms."""
-    if not isinstance(value, Int8Vectors):
-        return 0.0
-    # Half a step in each component, and each row's scale on a shape that broadcasts.
-    steps = np.broadcast_to(value.scale, value.codes.shape).astype(np.float64)
-    return 0.5 * float(np.sqrt(np.square(steps).sum(axis=-1)).max(initial=0))
-
-
-def cell_map(query: Float, vectors: Float, cells: NDArray[np.int64], slack: float = 0.0) -> Float:
+def cell_map(query: Float, vectors: Float, cells: NDArray[np.int64], form: Any = None) -> Float:
     """Dot products of each query row with the vector of each cell: (n, rows, cols) float32.
 
     query (n, dim), vectors (m, dim), cells (rows, cols) rows of `vectors`; NaN where a cell is -1.
-    Products of unit rows lie in [-1, 1]; `slack` is `rounding` of the query's form.
+    Products of unit rows lie in [-1, 1]; `form` is that in which the query was given.
     """
     products = np.full((len(query), len(vectors) + 1), np.nan, dtype=np.float32)
     found = query @ vectors.T
-    bounds.limit(found, query, vectors, slack)
+    bounds.limit(found, query, vectors, (form, None))
     products[:, :-1] = found
     return products[:, cells]

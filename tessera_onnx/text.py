@@ -61,7 +61,7 @@ def check_text(text: Any, name: str, index: int = 0, *, several: str = "") -> st
     `several` says what takes a list of texts, where one stands in the place of a text. Raises
     TypeError for anything else, TokenizationError for bad Unicode.
     """
-    found = containers.plain(text)
+    found = text if isinstance(text, str) else containers.plain(text)
     if not isinstance(found, str):
         hint = containers.hint_for_item(text, several or containers.ONE_EACH)
         raise TypeError(f"{name} must be str, got {type(text).__name__}{hint}")

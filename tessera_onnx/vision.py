@@ -236,8 +236,8 @@ class TesseraVision(Model):
             found = scoring.maxsim_scores(left, list(block.values()))
             for k, (i, vectors) in enumerate(block.items()):
                 if abs(found[k]) > len(left):  # of int8 codes
-                    slacks = (similarity.rounding(query), similarity.rounding(items[i]))
-                    bounds.limit_sums(found[None, k : k + 1], [left], [vectors], slacks)
+                    forms = ([query], [items[i]])
+                    bounds.limit_sums(found[None, k : k + 1], [left], [vectors], forms)
             scores[list(block)] = found
         return scores
 
@@ -355,4 +355,4 @@ class TesseraVision(Model):
             )
         left = self._query(query)
         found = self._encoder.patches(prepared, "document")
-        return similarity.cell_map(left, found.vectors, found.cells, similarity.rounding(query))
+        return similarity.cell_map(left, found.vectors, found.cells, query)

@@ -184,9 +184,9 @@ def test_int8_codes_of_unit_rows_keep_their_bounds_and_others_do_not(unit):
     """Codes may stand for a unit vector where their rounding allows it."""
 
     def score(query, codes):
-        rows, slack = codes.dequantize(), similarity.rounding(codes)
+        rows = codes.dequantize()
         scores = scoring.maxsim_scores(query, [rows])[None]
-        bounds.limit_sums(scores, [query], [rows], (slack, slack))
+        bounds.limit_sums(scores, [query], [rows], ([codes], [codes]))
         return float(scores[0, 0])
 
     over = 0
