@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from tessera_onnx import heads, quantization, scoring
 from tessera_onnx.batching import Event, Limit
-from tessera_onnx.errors import ConfigError, DimensionMismatch
-from tessera_onnx.model import RoleName, TextModel
+from tessera_onnx.containers import are_texts, is_text
+from tessera_onnx.errors import ConfigError, DimensionMismatch, shown
+from tessera_onnx.model import COMPARED, SEVERAL, RoleName, TextModel
 from tessera_onnx.quantization import Output
 from tessera_onnx.results import BinaryTokens, Int8Vectors, Ranked, check_top_k, ranking
 from tessera_onnx.schema import Dense, Kind, Role
@@ -45,7 +46,7 @@ class TesseraDense(TextModel):
         task that the model does not know.
         """
         role = self._purpose(self._document, task, prompt)
-        vector: Float = self._encoder.one(text, role, self._head)
+        vector: Float = self._encoder.one(text, role, self._head, several=SEVERAL)
         return vector
 
     def encode_batch(
@@ -145,25 +146,25 @@ class TesseraDense(TextModel):
     def rank(
         self,
         query: str | Made,
-        documents: Sequence[str] | Sequence[Int8Vectors | BinaryTokens] | Made,
+        documents: Iterable[str] | Sequence[Made] | Made,
         top_k: int | None = None,
     ) -> list[Ranked]:
-        """Documents by falling cosine: (index, score), the first `top_k` or all.
+        """Documents by falling cosine, in [-1, 1]: (index, score), the first `top_k` or all.
 
-        Either side may be given as vectors from an earlier call, (dimension,) and (n, dimension),
-        taken as unit vectors: a float array, Int8Vectors, or BinaryTokens, whose bits count as +1
-        and -1 over the root of the dimension. A list of Int8Vectors or BinaryTokens of one vector
-        each, such as `encode_iter(output=)` gives, will do too.
+        Either side may be given as vectors from an earlier call, (dimension,) and (n, dimension)
+        or a list of n vectors, taken as unit vectors: the scores of others are dot products. They
+        are float arrays, Int8Vectors, or BinaryTokens, whose bits count as +1 and -1 over the root
+        of the dimension.
         """
         check_top_k(top_k, 0)
-        left = self.encode_query(query) if isinstance(query, str) else query
-        if isinstance(documents, Made):
-            return ranking(scoring.dense_scores(left, documents), top_k)
-        right = scoring.as_list(documents)
-        if right and isinstance(right[0], Int8Vectors | BinaryTokens):
-            rows = [self._vector(row, None, f"documents[{i}]") for i, row in enumerate(right)]
-            return ranking(scoring.dense_scores(left, np.stack(rows)), top_k)
-        return ranking(scoring.dense_scores(left, self.encode_batch(right)), top_k)
+        left = self.encode_query(query) if is_text(query) else query
+        right: Any = documents
+        numbers = isinstance(right, np.ndarray) and right.dtype.kind in "fiub"
+        if not numbers and not isinstance(right, Int8Vectors | BinaryTokens):
+            right = scoring.as_list(documents)
+            if are_texts(right):
+                right = self.encode_batch(right)
+        return ranking(scoring.dense_scores(left, right), top_k)
 
     def dimension(self) -> int:
         """Components of a vector."""
@@ -180,31 +181,23 @@ class TesseraDense(TextModel):
             tasks = {known.name: known for known in self._recipe.tasks}
             if task not in tasks:
                 known = f"one of {', '.join(tasks)}" if tasks else "left out: this model has none"
-                raise ConfigError(f"task must be {known}; got {task!r}")
+                raise ConfigError(f"task must be {known}; got {shown(task)}")
             role = dataclasses.replace(role, prompt=tasks[task].prompt, task_id=tasks[task].task_id)
         if prompt is not None:
             role = dataclasses.replace(role, prompt=check_text(prompt, "prompt"))
         return role
 
-    def _vector(self, value: Any, role: Role | None, name: str) -> Float:
-        """A text's vector, or one vector made earlier, as floats; without a role no text is due."""
-        if role is not None and not isinstance(value, Made):
-            made: Float = self._encoder.one(value, role, self._head, name=name)
+    def _vector(self, value: Any, role: Role, name: str) -> Float:
+        """A text's vector, or one vector made earlier, as floats."""
+        if not scoring.are_vectors(value):
+            made: Float = self._encoder.one(value, role, self._head, name=name, several=COMPARED)
             return made
-        if not isinstance(value, Made):
-            raise TypeError(
-                f"{name} must be Int8Vectors or BinaryTokens as the first is, "
-                f"got {type(value).__name__}"
-            )
-        vector: Float = np.asarray(quantization.floats(value, name))
-        if vector.ndim != 1:
-            raise ConfigError(f"{name} must be one vector ({self._dimension},), got {vector.shape}")
-        if len(vector) != self._dimension:
+        found = scoring.vector(name, value)
+        if len(found) != self._dimension:
             raise DimensionMismatch(
-                f"{name} has {len(vector)} dims, the model gives {self._dimension}"
+                f"{name} has {len(found)} dims, the model gives {self._dimension}"
             )
-        checked: Float = scoring.matrix(name, vector[None])[0]
-        return checked
+        return found
 
     def _one_or_many(
         self, text: str | Iterable[str], role: Role, output: Output, limit: Limit

@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import batching
+from tessera_onnx.containers import is_text
 from tessera_onnx.errors import (
     ConfigError,
     EncodingError,
     InputTooLong,
     TokenizationError,
     TruncationWarning,
+    shown,
 )
 from tessera_onnx.runtime import Array
 from tessera_onnx.schema import Role, TokenRole
@@ -86,7 +88,9 @@ class TextEncoder:
 
     def __init__(self, tokenizer: Tokenizer, session: Runnable, on_long: OnLong) -> None:
         if on_long not in get_args(OnLong):
-            raise ConfigError(f'on_long must be "truncate", "warn" or "error", got {on_long!r}')
+            raise ConfigError(
+                f'on_long must be "truncate", "warn" or "error", got {shown(on_long)}'
+            )
         self.tokenizer = tokenizer
         self.session = session
         self._on_long = on_long
@@ -156,11 +160,23 @@ class TextEncoder:
                 results[first : first + len(window)] = part  # a list's slice is a copy
         return results
 
-    def one(self, text: str, role: Role | TokenRole, head: Head, *, name: str = "text") -> Any:
-        """The head's result for one text. Raises TypeError for anything but a str."""
+    def one(
+        self,
+        text: str,
+        role: Role | TokenRole,
+        head: Head,
+        *,
+        name: str = "text",
+        several: str = "give one text at a time",
+    ) -> Any:
+        """The head's result for one text.
+
+        Raises TypeError for anything but a str; `several` says what takes a list of them.
+        """
         self.session.check_open()
         call = _Call(role, head, self._on_long, n_texts=1)
-        window = _Window([check_text(text, name)], 0, [(np.empty(0, np.int64), 0)], [])
+        known = check_text(text, name, several=several)
+        window = _Window([known], 0, [(np.empty(0, np.int64), 0)], [])
         # As `_fill`, without what only many texts need: this is a search's latency.
         with call:
             for _ in self._batches(window, [np.zeros(1, np.intp)], call):
@@ -183,7 +199,7 @@ class TextEncoder:
         limit: batching.Limit = batching.ENDLESS,
     ) -> Any:
         """A result for a str, those of `encode` for an iterable of str."""
-        if isinstance(text, str):
+        if is_text(text):
             limit.check()
             return self.one(text, role, head)
         return self.encode(text, role, head, limit=limit)

@@ -20,6 +20,7 @@ Each takes one message, so that it survives pickling. No message ever holds the 
 item is named by its index and its length. A wrong *type* is a plain TypeError.
 """
 
+import re
 import signal
 
 
@@ -105,3 +106,14 @@ def is_of_signal(error: BaseException) -> bool:
 def is_single(items: object) -> bool:
     """Whether a list is due and this is none: nothing to iterate over, an array without axes."""
     return not hasattr(items, "__iter__") or getattr(items, "ndim", 1) == 0
+
+
+def shown(value: object) -> str:
+    """How a message names the wrong value of an option: a short word itself, all else by its type.
+
+    It may be a text that stands in the place of the option.
+    """
+    if isinstance(value, str):
+        word = len(value) <= 40 and value.isprintable() and not re.search(r"\s", value)
+        return repr(value) if word else f"a text of {len(value)} characters"
+    return "None" if value is None else f"a value of the type {type(value).__name__}"

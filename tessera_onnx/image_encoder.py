@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tessera_onnx import batching
 from tessera_onnx.batching import ENDLESS, Limit
+from tessera_onnx.containers import check_items
 from tessera_onnx.errors import EncodingError, is_single
 from tessera_onnx.images import Pixels, Source, check_limit, open_image, pixels
 from tessera_onnx.schema import Image as Recipe
@@ -142,6 +143,7 @@ def check_iterable(items: Any, name: str, expected: str = "images") -> None:
     single = isinstance(items, str | bytes | type | os.PathLike)
     if one or single or is_single(items):
         raise TypeError(f"{name} must be a list of {expected}, got {type(items).__name__}")
+    check_items(items, name, expected)
 
 
 def checked(

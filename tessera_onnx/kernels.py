@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tessera_onnx import batching, runtime
 from tessera_onnx.blocks import CODE_ZERO, WORD, Block
-from tessera_onnx.errors import ConfigError, DeviceError
+from tessera_onnx.errors import ConfigError, DeviceError, shown
 from tessera_onnx.quantization import Output
 
 Float = NDArray[np.float32]
@@ -197,7 +197,7 @@ def kernel(output: Output, dim: int, device: str, threads: int) -> tuple[Kernel,
 def check_device(output: Output, device: str) -> None:
     """Raises ConfigError for a device other than the CPU where there are no float products."""
     if output != "float32" and device not in ("auto", "cpu"):
-        raise ConfigError(f"{output} documents are scored on the CPU, not on {device!r}")
+        raise ConfigError(f"{output} documents are scored on the CPU, not on {shown(device)}")
 
 
 # A session for all packs: it is a few kilobytes. By process, since a fork cannot use its parent's.

@@ -23,13 +23,16 @@ from tessera_onnx import (
     schema,
     text,
 )
-from tessera_onnx.errors import ConfigError, LoadError, UnsupportedDimension
+from tessera_onnx.errors import ConfigError, LoadError, UnsupportedDimension, shown
 from tessera_onnx.quantization import check_dimension
 from tessera_onnx.results import Embeddings
 from tessera_onnx.schema import Graph, Kind, ModelSpec, Part, Precision, Role, TokenRole
 
 AnyRole = TypeVar("AnyRole", Role, TokenRole)
 RoleName = Literal["query", "document"]
+# What a message says about a list of texts where one is due.
+SEVERAL = "`encode_batch` takes several texts"
+COMPARED = "`rank` compares one text with several"
 
 
 class Model:
@@ -263,7 +266,7 @@ class TextModel(Model):
 
     def _role(self, name: RoleName) -> Any:
         if name not in get_args(RoleName):
-            raise ConfigError(f'role must be "query" or "document", got {name!r}')
+            raise ConfigError(f'role must be "query" or "document", got {shown(name)}')
         return self._query if name == "query" else self._document
 
     def __repr__(self) -> str:

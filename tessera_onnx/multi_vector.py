@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from tessera_onnx import explain, heads, quantization, scoring
 from tessera_onnx.batching import Event, Limit
+from tessera_onnx.containers import are_texts, is_text
 from tessera_onnx.explain import Match
-from tessera_onnx.model import RoleName, TextModel
+from tessera_onnx.model import COMPARED, SEVERAL, RoleName, TextModel
 from tessera_onnx.packing import PackedTokens
 from tessera_onnx.quantization import Output
 from tessera_onnx.results import BinaryTokens, Int8Vectors, Ranked, check_top_k, ranking
@@ -41,7 +42,8 @@ class TesseraMultiVector(TextModel):
         Raises TypeError for anything but a str, TokenizationError for a lone surrogate,
         InputTooLong with on_long="error", EncodingError when the graph fails.
         """
-        tokens: Float = self._encoder.one(text, self._document, self._head(self._document))
+        head = self._head(self._document)
+        tokens: Float = self._encoder.one(text, self._document, head, several=SEVERAL)
         return tokens
 
     def encode_batch(
@@ -84,7 +86,7 @@ class TesseraMultiVector(TextModel):
         limit = Limit(timeout, cancel)
         heads.check_form(output, 1)
         found = self._encoder.one_or_many(text, self._query, self._head(self._query), limit)
-        if isinstance(text, str):
+        if is_text(text):
             return heads.finish(found, output, 1)
         return [heads.finish(tokens, output, 1) for tokens in found]
 
@@ -101,7 +103,7 @@ class TesseraMultiVector(TextModel):
 
         The other arguments as for `encode_batch`.
         """
-        if not isinstance(text, str):
+        if not is_text(text):
             return self.encode_batch(
                 text, output=output, pool_factor=pool_factor, timeout=timeout, cancel=cancel
             )
@@ -141,16 +143,17 @@ class TesseraMultiVector(TextModel):
         Each is a text, or its token vectors made earlier: a float array (n, dimension),
         Int8Vectors or BinaryTokens, whose bits count as +1 and -1 over the root of the dimension.
         """
+        one = functools.partial(self._encoder.one, several=COMPARED)
         left: Any = a
         right: Any = b
-        if not isinstance(a, Made):
-            left = self._encoder.one(a, self._query, self._head(self._query), name="a")
-        if not isinstance(b, Made):
-            right = self._encoder.one(b, self._document, self._head(self._document), name="b")
+        if not scoring.are_vectors(a):
+            left = one(left, self._query, self._head(self._query), name="a")
+        if not scoring.are_vectors(b):
+            right = one(right, self._document, self._head(self._document), name="b")
         return float(self.score(left, [right])[0])
 
     def score(
-        self, query: str | Made, documents: Sequence[str] | Sequence[Made] | PackedTokens
+        self, query: str | Made, documents: Iterable[str] | Sequence[Made] | PackedTokens
     ) -> Float:
         """MaxSim of one query with each document: (len(documents),) float32.
 
@@ -158,12 +161,12 @@ class TesseraMultiVector(TextModel):
         BinaryTokens, as `similarity` takes them. PackedTokens are the
         fastest. A recipe with score = "mean" (bge-m3) divides by the number of query tokens.
         """
-        left = self.encode_query(query) if isinstance(query, str) else query
+        left = self.encode_query(query) if is_text(query) else query
         if isinstance(documents, PackedTokens):
             scores = documents.score(left)
         else:
-            right = scoring.as_list(documents)
-            if right and isinstance(right[0], str):
+            right = scoring.as_list(documents, "texts or token vectors")
+            if right and are_texts(right):
                 right = self.encode_batch(right)
             scores = scoring.maxsim_scores(left, right)
         return scores / np.float32(len(left)) if self._recipe.score == "mean" else scores
@@ -171,7 +174,7 @@ class TesseraMultiVector(TextModel):
     def rank(
         self,
         query: str | Made,
-        documents: Sequence[str] | Sequence[Made] | PackedTokens,
+        documents: Iterable[str] | Sequence[Made] | PackedTokens,
         top_k: int | None = None,
     ) -> list[Ranked]:
         """Documents by falling MaxSim: (index, score), the first `top_k` or all.
@@ -180,7 +183,7 @@ class TesseraMultiVector(TextModel):
         """
         check_top_k(top_k, 0)
         if isinstance(documents, PackedTokens):
-            left = self.encode_query(query) if isinstance(query, str) else query
+            left: Any = self.encode_query(query) if is_text(query) else query
             rows = documents.rank(left, top_k)
             if self._recipe.score == "mean":
                 rows = [row._replace(score=row.score / len(left)) for row in rows]

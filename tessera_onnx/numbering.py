@@ -8,7 +8,7 @@ and a number an int, so that neither is ever taken for the other.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -16,7 +16,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.errors import ConfigError, is_single
+from tessera_onnx.containers import check_items
+from tessera_onnx.errors import ConfigError
 
 Numbers = NDArray[np.int64]
 Ids = list[str] | None
@@ -70,9 +71,7 @@ class Numbering:
             if self.named and (not hasattr(documents, "__len__") or len(documents)):
                 raise ConfigError("this pack's documents have ids: pass ids=, one a document")
             return None
-        check_list(ids, "ids", "str")
-        if isinstance(ids, AbstractSet):
-            raise TypeError("ids must be a list of str: a set has no order")
+        check_items(ids, "ids", "ids (str)")
         found: dict[str, int] = {}
         for i, name in enumerate(ids):
             if not isinstance(name, str):
@@ -111,7 +110,8 @@ class Numbering:
         A boolean array with a value a number names those that are there. Raises TypeError for
         what is no list of str and int, ConfigError for an id or number that no document has.
         """
-        check_list(documents, name, "ids (str) or numbers (int)")
+        if not isinstance(documents, AbstractSet):  # whose order does not matter here
+            check_items(documents, name, "ids (str) or numbers (int)")
         if isinstance(documents, np.ndarray) and documents.dtype == bool:
             if documents.shape != (self.count,):
                 raise ConfigError(
@@ -206,14 +206,6 @@ def restored(count: int, removed: Numbers, ids: Any) -> Numbering:
     for name, number in state.places.items():
         state.names[number] = name
     return state
-
-
-def check_list(items: Any, name: str, expected: str) -> Iterable[Any]:
-    """Raises TypeError for one item, or a mapping, where a list of `expected` is due."""
-    if isinstance(items, str | bytes | Mapping | type) or is_single(items):
-        raise TypeError(f"{name} must be a list of {expected}, got {type(items).__name__}")
-    found: Iterable[Any] = items
-    return found
 
 
 def _check_count(n_ids: int, n_documents: int) -> None:

@@ -128,7 +128,9 @@ def check_binary(tokens: Any, name: str, least: int = 1) -> None:
     no dimensions, fewer rows than `least`, or bits that no dimension has.
     """
     if not isinstance(tokens, BinaryTokens):
-        raise TypeError(f"{name} must be BinaryTokens, got {type(tokens).__name__}")
+        raise TypeError(
+            f'{name} must be BinaryTokens, got {type(tokens).__name__}: output="binary" gives them'
+        )
     whole = isinstance(tokens.dim, int) and not isinstance(tokens.dim, bool)
     if not isinstance(tokens.bits, np.ndarray) or not whole:
         raise TypeError(f"{name} must hold an array of bits and a whole number of dimensions")

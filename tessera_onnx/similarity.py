@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import quantization
+from tessera_onnx import bounds, quantization
 from tessera_onnx.errors import ConfigError, DimensionMismatch
 from tessera_onnx.results import BinaryTokens, Int8Vectors
 
@@ -47,11 +47,14 @@ def floats(value: Any, dim: int, name: str) -> Float:
     return found
 
 
-def cell_map(query: Float, vectors: Float, cells: NDArray[np.int64]) -> Float:
+def cell_map(query: Float, vectors: Float, cells: NDArray[np.int64], form: Any = None) -> Float:
     """Dot products of each query row with the vector of each cell: (n, rows, cols) float32.
 
     query (n, dim), vectors (m, dim), cells (rows, cols) rows of `vectors`; NaN where a cell is -1.
+    Products of unit rows lie in [-1, 1]; `form` is that in which the query was given.
     """
     products = np.full((len(query), len(vectors) + 1), np.nan, dtype=np.float32)
-    products[:, :-1] = query @ vectors.T
+    found = query @ vectors.T
+    bounds.limit(found, query, vectors, (form, None))
+    products[:, :-1] = found
     return products[:, cells]

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from tessera_onnx import explain, heads, scoring
 from tessera_onnx.batching import Event, Limit
+from tessera_onnx.containers import are_texts, is_text
 from tessera_onnx.errors import ConfigError, LoadError
-from tessera_onnx.model import RoleName, TextModel
+from tessera_onnx.model import COMPARED, SEVERAL, RoleName, TextModel
 from tessera_onnx.postings import PackedSparse
 from tessera_onnx.results import Ranked, SparseVector, check_top_k, ranking
 from tessera_onnx.schema import Kind, Sparse
@@ -54,7 +55,7 @@ class TesseraSparse(TextModel):
         InputTooLong with on_long="error", EncodingError when the graph fails.
         """
         head = self._cut(self._head, max_active_dims)
-        vector: SparseVector = self._encoder.one(text, self._document, head)
+        vector: SparseVector = self._encoder.one(text, self._document, head, several=SEVERAL)
         return vector
 
     def encode_batch(
@@ -130,14 +131,15 @@ class TesseraSparse(TextModel):
 
     def similarity(self, a: str, b: str) -> float:
         """Dot product of query `a` and document `b`, at least 0."""
-        left = self._encoder.one(a, self._query, self._cut(self._query_head), name="a")
-        right = self._encoder.one(b, self._document, self._cut(self._head), name="b")
+        of_query, of_document = self._cut(self._query_head), self._cut(self._head)
+        left = self._encoder.one(a, self._query, of_query, name="a", several=COMPARED)
+        right = self._encoder.one(b, self._document, of_document, name="b", several=COMPARED)
         return float(scoring.sparse_scores(left, [right])[0])
 
     def rank(
         self,
         query: str | SparseVector,
-        documents: Sequence[str] | Sequence[SparseVector] | PackedSparse,
+        documents: Iterable[str] | Sequence[SparseVector] | PackedSparse,
         top_k: int | None = None,
     ) -> list[Ranked]:
         """Documents by falling dot product: (index, score), the first `top_k` or all.
@@ -145,11 +147,11 @@ class TesseraSparse(TextModel):
         Either side may be given as vectors from an earlier call; PackedSparse is the fastest.
         """
         check_top_k(top_k, 0)
-        left = self.encode_query(query) if isinstance(query, str) else query
+        left: Any = self.encode_query(query) if is_text(query) else query
         if isinstance(documents, PackedSparse):
             return documents.rank(left, top_k)
         right = scoring.as_list(documents)
-        if right and isinstance(right[0], str):
+        if right and are_texts(right):
             right = self.encode_batch(right)
         return ranking(scoring.sparse_scores(left, right, self.vocab_size()), top_k)
 

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import heads, heatmap, pages, scoring, similarity, text, towers
+from tessera_onnx import bounds, heads, heatmap, pages, scoring, similarity, text, towers
 from tessera_onnx.batching import Event, Limit
+from tessera_onnx.containers import is_text
 from tessera_onnx.errors import ConfigError, LoadError, TesseraError
 from tessera_onnx.image_encoder import ImageEncoder, check_iterable, checked
 from tessera_onnx.images import MAX_PIXELS, Pixels, Source
@@ -116,6 +117,11 @@ class TesseraVision(Model):
         EncodingError for one that is no image or larger than `max_pixels`, or when a graph fails.
         """
         heads.check_form(output, pool_factor)
+        if isinstance(image, list | tuple):
+            raise TypeError(
+                f"image must be one image, got {type(image).__name__}: `encode_documents` takes "
+                "several"
+            )
         return heads.finish(self._encoder.one(image, "image"), output, pool_factor, fixed=0)
 
     def encode_documents(
@@ -212,7 +218,7 @@ class TesseraVision(Model):
         limit = Limit(timeout, cancel)
         heads.check_form(output, 1)
         found = self._texts.encode(text, limit)
-        if isinstance(text, str):
+        if is_text(text):
             return heads.finish(found[0], output, 1)
         return [heads.finish(vectors, output, 1) for vectors in found]
 
@@ -258,7 +264,12 @@ class TesseraVision(Model):
                 )
                 if len(vectors):
                     block[i] = vectors
-            scores[list(block)] = scoring.maxsim_scores(left, list(block.values()))
+            found = scoring.maxsim_scores(left, list(block.values()))
+            for k, (i, vectors) in enumerate(block.items()):
+                if abs(found[k]) > len(left):  # of int8 codes
+                    forms = ([query], [items[i]])
+                    bounds.limit_sums(found[None, k : k + 1], [left], [vectors], forms)
+            scores[list(block)] = found
         return scores
 
     def rank(
@@ -362,7 +373,12 @@ class TesseraVision(Model):
 
     def _query(self, query: str | Any) -> Float:
         """A text's vectors, or vectors made earlier, as floats."""
-        made = self.encode_query(query) if isinstance(query, str) else query
+        made = self.encode_query(query) if is_text(query) else query
+        if not similarity.is_vectors(made):
+            raise TypeError(
+                "query must be one text, or its vectors as a float array (n, dim), Int8Vectors or "
+                f"BinaryTokens, got {type(query).__name__}: one query at a time"
+            )
         return similarity.floats(made, self.embedding_dim(), "query")
 
     def _map(self, query: str | Any, prepared: Pixels) -> Float:
@@ -372,4 +388,4 @@ class TesseraVision(Model):
             )
         left = self._query(query)
         found = self._encoder.patches(prepared, "document")
-        return similarity.cell_map(left, found.vectors, found.cells)
+        return similarity.cell_map(left, found.vectors, found.cells, query)

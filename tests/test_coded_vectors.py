@@ -248,7 +248,7 @@ ROW = np.ones(384, np.float32)
         (
             lambda m: m.rank("a", [quantization.int8(ROW), "a text"]),
             TypeError,
-            r"documents\[1\] must be Int8Vectors or BinaryTokens as the first is, got str",
+            r"documents\[1\] must be a numeric array \(dim,\), got a text",
         ),
         (
             lambda m: m.rank("a", BinaryTokens(np.full((1, 48), 255, np.uint8), 380)),

@@ -222,6 +222,28 @@ def every_wrong(check, what, function, good):
             check(f"{what}, {name}", lambda n=name, v=value: function(**{**good, n: v()}))
 
 
+# Options of a few words: a text in the place of such a word is not repeated.
+OPTIONS = ("task", "output", "role", "on_long", "device", "precision", "kind")
+
+
+def test_no_option_says_a_text(silent):
+    for text in (LONG, f"{MARK} and more", f"{MARK}\n", MARK * 9, [MARK], {MARK: MARK}, Spoken()):
+        for kind, calls in CALLS.items():
+            with opened(kind) as model:
+                for name, good in calls.items():
+                    method = getattr(model, name)
+                    for option in set(OPTIONS) & set(inspect.signature(method).parameters):
+                        silent(f"{kind}.{name}, {option}",
+                               lambda: method(**{**good, option: text}))  # fmt: skip
+            folder = {"path": ARTIFACTS / PATHS.get(kind, "bolt")}
+            for option in set(OPTIONS) & set(inspect.signature(CLASSES[kind]).parameters):
+                silent(f"{kind}, {option}", lambda: CLASSES[kind](**folder, **{option: text}))
+        silent("Tessera, kind", lambda: tessera_onnx.Tessera(kind=text))
+        silent("list_models, kind", lambda: tessera_onnx.list_models(text))
+        silent("PackedTokens, output", lambda: PackedTokens(output=text))
+        silent("PackedTokens, device", lambda: PackedTokens(output="int8", device=text))
+
+
 @pytest.mark.parametrize("kind", CALLS)
 def test_no_method_says_a_text(kind, silent, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
