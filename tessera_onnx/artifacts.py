@@ -128,8 +128,9 @@ def open_folder(folder: str | os.PathLike[str], origin: str = "path") -> Artifac
     path = Path(folder)
     description = path / "model.toml"
     if not os.path.isfile(description):  # noqa: PTH113
+        what = "is a file and no model folder" if os.path.isfile(path) else "is not a model folder"  # noqa: PTH113
         raise LoadError(
-            f"{path} is not a model folder: it has no model.toml that can be read. Export one with "
+            f"{path} {what}: it has no model.toml that can be read. Export one with "
             "`tessera-export MODEL --kind KIND --output DIR`"
         )
     if not description.resolve().is_relative_to(path.resolve()):
@@ -316,6 +317,8 @@ def _unknown(model_id: str, names: Iterable[str]) -> str:
         )
     near = difflib.get_close_matches(model_id[:200], sorted(names), n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else "`tessera models` lists them"
+    if re.match(r"[./~\\]", model_id):
+        hint = "there is no such folder either: a model folder is opened with path=FOLDER"
     return f"no model is named {name}; {hint}"
 
 

@@ -139,6 +139,10 @@ class TextModel(Model):
 
     A text's vector does not depend on the texts in the same call, except with an int8 graph that
     finds the scales of activations a batch at a time: tessera-export's do not, unless told to.
+
+    Several texts come as any iterable of str in the order that the results follow: a list, a
+    stream, a column of a frame, an array of NumPy or Arrow. A frame, a dict, a set and an open file
+    iterate over something else than their texts, and are a TypeError that says what to give.
     """
 
     _most: int | None = None  # entries of a sparse vector

@@ -168,7 +168,9 @@ def test_a_folder_in_the_place_of_an_id_says_path(tmp_path, monkeypatch):
             opened("./empty")
         with pytest.raises(TypeError, match="got PosixPath: a folder is opened with path="):
             opened(tmp_path / "mine")
-        with pytest.raises(ModelNotFound, match="no model is named './absent'"):
+        with pytest.raises(
+            ModelNotFound, match="no model is named './absent'; there is no such folder"
+        ):
             opened("./absent")
     with TesseraSparse(path="mine") as model:
         assert model.model() == "test-splade"
