@@ -70,9 +70,9 @@ class Numbering:
             if self.named and (not hasattr(documents, "__len__") or len(documents)):
                 raise ConfigError("this pack's documents have ids: pass ids=, one a document")
             return None
-        check_list(ids, "ids", "str")
+        check_list(ids, "ids", "ids (str)")
         if isinstance(ids, AbstractSet):
-            raise TypeError("ids must be a list of str: a set has no order")
+            raise TypeError("ids must be a list of ids (str): a set has no order")
         found: dict[str, int] = {}
         for i, name in enumerate(ids):
             if not isinstance(name, str):

@@ -182,10 +182,10 @@ def test_ids_are_one_a_document_and_each_another(kind, rng):
         (["x", "b", "y"], ConfigError, r"ids\[1\] is in the pack already"),
         (["x", 7, "y"], TypeError, r"ids\[1\] must be str, got int: pass str\(id\)"),
         (["x", None, "y"], TypeError, r"ids\[1\] must be str"),
-        ("xyz", TypeError, "ids must be a list of str, got str"),
-        ({"x", "y", "z"}, TypeError, "ids must be a list of str: a set has no order"),
-        ({"x": 1, "y": 2, "z": 3}, TypeError, "ids must be a list of str, got dict"),
-        (5, TypeError, "ids must be a list of str"),
+        ("xyz", TypeError, r"ids must be a list of ids \(str\), got str"),
+        ({"x", "y", "z"}, TypeError, "a set has no order"),
+        ({"x": 1, "y": 2, "z": 3}, TypeError, r"ids must be a list of ids \(str\), got dict"),
+        (5, TypeError, r"ids must be a list of ids \(str\)"),
         (None, ConfigError, "this pack's documents have ids: pass ids="),
     ]
     for ids, error, message in cases:
