@@ -143,13 +143,8 @@ class TesseraMultiVector(TextModel):
         Each is a text, or its token vectors made earlier: a float array (n, dimension),
         Int8Vectors or BinaryTokens, whose bits count as +1 and -1 over the root of the dimension.
         """
-        one = functools.partial(self._encoder.one, several=COMPARED)
-        left: Any = a
-        right: Any = b
-        if not scoring.are_vectors(a):
-            left = one(left, self._query, self._head(self._query), name="a")
-        if not scoring.are_vectors(b):
-            right = one(right, self._document, self._head(self._document), name="b")
+        left = self._tokens(a, self._query, "a")
+        right = self._tokens(b, self._document, "b")
         return float(self.score(left, [right])[0])
 
     def score(
@@ -222,6 +217,13 @@ class TesseraMultiVector(TextModel):
 
     def _head(self, role: TokenRole) -> Head:
         return heads.multi_vector(self._recipe, self._dimension, role)
+
+    def _tokens(self, value: Any, role: TokenRole, name: str) -> Any:
+        """A text's token vectors, or those made earlier in the form in which they are."""
+        if not scoring.are_vectors(value):
+            return self._encoder.one(value, role, self._head(role), name=name, several=COMPARED)
+        scoring.matrix(name, value)  # what is wrong with them bears the argument's name
+        return value
 
     def _with_tokens(self, text: str, role: TokenRole, name: str) -> tuple[Float, list[str]]:
         vectors = self._head(role)
