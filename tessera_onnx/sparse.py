@@ -128,11 +128,18 @@ class TesseraSparse(TextModel):
         head = self._cut(self._query_head if role == "query" else self._head, max_active_dims)
         return self._encoder.stream(texts, self._role(role), head, progress=progress, limit=limit)
 
-    def similarity(self, a: str, b: str) -> float:
-        """Dot product of query `a` and document `b`, at least 0."""
-        left = self._encoder.one(a, self._query, self._cut(self._query_head), name="a")
-        right = self._encoder.one(b, self._document, self._cut(self._head), name="b")
-        return float(scoring.sparse_scores(left, [right])[0])
+    def similarity(self, a: str | SparseVector, b: str | SparseVector) -> float:
+        """Dot product of query `a` and document `b`, at least 0; each a text, or made earlier."""
+        left, right = a, b
+        if not isinstance(left, SparseVector):
+            left = self._encoder.one(left, self._query, self._cut(self._query_head), name="a")
+        if not isinstance(right, SparseVector):
+            right = self._encoder.one(right, self._document, self._cut(self._head), name="b")
+        size = self.vocab_size()
+        checked = [
+            scoring.check_sparse(each, name, size) for each, name in ((left, "a"), (right, "b"))
+        ]
+        return float(scoring.sparse_scores(checked[0], checked[1:])[0])
 
     def rank(
         self,
