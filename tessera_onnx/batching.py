@@ -189,6 +189,12 @@ class Limit:
         if self._end is not None and monotonic() >= self._end:
             raise TimedOut(f"the call took longer than its timeout of {self._timeout} seconds")
 
+    def over(self, items: Iterable[T]) -> Iterator[T]:
+        """The items of a stream, which may be slow, until the call must end."""
+        for item in items:
+            self.check()
+            yield item
+
 
 ENDLESS = Limit()
 Failures = list[tuple[int, BaseException]]  # with the row of each; an interrupt has -1

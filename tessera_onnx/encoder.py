@@ -121,7 +121,7 @@ class TextEncoder:
         self, texts: Iterator[str], call: _Call, finish: Callable[[Any], Any] | None
     ) -> Iterator[Any]:
         with call:  # also when the stream fails or is left early: no cut is silent
-            for window in batching.windows(texts):
+            for window in batching.windows(call.limit.over(texts)):
                 results = _space(len(window), call.head)
                 complete, failed = self._fill(window, results, call)
                 # Copies: a row that is kept must not keep the whole window.

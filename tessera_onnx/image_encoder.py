@@ -74,7 +74,7 @@ class ImageEncoder:
         first = 0
         drawn = self._drawn(images, where)
         try:
-            for window in batching.windows(drawn, self._tower.workers, lambda _: 0):
+            for window in batching.windows(limit.over(drawn), self._tower.workers, lambda _: 0):
                 for vectors in self._window(window, first, where, bar, limit):
                     limit.check()
                     yield vectors

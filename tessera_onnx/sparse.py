@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
@@ -129,12 +130,19 @@ class TesseraSparse(TextModel):
         head = self._cut(self._query_head if role == "query" else self._head, max_active_dims)
         return self._encoder.stream(texts, self._role(role), head, progress=progress, limit=limit)
 
-    def similarity(self, a: str, b: str) -> float:
-        """Dot product of query `a` and document `b`, at least 0."""
-        of_query, of_document = self._cut(self._query_head), self._cut(self._head)
-        left = self._encoder.one(a, self._query, of_query, name="a", several=COMPARED)
-        right = self._encoder.one(b, self._document, of_document, name="b", several=COMPARED)
-        return float(scoring.sparse_scores(left, [right])[0])
+    def similarity(self, a: str | SparseVector, b: str | SparseVector) -> float:
+        """Dot product of query `a` and document `b`, at least 0; each a text, or made earlier."""
+        one = functools.partial(self._encoder.one, several=COMPARED)
+        left, right = a, b
+        if not isinstance(left, SparseVector):
+            left = one(left, self._query, self._cut(self._query_head), name="a")
+        if not isinstance(right, SparseVector):
+            right = one(right, self._document, self._cut(self._head), name="b")
+        size = self.vocab_size()
+        checked = [
+            scoring.check_sparse(each, name, size) for each, name in ((left, "a"), (right, "b"))
+        ]
+        return float(scoring.sparse_scores(checked[0], checked[1:])[0])
 
     def rank(
         self,

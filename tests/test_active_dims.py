@@ -130,3 +130,18 @@ def test_what_is_no_number_of_entries(sparse, most, error):
     for call in calls:
         with pytest.raises(error, match="max_active_dims must be"):
             call()
+
+
+def test_similarity_of_vectors_made_earlier(sparse):
+    query, document = sparse.encode_query("cats"), sparse.encode(TEXTS[0])
+    weights = document.to_dict()
+    expected = sum(weight * weights.get(entry, 0) for entry, weight in query.to_dict().items())
+    for a in ("cats", query):
+        for b in (TEXTS[0], document):
+            assert sparse.similarity(a, b) == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(ConfigError, match="^b: index 99999 lies outside the vocabulary"):
+        sparse.similarity("a", SparseVector(np.array([99999]), np.ones(1, np.float32)))
+    with pytest.raises(ConfigError, match="^a: indices must ascend"):
+        sparse.similarity(SparseVector(np.array([3, 1]), np.ones(2, np.float32)), "a")
+    with pytest.raises(TypeError, match="^a must be str"):
+        sparse.similarity(([1], [1.0]), "a")

@@ -240,6 +240,34 @@ def test_a_stream_keeps_what_it_gave_and_ends_at_the_next_result(kind, model):
     alike(found[0][1] if kind == "sparse" else found[0], first[1] if kind == "sparse" else first)
 
 
+@pytest.mark.parametrize("kind", ["dense", "vision"], indirect=True)
+def test_a_slow_source_is_not_waited_for(kind, model):
+    """A window of a stream has thousands of texts, which may come one by one."""
+    cancel, drawn = threading.Event(), []
+
+    def slow():
+        for i in itertools.count():
+            drawn.append(i)
+            if len(drawn) == 9:
+                cancel.set()
+            yield IMAGES[i % 40] if kind == "vision" else MANY[i % 600]
+
+    found = []
+    with pytest.raises(Cancelled):
+        found.extend(model.encode_iter(slow(), cancel=cancel))
+    assert len(drawn) <= 10
+    drawn.clear()
+
+    def slower():
+        for each in slow():
+            time.sleep(0.02)
+            yield each
+
+    with pytest.raises(TimedOut):
+        found.extend(model.encode_iter(slower(), timeout=0.1))
+    assert len(drawn) <= 6
+
+
 @pytest.mark.parametrize("kind", ["dense"], indirect=True)
 def test_the_seconds_of_a_stream_count_from_its_call(model):
     stream = model.encode_iter(iter(MANY), timeout=60.0)
