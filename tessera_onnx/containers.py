@@ -22,7 +22,7 @@ def check_items(items: Any, name: str, expected: str) -> None:
     message says what to give in its place. `expected` names the items; those that are TEXTS have
     one axis.
     """
-    fix = _fix(items)
+    fix = _fix(items, lines="str" in expected or "texts" in expected)
     if expected == TEXTS and is_text(items):
         fix = "put one text into a list, [text]; `encode` takes it alone"
     if fix is None:
@@ -87,9 +87,14 @@ def hint_for_item(item: Any, several: str = ONE_EACH) -> str:
     return "" if is_single(item) or isinstance(item, type) else f": {several}"
 
 
-def _fix(items: Any) -> str | None:
-    """What to give in place of a wrong container; None for a right one."""
+def _fix(items: Any, *, lines: bool) -> str | None:
+    """What to give in place of a wrong container; None for a right one.
+
+    `lines` says whether the lines of a file could be the items; else it is one of them.
+    """
     one = isinstance(plain(items), str) or isinstance(items, bytes | bytearray | memoryview)
+    file = callable(getattr(items, "readline", None))
+    one |= file and not lines
     fields = isinstance(items, tuple) and hasattr(items, "_fields")
     fixes = {
         "put a single item into a list, [item]": one or getattr(items, "ndim", 1) == 0,
@@ -102,9 +107,7 @@ def _fix(items: Any) -> str | None:
         "a set has no order, which the results could follow: give a list": (
             isinstance(items, AbstractSet) and not isinstance(items, KeysView | ItemsView)
         ),
-        'its lines keep their ends: give [line.rstrip("\\n") for line in file]': (
-            callable(getattr(items, "readline", None))
-        ),
+        'its lines keep their ends: give [line.rstrip("\\n") for line in file]': file,
         "its fields are not several items: put it into a list, [item]": fields,
     }
     known = (fix for fix, applies in fixes.items() if applies)
