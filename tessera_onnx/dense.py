@@ -148,22 +148,27 @@ class TesseraDense(TextModel):
         query: str | Made,
         documents: Iterable[str] | Sequence[Made] | Made,
         top_k: int | None = None,
+        *,
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> list[Ranked]:
         """Documents by falling cosine, in [-1, 1]: (index, score), the first `top_k` or all.
 
         Either side may be given as vectors from an earlier call, (dimension,) and (n, dimension)
         or a list of n vectors, taken as unit vectors: the scores of others are dot products. They
         are float arrays, Int8Vectors, or BinaryTokens, whose bits count as +1 and -1 over the root
-        of the dimension.
+        of the dimension. `timeout` and `cancel` as for
+        `encode_batch`.
         """
         check_top_k(top_k, 0)
+        Limit(timeout, cancel).check()
         left = self.encode_query(query) if is_text(query) else query
         right: Any = documents
         numbers = isinstance(right, np.ndarray) and right.dtype.kind in "fiub"
         if not numbers and not isinstance(right, Int8Vectors | BinaryTokens):
             right = scoring.as_list(documents)
             if are_texts(right):
-                right = self.encode_batch(right)
+                right = self.encode_batch(right, timeout=timeout, cancel=cancel)
         return ranking(scoring.dense_scores(left, right), top_k)
 
     def dimension(self) -> int:
