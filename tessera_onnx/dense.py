@@ -147,15 +147,20 @@ class TesseraDense(TextModel):
         query: str | Made,
         documents: Sequence[str] | Sequence[Int8Vectors | BinaryTokens] | Made,
         top_k: int | None = None,
+        *,
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> list[Ranked]:
         """Documents by falling cosine: (index, score), the first `top_k` or all.
 
         Either side may be given as vectors from an earlier call, (dimension,) and (n, dimension),
         taken as unit vectors: a float array, Int8Vectors, or BinaryTokens, whose bits count as +1
         and -1 over the root of the dimension. A list of Int8Vectors or BinaryTokens of one vector
-        each, such as `encode_iter(output=)` gives, will do too.
+        each, such as `encode_iter(output=)` gives, will do too. `timeout` and `cancel` as for
+        `encode_batch`.
         """
         check_top_k(top_k, 0)
+        Limit(timeout, cancel).check()
         left = self.encode_query(query) if isinstance(query, str) else query
         if isinstance(documents, Made):
             return ranking(scoring.dense_scores(left, documents), top_k)
@@ -163,7 +168,8 @@ class TesseraDense(TextModel):
         if right and isinstance(right[0], Int8Vectors | BinaryTokens):
             rows = [self._vector(row, None, f"documents[{i}]") for i, row in enumerate(right)]
             return ranking(scoring.dense_scores(left, np.stack(rows)), top_k)
-        return ranking(scoring.dense_scores(left, self.encode_batch(right)), top_k)
+        vectors = self.encode_batch(right, timeout=timeout, cancel=cancel)
+        return ranking(scoring.dense_scores(left, vectors), top_k)
 
     def dimension(self) -> int:
         """Components of a vector."""

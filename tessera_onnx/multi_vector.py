@@ -146,21 +146,28 @@ class TesseraMultiVector(TextModel):
         return float(self.score(left, [right])[0])
 
     def score(
-        self, query: str | Made, documents: Sequence[str] | Sequence[Made] | PackedTokens
+        self,
+        query: str | Made,
+        documents: Sequence[str] | Sequence[Made] | PackedTokens,
+        *,
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> Float:
         """MaxSim of one query with each document: (len(documents),) float32.
 
         Texts are encoded; vectors from an earlier call are float arrays, Int8Vectors or
         BinaryTokens, as `similarity` takes them. PackedTokens are the
         fastest. A recipe with score = "mean" (bge-m3) divides by the number of query tokens.
+        `timeout` and `cancel` as for `encode_batch`.
         """
+        Limit(timeout, cancel).check()
         left = self.encode_query(query) if isinstance(query, str) else query
         if isinstance(documents, PackedTokens):
             scores = documents.score(left)
         else:
             right = scoring.as_list(documents)
             if right and isinstance(right[0], str):
-                right = self.encode_batch(right)
+                right = self.encode_batch(right, timeout=timeout, cancel=cancel)
             scores = scoring.maxsim_scores(left, right)
         return scores / np.float32(len(left)) if self._recipe.score == "mean" else scores
 
@@ -169,19 +176,24 @@ class TesseraMultiVector(TextModel):
         query: str | Made,
         documents: Sequence[str] | Sequence[Made] | PackedTokens,
         top_k: int | None = None,
+        *,
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> list[Ranked]:
         """Documents by falling MaxSim: (index, score), the first `top_k` or all.
 
-        Both are as `score` takes them; those of PackedTokens bring their ids.
+        All is as `score` takes it; the documents of PackedTokens bring their ids.
         """
         check_top_k(top_k, 0)
+        Limit(timeout, cancel).check()
         if isinstance(documents, PackedTokens):
             left = self.encode_query(query) if isinstance(query, str) else query
             rows = documents.rank(left, top_k)
             if self._recipe.score == "mean":
                 rows = [row._replace(score=row.score / len(left)) for row in rows]
             return rows
-        return ranking(self.score(query, documents), top_k)
+        scores = self.score(query, documents, timeout=timeout, cancel=cancel)
+        return ranking(scores, top_k)
 
     def quantize(self, tokens: Array) -> BinaryTokens:
         """Sign bits of token vectors (n, dim), 32 times smaller."""

@@ -146,18 +146,23 @@ class TesseraSparse(TextModel):
         query: str | SparseVector,
         documents: Sequence[str] | Sequence[SparseVector] | PackedSparse,
         top_k: int | None = None,
+        *,
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> list[Ranked]:
         """Documents by falling dot product: (index, score), the first `top_k` or all.
 
         Either side may be given as vectors from an earlier call; PackedSparse is the fastest.
+        `timeout` and `cancel` as for `encode_batch`.
         """
         check_top_k(top_k, 0)
+        Limit(timeout, cancel).check()
         left = self.encode_query(query) if isinstance(query, str) else query
         if isinstance(documents, PackedSparse):
             return documents.rank(left, top_k)
         right = scoring.as_list(documents)
         if right and isinstance(right[0], str):
-            right = self.encode_batch(right)
+            right = self.encode_batch(right, timeout=timeout, cancel=cancel)
         return ranking(scoring.sparse_scores(left, right, self.vocab_size()), top_k)
 
     def explain(self, vector: SparseVector, top_k: int | None = 10) -> list[tuple[str, float]]:

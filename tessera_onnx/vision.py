@@ -232,13 +232,23 @@ class TesseraVision(Model):
         """`search` of a text in the image of that name."""
         return self.search(text, path)
 
-    def score(self, query: str | Any, documents: Sequence[Any] | PackedTokens) -> Float:
+    def score(
+        self,
+        query: str | Any,
+        documents: Sequence[Any] | PackedTokens,
+        *,
+        timeout: float | None = None,
+        cancel: Event | None = None,
+    ) -> Float:
         """What `search` gives for each of a list of images or vectors: (len(documents),) float32.
 
         Images are encoded on the way and forgotten, so that memory stays bounded. The bits of
         BinaryTokens count as unit vectors and are compared with the floats of the query, which
         keeps more of the order than bits against bits; PackedTokens score as they do themselves.
+        `timeout` and `cancel` as for `encode_documents`.
         """
+        limit = Limit(timeout, cancel)
+        limit.check()
         dim = self.embedding_dim()
         left = self._query(query)
         if isinstance(documents, PackedTokens):
@@ -246,7 +256,7 @@ class TesseraVision(Model):
         items = checked(documents, "documents", similarity.is_vectors)
         places = [i for i, item in enumerate(items) if not similarity.is_vectors(item)]
         encoded = self._encoder.stream(
-            (items[i] for i in places), lambda k: f"documents[{places[k]}]"
+            (items[i] for i in places), lambda k: f"documents[{places[k]}]", limit=limit
         )
         scores = np.full(len(items), -len(left), dtype=np.float32)
         for start in range(0, len(items), SCORED):
@@ -262,13 +272,24 @@ class TesseraVision(Model):
         return scores
 
     def rank(
-        self, query: str | Any, documents: Sequence[Any] | PackedTokens, top_k: int | None = None
+        self,
+        query: str | Any,
+        documents: Sequence[Any] | PackedTokens,
+        top_k: int | None = None,
+        *,
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> list[Ranked]:
-        """Documents, images or their vectors, by falling score: the first `top_k` or all."""
+        """Documents, images or their vectors, by falling score: the first `top_k` or all.
+
+        All is as `score` takes it; the documents of PackedTokens bring their ids.
+        """
         check_top_k(top_k, 0)
+        Limit(timeout, cancel).check()
         if isinstance(documents, PackedTokens):
             return documents.rank(self._query(query), top_k)
-        return ranking(self.score(query, documents), top_k)
+        scores = self.score(query, documents, timeout=timeout, cancel=cancel)
+        return ranking(scores, top_k)
 
     def similarity_map(self, query: str | Any, document: Source) -> Float:
         """Where an image answers a text: (n_tokens, rows, cols) float32 dot products.
