@@ -58,8 +58,12 @@ CALLS = {
             "encode_query": lambda m, **limit: m.encode_query(MANY, **limit),
             "encode_document": lambda m, **limit: m.encode_document(MANY, **limit),
             "encode_iter": lambda m, **limit: list(m.encode_iter(iter(MANY), **limit)),
+            "rank": lambda m, **limit: m.rank("a query", MANY, **limit),
         }.items()
     },
+    ("multi-vector", "score"): lambda m, **limit: m.score("a query", MANY, **limit),
+    ("vision", "score"): lambda m, **limit: m.score("a query", IMAGES, **limit),
+    ("vision", "rank"): lambda m, **limit: m.rank("a query", IMAGES, top_k=3, **limit),
     ("m3", "encode_all"): lambda m, **limit: m.encode_all(MANY, **limit),
     ("vision", "encode_documents"): lambda m, **limit: m.encode_documents(IMAGES, **limit),
     ("vision", "encode_iter"): lambda m, **limit: list(m.encode_iter(iter(IMAGES), **limit)),
