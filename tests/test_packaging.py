@@ -15,6 +15,7 @@ PACKAGE = Path(tessera_onnx.__file__).parent
 # What each module may import of the package. `explain` and below are pure NumPy.
 LAYERS = {
     "errors": set(),
+    "containers": {"errors"},
     "schema": {"errors"},
     "registry": {"errors", "schema"},
     "hub_errors": {"errors", "registry", "schema"},
@@ -26,21 +27,22 @@ LAYERS = {
     "runtime": {"errors", "external", "processor"},
     "batching": {"errors"},
     "results": {"errors"},
-    "pooling": {"errors"},
-    "quantization": {"errors", "pooling", "results"},
-    "scoring": {"errors", "quantization", "results"},
+    "bounds": {"results"},
+    "pooling": {"containers", "errors"},
+    "quantization": {"containers", "errors", "pooling", "results"},
+    "scoring": {"bounds", "containers", "errors", "quantization", "results"},
     "blocks": {"errors", "quantization", "results", "scoring"},
     "kernels": {"batching", "blocks", "errors", "quantization", "runtime"},
     "packing": {"blocks", "errors", "kernels", "processor", "quantization", "results", "scoring"}
     | {"pack_file"},
     "pack_file": {"blocks", "errors", "quantization", "writing"},
     "postings": {"results", "scoring"},
-    "explain": {"results"},
+    "explain": {"bounds", "results"},
     "resizing": {"errors", "schema"},
     "images": {"errors", "resizing", "schema"},
     "pages": {"errors", "images"},
     "prompts": {"errors", "schema"},
-    "similarity": {"errors", "results"},
+    "similarity": {"bounds", "errors", "results"},
     "heatmap": {"errors", "writing"},
     "patching": set(),
     "series": {"errors"},
@@ -48,7 +50,7 @@ LAYERS = {
     "frames": {"errors", "frequency"},
     "csv_series": {"errors", "frequency", "reading"},
     "forecasts": {"csv_series", "errors", "series", "writing"},
-    "text": {"batching", "errors", "registry", "schema", "runtime"},
+    "text": {"batching", "containers", "errors", "registry", "schema", "runtime"},
     "heads": {
         "errors",
         "pooling",
@@ -59,7 +61,7 @@ LAYERS = {
         "schema",
         "text",
     },
-    "encoder": {"batching", "errors", "runtime", "schema", "text"},
+    "encoder": {"batching", "containers", "errors", "runtime", "schema", "text"},
     "combined": {"encoder", "errors", "heads", "registry", "schema", "results", "text"},
     "model": {
         "artifacts",
@@ -74,7 +76,7 @@ LAYERS = {
     }
     | {"runtime", "text"},
 }
-TEXT_CLASS = {"explain", "pooling", "quantization", "scoring", "results"}
+TEXT_CLASS = {"containers", "explain", "pooling", "quantization", "scoring", "results"}
 TEXT_CLASS |= {"errors", "heads", "model", "registry", "schema", "runtime", "text"}
 LAYERS |= dict.fromkeys(("dense", "multi_vector", "sparse"), TEXT_CLASS)
 LAYERS["multi_vector"] = TEXT_CLASS | {"packing"}
@@ -92,6 +94,7 @@ LAYERS["timeseries"] = {
 LAYERS["timeseries"] |= {"series"}
 LAYERS["towers"] = {"errors", "images", "pooling", "prompts", "runtime", "schema", "text"}
 LAYERS["queries"] = {
+    "containers",
     "dense",
     "encoder",
     "errors",
@@ -101,9 +104,9 @@ LAYERS["queries"] = {
     "schema",
     "text",
 }
-LAYERS["image_encoder"] = {"batching", "errors", "images", "schema", "towers"}
+LAYERS["image_encoder"] = {"batching", "containers", "errors", "images", "schema", "towers"}
 LAYERS["vision"] = TEXT_CLASS - {"explain"} | {"heatmap", "image_encoder", "images", "pages"}
-LAYERS["vision"] |= {"packing", "queries", "similarity", "towers"}
+LAYERS["vision"] |= {"bounds", "packing", "queries", "similarity", "towers"}
 LAYERS["classes"] = {"artifacts", "dense", "errors", "model", "multi_vector", "registry", "schema"}
 LAYERS["classes"] |= {"sparse", "timeseries", "vision"}
 LAYERS["__init__"] = {"classes", "dense", "errors", "multi_vector", "results", "scoring", "sparse"}
