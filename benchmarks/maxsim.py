@@ -108,13 +108,13 @@ def maxsim_cpu_padded(documents: list[np.ndarray]) -> Callable[[np.ndarray], np.
 
 def numpy_blocks(pack: PackedTokens) -> Callable[[np.ndarray], np.ndarray]:
     """The packed layout without ONNX Runtime."""
-    dim, segments = pack._state  # noqa: SLF001
+    dim, segments, _ = pack._state  # noqa: SLF001
     blocks = [block for segment in segments for block in segment]
     kernel = kernels.exact if pack.output == "float32" else kernels.rounded
 
     def score(query: np.ndarray) -> np.ndarray:
         parts = kernels.parts([query], pack.output, dim)
-        return kernels.score(blocks, parts, kernel, 1)[0]
+        return kernels.score(blocks, parts, kernel, (1, len(pack)))[0]
 
     return score
 
@@ -159,7 +159,7 @@ class Table:
             self.runners[f"PackedTokens {output}"] = pack.score
             tokens = sum(
                 int(block.lengths.sum())
-                for segment in pack._state[1]  # noqa: SLF001
+                for segment in pack._state.segments  # noqa: SLF001
                 for block in segment
             )
             self.pairs = QUERY * tokens

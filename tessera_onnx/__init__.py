@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tessera_onnx.classes import Tessera, list_models
     from tessera_onnx.dense import TesseraDense
     from tessera_onnx.errors import (
+        Cancelled,
         ConfigError,
         DeviceError,
         DimensionMismatch,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         ModelNotFound,
         QuantizationError,
         TesseraError,
+        TimedOut,
         TokenizationError,
         TruncationWarning,
         UnsupportedDimension,
@@ -43,6 +45,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BinaryTokens",
+    "Cancelled",
     "ConfigError",
     "DeviceError",
     "DimensionMismatch",
@@ -67,6 +70,7 @@ __all__ = [
     "TesseraSparse",
     "TesseraTimeSeries",
     "TesseraVision",
+    "TimedOut",
     "TokenizationError",
     "TruncationWarning",
     "UnsupportedDimension",
@@ -80,6 +84,7 @@ MODULES = {
     "classes": ("Tessera", "list_models"),
     "dense": ("TesseraDense",),
     "errors": (
+        "Cancelled",
         "ConfigError",
         "DeviceError",
         "DimensionMismatch",
@@ -92,6 +97,7 @@ MODULES = {
         "ModelNotFound",
         "QuantizationError",
         "TesseraError",
+        "TimedOut",
         "TokenizationError",
         "TruncationWarning",
         "UnsupportedDimension",

@@ -16,6 +16,7 @@ import importlib.util
 import itertools
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -26,6 +27,10 @@ from tessera_onnx.schema import Kind, ModelSpec
 
 ENTRY_POINTS = "tessera_onnx.models"
 STARTER = "tessera-onnx-starter"  # the distribution with the default models
+# How rerankers are called: no word of them is in the name of an embedding model.
+RERANKER = re.compile(
+    r"cross[-_]?encoder|re-?rank|zerank|rankllama|rankt5|monot5|monobert|ms-marco-", re.IGNORECASE
+)
 HUB = "hub"  # origin of an artifact whose files lie in the hub cache or are fetched into it
 logger = logging.getLogger("tessera_onnx")
 
@@ -123,8 +128,9 @@ def open_folder(folder: str | os.PathLike[str], origin: str = "path") -> Artifac
     path = Path(folder)
     description = path / "model.toml"
     if not os.path.isfile(description):  # noqa: PTH113
+        what = "is a file and no model folder" if os.path.isfile(path) else "is not a model folder"  # noqa: PTH113
         raise LoadError(
-            f"{path} is not a model folder: it has no model.toml that can be read. Export one with "
+            f"{path} {what}: it has no model.toml that can be read. Export one with "
             "`tessera-export MODEL --kind KIND --output DIR`"
         )
     if not description.resolve().is_relative_to(path.resolve()):
@@ -227,7 +233,8 @@ def resolve(
         if place is not None and not isinstance(place, str | os.PathLike):
             raise TypeError(f"{name} must be a str, a Path or None, got {type(place).__name__}")
     if model_id is not None and not isinstance(model_id, str):
-        raise TypeError(f"model_id must be str or None, got {type(model_id).__name__}")
+        hint = ": a folder is opened with path=" if isinstance(model_id, os.PathLike) else ""
+        raise TypeError(f"model_id must be str or None, got {type(model_id).__name__}{hint}")
     if path is not None and Path(path).suffix == ".toml" and os.path.isfile(path):  # noqa: PTH113
         artifact = _from_catalogue(Path(path), model_id, kind, cache_dir, offline=offline)
     elif path is not None:
@@ -286,14 +293,33 @@ def _find(
     if spec is not None:
         _check_kind(spec, kind)
         return from_hub(spec, cache_dir, offline=offline)
+    specs = [artifact.spec for artifact in here] + list(known)
+    names = {name for spec in specs for name in (spec.id, *spec.aliases)}
+    raise ModelNotFound(_unknown(model_id, names) + _broken_note(cache_dir))
+
+
+def _unknown(model_id: str, names: Iterable[str]) -> str:
+    """What is wrong with an id that is not among the known names, and what to do."""
     import difflib
 
-    specs = [artifact.spec for artifact in here] + list(known)
-    names = sorted({name for spec in specs for name in (spec.id, *spec.aliases)})
-    near = difflib.get_close_matches(model_id[:200], names, n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(near)}?" if near else "`tessera models` lists them"
     name = f"{model_id[:200]!r}{'…' * (len(model_id) > 200)}"
-    raise ModelNotFound(f"no model is named {name}; {hint}{_broken_note(cache_dir)}")
+    if os.path.isfile(os.path.join(model_id, "model.toml")):  # noqa: PTH113, PTH118
+        return f"{name} is a model folder, not an id: open it with path=FOLDER"
+    if os.path.isdir(model_id):  # noqa: PTH112
+        return (
+            f"{name} is a folder, not an id, and holds no model.toml: export a model with "
+            "`tessera-export MODEL --kind KIND --output DIR` and open it with path=DIR"
+        )
+    if RERANKER.search(model_id[:200]):
+        return (
+            f"{name} is by its name a reranker (a cross-encoder), which scores pairs of texts and "
+            "makes no vectors: this version runs no rerankers. `tessera models` lists what it runs"
+        )
+    near = difflib.get_close_matches(model_id[:200], sorted(names), n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(near)}?" if near else "`tessera models` lists them"
+    if re.match(r"[./~\\]", model_id):
+        hint = "there is no such folder either: a model folder is opened with path=FOLDER"
+    return f"no model is named {name}; {hint}"
 
 
 def _is_wanted(spec: ModelSpec, model_id: str | None, kind: Kind | None) -> bool:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Generic, TypeVar
+from time import monotonic
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.errors import is_of_signal
+from tessera_onnx.errors import Cancelled, ConfigError, TimedOut, is_of_signal
 
 T = TypeVar("T")
 
@@ -149,6 +151,52 @@ class Room:
                 self._changed.notify_all()
 
 
+class Event(Protocol):
+    """What cancels a call: an event of threading, multiprocessing or asyncio."""
+
+    def is_set(self) -> bool:
+        """Whether the call must end."""
+
+
+class Limit:
+    """When a call must end, looked at before each batch: a batch that runs is not broken off."""
+
+    def __init__(self, timeout: float | None = None, cancel: Event | None = None) -> None:
+        """`timeout` in seconds from now; None is without end. Raises TypeError or ConfigError."""
+        if timeout is not None:
+            if isinstance(timeout, bool) or not isinstance(timeout, int | float | np.number):
+                raise TypeError(
+                    f"timeout must be a number of seconds or None, got {type(timeout).__name__}"
+                )
+            if math.isnan(timeout):
+                raise ConfigError("timeout must be a number of seconds, got NaN")
+        if cancel is not None and not callable(getattr(cancel, "is_set", None)):
+            raise TypeError(
+                f"cancel must be an event such as threading.Event(), got {type(cancel).__name__}"
+            )
+        self._timeout = timeout
+        self._end = None if timeout is None else monotonic() + float(timeout)
+        self.cancel = cancel
+
+    def left(self) -> float | None:
+        """Seconds that are left; None without end."""
+        return None if self._end is None else self._end - monotonic()
+
+    def check(self) -> None:
+        """Raises Cancelled or TimedOut when the call must end."""
+        if self.cancel is not None and self.cancel.is_set():
+            raise Cancelled("the call was cancelled: its event is set")
+        if self._end is not None and monotonic() >= self._end:
+            raise TimedOut(f"the call took longer than its timeout of {self._timeout} seconds")
+
+    def over(self, items: Iterable[T]) -> Iterator[T]:
+        """The items of a stream, which may be slow, until the call must end."""
+        for item in items:
+            self.check()
+            yield item
+
+
+ENDLESS = Limit()
 Failures = list[tuple[int, BaseException]]  # with the row of each; an interrupt has -1
 
 
@@ -157,6 +205,7 @@ def run(
     batches: Iterable[NDArray[np.intp]],
     workers: int,
     failures: Failures | None = None,
+    limit: Limit = ENDLESS,
 ) -> tuple[int, list[BaseException]]:
     """Call `work` once a batch on up to `workers` threads.
 
@@ -167,7 +216,7 @@ def run(
     After a failure only the batches run that hold an earlier row, so that the caller can hand out
     every result before it; after an interrupt none does. `batches` may be made as they are drawn,
     and may put what goes wrong then into `failures`, which grows as failures happen, so that long
-    work can end early after an interrupt.
+    work can end early after an interrupt. What `limit` raises is as an interrupt.
     """
     failures = [] if failures is None else failures
     pending = Shared(batches)
@@ -175,6 +224,7 @@ def run(
     def drain() -> None:
         try:
             for batch in pending:
+                limit.check()
                 row = int(batch.min())
                 if failures and row > min(first for first, _ in failures):
                     continue

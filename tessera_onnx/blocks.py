@@ -59,6 +59,42 @@ class Block:
         for place, rows, length, scale in zip(*facts, strict=True):
             yield Rows(place, rows[:length], scale)
 
+    def take(self, picked: NDArray[np.intp]) -> Block:
+        """Some of its documents, in memory of their own."""
+        axis = 1 if self.tokens.dtype == WORD else 0
+        tokens = np.take(self.tokens, picked, axis=axis)
+        return Block(tokens, self.lengths[picked], self.places[picked], self.scales[picked])
+
+
+def without(segment: Sequence[Block], gone: NDArray[np.bool_]) -> list[Block]:
+    """The blocks without the documents whose numbers are True in `gone`."""
+    left = []
+    for block in segment:
+        stay = ~gone[block.places]
+        if stay.all():
+            left.append(block)
+        elif stay.any():
+            left.append(block.take(np.flatnonzero(stay)))
+    held = sum(int(block.lengths.sum()) for block in left)
+    if len(left) < 2 or 2 * held >= LEAST_TOKENS * len(left):
+        return left
+    return pack([row for block in left for row in block.unpack()])  # what is left is too small
+
+
+def among(blocks: Sequence[Block], wanted: NDArray[np.bool_]) -> list[Block]:
+    """Blocks with the documents whose numbers are True in `wanted`, and perhaps some more.
+
+    To copy some documents of a block costs about as much as to score all of it.
+    """
+    found = []
+    for block in blocks:
+        picked = np.flatnonzero(wanted[block.places])
+        if 2 * len(picked) > len(block.places):
+            found.append(block)
+        elif len(picked):
+            found.append(block.take(picked))
+    return found
+
 
 def width(output: Output, dim: int) -> int:
     """Elements of a token as it is kept."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tessera_onnx import heads
+from tessera_onnx.batching import Limit
 from tessera_onnx.encoder import TextEncoder
 from tessera_onnx.errors import ConfigError
 from tessera_onnx.results import Embeddings
@@ -24,11 +25,14 @@ def encode_all(
     *,
     dimensions: Mapping[Kind, int],
     progress: bool,
+    limit: Limit,
+    most: int | None,
 ) -> Embeddings:
     """What the classes of the model's kinds give for `texts`, each text run once.
 
     `name` is "query" or "document", `role` what the caller's object makes of it; `dimensions` are
-    the sizes that vectors are cut to. Raises ConfigError where one run cannot serve all kinds.
+    the sizes that vectors are cut to, `most` the entries that sparse ones keep. Raises ConfigError
+    where one run cannot serve all kinds.
     """
     recipes = spec.text_recipes()
     roles = {kind: getattr(recipe, name) for kind, recipe in recipes.items()}
@@ -38,10 +42,10 @@ def encode_all(
             f"cannot serve them: open it once a kind ({', '.join(recipes)})"
         )
     parts = [
-        _head(recipe, roles[kind], dimensions.get(kind, 0), name)
+        _head(recipe, roles[kind], dimensions.get(kind, 0), name, most)
         for kind, recipe in recipes.items()
     ]
-    rows = encoder.encode(texts, role, heads.together(parts), progress=progress)
+    rows = encoder.encode(texts, role, heads.together(parts), progress=progress, limit=limit)
     found: dict[Kind, list[Any]] = {
         kind: [row[i] for row in rows] for i, kind in enumerate(recipes)
     }
@@ -52,14 +56,16 @@ def encode_all(
     return Embeddings(dense, found.get("multi-vector"), found.get("sparse"))
 
 
-def _head(recipe: Dense | MultiVector | Sparse, role: Any, dimension: int, name: str) -> Head:
+def _head(
+    recipe: Dense | MultiVector | Sparse, role: Any, dimension: int, name: str, most: int | None
+) -> Head:
     if isinstance(recipe, Dense):
         return heads.dense(recipe, dimension or recipe.dimension)
     if isinstance(recipe, MultiVector):
         return heads.multi_vector(recipe, dimension or recipe.dimension, role)
     if name == "query" and recipe.query_weights != "model":
         raise ConfigError("this model's sparse queries need no inference: use TesseraSparse")
-    return heads.sparse(recipe)
+    return heads.sparse(recipe) if most is None else heads.limited(heads.sparse(recipe), most)
 
 
 def _layout(role: Role | TokenRole) -> tuple[Any, ...]:

@@ -10,15 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import heads, quantization, scoring
-from tessera_onnx.errors import ConfigError
-from tessera_onnx.model import RoleName, TextModel
+from tessera_onnx.batching import Event, Limit
+from tessera_onnx.containers import are_texts, is_text
+from tessera_onnx.errors import ConfigError, DimensionMismatch, shown
+from tessera_onnx.model import COMPARED, SEVERAL, RoleName, TextModel
 from tessera_onnx.quantization import Output
-from tessera_onnx.results import Ranked, check_top_k, ranking
-from tessera_onnx.runtime import Array
+from tessera_onnx.results import BinaryTokens, Int8Vectors, Ranked, check_top_k, ranking
 from tessera_onnx.schema import Dense, Kind, Role
 from tessera_onnx.text import Head, check_text
 
 Float = NDArray[np.float32]
+Made = np.ndarray | Int8Vectors | BinaryTokens  # vectors of an earlier call
 
 
 class TesseraDense(TextModel):
@@ -44,7 +46,7 @@ class TesseraDense(TextModel):
         task that the model does not know.
         """
         role = self._purpose(self._document, task, prompt)
-        vector: Float = self._encoder.one(text, role, self._head)
+        vector: Float = self._encoder.one(text, role, self._head, several=SEVERAL)
         return vector
 
     def encode_batch(
@@ -55,15 +57,20 @@ class TesseraDense(TextModel):
         prompt: str | None = None,
         progress: bool = False,
         output: Output = "float32",
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> Any:
         """Vectors of documents: (n, dimension) float32 C-contiguous; (0, dimension) for no texts.
 
-        output="int8" gives Int8Vectors, "binary" BinaryTokens. Every item is checked before the
+        output="int8" gives Int8Vectors, "binary" BinaryTokens. After `timeout` seconds, or when
+        another thread sets the event `cancel`, no further batch is begun and TimedOut or Cancelled
+        is raised; the model can be used as before. Every item is checked before the
         first is encoded; the errors of `encode` name the item's index.
         """
+        limit = Limit(timeout, cancel)
         quantization.check_output(output)
         role = self._purpose(self._document, task, prompt)
-        results = self._encoder.encode(texts, role, self._head, progress=progress)
+        results = self._encoder.encode(texts, role, self._head, progress=progress, limit=limit)
         return quantization.convert(results, output)
 
     def encode_query(
@@ -73,9 +80,15 @@ class TesseraDense(TextModel):
         task: str | None = None,
         prompt: str | None = None,
         output: Output = "float32",
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> Any:
-        """A query's vector (dimension,), or (n, dimension) for an iterable of queries."""
-        return self._one_or_many(text, self._purpose(self._query, task, prompt), output)
+        """A query's vector (dimension,), or (n, dimension) for an iterable of queries.
+
+        `output`, `timeout` and `cancel` as for `encode_batch`.
+        """
+        limit = Limit(timeout, cancel)
+        return self._one_or_many(text, self._purpose(self._query, task, prompt), output, limit)
 
     def encode_document(
         self,
@@ -84,9 +97,15 @@ class TesseraDense(TextModel):
         task: str | None = None,
         prompt: str | None = None,
         output: Output = "float32",
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> Any:
-        """A document's vector (dimension,), or (n, dimension) for an iterable of documents."""
-        return self._one_or_many(text, self._purpose(self._document, task, prompt), output)
+        """A document's vector (dimension,), or (n, dimension) for an iterable of documents.
+
+        `output`, `timeout` and `cancel` as for `encode_batch`.
+        """
+        limit = Limit(timeout, cancel)
+        return self._one_or_many(text, self._purpose(self._document, task, prompt), output, limit)
 
     def encode_iter(
         self,
@@ -96,38 +115,60 @@ class TesseraDense(TextModel):
         task: str | None = None,
         prompt: str | None = None,
         progress: bool = False,
-    ) -> Iterator[Float]:
+        output: Output = "float32",
+        timeout: float | None = None,
+        cancel: Event | None = None,
+    ) -> Iterator[Any]:
         """Vectors of a stream of texts, in order, in bounded memory.
 
-        Reads up to 4,096 texts ahead. When an item is wrong or `texts` itself raises, the vectors
-        of everything before it are yielded first.
+        Each is a row of what `encode_batch` gives: (dimension,) float32, or Int8Vectors or
+        BinaryTokens of one vector. Reads up to 4,096 texts ahead. When an item is wrong or `texts`
+        itself raises, the vectors of everything before it are yielded first. `timeout` counts from
+        this call; after it, or when `cancel` is set, the next vector is TimedOut or Cancelled.
         """
+        limit = Limit(timeout, cancel)
+        quantization.check_output(output)
         chosen = self._purpose(self._role(role), task, prompt)
-        return self._encoder.stream(texts, chosen, self._head, progress=progress)
+        finish = None if output == "float32" else lambda row: quantization.convert(row, output)
+        return self._encoder.stream(
+            texts, chosen, self._head, progress=progress, limit=limit, finish=finish
+        )
 
-    def similarity(self, a: str, b: str) -> float:
-        """Cosine of query `a` and document `b`, in [-1, 1]."""
-        left = self._encoder.one(a, self._query, self._head, name="a")
-        return scoring.cosine(left, self._encoder.one(b, self._document, self._head, name="b"))
+    def similarity(self, a: str | Made, b: str | Made) -> float:
+        """Cosine of query `a` and document `b`, in [-1, 1].
+
+        Each is a text, or one vector made earlier: a float array (dimension,), Int8Vectors or
+        BinaryTokens, whose bits count as +1 and -1.
+        """
+        left = self._vector(a, self._query, "a")
+        return scoring.cosine(left, self._vector(b, self._document, "b"))
 
     def rank(
         self,
-        query: str | Array,
-        documents: Sequence[str] | Array,
+        query: str | Made,
+        documents: Iterable[str] | Sequence[Made] | Made,
         top_k: int | None = None,
+        *,
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> list[Ranked]:
-        """Documents by falling cosine: (index, score), the first `top_k` or all.
+        """Documents by falling cosine, in [-1, 1]: (index, score), the first `top_k` or all.
 
-        Either side may be given as vectors from an earlier call, (dimension,) and (n, dimension),
-        taken as unit vectors.
+        Either side may be given as vectors from an earlier call, (dimension,) and (n, dimension)
+        or a list of n vectors, taken as unit vectors: the scores of others are dot products. They
+        are float arrays, Int8Vectors, or BinaryTokens, whose bits count as +1 and -1 over the root
+        of the dimension. `timeout` and `cancel` as for
+        `encode_batch`.
         """
         check_top_k(top_k, 0)
-        left = self.encode_query(query) if isinstance(query, str) else query
-        right = (
-            documents
-            if isinstance(documents, np.ndarray)
-            else self.encode_batch(scoring.as_list(documents))
-        )
+        Limit(timeout, cancel).check()
+        left = self.encode_query(query) if is_text(query) else query
+        right: Any = documents
+        numbers = isinstance(right, np.ndarray) and right.dtype.kind in "fiub"
+        if not numbers and not isinstance(right, Int8Vectors | BinaryTokens):
+            right = scoring.as_list(documents)
+            if are_texts(right):
+                right = self.encode_batch(right, timeout=timeout, cancel=cancel)
         return ranking(scoring.dense_scores(left, right), top_k)
 
     def dimension(self) -> int:
@@ -145,13 +186,27 @@ class TesseraDense(TextModel):
             tasks = {known.name: known for known in self._recipe.tasks}
             if task not in tasks:
                 known = f"one of {', '.join(tasks)}" if tasks else "left out: this model has none"
-                raise ConfigError(f"task must be {known}; got {task!r}")
+                raise ConfigError(f"task must be {known}; got {shown(task)}")
             role = dataclasses.replace(role, prompt=tasks[task].prompt, task_id=tasks[task].task_id)
         if prompt is not None:
             role = dataclasses.replace(role, prompt=check_text(prompt, "prompt"))
         return role
 
-    def _one_or_many(self, text: str | Iterable[str], role: Role, output: Output) -> Any:
+    def _vector(self, value: Any, role: Role, name: str) -> Float:
+        """A text's vector, or one vector made earlier, as floats."""
+        if not scoring.are_vectors(value):
+            made: Float = self._encoder.one(value, role, self._head, name=name, several=COMPARED)
+            return made
+        found = scoring.vector(name, value)
+        if len(found) != self._dimension:
+            raise DimensionMismatch(
+                f"{name} has {len(found)} dims, the model gives {self._dimension}"
+            )
+        return found
+
+    def _one_or_many(
+        self, text: str | Iterable[str], role: Role, output: Output, limit: Limit
+    ) -> Any:
         quantization.check_output(output)
-        found = self._encoder.one_or_many(text, role, self._head)
+        found = self._encoder.one_or_many(text, role, self._head, limit)
         return quantization.convert(found, output)

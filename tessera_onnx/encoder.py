@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import batching
+from tessera_onnx.containers import is_text
 from tessera_onnx.errors import (
     ConfigError,
     EncodingError,
@@ -19,6 +20,7 @@ from tessera_onnx.errors import (
     TokenizationError,
     TruncationWarning,
     callers_level,
+    shown,
 )
 from tessera_onnx.runtime import Array
 from tessera_onnx.schema import Role, TokenRole
@@ -46,6 +48,7 @@ class _Call:
     head: Head
     on_long: OnLong
     bar: Any = None
+    limit: batching.Limit = batching.ENDLESS
     n_texts: int = 0
     n_long: int = 0
     longest: int = 0
@@ -85,7 +88,9 @@ class TextEncoder:
 
     def __init__(self, tokenizer: Tokenizer, session: Runnable, on_long: OnLong) -> None:
         if on_long not in get_args(OnLong):
-            raise ConfigError(f'on_long must be "truncate", "warn" or "error", got {on_long!r}')
+            raise ConfigError(
+                f'on_long must be "truncate", "warn" or "error", got {shown(on_long)}'
+            )
         self.tokenizer = tokenizer
         self.session = session
         self._on_long = on_long
@@ -98,25 +103,32 @@ class TextEncoder:
         head: Head,
         *,
         progress: bool = False,
+        limit: batching.Limit = batching.ENDLESS,
+        finish: Callable[[Any], Any] | None = None,
     ) -> Iterator[Any]:
         """One head result a text, in order, some thousand texts read ahead.
+
+        `finish` is what becomes of a result when it is handed out.
 
         Whatever stops the stream (a bad item, a failing batch, an exception of `texts` itself),
         every earlier result is yielded first.
         """
         source = checked(texts)  # a wrong argument is wrong now, not at the first result
-        return self._stream(
-            source,
-            _Call(role, head, self._on_long, progress_bar(texts, "text") if progress else None),
-        )
+        bar = progress_bar(texts, "text") if progress else None
+        return self._stream(source, _Call(role, head, self._on_long, bar, limit), finish)
 
-    def _stream(self, texts: Iterator[str], call: _Call) -> Iterator[Any]:
+    def _stream(
+        self, texts: Iterator[str], call: _Call, finish: Callable[[Any], Any] | None
+    ) -> Iterator[Any]:
         with call:  # also when the stream fails or is left early: no cut is silent
-            for window in batching.windows(texts):
+            for window in batching.windows(call.limit.over(texts)):
                 results = _space(len(window), call.head)
                 complete, failed = self._fill(window, results, call)
                 # Copies: a row that is kept must not keep the whole window.
-                yield from (row.copy() if call.head.width else row for row in results[:complete])
+                rows = (row.copy() if call.head.width else row for row in results[:complete])
+                for row in rows:
+                    call.limit.check()
+                    yield row if finish is None else finish(row)
                 if failed:
                     raise failed.pop()
 
@@ -127,13 +139,16 @@ class TextEncoder:
         head: Head,
         *,
         progress: bool = False,
+        limit: batching.Limit = batching.ENDLESS,
     ) -> Any:
         """One head result a text, in order: a list, or one array where the head has a width.
 
         Every item is checked before the first is run.
         """
         known = check_texts(texts)
-        call = _Call(role, head, self._on_long, progress_bar(known, "text") if progress else None)
+        limit.check()
+        bar = progress_bar(known, "text") if progress else None
+        call = _Call(role, head, self._on_long, bar, limit)
         results = _space(len(known), head)
         with call:
             for window in batching.windows(known):
@@ -145,11 +160,23 @@ class TextEncoder:
                 results[first : first + len(window)] = part  # a list's slice is a copy
         return results
 
-    def one(self, text: str, role: Role | TokenRole, head: Head, *, name: str = "text") -> Any:
-        """The head's result for one text. Raises TypeError for anything but a str."""
+    def one(
+        self,
+        text: str,
+        role: Role | TokenRole,
+        head: Head,
+        *,
+        name: str = "text",
+        several: str = "give one text at a time",
+    ) -> Any:
+        """The head's result for one text.
+
+        Raises TypeError for anything but a str; `several` says what takes a list of them.
+        """
         self.session.check_open()
         call = _Call(role, head, self._on_long, n_texts=1)
-        window = _Window([check_text(text, name)], 0, [(np.empty(0, np.int64), 0)], [])
+        known = check_text(text, name, several=several)
+        window = _Window([known], 0, [(np.empty(0, np.int64), 0)], [])
         # As `_fill`, without what only many texts need: this is a search's latency.
         with call:
             for _ in self._batches(window, [np.zeros(1, np.intp)], call):
@@ -164,11 +191,18 @@ class TextEncoder:
                 raise EncodingError(f"text 0: {error}") from error
             return head.apply(outputs, batch)[0]
 
-    def one_or_many(self, text: str | Iterable[str], role: Role | TokenRole, head: Head) -> Any:
+    def one_or_many(
+        self,
+        text: str | Iterable[str],
+        role: Role | TokenRole,
+        head: Head,
+        limit: batching.Limit = batching.ENDLESS,
+    ) -> Any:
         """A result for a str, those of `encode` for an iterable of str."""
-        if isinstance(text, str):
+        if is_text(text):
+            limit.check()
             return self.one(text, role, head)
-        return self.encode(text, role, head)
+        return self.encode(text, role, head, limit=limit)
 
     def token_counts(self, texts: Iterable[str], role: Role | TokenRole) -> NDArray[np.int64]:
         """Tokens of each text before any cut, prompt, marker and special tokens included."""
@@ -195,7 +229,7 @@ class TextEncoder:
         def work(picked: NDArray[np.intp]) -> None:
             self._embed(picked, window, results, call, parallel=parallel)
 
-        return batching.run(work, batches, self.session.workers, window.failures)
+        return batching.run(work, batches, self.session.workers, window.failures, call.limit)
 
     def _embed(
         self,

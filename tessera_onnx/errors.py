@@ -12,12 +12,15 @@ TesseraError(Exception)
 │ ├ DimensionMismatch
 │ ├ QuantizationError
 │ └ InputTooLong
-└ FileError(TesseraError, OSError)           a file cannot be read or written
+├ FileError(TesseraError, OSError)           a file cannot be read or written
+├ Cancelled(TesseraError)                    the event that was passed as `cancel` is set
+└ TimedOut(TesseraError, TimeoutError)       the `timeout` of a call is over
 
 Each takes one message, so that it survives pickling. No message ever holds the user's text: an
 item is named by its index and its length. A wrong *type* is a plain TypeError.
 """
 
+import re
 import signal
 import sys
 from pathlib import Path
@@ -75,6 +78,14 @@ class FileError(TesseraError, OSError):
     """A file cannot be read or written."""
 
 
+class Cancelled(TesseraError):
+    """A call ended because the event that it was given as `cancel` is set."""
+
+
+class TimedOut(TesseraError, TimeoutError):
+    """A call ended because the seconds that it was given as `timeout` are over."""
+
+
 class TruncationWarning(UserWarning):
     """Texts were cut to the model's length; the message holds how many and the longest."""
 
@@ -112,3 +123,14 @@ def is_of_signal(error: BaseException) -> bool:
 def is_single(items: object) -> bool:
     """Whether a list is due and this is none: nothing to iterate over, an array without axes."""
     return not hasattr(items, "__iter__") or getattr(items, "ndim", 1) == 0
+
+
+def shown(value: object) -> str:
+    """How a message names the wrong value of an option: a short word itself, all else by its type.
+
+    It may be a text that stands in the place of the option.
+    """
+    if isinstance(value, str):
+        word = len(value) <= 40 and value.isprintable() and not re.search(r"\s", value)
+        return repr(value) if word else f"a text of {len(value)} characters"
+    return "None" if value is None else f"a value of the type {type(value).__name__}"

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tessera_onnx import bounds
 from tessera_onnx.results import SparseVector, check_top_k
 
 
@@ -27,9 +28,10 @@ def matches(
 ) -> list[Match]:
     """The terms of a MaxSim sum, one a query row, in query order.
 
-    query (n, dim), document (m, dim) with their tokens' strings.
+    query (n, dim), document (m, dim) with their tokens' strings. Those of unit rows lie in [-1, 1].
     """
     similarities = query @ document.T
+    bounds.limit(similarities, query, document)
     best = similarities.argmax(axis=1)
     return [
         Match(query_tokens[i], document_tokens[j], float(similarities[i, j]))

@@ -102,6 +102,26 @@ def lookup(table: Float) -> Head:
     return Head((), apply)
 
 
+def limited(head: Head, most: int) -> Head:
+    """The same head, whose SparseVectors keep their `most` heaviest entries."""
+
+    def apply(outputs: list[Array], batch: Batch) -> list[SparseVector]:
+        return [heaviest(vector, most) for vector in head.apply(outputs, batch)]
+
+    return Head(head.outputs, apply)
+
+
+def heaviest(vector: SparseVector, most: int) -> SparseVector:
+    """The `most` heaviest entries, those of lower ids among equal weights, in order of their ids.
+
+    SparseEncoder.encode(max_active_dims=) of sentence-transformers, which leaves ties to chance.
+    """
+    if len(vector.values) <= most:
+        return vector
+    kept = np.sort(np.argsort(-vector.values, kind="stable")[:most])
+    return SparseVector(vector.indices[kept], vector.values[kept])
+
+
 def check_form(output: Output, pool_factor: int) -> None:
     """Raises before anything is encoded."""
     quantization.check_output(output)

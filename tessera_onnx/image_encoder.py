@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import batching
+from tessera_onnx.batching import ENDLESS, Limit
+from tessera_onnx.containers import check_items
 from tessera_onnx.errors import EncodingError, is_single
 from tessera_onnx.images import Pixels, Source, check_limit, open_image, pixels
 from tessera_onnx.schema import Image as Recipe
@@ -58,7 +60,11 @@ class ImageEncoder:
         return self._vectors(self._rgb(source, where), where, parallel=parallel)
 
     def stream(
-        self, images: Iterable[Any], where: Callable[[int], str], bar: Any = None
+        self,
+        images: Iterable[Any],
+        where: Callable[[int], str],
+        bar: Any = None,
+        limit: Limit = ENDLESS,
     ) -> Iterator[Float]:
         """The vectors of each image, in order, as many images at a time as there are workers.
 
@@ -68,8 +74,10 @@ class ImageEncoder:
         first = 0
         drawn = self._drawn(images, where)
         try:
-            for window in batching.windows(drawn, self._tower.workers, lambda _: 0):
-                yield from self._window(window, first, where, bar)
+            for window in batching.windows(limit.over(drawn), self._tower.workers, lambda _: 0):
+                for vectors in self._window(window, first, where, bar, limit):
+                    limit.check()
+                    yield vectors
                 first += len(window)
         finally:
             if bar is not None:
@@ -88,7 +96,7 @@ class ImageEncoder:
             yield self._rgb(source, where(i)) if shared else source
 
     def _window(
-        self, window: list[Any], first: int, where: Callable[[int], str], bar: Any
+        self, window: list[Any], first: int, where: Callable[[int], str], bar: Any, limit: Limit
     ) -> Iterator[Float]:
         from PIL import Image
 
@@ -103,7 +111,7 @@ class ImageEncoder:
                 bar.update()
 
         alone = [np.array([i]) for i in range(len(window))]
-        _, failed = batching.run(work, alone, self._tower.workers)
+        _, failed = batching.run(work, alone, self._tower.workers, limit=limit)
         for result in results:
             if result is None:
                 break
@@ -135,6 +143,7 @@ def check_iterable(items: Any, name: str, expected: str = "images") -> None:
     single = isinstance(items, str | bytes | type | os.PathLike)
     if one or single or is_single(items):
         raise TypeError(f"{name} must be a list of {expected}, got {type(items).__name__}")
+    check_items(items, name, expected)
 
 
 def checked(

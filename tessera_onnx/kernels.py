@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tessera_onnx import batching, runtime
 from tessera_onnx.blocks import CODE_ZERO, WORD, Block
-from tessera_onnx.errors import ConfigError, DeviceError
+from tessera_onnx.errors import ConfigError, DeviceError, shown
 from tessera_onnx.quantization import Output
 
 Float = NDArray[np.float32]
@@ -30,6 +30,7 @@ NUMPY_TOKENS = 4096  # documents' tokens of one product in NumPy, whose steps wr
 # A query's codes have 7 bits: a processor without dot products of bytes (AVX2 without VNNI) adds
 # pairs of products in 16 bits, where 2 x 255 x 63 fits and 2 x 255 x 127 does not.
 QUERY_PEAK = 63
+UNIT = 1e-4  # by which a unit vector may be longer than 1, such as one that was kept in float16
 INPUTS = ("documents", "query", "share")
 GRAPHS: dict[Output, str] = {"float32": "maxsim.fp32.onnx", "int8": "maxsim.int8.onnx"}
 
@@ -72,19 +73,18 @@ def score(
     blocks: Sequence[Block],
     queries: Sequence[Part],
     kernel: Kernel,
-    n_queries: int,
+    shape: tuple[int, int],
     workers: int = 1,
 ) -> Float:
-    """MaxSim (n_queries, n) of all documents in the blocks, in the order of their places.
+    """MaxSim (queries, numbers) of all documents in the blocks, each in its place; 0 elsewhere.
 
     `workers` threads take the blocks in turn, for a kernel that uses one thread itself.
     """
-    count = sum(len(block.places) for block in blocks)
-    scores = np.zeros((n_queries, count), dtype=np.float32)
+    scores = np.zeros(shape, dtype=np.float32)
 
     def work(picked: NDArray[np.intp]) -> None:
         block = blocks[int(picked[0])]
-        found = np.zeros((len(block.places), n_queries), dtype=np.float32)
+        found = np.zeros((len(block.places), shape[0]), dtype=np.float32)
         for part in queries:
             found[:, part.first : part.first + part.share.shape[1]] += kernel(block.tokens, part)
         scores[:, block.places] = (found * block.scales[:, None]).T
@@ -93,6 +93,40 @@ def score(
     if failed:
         raise failed.pop()
     return scores
+
+
+def keep_bounds(
+    scores: Float, blocks: Sequence[Block], queries: Sequence[NDArray[Any]], output: Output
+) -> None:
+    """Take back, in place, what rounding adds to scores of unit vectors beyond [-n, n].
+
+    Vectors that are no unit vectors have no such bounds, and keep their scores. What vectors are is
+    looked at only where a score lies outside, which few do.
+    """
+    limits = np.array([len(query) for query in queries], dtype=np.float32)
+    beyond: NDArray[np.bool_] = np.greater(np.abs(scores), limits[:, None])
+    if output != "binary" and beyond.any():
+        units = [float(_longest(query)) <= 1 + UNIT for query in queries]
+        beyond &= np.array(units, dtype=bool)[:, None]
+        suspected: NDArray[np.bool_] = np.any(beyond, axis=0)
+        for block in blocks if suspected.any() else ():
+            picked = np.flatnonzero(suspected[block.places])
+            tokens, most = block.tokens[picked], np.full(len(picked), 1 + UNIT)
+            if output == "int8":  # as near as its codes can tell
+                scales = block.scales[picked]
+                tokens = (tokens.astype(np.float32) - CODE_ZERO) * scales[:, None, None]
+                most += scales / 2 * tokens.shape[2] ** 0.5
+            beyond[:, block.places[picked[_longest(tokens) > most]]] = False
+    if beyond.any():
+        bounds = np.broadcast_to(limits[:, None], scores.shape)[beyond]
+        scores[beyond] = np.clip(scores[beyond], -bounds, bounds)
+
+
+def _longest(rows: NDArray[Any]) -> Float:
+    """The length of the longest row (..., n, dim) to (...); infinity where one leaves float32."""
+    with np.errstate(over="ignore", under="ignore"):
+        found: Float = np.sqrt(np.einsum("...j,...j->...", rows, rows).max(axis=-1))
+    return found
 
 
 def exact(tokens: NDArray[Any], part: Part) -> Float:
@@ -163,7 +197,7 @@ def kernel(output: Output, dim: int, device: str, threads: int) -> tuple[Kernel,
 def check_device(output: Output, device: str) -> None:
     """Raises ConfigError for a device other than the CPU where there are no float products."""
     if output != "float32" and device not in ("auto", "cpu"):
-        raise ConfigError(f"{output} documents are scored on the CPU, not on {device!r}")
+        raise ConfigError(f"{output} documents are scored on the CPU, not on {shown(device)}")
 
 
 # A session for all packs: it is a few kilobytes. By process, since a fork cannot use its parent's.

@@ -12,14 +12,27 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import artifacts, combined, encoder, heads, registry, runtime, schema, text
-from tessera_onnx.errors import ConfigError, LoadError, UnsupportedDimension
+from tessera_onnx import (
+    artifacts,
+    batching,
+    combined,
+    encoder,
+    heads,
+    registry,
+    runtime,
+    schema,
+    text,
+)
+from tessera_onnx.errors import ConfigError, LoadError, UnsupportedDimension, shown
 from tessera_onnx.quantization import check_dimension
 from tessera_onnx.results import Embeddings
 from tessera_onnx.schema import Graph, Kind, ModelSpec, Part, Precision, Role, TokenRole
 
 AnyRole = TypeVar("AnyRole", Role, TokenRole)
 RoleName = Literal["query", "document"]
+# What a message says about a list of texts where one is due.
+SEVERAL = "`encode_batch` takes several texts"
+COMPARED = "`rank` compares one text with several"
 
 
 class Model:
@@ -126,7 +139,13 @@ class TextModel(Model):
 
     A text's vector does not depend on the texts in the same call, except with an int8 graph that
     finds the scales of activations a batch at a time: tessera-export's do not, unless told to.
+
+    Several texts come as any iterable of str in the order that the results follow: a list, a
+    stream, a column of a frame, an array of NumPy or Arrow. A frame, a dict, a set and an open file
+    iterate over something else than their texts, and are a TypeError that says what to give.
     """
+
+    _most: int | None = None  # entries of a sparse vector
 
     def __init__(
         self,
@@ -219,15 +238,24 @@ class TextModel(Model):
         return self._encoder.token_counts(texts, self._role(role))
 
     def encode_all(
-        self, texts: Iterable[str], *, role: RoleName = "document", progress: bool = False
+        self,
+        texts: Iterable[str],
+        *,
+        role: RoleName = "document",
+        progress: bool = False,
+        timeout: float | None = None,
+        cancel: batching.Event | None = None,
     ) -> Embeddings:
         """The texts in every kind that the model serves, from one run of its graph (bge-m3).
 
         Each part is what the class of that kind gives for the same texts; the part of a kind that
-        the model does not serve is None. `dimension` cuts the vectors of this object's kind alone.
+        the model does not serve is None. `dimension`, or `max_active_dims`, cuts the vectors of
+        this object's kind alone.
         Raises ConfigError for a model whose kinds read the same text differently, and for queries
-        that one of its kinds looks up in a table; otherwise as `encode_batch`.
+        that one of its kinds looks up in a table; otherwise as `encode_batch`, TimedOut and
+        Cancelled too.
         """
+        limit = batching.Limit(timeout, cancel)
         return combined.encode_all(
             texts,
             self._encoder,
@@ -236,11 +264,13 @@ class TextModel(Model):
             self._role(role),
             dimensions={self._kind: self._dimension},
             progress=progress,
+            limit=limit,
+            most=self._most,
         )
 
     def _role(self, name: RoleName) -> Any:
         if name not in get_args(RoleName):
-            raise ConfigError(f'role must be "query" or "document", got {name!r}')
+            raise ConfigError(f'role must be "query" or "document", got {shown(name)}')
         return self._query if name == "query" else self._document
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -9,16 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import explain, heads, quantization, scoring
+from tessera_onnx.batching import Event, Limit
+from tessera_onnx.containers import are_texts, is_text
 from tessera_onnx.explain import Match
-from tessera_onnx.model import RoleName, TextModel
+from tessera_onnx.model import COMPARED, SEVERAL, RoleName, TextModel
 from tessera_onnx.packing import PackedTokens
 from tessera_onnx.quantization import Output
-from tessera_onnx.results import BinaryTokens, Ranked, check_top_k, ranking
+from tessera_onnx.results import BinaryTokens, Int8Vectors, Ranked, check_top_k, ranking
 from tessera_onnx.runtime import Array
 from tessera_onnx.schema import Kind, MultiVector, TokenRole
 from tessera_onnx.text import Batch, Head
 
 Float = NDArray[np.float32]
+Made = np.ndarray | Int8Vectors | BinaryTokens  # vectors of an earlier call
 
 
 class TesseraMultiVector(TextModel):
@@ -38,7 +42,8 @@ class TesseraMultiVector(TextModel):
         Raises TypeError for anything but a str, TokenizationError for a lone surrogate,
         InputTooLong with on_long="error", EncodingError when the graph fails.
         """
-        tokens: Float = self._encoder.one(text, self._document, self._head(self._document))
+        head = self._head(self._document)
+        tokens: Float = self._encoder.one(text, self._document, head, several=SEVERAL)
         return tokens
 
     def encode_batch(
@@ -48,78 +53,149 @@ class TesseraMultiVector(TextModel):
         progress: bool = False,
         output: Output = "float32",
         pool_factor: int = 1,
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> list[Any]:
         """A list of (n_tokens, dimension) arrays, one a document; [] for no texts.
 
         output="int8" gives Int8Vectors, "binary" BinaryTokens. `pool_factor` 2 keeps about half
-        of the rows: like rows are merged (see pooling.pool_tokens).
+        of the rows: like rows are merged (see pooling.pool_tokens). After `timeout` seconds, or
+        when another thread sets the event `cancel`, no further batch is begun and TimedOut or
+        Cancelled is raised; the model can be used as before.
         """
+        limit = Limit(timeout, cancel)
         heads.check_form(output, pool_factor)
-        head = self._head(self._document)
-        results = self._encoder.encode(texts, self._document, head, progress=progress)
+        role = self._document
+        results = self._encoder.encode(
+            texts, role, self._head(role), progress=progress, limit=limit
+        )
         return [heads.finish(tokens, output, pool_factor) for tokens in results]
 
-    def encode_query(self, text: str | Iterable[str], *, output: Output = "float32") -> Any:
-        """A query's token vectors, or a list of them for an iterable of queries."""
+    def encode_query(
+        self,
+        text: str | Iterable[str],
+        *,
+        output: Output = "float32",
+        timeout: float | None = None,
+        cancel: Event | None = None,
+    ) -> Any:
+        """A query's token vectors, or a list of them for an iterable of queries.
+
+        `output`, `timeout` and `cancel` as for `encode_batch`.
+        """
+        limit = Limit(timeout, cancel)
         heads.check_form(output, 1)
-        found = self._encoder.one_or_many(text, self._query, self._head(self._query))
-        if isinstance(text, str):
+        found = self._encoder.one_or_many(text, self._query, self._head(self._query), limit)
+        if is_text(text):
             return heads.finish(found, output, 1)
         return [heads.finish(tokens, output, 1) for tokens in found]
 
     def encode_document(
-        self, text: str | Iterable[str], *, output: Output = "float32", pool_factor: int = 1
+        self,
+        text: str | Iterable[str],
+        *,
+        output: Output = "float32",
+        pool_factor: int = 1,
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> Any:
-        """A document's token vectors, or a list of them for an iterable of documents."""
+        """A document's token vectors, or a list of them for an iterable of documents.
+
+        The other arguments as for `encode_batch`.
+        """
+        if not is_text(text):
+            return self.encode_batch(
+                text, output=output, pool_factor=pool_factor, timeout=timeout, cancel=cancel
+            )
         heads.check_form(output, pool_factor)
-        if isinstance(text, str):
-            return heads.finish(self.encode(text), output, pool_factor)
-        return self.encode_batch(text, output=output, pool_factor=pool_factor)
+        Limit(timeout, cancel).check()
+        return heads.finish(self.encode(text), output, pool_factor)
 
     def encode_iter(
-        self, texts: Iterable[str], *, role: RoleName = "document", progress: bool = False
-    ) -> Iterator[Float]:
+        self,
+        texts: Iterable[str],
+        *,
+        role: RoleName = "document",
+        progress: bool = False,
+        output: Output = "float32",
+        pool_factor: int = 1,
+        timeout: float | None = None,
+        cancel: Event | None = None,
+    ) -> Iterator[Any]:
         """Token vectors of a stream of texts, in order, in bounded memory.
 
-        Reads up to 4,096 texts ahead. When an item is wrong or `texts` itself raises, the vectors
-        of everything before it are yielded first.
+        Each is what `encode_batch` gives for it. Reads up to 4,096 texts ahead. When an item is
+        wrong or `texts` itself raises, the vectors of everything before it are yielded first.
+        `timeout` counts from this call; after it, or when `cancel` is set, the next result is
+        TimedOut or Cancelled.
         """
+        limit = Limit(timeout, cancel)
+        heads.check_form(output, pool_factor)
+        finish = functools.partial(heads.finish, output=output, pool_factor=pool_factor)
         head = self._head(self._role(role))
-        return self._encoder.stream(texts, self._role(role), head, progress=progress)
+        return self._encoder.stream(
+            texts, self._role(role), head, progress=progress, limit=limit, finish=finish
+        )
 
-    def similarity(self, a: str, b: str) -> float:
-        """MaxSim of query `a` with document `b`, in [-n, n] for n query tokens."""
-        left = self._encoder.one(a, self._query, self._head(self._query), name="a")
-        right = self._encoder.one(b, self._document, self._head(self._document), name="b")
+    def similarity(self, a: str | Made, b: str | Made) -> float:
+        """MaxSim of query `a` with document `b`, in [-n, n] for n query tokens.
+
+        Each is a text, or its token vectors made earlier: a float array (n, dimension),
+        Int8Vectors or BinaryTokens, whose bits count as +1 and -1 over the root of the dimension.
+        """
+        left = self._tokens(a, self._query, "a")
+        right = self._tokens(b, self._document, "b")
         return float(self.score(left, [right])[0])
 
     def score(
-        self, query: str | Array, documents: Sequence[str] | Sequence[Array] | PackedTokens
+        self,
+        query: str | Made,
+        documents: Iterable[str] | Sequence[Made] | PackedTokens,
+        *,
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> Float:
         """MaxSim of one query with each document: (len(documents),) float32.
 
-        Texts are encoded; arrays from an earlier call are taken as they are, PackedTokens are the
+        Texts are encoded; vectors from an earlier call are float arrays, Int8Vectors or
+        BinaryTokens, as `similarity` takes them. PackedTokens are the
         fastest. A recipe with score = "mean" (bge-m3) divides by the number of query tokens.
+        `timeout` and `cancel` as for `encode_batch`.
         """
-        left = self.encode_query(query) if isinstance(query, str) else query
+        Limit(timeout, cancel).check()
+        left = self.encode_query(query) if is_text(query) else query
         if isinstance(documents, PackedTokens):
             scores = documents.score(left)
         else:
-            right = scoring.as_list(documents)
-            if right and isinstance(right[0], str):
-                right = self.encode_batch(right)
+            right = scoring.as_list(documents, "texts or token vectors")
+            if right and are_texts(right):
+                right = self.encode_batch(right, timeout=timeout, cancel=cancel)
             scores = scoring.maxsim_scores(left, right)
         return scores / np.float32(len(left)) if self._recipe.score == "mean" else scores
 
     def rank(
         self,
-        query: str | Array,
-        documents: Sequence[str] | Sequence[Array] | PackedTokens,
+        query: str | Made,
+        documents: Iterable[str] | Sequence[Made] | PackedTokens,
         top_k: int | None = None,
+        *,
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> list[Ranked]:
-        """Documents by falling MaxSim: (index, score), the first `top_k` or all."""
+        """Documents by falling MaxSim: (index, score), the first `top_k` or all.
+
+        All is as `score` takes it; the documents of PackedTokens bring their ids.
+        """
         check_top_k(top_k, 0)
-        return ranking(self.score(query, documents), top_k)
+        Limit(timeout, cancel).check()
+        if isinstance(documents, PackedTokens):
+            left: Any = self.encode_query(query) if is_text(query) else query
+            rows = documents.rank(left, top_k)
+            if self._recipe.score == "mean":
+                rows = [row._replace(score=row.score / len(left)) for row in rows]
+            return rows
+        scores = self.score(query, documents, timeout=timeout, cancel=cancel)
+        return ranking(scores, top_k)
 
     def quantize(self, tokens: Array) -> BinaryTokens:
         """Sign bits of token vectors (n, dim), 32 times smaller."""
@@ -153,6 +229,13 @@ class TesseraMultiVector(TextModel):
 
     def _head(self, role: TokenRole) -> Head:
         return heads.multi_vector(self._recipe, self._dimension, role)
+
+    def _tokens(self, value: Any, role: TokenRole, name: str) -> Any:
+        """A text's token vectors, or those made earlier in the form in which they are."""
+        if not scoring.are_vectors(value):
+            return self._encoder.one(value, role, self._head(role), name=name, several=COMPARED)
+        scoring.matrix(name, value)  # what is wrong with them bears the argument's name
+        return value
 
     def _with_tokens(self, text: str, role: TokenRole, name: str) -> tuple[Float, list[str]]:
         vectors = self._head(role)

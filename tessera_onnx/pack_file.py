@@ -1,18 +1,13 @@
-"""A pack as a file: .npy arrays after each other, so that the tokens can be mapped, not read.
+"""A pack of token vectors as a file (see mapped_file), whose tokens are mapped, not read.
 
-In order, each readable by np.load from where the one before it ends: a header (JSON as bytes), the
-shapes of the blocks (k, 2), their documents' lengths, numbers and scales (n,), and the tokens of
-all blocks, flat.
+The index: the shapes of the blocks (k, 2), their documents' lengths, numbers and scales (n,), and
+in version 2 the numbers of removed documents and the ids as JSON. The content: the tokens of all
+blocks, flat. A pack without ids and gaps is written as version 1.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import math
-import os
-import stat
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
@@ -20,149 +15,88 @@ from typing import Any, BinaryIO, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import blocks, writing
+from tessera_onnx import blocks, mapped_file
 from tessera_onnx.blocks import Block
-from tessera_onnx.errors import FileError, IntegrityError, LoadError
+from tessera_onnx.errors import IntegrityError
+from tessera_onnx.mapped_file import Content, Format
+from tessera_onnx.numbering import Numbering
 from tessera_onnx.quantization import Output
 
-FORMAT = "tessera-onnx packed tokens"
-VERSION = 1
-HEADER_BYTES = 512  # filled with spaces, which keeps all that follows aligned
-COUNTS = ("dim", "blocks", "documents", "elements", "index_crc32", "tokens_crc32")
+COUNTS = ("dim", "blocks", "documents", "elements", "tokens_crc32")
+TOKENS = Format(
+    "tessera-onnx packed tokens",
+    "pack of tokens",
+    "PackedTokens.save",
+    {1: COUNTS, 2: (*COUNTS, "removed", "ids")},
+)
 
 
-def write(path: Path, packed: Sequence[Block], output: Output, dim: int) -> None:
+def write(
+    path: Path, packed: Sequence[Block], output: Output, dim: int, numbering: Numbering
+) -> None:
     """Raises FileError when the file cannot be written; then what was there is still there."""
     shapes = [(len(block.places), _length(block)) for block in packed]
-    index = (
+    index = [
         np.array(shapes, dtype="<i8"),
         np.concatenate([block.lengths for block in packed]).astype("<i8"),
         np.concatenate([block.places for block in packed]).astype("<i8"),
         np.concatenate([block.scales for block in packed]).astype("<f4"),
-    )
-    crc = 0
-    for block in packed:
-        crc = zlib.crc32(_bytes(block.tokens), crc)
+    ]
+    more = {}
+    if numbering.named or len(numbering.removed):
+        index += [numbering.removed.astype("<i8"), mapped_file.pack_ids(numbering)]
+        more = {"removed": len(index[4]), "ids": len(index[5])}
+    tokens = Content(blocks.dtype(output), [block.tokens for block in packed])
     facts = {
-        "format": FORMAT,
-        "version": VERSION,
+        "version": 2 if more else 1,
         "output": output,
         "dim": dim,
         "blocks": len(packed),
         "documents": len(index[1]),
-        "elements": sum(block.tokens.size for block in packed),
-        "index_crc32": _index_crc(index),
-        "tokens_crc32": crc,
+        "elements": tokens.size,
+        "index_crc32": mapped_file.crc(index),
+        "tokens_crc32": mapped_file.crc(tokens.parts),
+        **more,
     }
-    header = np.frombuffer(json.dumps(facts).ljust(HEADER_BYTES).encode(), dtype=np.uint8)
-    with writing.replacing(path) as stream:
-        for array in (header, *index):
-            np.lib.format.write_array(stream, array, version=(1, 0), allow_pickle=False)
-        shape = (facts["elements"],)
-        descr = {"descr": blocks.dtype(output).str, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(stream, descr)
-        for block in packed:
-            stream.write(_bytes(block.tokens))
+    mapped_file.write(path, TOKENS, facts, index, [tokens])
 
 
-def read(path: Path, *, verify: bool) -> tuple[list[Block], Output, int]:
-    """The blocks, their form and dim. The tokens are mapped; `verify` reads them once.
+def read(path: Path, *, verify: bool) -> tuple[list[Block], Output, int, Numbering]:
+    """The blocks, their form, dim and numbering. Tokens are mapped; `verify` reads them once.
 
     Raises FileError when there is no such file, LoadError when it is another kind of file or of a
     later version, IntegrityError when it is damaged.
     """
-    try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise FileError(f"{path} cannot be read: {reason}") from error
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # it might never end
-        raise FileError(f"{path} cannot be read: it is a pipe or a device, not a regular file")
-    try:
-        with path.open("rb") as stream:
-            return _read(stream, path, verify=verify)
-    except LoadError:
-        raise
-    except OSError as error:
-        raise FileError(f"{path} cannot be read: {error.strerror or error}") from error
+
+    def parse(stream: BinaryIO) -> tuple[list[Block], Output, int, Numbering]:
+        facts = mapped_file.header(stream, path, TOKENS)
+        if facts.get("output") not in get_args(Output):
+            raise IntegrityError(f"{path} is damaged: its header has a missing or wrong field")
+        output: Output = facts["output"]
+        n = facts["documents"]
+        arrays: list[tuple[str, str, tuple[int, ...]]] = [
+            ("blocks", "<i8", (facts["blocks"], 2)),
+            ("lengths", "<i8", (n,)),
+            ("numbers", "<i8", (n,)),
+            ("scales", "<f4", (n,)),
+        ]
+        if facts["version"] > 1:
+            arrays += [("removed", "<i8", (facts["removed"],)), ("ids", "|u1", (facts["ids"],))]
+        index = mapped_file.index(stream, path, facts, arrays)
+        removed, ids = index[4:] or (np.empty(0, dtype=np.int64), None)
+        checksum = facts["tokens_crc32"] if verify else None
+        tokens = ("tokens", blocks.dtype(output), facts["elements"])
+        (flat,) = mapped_file.mapped(stream, path, [tokens], checksum)
+        _check_index(index[:4], removed, facts, path)
+        numbering = mapped_file.unpack_ids(path, n + len(removed), removed, ids)
+        return _blocks(flat, index[:4], output, facts["dim"]), output, facts["dim"], numbering
+
+    return mapped_file.opened(path, parse)
 
 
-def _read(stream: BinaryIO, path: Path, *, verify: bool) -> tuple[list[Block], Output, int]:
-    facts = _header(stream, path)
-    output: Output = facts["output"]
-    n, k = facts["documents"], facts["blocks"]
-    names = ("blocks", "lengths", "numbers", "scales")
-    shapes: tuple[tuple[int, ...], ...] = ((k, 2), (n,), (n,), (n,))
-    types = ("<i8", "<i8", "<i8", "<f4")
-    index = [
-        _array(stream, path, name, np.dtype(kind), shape)
-        for name, kind, shape in zip(names, types, shapes, strict=True)
-    ]
-    if _index_crc(index) != facts["index_crc32"]:
-        raise IntegrityError(f"{path} is damaged: its index has another checksum than it says")
-    kind = blocks.dtype(output)
-    _expect(stream, path, "tokens", kind, (facts["elements"],))
-    start = stream.tell()
-    size = os.fstat(stream.fileno()).st_size
-    if size - start != facts["elements"] * kind.itemsize:
-        raise IntegrityError(
-            f"{path} is damaged: it has {size} bytes and should have "
-            f"{start + facts['elements'] * kind.itemsize}"
-        )
-    _check_index(index, facts, path)
-    flat = np.memmap(stream, dtype=kind, mode="r", offset=start).view(np.ndarray)
-    if verify and zlib.crc32(_bytes(flat)) != facts["tokens_crc32"]:
-        raise IntegrityError(f"{path} is damaged: its tokens have another checksum than it says")
-    return _blocks(flat, index, output, facts["dim"]), output, facts["dim"]
-
-
-def _header(stream: BinaryIO, path: Path) -> dict[str, Any]:
-    """The facts, each of the right type and no larger than the file has room for."""
-    wrong = f"{path} is no pack of tokens: PackedTokens.save writes one"
-    try:
-        content = _array(stream, path, "header", np.dtype(np.uint8), (HEADER_BYTES,))
-        facts = json.loads(content.tobytes())
-    except (IntegrityError, ValueError, RecursionError) as error:
-        raise LoadError(wrong) from error
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        raise LoadError(wrong)
-    if facts.get("version") != VERSION:
-        raise LoadError(f"{path} is a pack of another version: this tessera-onnx reads {VERSION}")
-    known = facts.get("output") in get_args(Output)
-    numbers = [facts.get(name) for name in COUNTS]
-    if not known or not all(type(number) is int and 0 <= number < 1 << 63 for number in numbers):
-        raise IntegrityError(f"{path} is damaged: its header has a missing or wrong field")
-    return facts
-
-
-def _expect(
-    stream: BinaryIO, path: Path, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]
+def _check_index(
+    index: Sequence[NDArray[Any]], removed: NDArray[Any], facts: dict[str, Any], path: Path
 ) -> None:
-    """Read the .npy header of an array and compare it. Raises IntegrityError."""
-    # Not parsed by NumPy, which mends a header and warns: the filters of warnings are everybody's.
-    wanted = io.BytesIO()
-    facts = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(wanted, facts)
-    beginning = stream.read(10)  # magic, version, size of the rest
-    rest = stream.read(int.from_bytes(beginning[8:], "little"))
-    if beginning[:8] != wanted.getvalue()[:8]:
-        raise IntegrityError(f"{path} is damaged: its {name} are no .npy array")
-    if rest.split() != wanted.getvalue()[10:].split():  # NumPy's versions pad it otherwise
-        raise IntegrityError(f"{path} is damaged: its {name} have another shape or type")
-
-
-def _array(
-    stream: BinaryIO, path: Path, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]
-) -> NDArray[Any]:
-    """Read a small array, after a look whether the file has so many bytes."""
-    _expect(stream, path, name, dtype, shape)
-    size = math.prod(shape) * dtype.itemsize
-    if size > os.fstat(stream.fileno()).st_size - stream.tell():
-        raise IntegrityError(f"{path} is damaged: it ends within its {name}")
-    return np.frombuffer(stream.read(size), dtype=dtype).reshape(shape)
-
-
-def _check_index(index: Sequence[NDArray[Any]], facts: dict[str, Any], path: Path) -> None:
     """Raises IntegrityError unless the blocks hold each document once and fill the tokens."""
     shapes, lengths, places, scales = index
     n = facts["documents"]
@@ -178,7 +112,8 @@ def _check_index(index: Sequence[NDArray[Any]], facts: dict[str, Any], path: Pat
     )
     if not filled or not (
         ((lengths >= 0) & (lengths <= np.repeat(shapes[:, 1], shapes[:, 0]))).all()
-        and (np.sort(places) == np.arange(n)).all()
+        and (np.sort(np.concatenate([places, removed])) == np.arange(n + len(removed))).all()
+        and (removed[1:] > removed[:-1]).all()
         and (np.isfinite(scales) & (scales > 0)).all()
     ):
         raise IntegrityError(f"{path} is damaged: its index contradicts itself")
@@ -203,14 +138,3 @@ def _blocks(
 
 def _length(block: Block) -> int:
     return int(block.tokens.shape[2 if block.tokens.dtype == blocks.WORD else 1])
-
-
-def _bytes(tokens: NDArray[Any]) -> memoryview:
-    return np.ascontiguousarray(tokens).reshape(-1).view(np.uint8).data
-
-
-def _index_crc(index: Sequence[NDArray[Any]]) -> int:
-    crc = 0
-    for array in index:
-        crc = zlib.crc32(_bytes(array), crc)
-    return crc

@@ -3,51 +3,61 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from tessera_onnx import blocks, kernels, processor, quantization, scoring
 from tessera_onnx.blocks import Block
 from tessera_onnx.errors import ConfigError, DimensionMismatch
-from tessera_onnx.quantization import Output
+from tessera_onnx.numbering import Numbering, Numbers, Pack
+from tessera_onnx.quantization import Output, Vectors
 from tessera_onnx.results import BinaryTokens, Ranked, check_binary, check_top_k, ranking
 
 Float = NDArray[np.float32]
 Segment = tuple[Block, ...]  # documents that were sorted by length together
-_REPLACING = threading.Lock()  # for an instant, and of no pack: a lock cannot be pickled
 
 
-class PackedTokens:
+class _State(NamedTuple):
+    dim: int | None
+    segments: tuple[Segment, ...]
+    numbering: Numbering
+
+
+class PackedTokens(Pack):
     """Documents' token vectors in the layout that MaxSim reads fastest.
 
     >>> pack = PackedTokens(model.encode_iter(texts))
     >>> pack.rank(model.encode_query("a question"), top_k=10)
 
-    Documents keep the numbers of the order in which they came. In float32 the scores are those of
+    Documents keep the numbers of the order in which they came, also when others are removed, and
+    have ids where they were given some: then all of them do. Wherever a document is named, a str is
+    an id and an int a number. In float32 the scores are those of
     `scoring.maxsim_scores`. int8 takes a quarter of the memory and about half of the time, with
     scores rounded to 8 bits a component (7 of the query's); binary takes a thirty-second, with
-    those of `scoring.maxsim_binary`. A document without a token, such as a blank page, scores -n
-    for n query tokens, as TesseraVision has it. Several threads may score at the same time, also
+    those of `scoring.maxsim_binary`. Unit vectors score within [-n, n] in each form, for n query
+    tokens. A document without a token, such as a blank page, scores -n, as TesseraVision has it.
+    Several threads may score at the same time, also
     while one of them adds documents.
     """
 
     def __init__(
         self,
-        documents: Iterable[ArrayLike | BinaryTokens] = (),
+        documents: Iterable[Vectors] = (),
         *,
+        ids: Iterable[str] | None = None,
         output: Output = "float32",
         device: str = "cpu",
         threads: int | None = None,
     ) -> None:
         """Pack documents, each (n_tokens, dim) of any numeric dtype; n_tokens may be 0.
 
-        `output` "binary" also takes BinaryTokens. `device` is "cpu", "auto" or a GPU such as
-        "cuda:0", to which float32 blocks are copied at each call; `threads` as for a model.
+        Int8Vectors are taken as the floats that they stand for, and BinaryTokens by `output`
+        "binary". `ids` holds a str a document, each another. `device` is "cpu", "auto" or a GPU
+        such as "cuda:0", to which float32 blocks are copied at each call; `threads` as for a model.
         Raises as `add`, ConfigError for an unknown form, or a device that has no products of it.
         """
         quantization.check_output(output)
@@ -55,69 +65,106 @@ class PackedTokens:
         self._output: Output = output
         self._device = device
         self._threads = processor.cpu_threads(threads)
-        # Replaced as one, never changed: a thread that scores keeps what it began with.
-        self._state: tuple[int | None, tuple[Segment, ...]] = (None, ())
-        self.add(documents)
+        self._state = _State(None, (), Numbering())
+        self.add(documents, ids=ids)
 
-    def add(self, documents: Iterable[ArrayLike | BinaryTokens]) -> None:
+    def add(self, documents: Iterable[Vectors], *, ids: Iterable[str] | None = None) -> None:
         """Pack further documents; their numbers follow those that are there.
 
+        `ids` has a str for each of them where the documents that are there have ids, else not.
         Small additions are merged, so that a document is copied a few times at most. Raises
-        TypeError or ConfigError naming the document, DimensionMismatch when its dim is another,
-        and ConfigError when another call added documents meanwhile; then nothing is added.
+        TypeError or ConfigError naming the document or id, DimensionMismatch when its dim is
+        another, and ConfigError when another call changed the pack meanwhile; then nothing is
+        added.
         """
         scoring.check_several(documents, "documents", "token vectors")
         before = self._state
-        dim, segments = before
-        first = sum(len(block.places) for segment in segments for block in segment)
+        dim, segments, numbering = before
+        known = numbering.check(ids, documents)
         kept = list(segments)
-        for found, found_dim in blocks.read(documents, self._output, first, dim):
+        count = 0
+        for found, found_dim in blocks.read(documents, self._output, numbering.count, dim):
             rows, dim = found, found_dim
+            count += len(rows)
             # As a binary counter carries: each merge at least doubles what a document lies in.
             while kept and _tokens(kept[-1]) <= min(2 * _rows(rows), blocks.SEGMENT_TOKENS // 2):
                 rows = [row for block in kept.pop() for row in block.unpack()] + rows
             kept.append(tuple(blocks.pack(rows)))
-        with _REPLACING:
-            if self._state is before:
-                self._state = (dim, tuple(kept))
-                return
-        raise ConfigError(
-            "documents were added at the same time by another call: add one after the other"
-        )
+        self._to(before, lambda: _State(dim, tuple(kept), numbering.added(count, known)))
 
-    def score(self, query: ArrayLike | BinaryTokens) -> Float:
+    def remove(self, documents: Iterable[str | int]) -> None:
+        """Remove documents, each named by its id or its number; the others keep their numbers.
+
+        A boolean array with a value a number will do too; to name a document twice is to name it
+        once. Raises TypeError or ConfigError naming an item that is no document of this pack, and
+        ConfigError when another call changed the pack meanwhile; then nothing is removed.
+        """
+        before = self._state
+        numbers = before.numbering.find(documents, "documents")
+        gone = np.zeros(before.numbering.count, dtype=bool)
+        gone[numbers] = True
+        left = (tuple(blocks.without(segment, gone)) for segment in before.segments)
+        segments = tuple(segment for segment in left if segment)
+        dim = before.dim if segments else None
+        self._to(before, lambda: _State(dim, segments, before.numbering.without(numbers)))
+
+    def score(self, query: Vectors) -> Float:
         """MaxSim of one query (n, dim) with each document: (len(self),) float32.
 
-        Raises as `score_batch`, and EncodingError when ONNX Runtime fails.
+        The place of a score is its document's number; after `remove` the array keeps its length,
+        and -inf stands in the place of a document that is gone. Raises as `score_batch`, and
+        EncodingError when ONNX Runtime fails.
         """
-        scores: Float = self._scores([self._query(query, "query")])[0]
+        state = self._state
+        scores: Float = self._scores(state, [self._query(state, query, "query")])[0]
         return scores
 
-    def score_batch(self, queries: Sequence[ArrayLike] | Sequence[BinaryTokens]) -> Float:
+    def score_batch(self, queries: Sequence[Vectors]) -> Float:
         """MaxSim of each query with each document: (len(queries), len(self)) float32.
 
-        A block is read once for all queries. Raises TypeError or ConfigError naming a query that
-        is no (n, dim) array, DimensionMismatch when its dim is another than the documents'.
+        A block is read once for all queries; -inf stands where `score` has it. Raises TypeError or
+        ConfigError naming a query that is no (n, dim) array, DimensionMismatch when its dim is
+        another than the documents'.
         """
         scoring.check_several(queries, "queries", "token vectors")
-        return self._scores([self._query(q, f"queries[{i}]") for i, q in enumerate(queries)])
+        state = self._state
+        found = [self._query(state, query, f"queries[{i}]") for i, query in enumerate(queries)]
+        return self._scores(state, found)
 
-    def rank(self, query: ArrayLike | BinaryTokens, top_k: int | None = None) -> list[Ranked]:
-        """Documents by falling MaxSim: (index, score), the first `top_k` or all."""
+    def rank(
+        self,
+        query: Vectors,
+        top_k: int | None = None,
+        *,
+        subset: Iterable[str | int] | None = None,
+    ) -> list[Ranked]:
+        """Documents by falling MaxSim: (index, score) and `.id`, the first `top_k` or all.
+
+        `subset` names those that take part, as `remove` does; the others are not scored.
+        """
         check_top_k(top_k, 0)
-        return ranking(self.score(query), top_k)
+        state = self._state
+        tokens = self._query(state, query, "query")
+        numbering = state.numbering
+        if subset is None:
+            numbers, scores = numbering.live(), self._scores(state, [tokens])[0]
+        else:
+            numbers = numbering.find(subset, "subset")
+            scores = self._scores(state, [tokens], numbers)[0]
+        return ranking(scores, top_k, numbers, numbering.names if numbering.named else ())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the pack to one file, whole or not at all: .npy arrays after each other, no pickle.
 
-        Raises ConfigError for an empty pack, FileError when the file cannot be written.
+        Ids and numbers go with it. Raises ConfigError for an empty pack, FileError when the file
+        cannot be written.
         """
         from tessera_onnx import pack_file
 
-        dim, segments = self._state
+        dim, segments, numbering = self._state
         if dim is None:
             raise ConfigError("this pack holds no documents: there is nothing to save")
-        pack_file.write(Path(path), _flat(segments), self._output, dim)
+        pack_file.write(Path(path), _flat(segments), self._output, dim, numbering)
 
     @classmethod
     def load(
@@ -136,9 +183,9 @@ class PackedTokens:
         """
         from tessera_onnx import pack_file
 
-        found, output, dim = pack_file.read(Path(path), verify=verify)
+        found, output, dim, numbering = pack_file.read(Path(path), verify=verify)
         pack = cls(output=output, device=device, threads=threads)
-        pack._state = (dim, (tuple(found),))
+        pack._state = _State(dim, (tuple(found),), numbering)
         return pack
 
     @property
@@ -149,53 +196,62 @@ class PackedTokens:
     @property
     def nbytes(self) -> int:
         """Bytes of all blocks, padding included."""
-        return sum(block.tokens.nbytes for block in _flat(self._state[1]))
+        return sum(block.tokens.nbytes for block in _flat(self._state.segments))
 
     def dimension(self) -> int | None:
-        """Components of a token vector, None before the first document."""
-        return self._state[0]
-
-    def __len__(self) -> int:
-        return sum(len(block.places) for block in _flat(self._state[1]))
+        """Components of a token vector, None while there is no document."""
+        dim: int | None = self._state.dim
+        return dim
 
     def __repr__(self) -> str:
-        return f"PackedTokens({len(self)} documents, dimension={self._state[0]}, {self._output})"
+        return f"PackedTokens({len(self)} documents, dimension={self._state.dim}, {self._output})"
 
-    def _query(self, query: Any, name: str) -> NDArray[Any]:
+    def _query(self, state: _State, query: Any, name: str) -> NDArray[Any]:
         if self._output == "binary":
             bits = query
             if not isinstance(query, BinaryTokens):
                 bits = quantization.binary(scoring.matrix(name, query))
             check_binary(bits, name)
-            self._check_dim(bits.dim, name)
+            _check_dim(state, bits.dim, name)
             return blocks.words(bits)
         if isinstance(query, BinaryTokens):
             raise ConfigError(f"{name} holds sign bits, the pack is {self._output}: pass floats")
         tokens = scoring.matrix(name, query)
-        self._check_dim(tokens.shape[1], name)
+        _check_dim(state, tokens.shape[1], name)
         return tokens
 
-    def _check_dim(self, found: int, name: str) -> None:
-        dim = self._state[0]
-        if dim not in (None, found):
-            raise DimensionMismatch(f"{name} has {found} dims, the documents {dim}")
-
-    def _scores(self, queries: Sequence[NDArray[Any]]) -> Float:
-        dim, segments = self._state
-        packed = _flat(segments)
-        if dim is None or not queries:
-            count = sum(len(block.places) for block in packed)
-            return np.zeros((len(queries), count), dtype=np.float32)
-        kernel, workers = kernels.kernel(self._output, dim, self._device, self._threads)
-        parts = kernels.parts(queries, self._output, dim)
+    def _scores(
+        self, state: _State, queries: Sequence[NDArray[Any]], numbers: Numbers | None = None
+    ) -> Float:
+        """By number; those of `numbers` alone are asked for, and right."""
+        count = state.numbering.count
+        packed = _flat(state.segments)
+        gone = ~state.numbering.mask()
+        if numbers is not None:
+            wanted = np.zeros(count, dtype=bool)
+            wanted[numbers] = True
+            packed = blocks.among(packed, wanted)
+        if state.dim is None or not queries or not packed:
+            scores = np.zeros((len(queries), count), dtype=np.float32)
+            scores[:, gone] = -np.inf
+            return scores
+        kernel, workers = kernels.kernel(self._output, state.dim, self._device, self._threads)
+        parts = kernels.parts(queries, self._output, state.dim)
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            scores = kernels.score(packed, parts, kernel, len(queries), workers)
+            scores = kernels.score(packed, parts, kernel, (len(queries), count), workers)
         scoring.check_scores(scores)
+        kernels.keep_bounds(scores, packed, queries, self._output)
         for block in packed:
             blank = block.places[block.lengths == 0]
             if len(blank):
                 scores[:, blank] = [[-len(query)] for query in queries]
+        scores[:, gone] = -np.inf
         return scores
+
+
+def _check_dim(state: _State, found: int, name: str) -> None:
+    if state.dim not in (None, found):
+        raise DimensionMismatch(f"{name} has {found} dims, the documents {state.dim}")
 
 
 def _flat(segments: Sequence[Segment]) -> list[Block]:

@@ -7,15 +7,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tessera_onnx.containers import holds_text
 from tessera_onnx.errors import ConfigError
 
 Array = NDArray[Any]
 Float = NDArray[np.float32]
 
 
+def _floats(vectors: Array) -> Float:
+    """`vectors` as float32. Raises TypeError for text, which NumPy's own error would repeat."""
+    if holds_text(vectors):
+        raise TypeError("vectors must be numbers, got text: encode it first")
+    return np.asarray(vectors, dtype=np.float32)
+
+
 def l2_normalize(vectors: Array) -> Float:
     """Unit vectors along the last axis. A zero vector stays zero (the norm's floor is 1e-12)."""
-    vectors = np.asarray(vectors, dtype=np.float32)
+    vectors = _floats(vectors)
     with np.errstate(over="ignore"):
         norms = np.sqrt(np.einsum("...i,...i->...", vectors, vectors))
     if np.isinf(norms).any():  # components beyond 1e19, whose squares leave float32
@@ -50,7 +58,7 @@ POOLINGS = {"mean": mean, "cls": cls, "last": last}
 
 def layer_norm(vectors: Array) -> Float:
     """Zero mean and unit variance along the last axis, no weights, eps 1e-5 (nomic v1.5)."""
-    vectors = np.asarray(vectors, dtype=np.float32)
+    vectors = _floats(vectors)
     centred = vectors - vectors.mean(axis=-1, keepdims=True)
     return np.asarray(
         centred / np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + 1e-5), np.float32
@@ -107,7 +115,7 @@ def pool_tokens(tokens: Array, factor: int, *, fixed: int = 1) -> Float:
     """
     if factor < 1:
         raise ConfigError(f"pool_factor must be at least 1, got {factor}")
-    tokens = np.asarray(tokens, dtype=np.float32)
+    tokens = _floats(tokens)
     rest = tokens[fixed:]
     if factor == 1 or len(rest) < 2:
         return tokens.copy()

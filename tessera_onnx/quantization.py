@@ -8,15 +8,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tessera_onnx import pooling
+from tessera_onnx.containers import holds_text, plain
 from tessera_onnx.errors import (
     ConfigError,
     DimensionMismatch,
     QuantizationError,
     UnsupportedDimension,
+    shown,
 )
-from tessera_onnx.results import BinaryTokens, Int8Vectors, check_binary
+from tessera_onnx.results import BinaryTokens, Int8Vectors, check_binary, check_int8
 
 Output = Literal["float32", "int8", "binary"]
+Vectors = ArrayLike | Int8Vectors | BinaryTokens  # what has a score
 
 
 def check_unmasked(value: Any, name: str) -> None:
@@ -28,11 +31,13 @@ def check_unmasked(value: Any, name: str) -> None:
 def _finite(vectors: ArrayLike, name: str = "vectors") -> NDArray[np.float32]:
     check_unmasked(vectors, name)
     try:
-        array = np.asarray(vectors)
+        array = np.asarray(plain(vectors))
     except ValueError as error:
         raise QuantizationError(f"{name} must be a rectangular array") from error
     if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must be numeric, got dtype {array.dtype}")
+        text = holds_text(vectors) or holds_text(array)
+        found = "text: encode it first" if text else f"dtype {array.dtype}"
+        raise TypeError(f"{name} must be numeric, got {found}")
     with np.errstate(over="ignore", under="ignore"):  # beyond float32 is infinity
         array = array.astype(np.float32)
     if array.ndim == 0 or array.shape[-1] == 0:
@@ -40,6 +45,25 @@ def _finite(vectors: ArrayLike, name: str = "vectors") -> NDArray[np.float32]:
     if not np.isfinite(array).all():
         raise QuantizationError(f"{name} hold NaN or infinity, which has no code")
     return array
+
+
+def floats(value: Any, name: str) -> Any:
+    """Int8Vectors and BinaryTokens as the float32 vectors that they stand for, else `value` itself.
+
+    They may hold one vector (dim,) or several (n, dim). Bits become +1 and -1 over the root of dim,
+    unit vectors as those that they stand for: a float query against bits keeps more of the order
+    than bits against bits, and one scale serves all. Raises TypeError and ConfigError for parts
+    that do not fit each other, with `name`.
+    """
+    if isinstance(value, Int8Vectors):
+        check_int8(value, name)
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            return value.dequantize()
+    if isinstance(value, BinaryTokens):
+        single = isinstance(value.bits, np.ndarray) and value.bits.ndim == 1
+        check_binary(BinaryTokens(value.bits[None], value.dim) if single else value, name, least=0)
+        return value.unpack() / np.float32(np.sqrt(value.dim))
+    return value
 
 
 def binary(vectors: ArrayLike) -> BinaryTokens:
@@ -90,6 +114,9 @@ def hamming(a: BinaryTokens, b: BinaryTokens) -> NDArray[np.int64]:
 
     Raises DimensionMismatch when the dimensions differ, and as `results.check_binary`.
     """
+    for name, each in (("a", a), ("b", b)):
+        if not isinstance(each, BinaryTokens):
+            raise TypeError(f"{name} must be BinaryTokens, got {type(each).__name__}")
     a, b = (BinaryTokens(np.atleast_2d(each.bits), each.dim) for each in (a, b))
     check_binary(a, "a", least=0)
     check_binary(b, "b", least=0)
@@ -141,4 +168,4 @@ def convert(vectors: NDArray[np.float32], output: Output) -> Any:
 def check_output(output: Output) -> None:
     """Raises ConfigError for an unknown form, before any text is encoded."""
     if output not in get_args(Output):
-        raise ConfigError(f'output must be "float32", "int8" or "binary", got {output!r}')
+        raise ConfigError(f'output must be "float32", "int8" or "binary", got {shown(output)}')

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import encoder, pooling, text
+from tessera_onnx.batching import ENDLESS, Limit
+from tessera_onnx.containers import is_text
 from tessera_onnx.dense import TesseraDense
 from tessera_onnx.errors import ConfigError, LoadError
 from tessera_onnx.multi_vector import TesseraMultiVector
@@ -38,12 +40,12 @@ class OwnQueries:
         output = recipe.text_graph.output if recipe.text_graph is not None else recipe.output
         self._outputs = (output,)
 
-    def encode(self, text: str | Iterable[str]) -> list[Float]:
+    def encode(self, text: str | Iterable[str], limit: Limit = ENDLESS) -> list[Float]:
         """(n_tokens, dim) unit rows of each text; one row where the model gives one vector."""
         # Made here: kept, it would hold this object, which holds it, and with it the graphs.
         head = Head(self._outputs, self._vectors)
-        found = self._encoder.one_or_many(text, self._role, head)
-        return [found] if isinstance(text, str) else found
+        found = self._encoder.one_or_many(text, self._role, head, limit)
+        return [found] if is_text(text) else found
 
     def tokens(self, text: str) -> list[str]:
         """The vocabulary entries of the rows of one text."""
@@ -79,10 +81,10 @@ class OtherModelsQueries:
                 recipe.text_model, dimension=recipe.dimension, **options
             )
 
-    def encode(self, text: str | Iterable[str]) -> list[Float]:
+    def encode(self, text: str | Iterable[str], limit: Limit = ENDLESS) -> list[Float]:
         """(n_tokens, dim) unit rows of each text, one row of a dense model."""
-        found = self._model.encode_query(text)
-        rows = [np.atleast_2d(each) for each in ([found] if isinstance(text, str) else found)]
+        found = self._model.encode_query(text, timeout=limit.left(), cancel=limit.cancel)
+        rows = [np.atleast_2d(each) for each in ([found] if is_text(text) else found)]
         dense = self._model.spec.dense if isinstance(self._model, TesseraDense) else None
         if dense is not None and dense.matryoshka_layer_norm:
             # nomic's images were aligned with texts after the layer norm, whether cut or not.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import logging
 import math
 import os
@@ -20,6 +21,7 @@ from typing import Any, Literal
 
 from tessera_onnx.errors import ConfigError, LoadError
 from tessera_onnx.schema import (
+    ABSENT,
     KIND_TABLES,
     PRECISIONS,
     UNPINNED,
@@ -44,11 +46,13 @@ SCHEMA = 1
 # A description can ask for any memory and time unless it is bounded: all limits here are far above
 # what a model has.
 MAX_TOML_BYTES = 4 << 20
-MAX_CHARACTERS = 4096  # of a value
+MAX_CHARACTERS = 4096  # of a value, and of all that is wrong with an entry
 MAX_LENGTH = 1 << 20  # tokens of a text, values of a series, steps
 MAX_VOCABULARY = 1 << 24
 MAX_PIXELS = 1 << 24  # that an image is enlarged to; Qwen2-VL's own limit is 12.8 million
 MAX_TILES = 1 << 10
+MAX_UNKNOWN = 20  # keys that one message lists
+MISSING = " is missing"
 # Keys of tables in tables in tables: the parser's time grows with the square of their number.
 DEEP = re.compile(r"(?<![\w\"'-])(?:[\w\"'-]+[ \t]*\.[ \t]*){33}")
 
@@ -143,7 +147,27 @@ def forbids_commercial_use(licence: str) -> bool:
 
 
 def _build(target: Any, value: Any, where: str) -> Any:
-    """`value` as the annotated type `target`; strict, and every message names the field."""
+    """`value` as the annotated type `target`; strict.
+
+    Raises LoadError that names every field which is missing, unknown or of another type, so that
+    nobody has to mend one after the other.
+    """
+    faults: list[str] = []
+    built = _typed(target, value, where, faults)
+    if not faults:
+        return built
+    default = "; no missing fact has a default" if any(MISSING in fault for fault in faults) else ""
+    if len(faults) == 1:
+        raise LoadError(f"{faults[0]}{default}")
+    short = [re.sub(rf"^{re.escape(where)}(\.| (?=has))", "", fault) for fault in faults]
+    room = itertools.accumulate(len(fault) + 2 for fault in short)
+    listed = [fault for fault, end in zip(short, room, strict=True) if end <= MAX_CHARACTERS]
+    more = [f"and {len(short) - len(listed)} more"] if len(listed) < len(short) else []
+    raise LoadError(f"{where}: {len(faults)} faults: {'; '.join(listed + more)}{default}")
+
+
+def _typed(target: Any, value: Any, where: str, faults: list[str]) -> Any:
+    """The same, the faults in tables added to `faults`."""
     origin = typing.get_origin(target)
     if origin is Literal:
         if value not in typing.get_args(target):
@@ -154,11 +178,11 @@ def _build(target: Any, value: Any, where: str) -> Any:
         if not isinstance(value, list):
             raise LoadError(f"{where} must be an array, got {type(value).__name__}")
         item = typing.get_args(target)[0]
-        return tuple(_build(item, part, f"{where}[{i}]") for i, part in enumerate(value))
+        return tuple(_typed(item, part, f"{where}[{i}]", faults) for i, part in enumerate(value))
     if origin is types.UnionType:  # an optional table that is there
-        return _build(typing.get_args(target)[0], value, where)
+        return _typed(typing.get_args(target)[0], value, where, faults)
     if dataclasses.is_dataclass(target):
-        return _build_table(target, value, where)
+        return _table(target, value, where, faults)
     return _build_scalar(target, value, where)
 
 
@@ -176,23 +200,28 @@ def _build_scalar(target: Any, value: Any, where: str) -> Any:
     return value
 
 
-def _build_table(target: Any, value: Any, where: str) -> Any:
+def _table(target: Any, value: Any, where: str, faults: list[str]) -> Any:
     if not isinstance(value, dict):
         raise LoadError(f"{where} must be a table, got {type(value).__name__}")
     hints = typing.get_type_hints(target)
     unknown = sorted(set(value) - set(hints))
     if unknown:
-        raise LoadError(
-            f"{where} has the unknown key {unknown[0]!r:.80}: known are {', '.join(hints)}"
-        )
-    built = {}
+        names = ", ".join(f"{name!r:.80}" for name in unknown[:MAX_UNKNOWN])
+        several = f"keys {names}" if len(unknown) > 1 else f"key {names}"
+        faults.append(f"{where} has the unknown {several}: known are {', '.join(hints)}")
+    built = dict.fromkeys(hints)
     for name, hint in hints.items():
+        field = f"{where}.{name}"
         if name in value:
-            built[name] = _build(hint, value[name], f"{where}.{name}")
-        elif typing.get_origin(hint) is types.UnionType:
-            built[name] = None
-        else:
-            raise LoadError(f"{where}.{name} is missing; no such fact has a default")
+            try:
+                built[name] = _typed(hint, value[name], field, faults)
+            except LoadError as error:
+                faults.append(str(error))
+        elif typing.get_origin(hint) is not types.UnionType:
+            absent = f" (write {ABSENT[name]} where there is none)" if name in ABSENT else ""
+            faults.append(f"{field}{MISSING}{absent}")
+            if dataclasses.is_dataclass(hint):
+                _table(hint, {}, field, faults)  # its facts, so that they are not the next error
     return target(**built)
 
 
@@ -221,7 +250,8 @@ def _check(spec: ModelSpec, where: str) -> None:
     _check_identity(spec, where)
     tables = {kind for kind, table in KIND_TABLES.items() if getattr(spec, table) is not None}
     if tables != set(spec.kinds) or not spec.kinds:
-        raise LoadError(f"{where}: kinds {list(spec.kinds)!s:.80} but tables for {sorted(tables)}")
+        found = f"{where}: kinds {list(spec.kinds)!s:.80} but tables for {sorted(tables)}"
+        raise LoadError(found + _lacking(spec))
     if not spec.graph.precisions():
         raise LoadError(f"{where}: graph names no file in any precision")
     for name in (spec.graph.best_cpu, spec.graph.best_cuda, spec.graph.best_coreml):
@@ -234,6 +264,18 @@ def _check(spec: ModelSpec, where: str) -> None:
         _check_vision(spec, spec.vision, f"{where}.vision")
     if spec.time_series is not None:
         _check_series(spec, spec.time_series, f"{where}.time_series")
+
+
+def _lacking(spec: ModelSpec) -> str:
+    """The tables that the kinds of a model need and that are not there, and their facts."""
+    names = [KIND_TABLES[kind] for kind in spec.kinds]
+    names += ["text"] if {"dense", "multi_vector", "sparse"} & set(names) else []
+    hints = typing.get_type_hints(ModelSpec)
+    facts: list[str] = []
+    for name in names:
+        if getattr(spec, name) is None:
+            _table(typing.get_args(hints[name])[0], {}, f"[model.{name}]", facts)
+    return f": {'; '.join(facts)}" if facts else ""
 
 
 def _check_sparse(recipe: Sparse, where: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,35 @@ from numpy.typing import NDArray
 from tessera_onnx.errors import ConfigError
 
 
-class Ranked(NamedTuple):
-    """One document of a ranking: its place in the caller's list, and its score."""
-
+class _Ranked(NamedTuple):
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     score: float
+
+
+class Ranked(_Ranked):
+    """One document of a ranking: its place in the caller's list, and its score.
+
+    `id` is the document's own in a pack that was given ids, else None. It is an attribute and no
+    part of the tuple, so that `index, score = row` holds for every ranking.
+    """
+
+    id: str | None = None
+
+    def __new__(cls, index: int, score: float, id: str | None = None) -> Self:  # noqa: A002
+        """A pair; the id is kept only where there is an id."""
+        found = super().__new__(cls, index, score)
+        if id is not None:
+            found.id = id
+        return found
+
+    def _replace(self, **changes: Any) -> Self:
+        """The same row with other fields; it keeps its id."""
+        fields = {"index": self.index, "score": self.score, "id": self.id}
+        return type(self)(**fields | changes)
+
+    def __repr__(self) -> str:
+        last = "" if self.id is None else f", id={self.id!r}"
+        return f"Ranked(index={self.index!r}, score={self.score!r}{last})"
 
 
 class SparseVector(NamedTuple):
@@ -103,7 +128,9 @@ def check_binary(tokens: Any, name: str, least: int = 1) -> None:
     no dimensions, fewer rows than `least`, or bits that no dimension has.
     """
     if not isinstance(tokens, BinaryTokens):
-        raise TypeError(f"{name} must be BinaryTokens, got {type(tokens).__name__}")
+        raise TypeError(
+            f'{name} must be BinaryTokens, got {type(tokens).__name__}: output="binary" gives them'
+        )
     whole = isinstance(tokens.dim, int) and not isinstance(tokens.dim, bool)
     if not isinstance(tokens.bits, np.ndarray) or not whole:
         raise TypeError(f"{name} must hold an array of bits and a whole number of dimensions")
@@ -118,7 +145,7 @@ def check_binary(tokens: Any, name: str, least: int = 1) -> None:
 
 def check_int8(vectors: Any, name: str) -> None:
     """Raises TypeError unless it holds arrays of int8 codes and of numbers, ConfigError unless
-    codes (n, dim) and the scale and offset fit each other.
+    codes, (n, dim) or (dim,), and the scale and offset fit each other.
     """
     parts = (vectors.codes, vectors.scale, vectors.offset)
     kinds = [part.dtype.kind if isinstance(part, np.ndarray | np.generic) else "" for part in parts]
@@ -128,7 +155,7 @@ def check_int8(vectors: Any, name: str) -> None:
         fits = np.broadcast_shapes(*(part.shape for part in parts)) == vectors.codes.shape
     except ValueError:
         fits = False
-    if not fits or vectors.codes.ndim != 2:
+    if not fits or vectors.codes.ndim not in (1, 2):
         shapes = ", ".join(str(part.shape) for part in parts)
         raise ConfigError(f"{name} must hold codes (n, dim), a scale and an offset, got {shapes}")
 
@@ -144,7 +171,18 @@ def check_top_k(top_k: int | None, n: int) -> int:
     return min(int(top_k), n)
 
 
-def ranking(scores: NDArray[Any], top_k: int | None) -> list[Ranked]:
-    """Documents by falling score, ties in the caller's order, the first `top_k` of them."""
-    order = np.argsort(-scores, kind="stable")[: check_top_k(top_k, len(scores))]
-    return [Ranked(int(i), float(scores[i])) for i in order]
+def ranking(
+    scores: NDArray[Any],
+    top_k: int | None,
+    numbers: NDArray[np.int64] | None = None,
+    ids: Sequence[str | None] = (),
+) -> list[Ranked]:
+    """Documents by falling score, ties in the caller's order, the first `top_k` of them.
+
+    `numbers` are the documents that take part, else all do; `ids` holds the id of each number.
+    """
+    numbers = np.arange(len(scores)) if numbers is None else numbers
+    found = scores[numbers]
+    order = np.argsort(-found, kind="stable")[: check_top_k(top_k, len(found))]
+    picked = zip(numbers[order].tolist(), found[order].tolist(), strict=True)
+    return [Ranked(number, score, ids[number] if ids else None) for number, score in picked]

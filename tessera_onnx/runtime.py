@@ -30,6 +30,7 @@ from tessera_onnx.errors import (
     IntegrityError,
     LoadError,
     is_of_signal,
+    shown,
 )
 
 Array = NDArray[Any]
@@ -79,7 +80,9 @@ def choose_device(device: str, *, static: bool, int8_on_cuda: bool = False) -> l
         wanted = ([] if int8_on_cuda else ["cuda"]) + (["coreml"] if static else [])
         return [name for name in wanted if PROVIDERS[name] in available] + ["cpu"]
     if not re.fullmatch(r"cpu|coreml|cuda(:\d{1,3})?", device):
-        raise ConfigError(f'device must be "auto", "cpu", "cuda", "cuda:N" or "coreml": {device!r}')
+        raise ConfigError(
+            f'device must be "auto", "cpu", "cuda", "cuda:N" or "coreml": {shown(device)}'
+        )
     if device == "coreml" and not static:
         raise DeviceError(
             "this model has dynamic shapes, which CoreML runs wrongly or slowly: use device='cpu'"
@@ -134,9 +137,11 @@ class Session:
             raise LoadError(
                 f"{name} has the inputs {sorted(graph_inputs)}, model.toml says {sorted(inputs)}"
             )
-        missing = set(outputs) - {item.name for item in first.get_outputs()}
+        self.described = f"its outputs are {_described(first.get_outputs())}"
+        missing = sorted(set(outputs) - {item.name for item in first.get_outputs()})
         if missing:
-            raise LoadError(f"{name} has no output {min(missing)!r}")
+            names = " and no ".join(f"output {name!r:.80}" for name in missing)
+            raise LoadError(f"{name} has no {names}: {self.described}")
 
     def run(
         self,
@@ -219,6 +224,17 @@ class Session:
             raise type(error)(
                 f"{error}. The model's folder has changed since it was opened: make a new object"
             ) from error
+
+
+def _described(outputs: Sequence[Any]) -> str:
+    """Names, shapes and types of a graph's outputs, for a message; the first twenty of many."""
+    listed = [f"{item.name!r:.80} {_shape(item.shape)} {item.type:.40}" for item in outputs[:20]]
+    return ", ".join(listed) + (f" and {len(outputs) - 20} more" if len(outputs) > 20 else "")
+
+
+def _shape(sizes: Sequence[int | str | None]) -> str:
+    """A shape as people write it, its open sizes by their names: (batch, any, 384)."""
+    return f"({', '.join('any' if size is None else str(size)[:40] for size in sizes)})"
 
 
 _opened: weakref.WeakSet[Session] = weakref.WeakSet()
@@ -395,12 +411,13 @@ def open_session(
         else:
             for (name, shape), result in zip(outputs.items(), results, strict=True):
                 if result.dtype.kind not in "fiub":
-                    raise LoadError(f"the output {name!r} of {file_name} holds {result.dtype}")
+                    found = f"the output {name!r} of {file_name} holds {result.dtype}"
+                    raise LoadError(f"{found}: {session.described}")
                 sizes = zip(result.shape, shape, strict=False)
                 if result.ndim != len(shape) or any(n not in {size, None} for size, n in sizes):
                     raise LoadError(
                         f"the output {name!r} of {file_name} has the shape {result.shape} for the "
-                        f"smallest input, by model.toml it is {shape}"
+                        f"smallest input, by model.toml it is {_shape(shape)}: {session.described}"
                     )
             return session
     raise DeviceError(f"no device for {device!r}")  # choose_device never returns an empty list

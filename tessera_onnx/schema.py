@@ -349,3 +349,19 @@ KIND_TABLES: dict[Kind, str] = {
     "vision": "vision",
     "time-series": "time_series",
 }
+
+# What a field holds in a model that has no such fact, as TOML. Every other field is always a fact.
+ABSENT: dict[str, str] = {
+    **dict.fromkeys(
+        ("aliases", "unverified", "prefix_ids", "suffix_ids", "marker_ids", "skip_ids", "zero_ids"),
+        "[]",
+    ),
+    **dict.fromkeys(("matryoshka", "tasks", "parity"), "[]"),
+    **dict.fromkeys(("fp32", "fp16", "int8", "idf", "keep", "text_model"), '""'),
+    **dict.fromkeys(("prompt", "prefix", "suffix", "tile", "row_end", "grid_end"), '""'),
+    **dict.fromkeys(("whole", "end"), '""'),
+    **dict.fromkeys(("fixed_length", "longest", "least_pixels", "most_pixels", "tokens"), "0"),
+    **dict.fromkeys(("mask_id", "time_scale"), "-1"),
+    "expansion": '"none"',
+    "revision": f'"{UNPINNED}"',
+}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from tessera_onnx import quantization
-from tessera_onnx.errors import ConfigError, DimensionMismatch, is_single
-from tessera_onnx.results import BinaryTokens, SparseVector, check_binary
+from tessera_onnx import bounds, quantization
+from tessera_onnx.containers import TEXTS, check_items, holds_text, is_text, plain
+from tessera_onnx.errors import ConfigError, DimensionMismatch
+from tessera_onnx.quantization import Vectors
+from tessera_onnx.results import BinaryTokens, Int8Vectors, SparseVector, check_binary
 
 Float = NDArray[np.float32]
 
@@ -19,24 +22,65 @@ BLOCK_TOKENS = 4096
 BLOCK_PAIRS = 1 << 22
 
 
-def matrix(name: str, value: ArrayLike, least: int = 1) -> Float:
+def matrix(name: str, value: Vectors, least: int = 1) -> Float:
     """`value` as token vectors (n, dim), float32, in C order.
 
-    Raises TypeError for another type than numbers, ConfigError for a wrong rank, fewer rows than
-    `least`, NaN or infinity; the message begins with `name`.
+    Int8Vectors and BinaryTokens are taken as `quantization.floats` has them. Raises TypeError for
+    another type than numbers, ConfigError for a wrong rank, fewer rows than `least`, NaN
+    or infinity; the message begins with `name`.
     """
     quantization.check_unmasked(value, name)
+    value = quantization.floats(value, name)
     try:
-        array = np.asarray(value)
+        array = np.asarray(plain(value))
     except ValueError as error:
         raise ConfigError(f"{name} must be a rectangular array (n_tokens, dim)") from error
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must be a numeric array, got dtype {array.dtype}")
+    _check_numbers(name, value, array, "(n_tokens, dim)")
     if array.ndim != 2:
         raise ConfigError(f"{name} must have shape (n_tokens, dim), got {array.shape}")
     if len(array) < least or array.shape[1] == 0:
         raise ConfigError(f"{name} has no tokens or no dimensions: shape {array.shape}")
     return _finite(name, array)
+
+
+def vector(name: str, value: Vectors) -> Float:
+    """`value` as one vector (dim,), float32. Raises as `matrix`."""
+    quantization.check_unmasked(value, name)
+    value = quantization.floats(value, name)
+    try:
+        array = np.asarray(plain(value))
+    except ValueError as error:
+        raise ConfigError(
+            f"{name} must be one vector (dim,), got rows of several lengths"
+        ) from error
+    _check_numbers(name, value, array, "(dim,)")
+    if array.ndim != 1 or not len(array):
+        raise ConfigError(f"{name} must be one vector (dim,), got shape {array.shape}")
+    return _finite(name, array)
+
+
+def are_vectors(value: Any) -> bool:
+    """Whether it is vectors made earlier, an array or this package's own, and not texts."""
+    made = isinstance(value, np.ndarray | Int8Vectors | BinaryTokens)
+    return made and not holds_text(value)
+
+
+def _check_numbers(name: str, value: Any, array: NDArray[Any], shape: str) -> None:
+    """Raises TypeError unless an array made of `value` holds numbers."""
+    if array.dtype.kind in "fiub":
+        return
+    if holds_text(value) or holds_text(array):
+        one = is_text(value) or isinstance(value, bytes)
+        found = "a text: give the vectors that `encode_query` or `encode_batch` makes of it"
+        if not one:
+            found = (
+                "a list or array of texts: give one text's vectors, as `encode_query` makes them"
+            )
+    elif array.dtype.names:
+        found = "records: give one field of it"
+    else:
+        found = type(value).__name__ if array.dtype == object else f"dtype {array.dtype}"
+    raise TypeError(f"{name} must be a numeric array {shape}, got {found}")
 
 
 def _finite(name: str, array: NDArray[Any]) -> Float:
@@ -53,12 +97,19 @@ def check_scores(scores: Float) -> Float:
 
 
 def check_several(items: Any, name: str, expected: str) -> None:
-    """Raises TypeError for a text where several `expected` are due, and for what is no list."""
-    if isinstance(items, str | bytes) or is_single(items):
-        raise TypeError(f"{name} must be a list of {expected}, got {type(items).__name__}")
+    """Raises TypeError for one item where several `expected` are due, and for what is no list.
+
+    A frame, a dict, a set or a file is none either: see `containers.check_items`.
+    """
+    check_items(items, name, expected)
+    if expected.endswith("token vectors") and isinstance(items, np.ndarray) and items.ndim == 2:
+        raise TypeError(
+            f"{name} must be a list of {expected}, got one array of shape {items.shape}: put it "
+            "into a list"
+        )
 
 
-def maxsim(query: ArrayLike, document: ArrayLike) -> float:
+def maxsim(query: Vectors, document: Vectors) -> float:
     """Sum over query rows of the largest dot product with any document row.
 
     query (n, dim), document (m, dim), any numeric dtype, read as float32; with unit rows the
@@ -69,18 +120,18 @@ def maxsim(query: ArrayLike, document: ArrayLike) -> float:
     return float(maxsim_scores(query, [document])[0])
 
 
-def maxsim_scores(query: ArrayLike, documents: Sequence[ArrayLike]) -> Float:
+def maxsim_scores(query: Vectors, documents: Sequence[Vectors]) -> Float:
     """MaxSim of one query (n, dim) with each document (m_i, dim): (len(documents),) float32.
 
     Raises as `maxsim`, naming the document.
     """
     check_several(documents, "documents", "token vectors")
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        scores: Float = _maxsim([matrix("query", query)], documents)[0]
+        scores: Float = _maxsim([matrix("query", query)], [query], list(documents))[0]
     return check_scores(scores)
 
 
-def maxsim_matrix(queries: Sequence[ArrayLike], documents: Sequence[ArrayLike]) -> Float:
+def maxsim_matrix(queries: Sequence[Vectors], documents: Sequence[Vectors]) -> Float:
     """MaxSim of each query with each document: (len(queries), len(documents)) float32.
 
     One pass over the documents serves all queries. Raises as `maxsim`, naming the item.
@@ -90,14 +141,20 @@ def maxsim_matrix(queries: Sequence[ArrayLike], documents: Sequence[ArrayLike]) 
     matrices = [matrix(f"queries[{i}]", query) for i, query in enumerate(queries)]
     if any(rows.shape[1] != matrices[0].shape[1] for rows in matrices):
         raise DimensionMismatch("the queries differ in their dims")
+    several = list(documents)
     if not matrices:
-        return np.empty((0, len(documents)), dtype=np.float32)
+        return np.empty((0, len(several)), dtype=np.float32)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        return check_scores(_maxsim(matrices, documents))
+        return check_scores(_maxsim(matrices, queries, several))
 
 
-def _maxsim(queries: Sequence[Float], documents: Sequence[ArrayLike]) -> Float:
-    """Documents' tokens in blocks: a product and two segmented reductions each, no loop inside."""
+def _maxsim(
+    queries: Sequence[Float], given: Sequence[Vectors], documents: Sequence[Vectors]
+) -> Float:
+    """Documents' tokens in blocks: a product and two segmented reductions each, no loop inside.
+
+    `given` are the forms in which the queries came.
+    """
     tokens = np.concatenate(queries) if len(queries) > 1 else queries[0]
     starts = np.cumsum([0, *(len(query) for query in queries[:-1])])
     size = max(1, min(BLOCK_TOKENS, BLOCK_PAIRS // len(tokens)))
@@ -107,13 +164,14 @@ def _maxsim(queries: Sequence[Float], documents: Sequence[ArrayLike]) -> Float:
         ends = np.cumsum([len(document) for document in block])
         similarities = rows @ tokens.T
         best = np.maximum.reduceat(similarities, np.concatenate([[0], ends[:-1]]), axis=0)
-        scores[:, first : first + len(block)] = np.add.reduceat(best, starts, axis=1).T
+        found = np.add.reduceat(best, starts, axis=1).T
+        end = first + len(block)
+        bounds.limit_sums(found, queries, block, (given, documents[first:end]))
+        scores[:, first:end] = found
     return scores
 
 
-def _blocks(
-    documents: Sequence[ArrayLike], dim: int, size: int
-) -> Iterator[tuple[int, list[Float]]]:
+def _blocks(documents: Sequence[Vectors], dim: int, size: int) -> Iterator[tuple[int, list[Float]]]:
     """(index of the first document, documents) of about `size` tokens each."""
     block: list[Float] = []
     tokens = start = 0
@@ -142,35 +200,45 @@ def maxsim_binary(query: BinaryTokens, document: BinaryTokens) -> float:
     return float((1 - 2 * nearest / query.dim).sum())
 
 
-def cosine(a: ArrayLike, b: ArrayLike) -> float:
+def cosine(a: Vectors, b: Vectors) -> float:
     """Cosine of two vectors (dim,), in [-1, 1]; 0 when either is zero.
 
     Raises DimensionMismatch when the shapes differ.
     """
-    left, right = matrix("a", np.atleast_2d(a)), matrix("b", np.atleast_2d(b))
+    left, right = vector("a", a), vector("b", b)
     if left.shape != right.shape:
-        raise DimensionMismatch(f"vectors of shape {np.shape(a)} and {np.shape(b)}")
+        raise DimensionMismatch(f"vectors of shape {left.shape} and {right.shape}")
     # In float64, which no square of a float32 leaves.
-    first, second = left.ravel().astype(np.float64), right.ravel().astype(np.float64)
+    first, second = left.astype(np.float64), right.astype(np.float64)
     norms = float(np.linalg.norm(first)) * float(np.linalg.norm(second))
-    return float(first @ second) / norms if norms > 0 else 0.0
+    # Rounding makes some vectors more than 1 like themselves.
+    return min(1.0, max(-1.0, float(first @ second) / norms)) if norms > 0 else 0.0
 
 
-def dense_scores(query: ArrayLike, documents: ArrayLike) -> Float:
-    """Dot products of one vector (dim,) with the rows of (n, dim): (n,) float32.
+def dense_scores(query: Any, documents: Any) -> Float:
+    """Dot products of one vector (dim,) with each of n others: (n,) float32.
 
-    Raises ConfigError for a query that is not one vector, DimensionMismatch when the dims differ.
+    `documents` is an array (n, dim) or a list of n vectors; those of unit vectors lie in [-1, 1].
+    Both may be Int8Vectors or BinaryTokens, taken as `quantization.floats` has them. Raises
+    ConfigError for a query that is not one vector, DimensionMismatch when the dims differ.
     """
-    left = matrix("query", [query] if isinstance(query, list | tuple) else np.atleast_2d(query))
-    if np.ndim(query) != 1:
-        raise ConfigError(f"query must be one vector (dim,), got shape {np.shape(query)}")
-    shape = np.shape(documents)
-    if len(shape) == 2 and shape[1] != left.shape[1]:
-        raise DimensionMismatch(f"documents have {shape[1]} dims, the query {left.shape[1]}")
-    if 0 in shape:
-        return np.empty(0, dtype=np.float32)
+    left = vector("query", query)
+    if isinstance(documents, list | tuple):
+        rows = [vector(f"documents[{i}]", row) for i, row in enumerate(documents)]
+        for i, row in enumerate(rows):
+            if len(row) != len(left):
+                raise DimensionMismatch(
+                    f"documents[{i}] has {len(row)} dims, the query {len(left)}"
+                )
+        right = np.stack(rows) if rows else np.empty((0, len(left)), np.float32)
+    else:
+        right = matrix("documents", documents, least=0)
+        if right.shape[1] != len(left):
+            raise DimensionMismatch(f"documents have {right.shape[1]} dims, the query {len(left)}")
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        return check_scores(matrix("documents", documents) @ left[0])
+        scores = right @ left
+        bounds.limit(scores[:, None], right, left[None], (documents, query))
+        return check_scores(scores)
 
 
 def check_sparse(vector: Any, name: str, size: int = 1 << 31) -> SparseVector:
@@ -179,13 +247,16 @@ def check_sparse(vector: Any, name: str, size: int = 1 << 31) -> SparseVector:
     Raises TypeError for anything else, ConfigError for indices outside 0..size - 1, not ascending
     or not as many as the values, and for values that are NaN or infinite.
     """
+    wrong = f"{name} must be a SparseVector or (indices, values), got {type(vector).__name__}"
+    if holds_text(vector):
+        raise TypeError(f"{wrong} of text: give what `encode_query` or `encode_batch` makes of it")
+    if isinstance(vector, Mapping | AbstractSet):  # two keys would pass for the pair
+        raise TypeError(f"{wrong}: give SparseVector(indices, values)")
     try:
         pair = tuple(vector)
         indices, values = (np.asarray(part) for part in pair)
     except (TypeError, ValueError):
-        raise TypeError(
-            f"{name} must be a SparseVector or (indices, values), got {type(vector).__name__}"
-        ) from None
+        raise TypeError(wrong) from None
     for part in pair:
         quantization.check_unmasked(part, name)
     if indices.ndim != 1 or indices.shape != values.shape:
@@ -227,7 +298,11 @@ def sparse_scores(
     return check_scores(scores)
 
 
-def as_list(documents: Any) -> list[Any]:
-    """Documents as a list. Raises TypeError for one text where several are due."""
-    check_several(documents, "documents", "texts or vectors")
-    return list(documents)
+def as_list(documents: Any, expected: str = "texts or vectors") -> list[Any]:
+    """Documents, texts or vectors, as a list, Arrow scalars as their Python values.
+
+    Raises TypeError for one text where several are due, and for what iterates over other things.
+    """
+    texts = isinstance(documents, np.ndarray) and holds_text(documents)
+    check_several(documents, "documents", TEXTS if texts else expected)
+    return [plain(document) for document in documents]

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tessera_onnx import bounds, quantization
 from tessera_onnx.errors import ConfigError, DimensionMismatch
-from tessera_onnx.results import BinaryTokens, Int8Vectors, check_binary, check_int8
+from tessera_onnx.results import BinaryTokens, Int8Vectors
 
 Float = NDArray[np.float32]
 
@@ -23,10 +24,9 @@ def is_vectors(value: Any) -> bool:
 def floats(value: Any, dim: int, name: str) -> Float:
     """Vectors of any form as (n, dim) float32.
 
-    Bits become +1 and -1 over the root of dim, unit vectors as those that they stand for: a float
-    query against bits keeps more of the order than bits against bits, and one scale serves all.
-    Raises TypeError for what is_vectors denies, ConfigError for another rank, parts that do not fit
-    each other, NaN or infinity, DimensionMismatch for other dims.
+    Int8Vectors and BinaryTokens as `quantization.floats` has them. Raises TypeError for what
+    is_vectors denies, ConfigError for another rank, parts that do not fit each other, NaN or
+    infinity, DimensionMismatch for other dims.
     """
     if not is_vectors(value):
         raise TypeError(
@@ -35,13 +35,7 @@ def floats(value: Any, dim: int, name: str) -> Float:
         )
     if np.ma.is_masked(value):
         raise ConfigError(f"{name} must have no masked values: fill or drop them")
-    if isinstance(value, Int8Vectors):
-        check_int8(value, name)
-        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            value = value.dequantize()
-    elif isinstance(value, BinaryTokens):
-        check_binary(value, name, least=0)
-        value = value.unpack() / np.float32(np.sqrt(value.dim))
+    value = quantization.floats(value, name)
     if value.ndim != 2:
         raise ConfigError(f"{name} must have shape (n, {dim}), got {value.shape}")
     if value.shape[1] != dim:
@@ -53,11 +47,14 @@ def floats(value: Any, dim: int, name: str) -> Float:
     return found
 
 
-def cell_map(query: Float, vectors: Float, cells: NDArray[np.int64]) -> Float:
+def cell_map(query: Float, vectors: Float, cells: NDArray[np.int64], form: Any = None) -> Float:
     """Dot products of each query row with the vector of each cell: (n, rows, cols) float32.
 
     query (n, dim), vectors (m, dim), cells (rows, cols) rows of `vectors`; NaN where a cell is -1.
+    Products of unit rows lie in [-1, 1]; `form` is that in which the query was given.
     """
     products = np.full((len(query), len(vectors) + 1), np.nan, dtype=np.float32)
-    products[:, :-1] = query @ vectors.T
+    found = query @ vectors.T
+    bounds.limit(found, query, vectors, (form, None))
+    products[:, :-1] = found
     return products[:, cells]

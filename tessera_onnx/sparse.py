@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
@@ -10,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import explain, heads, scoring
-from tessera_onnx.errors import LoadError
-from tessera_onnx.model import RoleName, TextModel
+from tessera_onnx.batching import Event, Limit
+from tessera_onnx.containers import are_texts, is_text
+from tessera_onnx.errors import ConfigError, LoadError
+from tessera_onnx.model import COMPARED, SEVERAL, RoleName, TextModel
 from tessera_onnx.postings import PackedSparse
 from tessera_onnx.results import Ranked, SparseVector, check_top_k, ranking
 from tessera_onnx.schema import Kind, Sparse
@@ -30,71 +33,139 @@ class TesseraSparse(TextModel):
     _head: Head
     _query_head: Head
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """See Model; `dimension` does not apply."""
+    def __init__(self, *args: Any, max_active_dims: int | None = None, **kwargs: Any) -> None:
+        """See Model; `dimension` does not apply.
+
+        `max_active_dims` keeps the so many heaviest entries of each vector, of queries too; of
+        equal weights those of the lower ids. None keeps all. Every method that encodes takes
+        another number for its own call.
+        """
+        _check_dims(max_active_dims)
         super().__init__(*args, **kwargs)
+        self._options["max_active_dims"] = max_active_dims
+        self._most = max_active_dims
         self._head = heads.sparse(self._recipe)
         self._query_head = self._head
         if self._recipe.query_weights != "model":
             self._query_head = heads.lookup(self._load_query_table())
 
-    def encode(self, text: str) -> SparseVector:
+    def encode(self, text: str, *, max_active_dims: int | None = None) -> SparseVector:
         """One document: (indices int32 ascending, values float32 > 0).
 
         Raises TypeError for anything but a str, TokenizationError for a lone surrogate,
         InputTooLong with on_long="error", EncodingError when the graph fails.
         """
-        vector: SparseVector = self._encoder.one(text, self._document, self._head)
+        head = self._cut(self._head, max_active_dims)
+        vector: SparseVector = self._encoder.one(text, self._document, head, several=SEVERAL)
         return vector
 
-    def encode_batch(self, texts: Iterable[str], *, progress: bool = False) -> list[SparseVector]:
-        """One SparseVector a document; [] for no texts. Errors name the item's index."""
+    def encode_batch(
+        self,
+        texts: Iterable[str],
+        *,
+        progress: bool = False,
+        max_active_dims: int | None = None,
+        timeout: float | None = None,
+        cancel: Event | None = None,
+    ) -> list[SparseVector]:
+        """One SparseVector a document; [] for no texts. Errors name the item's index.
+
+        `max_active_dims` keeps the so many heaviest entries of each, as the object's own does.
+        After `timeout` seconds, or when another thread sets the event `cancel`, no further batch is
+        begun and TimedOut or Cancelled is raised; the model can be used as before.
+        """
+        limit = Limit(timeout, cancel)
+        head = self._cut(self._head, max_active_dims)
         found: list[SparseVector]
-        found = self._encoder.encode(texts, self._document, self._head, progress=progress)
+        found = self._encoder.encode(texts, self._document, head, progress=progress, limit=limit)
         return found
 
-    def encode_query(self, text: str | Iterable[str]) -> Any:
-        """A query's SparseVector, or a list of them for an iterable of queries."""
-        return self._encoder.one_or_many(text, self._query, self._query_head)
+    def encode_query(
+        self,
+        text: str | Iterable[str],
+        *,
+        max_active_dims: int | None = None,
+        timeout: float | None = None,
+        cancel: Event | None = None,
+    ) -> Any:
+        """A query's SparseVector, or a list of them for an iterable of queries.
 
-    def encode_document(self, text: str | Iterable[str]) -> Any:
-        """A document's SparseVector, or a list of them for an iterable of documents."""
-        return self._encoder.one_or_many(text, self._document, self._head)
+        The other arguments as for `encode_batch`.
+        """
+        head = self._cut(self._query_head, max_active_dims)
+        return self._encoder.one_or_many(text, self._query, head, Limit(timeout, cancel))
+
+    def encode_document(
+        self,
+        text: str | Iterable[str],
+        *,
+        max_active_dims: int | None = None,
+        timeout: float | None = None,
+        cancel: Event | None = None,
+    ) -> Any:
+        """A document's SparseVector, or a list of them for an iterable of documents.
+
+        The other arguments as for `encode_batch`.
+        """
+        head = self._cut(self._head, max_active_dims)
+        return self._encoder.one_or_many(text, self._document, head, Limit(timeout, cancel))
 
     def encode_iter(
-        self, texts: Iterable[str], *, role: RoleName = "document", progress: bool = False
+        self,
+        texts: Iterable[str],
+        *,
+        role: RoleName = "document",
+        progress: bool = False,
+        max_active_dims: int | None = None,
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> Iterator[SparseVector]:
         """SparseVectors of a stream of texts, in order, in bounded memory.
 
         Reads up to 4,096 texts ahead. When an item is wrong or `texts` itself raises, the vectors
-        of everything before it are yielded first.
+        of everything before it are yielded first. `timeout` counts from this call; after it, or
+        when `cancel` is set, the next vector is TimedOut or Cancelled.
         """
-        head = self._query_head if role == "query" else self._head
-        return self._encoder.stream(texts, self._role(role), head, progress=progress)
+        limit = Limit(timeout, cancel)
+        head = self._cut(self._query_head if role == "query" else self._head, max_active_dims)
+        return self._encoder.stream(texts, self._role(role), head, progress=progress, limit=limit)
 
-    def similarity(self, a: str, b: str) -> float:
-        """Dot product of query `a` and document `b`, at least 0."""
-        left = self._encoder.one(a, self._query, self._query_head, name="a")
-        right = self._encoder.one(b, self._document, self._head, name="b")
-        return float(scoring.sparse_scores(left, [right])[0])
+    def similarity(self, a: str | SparseVector, b: str | SparseVector) -> float:
+        """Dot product of query `a` and document `b`, at least 0; each a text, or made earlier."""
+        one = functools.partial(self._encoder.one, several=COMPARED)
+        left, right = a, b
+        if not isinstance(left, SparseVector):
+            left = one(left, self._query, self._cut(self._query_head), name="a")
+        if not isinstance(right, SparseVector):
+            right = one(right, self._document, self._cut(self._head), name="b")
+        size = self.vocab_size()
+        checked = [
+            scoring.check_sparse(each, name, size) for each, name in ((left, "a"), (right, "b"))
+        ]
+        return float(scoring.sparse_scores(checked[0], checked[1:])[0])
 
     def rank(
         self,
         query: str | SparseVector,
-        documents: Sequence[str] | Sequence[SparseVector] | PackedSparse,
+        documents: Iterable[str] | Sequence[SparseVector] | PackedSparse,
         top_k: int | None = None,
+        *,
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> list[Ranked]:
         """Documents by falling dot product: (index, score), the first `top_k` or all.
 
         Either side may be given as vectors from an earlier call; PackedSparse is the fastest.
+        `timeout` and `cancel` as for `encode_batch`.
         """
         check_top_k(top_k, 0)
-        left = self.encode_query(query) if isinstance(query, str) else query
+        Limit(timeout, cancel).check()
+        left: Any = self.encode_query(query) if is_text(query) else query
         if isinstance(documents, PackedSparse):
             return documents.rank(left, top_k)
         right = scoring.as_list(documents)
-        if right and isinstance(right[0], str):
-            right = self.encode_batch(right)
+        if right and are_texts(right):
+            right = self.encode_batch(right, timeout=timeout, cancel=cancel)
         return ranking(scoring.sparse_scores(left, right, self.vocab_size()), top_k)
 
     def explain(self, vector: SparseVector, top_k: int | None = 10) -> list[tuple[str, float]]:
@@ -107,6 +178,12 @@ class TesseraSparse(TextModel):
     def vocab_size(self) -> int:
         """Entries of the vocabulary: indices lie in [0, vocab_size)."""
         return self._recipe.vocab_size
+
+    def _cut(self, head: Head, most: int | None = None) -> Head:
+        """The head with the limit of one call, else that of the object."""
+        _check_dims(most)
+        most = self._most if most is None else most
+        return head if most is None else heads.limited(head, most)
 
     def _load_query_table(self) -> NDArray[np.float32]:
         """The weight of each vocabulary entry in a query that is not run through the graph."""
@@ -126,3 +203,13 @@ class TesseraSparse(TextModel):
                 raise LoadError(f"{self._recipe.idf} holds a weight that is negative or not finite")
         table[list(self._recipe.zero_ids)] = 0
         return table
+
+
+def _check_dims(most: int | None) -> None:
+    """Raises TypeError or ConfigError for what is no number of entries to keep."""
+    if most is None:
+        return
+    if isinstance(most, bool) or not isinstance(most, int | np.integer):
+        raise TypeError(f"max_active_dims must be int or None, got {type(most).__name__}")
+    if most < 1:
+        raise ConfigError(f"max_active_dims must be at least 1, got {most}")

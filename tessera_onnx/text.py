@@ -12,8 +12,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import batching
-from tessera_onnx.errors import LoadError, TokenizationError, is_of_signal, is_single
+from tessera_onnx import batching, containers
+from tessera_onnx.errors import LoadError, TokenizationError, is_of_signal
 from tessera_onnx.runtime import Array
 from tessera_onnx.schema import Role, Text, TokenRole
 
@@ -51,26 +51,29 @@ def check_texts(texts: Iterable[str], name: str = "texts") -> list[str]:
 
 def checked(texts: Iterable[str], name: str = "texts") -> Iterator[str]:
     """The same, lazily, for streams."""
-    if is_single(texts) or isinstance(texts, str | bytes | type):
-        raise TypeError(
-            f"{name} must be a list or another iterable of str, got {type(texts).__name__}"
-        )
+    containers.check_items(texts, name, containers.TEXTS)
     return (check_text(text, f"{name}[{i}]", i) for i, text in enumerate(texts))
 
 
-def check_text(text: Any, name: str, index: int = 0) -> str:
-    """`text` itself. Raises TypeError unless it is a str, TokenizationError for bad Unicode."""
-    if not isinstance(text, str):
-        raise TypeError(f"{name} must be str, got {type(text).__name__}")
-    if not text.isascii():
+def check_text(text: Any, name: str, index: int = 0, *, several: str = "") -> str:
+    """`text` itself, or that of an Arrow scalar.
+
+    `several` says what takes a list of texts, where one stands in the place of a text. Raises
+    TypeError for anything else, TokenizationError for bad Unicode.
+    """
+    found = text if isinstance(text, str) else containers.plain(text)
+    if not isinstance(found, str):
+        hint = containers.hint_for_item(text, several or containers.ONE_EACH)
+        raise TypeError(f"{name} must be str, got {type(text).__name__}{hint}")
+    if not found.isascii():
         try:
-            text.encode()
+            found.encode()
         except UnicodeEncodeError as error:
             raise TokenizationError(
-                f"text {index} (length {len(text)}) has a lone surrogate at character "
+                f"text {index} (length {len(found)}) has a lone surrogate at character "
                 f"{error.start}: it is not valid Unicode; decode its source with errors='replace'"
             ) from error
-    return text
+    return found
 
 
 class Tokenizer:

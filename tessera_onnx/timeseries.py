@@ -105,13 +105,21 @@ class TesseraTimeSeries(Model):
         self._session = self._open({recipe.output: shape}, probe)
 
     def forecast(
-        self, context: Any, horizon: int | None = None, *, groups: Sequence[Any] | None = None
+        self,
+        context: Any,
+        horizon: int | None = None,
+        *,
+        groups: Sequence[Any] | None = None,
+        timeout: float | None = None,
+        cancel: batching.Event | None = None,
     ) -> Float:
         """The median of each next step: (b, horizon), float32 or float64 as the class says.
 
         The column of `forecast_quantiles` at the level 0.5; a single series gives b = 1.
         """
-        return self.forecast_quantiles(context, horizon, [0.5], groups=groups)[..., 0]
+        return self.forecast_quantiles(
+            context, horizon, [0.5], groups=groups, timeout=timeout, cancel=cancel
+        )[..., 0]
 
     def forecast_quantiles(
         self,
@@ -121,6 +129,8 @@ class TesseraTimeSeries(Model):
         *,
         groups: Sequence[Any] | None = None,
         extrapolate: Literal["tails"] | None = None,
+        timeout: float | None = None,
+        cancel: batching.Event | None = None,
     ) -> Float:
         """Quantiles of each next step: (b, horizon, len(levels)), in the order of `levels`.
 
@@ -142,18 +152,23 @@ class TesseraTimeSeries(Model):
         batch, whose memory grows with the square of their number (past the prediction length, of
         all their paths). Without it each series is forecast from itself alone.
 
+        After `timeout` seconds, or when another thread sets the event `cancel`, no further pass is
+        begun and TimedOut or Cancelled is raised; the model can be used as before.
+
         Raises TypeError for what is no series of numbers, ConfigError for an empty series, for
         infinity (also values beyond float32), for whole numbers whose changes float64 does not
         hold, for a horizon outside 1..65536, a level outside
         (0, 1), and groups that are not one a series, too large, or that the model cannot read,
         EncodingError when the graph fails.
         """
+        limit = batching.Limit(timeout, cancel)
         recipe = self._recipe
         steps = check_horizon(horizon, recipe.prediction_length)
         wanted = recipe.quantiles if levels is None else check_levels(levels)
         check_extrapolate(extrapolate)
         series = read(context, recipe.context_length)
         self._session.check_open()
+        limit.check()
         labels = self._labels(groups, len(series))
         live = np.array([not np.isnan(values).all() for values in series], dtype=bool)
         dtype = np.float64 if any(map(needs_float64, series)) else np.float32
@@ -166,7 +181,12 @@ class TesseraTimeSeries(Model):
                 rows = [series[i] for i in picked]
                 with np.errstate(under="ignore"):  # of tiny values, which may be raised as errors
                     found = self._rollout(
-                        rows, labels[picked], steps, parallel=len(batches) > 1, failures=failures
+                        rows,
+                        labels[picked],
+                        steps,
+                        parallel=len(batches) > 1,
+                        failures=failures,
+                        limit=limit,
                     )
                     by_step = np.swapaxes(found, 1, 2)
                     values = patching.at_levels(
@@ -176,7 +196,7 @@ class TesseraTimeSeries(Model):
             except EncodingError as error:
                 raise EncodingError(f"series {names(np.sort(picked).tolist())}: {error}") from error
 
-        _, failed = batching.run(work, batches, self._session.workers, failures)
+        _, failed = batching.run(work, batches, self._session.workers, failures, limit)
         if failed:
             raise failed.pop()
         if not live.all():
@@ -201,6 +221,8 @@ class TesseraTimeSeries(Model):
         horizon: int | None = None,
         levels: Sequence[float] | None = None,
         extrapolate: Literal["tails"] | None = None,
+        timeout: float | None = None,
+        cancel: batching.Event | None = None,
     ) -> Any:
         """Forecasts of the series in a data frame, as a frame of the same library.
 
@@ -223,8 +245,8 @@ class TesseraTimeSeries(Model):
         id, the next timestamps in the type and time zone of `df` (integers as int64), the median
         as "forecast", and a column a level named as chronos-forecasting does, "0.1" to "0.9" by
         default, in the type of `forecast_quantiles`. Where levels lie outside the trained ones, the
-        text column "outside_trained" names them, such as "0.025,0.975". `horizon`, `levels` and
-        `extrapolate` are those of `forecast_quantiles`.
+        text column "outside_trained" names them, such as "0.025,0.975". The other arguments
+        are those of `forecast_quantiles`.
 
         Without `id`, a column of texts that repeat is an error, since the rows are likely those of
         several series: name it, or leave it out of the frame.
@@ -238,7 +260,9 @@ class TesseraTimeSeries(Model):
 
         return frames.forecast(
             df,
-            functools.partial(self.forecast_quantiles, extrapolate=extrapolate),
+            functools.partial(
+                self.forecast_quantiles, extrapolate=extrapolate, timeout=timeout, cancel=cancel
+            ),
             check_horizon(horizon, self.prediction_length()),
             self.quantiles() if levels is None else check_levels(levels),
             self.quantiles(),
@@ -322,12 +346,13 @@ class TesseraTimeSeries(Model):
         *,
         parallel: bool,
         failures: Sequence[tuple[int, BaseException]] = (),
+        limit: batching.Limit = batching.ENDLESS,
     ) -> Float:
         """The trained quantiles, (n, quantiles, horizon), as the graph orders them.
 
         Past one pass every path (the context and a quantile's forecast) is forecast on its own;
         the quantiles of all that are the next block, and what the paths are continued with. An
-        interrupt among `failures` ends it between two passes.
+        interrupt among `failures`, or `limit`, ends it between two passes.
         """
         recipe = self._recipe
         context = patching.left_pad(series, recipe.patch_size)
@@ -341,6 +366,7 @@ class TesseraTimeSeries(Model):
         while left > 0:
             if any(row < 0 for row, _ in failures):
                 raise EncodingError("interrupted")  # the interrupt itself goes before it
+            limit.check()
             context = np.concatenate([context, blocks[-1][:, rows]], axis=2)
             context = context[:, :, -recipe.context_length :]
             flat = context.reshape(n * paths, -1)

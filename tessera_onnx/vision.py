@@ -11,7 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import heads, heatmap, pages, scoring, similarity, text, towers
+from tessera_onnx import bounds, heads, heatmap, pages, scoring, similarity, text, towers
+from tessera_onnx.batching import Event, Limit
+from tessera_onnx.containers import is_text
 from tessera_onnx.errors import ConfigError, LoadError, TesseraError
 from tessera_onnx.image_encoder import ImageEncoder, check_iterable, checked
 from tessera_onnx.images import MAX_PIXELS, Pixels, Source
@@ -115,6 +117,11 @@ class TesseraVision(Model):
         EncodingError for one that is no image or larger than `max_pixels`, or when a graph fails.
         """
         heads.check_form(output, pool_factor)
+        if isinstance(image, list | tuple):
+            raise TypeError(
+                f"image must be one image, got {type(image).__name__}: `encode_documents` takes "
+                "several"
+            )
         return heads.finish(self._encoder.one(image, "image"), output, pool_factor, fixed=0)
 
     def encode_documents(
@@ -124,15 +131,19 @@ class TesseraVision(Model):
         progress: bool = False,
         output: Output = "float32",
         pool_factor: int = 1,
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> list[Any]:
         """What `encode_document` gives for each image, in order; [] for no images.
 
-        The types of all are checked before the first is read; errors name images[i].
+        The types of all are checked before the first is read; errors name images[i]. After
+        `timeout` seconds, or when another thread sets the event `cancel`, no further image is begun
+        and TimedOut or Cancelled is raised; the model can be used as before.
         """
+        limit = Limit(timeout, cancel)
         items = checked(images, "images")
-        return list(
-            self.encode_iter(items, progress=progress, output=output, pool_factor=pool_factor)
-        )
+        limit.check()
+        return list(self._iter(items, progress, output, pool_factor, limit))
 
     def encode_iter(
         self,
@@ -141,16 +152,29 @@ class TesseraVision(Model):
         progress: bool = False,
         output: Output = "float32",
         pool_factor: int = 1,
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> Iterator[Any]:
         """The same for a stream of images, in bounded memory.
 
         Reads ahead as many images as there are workers. When an image is wrong or `images` itself
-        raises, the vectors of everything before it are yielded first.
+        raises, the vectors of everything before it are yielded first. `timeout` counts from this
+        call; after it, or when `cancel` is set, the next result is TimedOut or Cancelled.
         """
+        return self._iter(images, progress, output, pool_factor, Limit(timeout, cancel))
+
+    def _iter(
+        self,
+        images: Iterable[Source],
+        progress: bool,  # noqa: FBT001
+        output: Output,
+        pool_factor: int,
+        limit: Limit,
+    ) -> Iterator[Any]:
         heads.check_form(output, pool_factor)
         check_iterable(images, "images")
         bar = text.progress_bar(images, "image") if progress else None
-        found = self._encoder.stream(images, "images[{}]".format, bar)
+        found = self._encoder.stream(images, "images[{}]".format, bar, limit)
         return (heads.finish(vectors, output, pool_factor, fixed=0) for vectors in found)
 
     def encode_pages(
@@ -161,27 +185,40 @@ class TesseraVision(Model):
         output: Output = "float32",
         pool_factor: int = 1,
         max_pages: int = pages.MAX_PAGES,
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> Iterator[Any]:
         """What `encode_document` gives for each page of a PDF, in order, a page at a time.
 
         Needs the extra `pdf`. A page is drawn at `dpi`, else so that its longest edge has 2048
         pixels. Raises FileError (EncodingError for bytes) for a PDF that cannot be read or has
-        more than `max_pages` pages, EncodingError with the number of a page that fails.
+        more than `max_pages` pages, EncodingError with the number of a page that fails, TimedOut
+        and Cancelled as `encode_iter`.
         """
+        limit = Limit(timeout, cancel)
         heads.check_form(output, pool_factor)
         rendered = pages.render(pdf, dpi=dpi, max_pages=max_pages, max_pixels=self._max_pixels)
-        found = self._encoder.stream(rendered, lambda i: f"page {i + 1}")
+        found = self._encoder.stream(rendered, lambda i: f"page {i + 1}", limit=limit)
         return (heads.finish(vectors, output, pool_factor, fixed=0) for vectors in found)
 
-    def encode_query(self, text: str | Iterable[str], *, output: Output = "float32") -> Any:
+    def encode_query(
+        self,
+        text: str | Iterable[str],
+        *,
+        output: Output = "float32",
+        timeout: float | None = None,
+        cancel: Event | None = None,
+    ) -> Any:
         """A text's vectors, (n_tokens, dim) float32 unit rows, or a list of them for an iterable.
 
         Raises TypeError for anything but str, TokenizationError for a lone surrogate, InputTooLong
-        with on_long="error", EncodingError when the graph fails.
+        with on_long="error", EncodingError when the graph fails, TimedOut and Cancelled as
+        `encode_documents`.
         """
+        limit = Limit(timeout, cancel)
         heads.check_form(output, 1)
-        found = self._texts.encode(text)
-        if isinstance(text, str):
+        found = self._texts.encode(text, limit)
+        if is_text(text):
             return heads.finish(found[0], output, 1)
         return [heads.finish(vectors, output, 1) for vectors in found]
 
@@ -201,13 +238,23 @@ class TesseraVision(Model):
         """`search` of a text in the image of that name."""
         return self.search(text, path)
 
-    def score(self, query: str | Any, documents: Sequence[Any] | PackedTokens) -> Float:
+    def score(
+        self,
+        query: str | Any,
+        documents: Sequence[Any] | PackedTokens,
+        *,
+        timeout: float | None = None,
+        cancel: Event | None = None,
+    ) -> Float:
         """What `search` gives for each of a list of images or vectors: (len(documents),) float32.
 
         Images are encoded on the way and forgotten, so that memory stays bounded. The bits of
         BinaryTokens count as unit vectors and are compared with the floats of the query, which
         keeps more of the order than bits against bits; PackedTokens score as they do themselves.
+        `timeout` and `cancel` as for `encode_documents`.
         """
+        limit = Limit(timeout, cancel)
+        limit.check()
         dim = self.embedding_dim()
         left = self._query(query)
         if isinstance(documents, PackedTokens):
@@ -215,7 +262,7 @@ class TesseraVision(Model):
         items = checked(documents, "documents", similarity.is_vectors)
         places = [i for i, item in enumerate(items) if not similarity.is_vectors(item)]
         encoded = self._encoder.stream(
-            (items[i] for i in places), lambda k: f"documents[{places[k]}]"
+            (items[i] for i in places), lambda k: f"documents[{places[k]}]", limit=limit
         )
         scores = np.full(len(items), -len(left), dtype=np.float32)
         for start in range(0, len(items), SCORED):
@@ -227,15 +274,33 @@ class TesseraVision(Model):
                 )
                 if len(vectors):
                     block[i] = vectors
-            scores[list(block)] = scoring.maxsim_scores(left, list(block.values()))
+            found = scoring.maxsim_scores(left, list(block.values()))
+            for k, (i, vectors) in enumerate(block.items()):
+                if abs(found[k]) > len(left):  # of int8 codes
+                    forms = ([query], [items[i]])
+                    bounds.limit_sums(found[None, k : k + 1], [left], [vectors], forms)
+            scores[list(block)] = found
         return scores
 
     def rank(
-        self, query: str | Any, documents: Sequence[Any] | PackedTokens, top_k: int | None = None
+        self,
+        query: str | Any,
+        documents: Sequence[Any] | PackedTokens,
+        top_k: int | None = None,
+        *,
+        timeout: float | None = None,
+        cancel: Event | None = None,
     ) -> list[Ranked]:
-        """Documents, images or their vectors, by falling score: the first `top_k` or all."""
+        """Documents, images or their vectors, by falling score: the first `top_k` or all.
+
+        All is as `score` takes it; the documents of PackedTokens bring their ids.
+        """
         check_top_k(top_k, 0)
-        return ranking(self.score(query, documents), top_k)
+        Limit(timeout, cancel).check()
+        if isinstance(documents, PackedTokens):
+            return documents.rank(self._query(query), top_k)
+        scores = self.score(query, documents, timeout=timeout, cancel=cancel)
+        return ranking(scores, top_k)
 
     def similarity_map(self, query: str | Any, document: Source) -> Float:
         """Where an image answers a text: (n_tokens, rows, cols) float32 dot products.
@@ -329,7 +394,12 @@ class TesseraVision(Model):
 
     def _query(self, query: str | Any) -> Float:
         """A text's vectors, or vectors made earlier, as floats."""
-        made = self.encode_query(query) if isinstance(query, str) else query
+        made = self.encode_query(query) if is_text(query) else query
+        if not similarity.is_vectors(made):
+            raise TypeError(
+                "query must be one text, or its vectors as a float array (n, dim), Int8Vectors or "
+                f"BinaryTokens, got {type(query).__name__}: one query at a time"
+            )
         return similarity.floats(made, self.embedding_dim(), "query")
 
     def _map(self, query: str | Any, prepared: Pixels) -> Float:
@@ -339,4 +409,4 @@ class TesseraVision(Model):
             )
         left = self._query(query)
         found = self._encoder.patches(prepared, "document")
-        return similarity.cell_map(left, found.vectors, found.cells)
+        return similarity.cell_map(left, found.vectors, found.cells, query)

@@ -24,6 +24,7 @@ from tessera_onnx import (
     TesseraSparse,
     artifacts,
     list_models,
+    registry,
     reports,
 )
 
@@ -149,6 +150,65 @@ def test_another_models_file(cache):
         TesseraSparse("test-splade")
 
 
+def test_a_folder_in_the_place_of_an_id_says_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    copy("splade", tmp_path / "mine")
+    (tmp_path / "empty").mkdir()
+    for opened in (TesseraSparse, TesseraDense, Tessera):
+        for name in ("mine", "./mine", "mine/", str(tmp_path / "mine")):
+            with pytest.raises(ModelNotFound) as caught:
+                opened(name)
+            assert (
+                str(caught.value)
+                == f"{name!r} is a model folder, not an id: open it with path=FOLDER"
+            )
+        with pytest.raises(
+            ModelNotFound, match=r"'\./empty' is a folder, .* no model.toml: export"
+        ):
+            opened("./empty")
+        with pytest.raises(TypeError, match="got PosixPath: a folder is opened with path="):
+            opened(tmp_path / "mine")
+        with pytest.raises(
+            ModelNotFound, match="no model is named './absent'; there is no such folder"
+        ):
+            opened("./absent")
+    with TesseraSparse(path="mine") as model:
+        assert model.model() == "test-splade"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cross-encoder/ms-marco-MiniLM-L-6-v2",
+        "ms-marco-TinyBERT-L-2-v2",
+        "cross-encoder/stsb-roberta-base",
+        "BAAI/bge-reranker-v2-m3",
+        "bge-reranker-base",
+        "jinaai/jina-reranker-v2-base-multilingual",
+        "mixedbread-ai/mxbai-rerank-base-v2",
+        "Qwen/Qwen3-Reranker-0.6B",
+        "zeroentropy/zerank-1-small",
+        "castorini/monot5-base-msmarco",
+        "Alibaba-NLP/gte-reranker-modernbert-base",
+    ],
+)
+def test_a_reranker_is_called_one(name):
+    for opened in (TesseraDense, TesseraSparse, Tessera):
+        with pytest.raises(ModelNotFound) as caught:
+            opened(name)
+        message = str(caught.value)
+        assert f"{name!r} is by its name a reranker" in message
+        assert "this version runs no rerankers" in message
+        assert "did you mean" not in message
+
+
+def test_no_model_of_the_catalogue_is_called_like_a_reranker():
+    names = [n for spec in registry.catalogue() for n in (spec.id, *spec.aliases, spec.source)]
+    assert [name for name in names if artifacts.RERANKER.search(name)] == []
+    for name in ("msmarco-distilbert-base-v4", "ranker", "sentence-transformers/gtr-t5-base"):
+        assert not artifacts.RERANKER.search(name)
+
+
 def test_a_link_out_of_the_folder_is_refused_even_with_the_right_content(cache, tmp_path):
     target = tmp_path / "elsewhere.json"
     shutil.move(cache / "splade" / "tokenizer.json", target)
@@ -193,8 +253,14 @@ def test_honest_hashes_of_nonsense(tmp_path, name, content, match):
 @pytest.mark.parametrize(
     ("pairs", "match"),
     [
-        ((('output = "logits"', 'output = "other"'),), "has no output 'other'"),
-        ((("vocab_size = 128", "vocab_size = 64"),), r"by model.toml it is \(1, 2, 64\)"),
+        (
+            (('output = "logits"', 'output = "other"'),),
+            r"no output 'other': its outputs are 'logits' \(batch, sequence, 128\) tensor\(float\)",
+        ),
+        (
+            (("vocab_size = 128", "vocab_size = 64"),),
+            r"by model.toml it is \(1, 2, 64\): its outputs are 'logits' \(batch, sequence, 128\)",
+        ),
         ((('    "attention_mask",\n', ""),), r"has the inputs .*attention_mask.*, model.toml says"),
     ],
 )

@@ -15,32 +15,39 @@ PACKAGE = Path(tessera_onnx.__file__).parent
 # What each module may import of the package. `explain` and below are pure NumPy.
 LAYERS = {
     "errors": set(),
+    "containers": {"errors"},
     "schema": {"errors"},
     "registry": {"errors", "schema"},
     "hub_errors": {"errors", "registry", "schema"},
     "hub": {"errors", "hub_errors", "registry", "schema"},
     "pins": {"errors", "hub", "hub_errors", "registry", "schema"},
     "artifacts": {"errors", "hub", "pins", "registry", "schema"},
-    "external": {"errors"},
+    "protobuf": set(),
+    "external": {"errors", "protobuf"},
+    "saturation": {"protobuf"},
     "processor": {"errors"},
     "runtime": {"errors", "external", "processor"},
     "batching": {"errors"},
     "results": {"errors"},
-    "pooling": {"errors"},
-    "quantization": {"errors", "pooling", "results"},
-    "scoring": {"errors", "quantization", "results"},
+    "bounds": {"results"},
+    "pooling": {"containers", "errors"},
+    "quantization": {"containers", "errors", "pooling", "results"},
+    "scoring": {"bounds", "containers", "errors", "quantization", "results"},
     "blocks": {"errors", "quantization", "results", "scoring"},
     "kernels": {"batching", "blocks", "errors", "quantization", "runtime"},
+    "numbering": {"containers", "errors"},
     "packing": {"blocks", "errors", "kernels", "processor", "quantization", "results", "scoring"}
-    | {"pack_file"},
-    "pack_file": {"blocks", "errors", "quantization", "writing"},
-    "postings": {"results", "scoring"},
-    "explain": {"results"},
+    | {"numbering", "pack_file"},
+    "mapped_file": {"errors", "numbering", "writing"},
+    "pack_file": {"blocks", "errors", "mapped_file", "numbering", "quantization"},
+    "postings": {"errors", "numbering", "postings_file", "results", "scoring"},
+    "postings_file": {"errors", "mapped_file", "numbering", "postings"},
+    "explain": {"bounds", "results"},
     "resizing": {"errors", "schema"},
     "images": {"errors", "resizing", "schema"},
     "pages": {"errors", "images"},
     "prompts": {"errors", "schema"},
-    "similarity": {"errors", "results"},
+    "similarity": {"bounds", "errors", "quantization", "results"},
     "heatmap": {"errors", "writing"},
     "patching": set(),
     "series": {"errors"},
@@ -54,7 +61,7 @@ LAYERS = {
     "csv_series": {"csv_cells", "csv_numbers", "errors", "frequency", "series_table"}
     | {"time_numbers", "timestamps"},
     "forecasts": {"csv_series", "errors", "reading", "series", "writing"},
-    "text": {"batching", "errors", "registry", "schema", "runtime"},
+    "text": {"batching", "containers", "errors", "registry", "schema", "runtime"},
     "heads": {
         "errors",
         "pooling",
@@ -65,8 +72,8 @@ LAYERS = {
         "schema",
         "text",
     },
-    "encoder": {"batching", "errors", "runtime", "schema", "text"},
-    "combined": {"encoder", "errors", "heads", "registry", "schema", "results", "text"},
+    "encoder": {"batching", "containers", "errors", "runtime", "schema", "text"},
+    "combined": {"batching", "encoder", "errors", "heads", "registry", "schema", "results", "text"},
     "model": {
         "artifacts",
         "combined",
@@ -78,9 +85,9 @@ LAYERS = {
         "schema",
         "results",
     }
-    | {"runtime", "text"},
+    | {"batching", "runtime", "text"},
 }
-TEXT_CLASS = {"explain", "pooling", "quantization", "scoring", "results"}
+TEXT_CLASS = {"batching", "containers", "explain", "pooling", "quantization", "scoring", "results"}
 TEXT_CLASS |= {"errors", "heads", "model", "registry", "schema", "runtime", "text"}
 LAYERS |= dict.fromkeys(("dense", "multi_vector", "sparse"), TEXT_CLASS)
 LAYERS["multi_vector"] = TEXT_CLASS | {"packing"}
@@ -98,6 +105,8 @@ LAYERS["timeseries"] = {
 LAYERS["timeseries"] |= {"series"}
 LAYERS["towers"] = {"errors", "images", "pooling", "prompts", "runtime", "schema", "text"}
 LAYERS["queries"] = {
+    "batching",
+    "containers",
     "dense",
     "encoder",
     "errors",
@@ -107,9 +116,9 @@ LAYERS["queries"] = {
     "schema",
     "text",
 }
-LAYERS["image_encoder"] = {"batching", "errors", "images", "schema", "towers"}
+LAYERS["image_encoder"] = {"batching", "containers", "errors", "images", "schema", "towers"}
 LAYERS["vision"] = TEXT_CLASS - {"explain"} | {"heatmap", "image_encoder", "images", "pages"}
-LAYERS["vision"] |= {"packing", "queries", "similarity", "towers"}
+LAYERS["vision"] |= {"bounds", "packing", "queries", "similarity", "towers"}
 LAYERS["classes"] = {"artifacts", "dense", "errors", "model", "multi_vector", "registry", "schema"}
 LAYERS["classes"] |= {"sparse", "timeseries", "vision"}
 LAYERS["__init__"] = {"classes", "dense", "errors", "multi_vector", "results", "scoring", "sparse"}

@@ -21,7 +21,7 @@ from tessera_onnx import (
     PackedTokens,
     blocks,
     kernels,
-    pack_file,
+    mapped_file,
     quantization,
     scoring,
     writing,
@@ -153,7 +153,7 @@ def test_single_additions_do_not_pile_up(rng):
     pack = PackedTokens()
     for document in collection(rng, 300):
         pack.add([document])
-    dim, segments = pack._state
+    dim, segments, _ = pack._state
     assert dim == 16 and len(segments) < 12
     assert sorted(i for s in segments for b in s for i in b.places.tolist()) == list(range(300))
 
@@ -253,7 +253,7 @@ def test_no_document_is_lost_when_two_calls_add(rng):
         yield tokens(rng, 2)
         pack.add([tokens(rng, 4)])
 
-    with pytest.raises(ConfigError, match="at the same time by another call: add one after"):
+    with pytest.raises(ConfigError, match="at the same time by another call: make one call after"):
         pack.add(adds_itself())
     assert len(pack) == 2
     pack.add([tokens(rng, 2)])
@@ -395,7 +395,7 @@ def test_a_file_gives_the_same_scores(rng, small_blocks, tmp_path, output):
     loaded = PackedTokens.load(path, verify=True)
     assert (len(loaded), loaded.dimension(), loaded.output) == (40, 16, output)
     assert loaded.nbytes == pack.nbytes
-    mapped = loaded._state[1][0][0].tokens
+    mapped = loaded._state.segments[0][0].tokens
     assert isinstance(mapped.base.base, np.memmap) or isinstance(mapped.base, np.memmap)
     assert mapped.flags.aligned
     assert (loaded.score(query) == pack.score(query)).all()
@@ -477,7 +477,7 @@ def rewrite(path, facts=None, index=None):
     facts = json.loads(header.tobytes()) | (facts or {})
     for number, array in (index or {}).items():
         arrays[number] = np.asarray(array, dtype=arrays[number].dtype)
-    facts["index_crc32"] = pack_file._index_crc(arrays[:4])
+    facts["index_crc32"] = mapped_file.crc(arrays[:4])
     header = np.frombuffer(json.dumps(facts).ljust(512).encode(), np.uint8)
     with path.open("wb") as stream:
         for array in (header, *arrays):
@@ -488,7 +488,10 @@ def rewrite(path, facts=None, index=None):
     ("facts", "error"),
     [
         ({"format": "another"}, LoadError),
-        ({"version": 2}, LoadError),
+        ({"version": 2}, IntegrityError),
+        ({"version": 3}, LoadError),
+        ({"version": True}, LoadError),
+        ({"version": "1"}, LoadError),
         ({"output": "float16"}, IntegrityError),
         ({"output": "float32"}, IntegrityError),
         ({"dim": -1}, IntegrityError),

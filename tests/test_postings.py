@@ -119,4 +119,4 @@ def test_memory_does_not_follow_the_largest_index():
     vector = SparseVector(np.array([5, 2**31 - 2]), np.ones(2, np.float32))
     pack = PackedSparse([vector, SparseVector(np.array([5]), np.ones(1, np.float32))])
     assert pack.score(vector).tolist() == [2, 1]
-    assert len(pack._starts) == 3
+    assert len(pack._state.segments[0].starts) == 3

@@ -1,14 +1,18 @@
 """The parser takes exactly the schema: every deviation is one LoadError naming the field."""
 
+import dataclasses
 import os
+import re
 import tomllib
+import types
+import typing
 
 import pytest
 from artifact_tools import ARTIFACTS, replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tessera_onnx import registry
+from tessera_onnx import registry, schema
 from tessera_onnx.errors import LoadError
 from tessera_onnx.schema import ModelSpec
 
@@ -50,6 +54,78 @@ def test_every_missing_field_is_an_error(path):
     del table[path[-1]]
     with pytest.raises(LoadError, match=rf"{path[-1]} is missing"):
         registry._build(ModelSpec, entry, "model")
+
+
+def faults(document):
+    with pytest.raises(LoadError) as caught:
+        registry.parse(document, "model.toml")
+    return str(caught.value)
+
+
+def test_all_that_is_missing_is_said_at_once():
+    """With what to write for a fact that the model does not have."""
+    message = faults(
+        replace(
+            ("mask_id = 6\n", ""),
+            ('fp16 = ""\n', ""),
+            ("drop_first = false\n", ""),
+            ('aliases = [\n    "colbert-alias",\n]\n', ""),
+            ('licence = "apache-2.0"', 'license = "apache-2.0"'),
+            ("static = false", 'static = "no"'),
+        )(TOML)
+    )
+    assert message.startswith("model.toml: model[0]: 7 faults: has the unknown key 'license': ")
+    for part in (
+        "; licence is missing; ",
+        "; aliases is missing (write [] where there is none); ",
+        '; graph.fp16 is missing (write "" where there is none); ',
+        "; graph.static must be bool, got str; ",
+        "; text.mask_id is missing (write -1 where there is none); ",
+        "; multi_vector.drop_first is missing; ",
+    ):
+        assert part in message
+    assert message.endswith("; no missing fact has a default")
+
+
+def test_every_fact_that_an_empty_entry_lacks():
+    """Of tables that are there, of tables that are not, and of the tables of the kinds."""
+    message = faults("schema = 1\n[[model]]\n[model.text]\n[model.dense]\n")
+    missing = set(re.findall(r"([\w.]+) is missing", message))
+    wanted = {"id", "kinds", "files", "graph", "dense.query", "dense.document.max_length"}
+    wanted |= {f"graph.{name}" for name in ("inputs", "fp32", "int8", "best_cpu", "static")}
+    wanted |= {f"text.{field.name}" for field in dataclasses.fields(schema.Text)}
+    wanted |= {f"dense.{field.name}" for field in dataclasses.fields(schema.Dense)}
+    assert wanted <= missing
+    table = r"\[model\.multi_vector\].*?\n(?=\[model\.[a-ln-z]|\Z)"
+    without = re.sub(table, "", TOML, flags=re.DOTALL)
+    message = faults(without)
+    assert "kinds ['multi-vector'] but tables for []" in message
+    missing = set(re.findall(r"\[model\.multi_vector\]\.([\w.]+) is missing", message))
+    assert {f.name for f in dataclasses.fields(schema.MultiVector)} <= missing
+    assert '[model.multi_vector].query.prompt is missing (write "" where there is none)' in message
+
+
+def test_thousands_of_faults_are_counted_and_not_listed():
+    files = "files = [" + ", ".join(["{name = 1}"] * 3000) + "]"
+    message = faults(f"schema = 1\n[[model]]\n{files}\n")
+    assert len(message) < 6000
+    assert re.search(r"model\[0\]: 90\d\d faults: .*; and 8\d\d\d more; no missing fact", message)
+    keys = "\n".join(f"key_{i} = 1" for i in range(5000))
+    assert len(faults(f"schema = 1\n[[model]]\n{keys}\n")) < 6000
+
+
+def test_what_stands_for_no_fact_is_a_value_of_the_field():
+    """What the message says to write is taken where it is written."""
+    known = set()
+    for table in vars(schema).values():
+        if dataclasses.is_dataclass(table):
+            hints = typing.get_type_hints(table)
+            for name in hints.keys() & schema.ABSENT.keys():
+                if typing.get_origin(hints[name]) is not types.UnionType:
+                    value = tomllib.loads(f"x = {schema.ABSENT[name]}")["x"]
+                    registry._build(hints[name], value, name)
+                    known.add(name)
+    assert known == schema.ABSENT.keys()
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,7 @@ BITS, CODES, ONE = np.zeros((2, 16), np.uint8), np.zeros((2, 128), np.int8), np.
     ("vectors", "error", "message"),
     [
         (BinaryTokens(BITS[:, :8], 128), ConfigError, r"\(2, 8\) bytes do not hold 128 bits"),
-        (BinaryTokens(BITS[0], 128), ConfigError, "must hold at least one token"),
+        (BinaryTokens(BITS[0], 128), ConfigError, r"must have shape \(n, 128\), got \(128,\)"),
         (BinaryTokens(BITS.astype("f4"), 128), ConfigError, "do not hold 128 bits"),
         (BinaryTokens(BITS.tolist(), 128), TypeError, "must hold an array of bits"),
         (BinaryTokens(BITS, 128.0), TypeError, "a whole number of dimensions"),

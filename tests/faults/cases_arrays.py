@@ -170,8 +170,6 @@ def _dense(dense: Any) -> Iterator[Case]:
         )
         yield Case("arrays", f"{name}, its documents", what, run, judge, error=False)
     for what, value in WRONG.items():
-        if what == "a dict":
-            continue  # its keys are documents
         if what == "no rows":
             run = lambda v=value: dense.rank(OTHER[0], v)
             yield Case("arrays", f"{name}, its documents", what, run, lambda r: _is([], r), False)

@@ -5,6 +5,7 @@ Nor does anything but the caller keep a result in memory.
 """
 
 import contextlib
+import copy
 import gc
 
 import numpy as np
@@ -161,7 +162,15 @@ def test_a_model_ends_with_its_last_name(kind):
 
 ROWS = RNG.standard_normal((6, 32), np.float32)
 UNIT = ROWS / np.linalg.norm(ROWS, axis=1, keepdims=True)
+CODES = quantization.int8(ROWS)
 SPARSE = SparseVector(np.array([1, 4], np.int32), np.array([0.5, 2], np.float32))
+
+
+def changed(pack):
+    """One document less, from one pack to another and ranked in between: no call keeps a cycle."""
+    pack.rank(ROWS if isinstance(pack, PackedTokens) else SPARSE, subset=["b", 0])
+    pack.remove(["a"])
+    return copy.copy(pack)
 
 
 @pytest.mark.parametrize(
@@ -176,6 +185,11 @@ SPARSE = SparseVector(np.array([1, 4], np.int32), np.array([0.5, 2], np.float32)
         (lambda: pooling.l2_normalize(UNIT), [UNIT]),
         (lambda: pooling.pool_tokens(ROWS, 2), [ROWS]),
         (lambda: PackedTokens([ROWS]).score(ROWS), [ROWS]),
+        (lambda: PackedTokens([ROWS, UNIT], ids=["a", "b"]).numbers, [ROWS, UNIT]),
+        (lambda: changed(PackedTokens([ROWS, UNIT], ids=["a", "b"])).score(ROWS), [ROWS, UNIT]),
+        (lambda: changed(PackedSparse([SPARSE] * 2, ids=["a", "b"])).score(SPARSE), [*SPARSE]),
+        (lambda: PackedTokens([CODES], output="int8").score(CODES), [CODES.codes, CODES.scale]),
+        (lambda: quantization.floats(CODES, "codes"), [CODES.codes, CODES.scale]),
         (lambda: np.array([maxsim(ROWS, ROWS)]), [ROWS]),
         (lambda: PackedSparse([SPARSE]).score(SPARSE), [*SPARSE]),
         (lambda: SPARSE.to_scipy(9).data, [*SPARSE]),
@@ -211,3 +225,27 @@ def test_packed_sparse_vectors_keep_nothing_of_their_callers():
     vector.indices[...] = 0
     vector.values[...] = 9
     np.testing.assert_allclose(pack.score(SPARSE), [4.25, 4.25])
+
+
+@pytest.mark.parametrize("kind", ["tokens", "sparse"])
+def test_ids_and_numbers_are_the_packs_own(kind, tmp_path):
+    ids = ["a", "b", "c"]
+    pack = (
+        PackedTokens([ROWS, UNIT, ROWS], ids=ids)
+        if kind == "tokens"
+        else PackedSparse([SPARSE] * 3, ids=ids)
+    )
+    ids[0] = "x"
+    pack.ids[0] = "y"
+    pack.numbers[...] = 7
+    assert pack.ids == ["a", "b", "c"] and pack.numbers.tolist() == [0, 1, 2]
+    named = ["a"]
+    pack.remove(named)
+    named[0] = "b"
+    path = tmp_path / "p"
+
+    def around():
+        pack.save(path)
+        return type(pack).load(path, verify=True).ids
+
+    assert left_over(around) == [] and around() == ["b", "c"]

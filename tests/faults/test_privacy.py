@@ -139,7 +139,7 @@ FRAME = pd.DataFrame(
 LENIENT = {"progress": False}
 TEXTS = {
     "encode": {"text": MARK},
-    "encode_batch": {"texts": [MARK, LONG], **LENIENT},
+    "encode_batch": {"texts": [MARK, LONG], "timeout": 60.0, "cancel": None, **LENIENT},
     "encode_query": {"text": MARK},
     "encode_document": {"text": [LONG]},
     "encode_iter": {"texts": [MARK, LONG]},
@@ -160,10 +160,15 @@ CALLS = {
         "tokens": {"text": MARK},
         "dimension": {},
     },
-    "sparse": {**TEXTS, "explain": {"vector": SPARSE, "top_k": 3}, "vocab_size": {}},
+    "sparse": {
+        **TEXTS,
+        "encode": {"text": MARK, "max_active_dims": 3},
+        "explain": {"vector": SPARSE, "top_k": 3},
+        "vocab_size": {},
+    },
     "vision": {
         "encode_document": {"image": COLOURS, "pool_factor": 1},
-        "encode_documents": {"images": [COLOURS], **LENIENT},
+        "encode_documents": {"images": [COLOURS], "timeout": 60.0, "cancel": None, **LENIENT},
         "encode_iter": {"images": [COLOURS]},
         "encode_pages": {"pdf": build([page()]), "dpi": 30, "max_pages": 3},
         "encode_query": {"text": MARK},
@@ -178,7 +183,7 @@ CALLS = {
         "num_patches": {},
     },
     "time-series": {
-        "forecast": {"context": [1.0, 2.0], "horizon": 3, "groups": None},
+        "forecast": {"context": [1.0, 2.0], "horizon": 3, "groups": None, "timeout": 60.0},
         "forecast_quantiles": {"context": [1.0, 2.0], "horizon": 3, "levels": [0.5]},
         "forecast_frame": {"df": FRAME, "id": "id", "horizon": 3, "levels": [0.5]},
         "prediction_length": {},
@@ -217,6 +222,28 @@ def every_wrong(check, what, function, good):
             check(f"{what}, {name}", lambda n=name, v=value: function(**{**good, n: v()}))
 
 
+# Options of a few words: a text in the place of such a word is not repeated.
+OPTIONS = ("task", "output", "role", "on_long", "device", "precision", "kind")
+
+
+def test_no_option_says_a_text(silent):
+    for text in (LONG, f"{MARK} and more", f"{MARK}\n", MARK * 9, [MARK], {MARK: MARK}, Spoken()):
+        for kind, calls in CALLS.items():
+            with opened(kind) as model:
+                for name, good in calls.items():
+                    method = getattr(model, name)
+                    for option in set(OPTIONS) & set(inspect.signature(method).parameters):
+                        silent(f"{kind}.{name}, {option}",
+                               lambda: method(**{**good, option: text}))  # fmt: skip
+            folder = {"path": ARTIFACTS / PATHS.get(kind, "bolt")}
+            for option in set(OPTIONS) & set(inspect.signature(CLASSES[kind]).parameters):
+                silent(f"{kind}, {option}", lambda: CLASSES[kind](**folder, **{option: text}))
+        silent("Tessera, kind", lambda: tessera_onnx.Tessera(kind=text))
+        silent("list_models, kind", lambda: tessera_onnx.list_models(text))
+        silent("PackedTokens, output", lambda: PackedTokens(output=text))
+        silent("PackedTokens, device", lambda: PackedTokens(output="int8", device=text))
+
+
 @pytest.mark.parametrize("kind", CALLS)
 def test_no_method_says_a_text(kind, silent, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -236,15 +263,23 @@ def test_no_result_and_no_function_says_a_text(silent, tmp_path, monkeypatch):
     int8 = Int8Vectors(np.zeros((2, 3), np.int8), np.ones(3, np.float32), np.ones(3, np.float32))
     tables = {
         pack: {
-            "add": {"documents": [VECTORS]},
+            "add": {"documents": [VECTORS], "ids": None},
             "score": {"query": VECTORS},
             "score_batch": {"queries": [VECTORS]},
-            "rank": {"query": VECTORS, "top_k": 1},
+            "rank": {"query": VECTORS, "top_k": 1, "subset": [0]},
+            "remove": {"documents": [0]},
             "save": {"path": "pack"},
             "load": {"path": "pack"},
             "dimension": {},
         },
-        sparse: {"score": {"query": SPARSE}, "rank": {"query": SPARSE, "top_k": 1}},
+        sparse: {
+            "add": {"documents": [SPARSE], "ids": None},
+            "score": {"query": SPARSE},
+            "rank": {"query": SPARSE, "top_k": 1, "subset": [0]},
+            "remove": {"documents": [0]},
+            "save": {"path": "sparse pack"},
+            "load": {"path": "sparse pack"},
+        },
         BITS: {"unpack": {}},
         int8: {"dequantize": {}},
     }
@@ -255,8 +290,12 @@ def test_no_result_and_no_function_says_a_text(silent, tmp_path, monkeypatch):
     assert public(SparseVector) == {"to_dict", "to_qdrant", "to_scipy"}
     assert public(Embeddings) == set()
     every_wrong(silent, "maxsim", maxsim, {"query": VECTORS, "document": VECTORS})
-    every_wrong(silent, "PackedTokens", PackedTokens, {"documents": [VECTORS]})
-    every_wrong(silent, "PackedSparse", PackedSparse, {"documents": [SPARSE]})
+    every_wrong(silent, "PackedTokens", PackedTokens, {"documents": [VECTORS], "ids": [MARK]})
+    every_wrong(silent, "PackedSparse", PackedSparse, {"documents": [SPARSE], "ids": [MARK]})
+    for named in (PackedTokens([VECTORS], ids=[MARK]), PackedSparse([SPARSE], ids=[MARK])):
+        silent("an id again", lambda p=named, d=[VECTORS]: p.add(d, ids=[MARK]))
+        silent("no such id", lambda p=named: p.remove([MARK, MARK + "x"]))
+        silent("repr", lambda p=named: f"{p!r}")
     every_wrong(silent, "list_models", tessera_onnx.list_models, {"installed": True})
     good = {"path": ARTIFACTS / "prompts", "threads": 1, "dimension": None, "max_length": 40}
     every_wrong(silent, "Tessera", tessera_onnx.Tessera, {**good, "offline": None})

@@ -25,6 +25,7 @@ from tessera_onnx import (
     FileError,
     IntegrityError,
     LoadError,
+    PackedSparse,
     PackedTokens,
     TokenizationError,
     csv_series,
@@ -137,7 +138,18 @@ def pack(data: bytes) -> None:
     warnings.simplefilter("error")
     with contextlib.suppress(LoadError, IntegrityError, FileError, ConfigError):
         found = PackedTokens.load(_file(data, ".pack"), verify=True)
-        assert np.isfinite(found.score(np.ones((2, 8), np.float32) / 8**0.5)).all()
+        scores = found.score(np.ones((2, 8), np.float32) / 8**0.5)
+        assert np.isfinite(scores[found.numbers]).all()
+
+
+def sparse_pack(data: bytes) -> None:
+    """A file of PackedSparse, scored as far as it opens, with and without a look at all of it."""
+    warnings.simplefilter("error")
+    for verify in (True, False):
+        with contextlib.suppress(LoadError, IntegrityError, FileError, ConfigError):
+            found = PackedSparse.load(_file(data, ".sparse"), verify=verify)
+            scores = found.score((np.arange(20), np.ones(20)))
+            assert np.isfinite(scores[found.numbers]).all()
 
 
 def _images() -> list[bytes]:
@@ -159,10 +171,23 @@ def _pdf() -> bytes:
     return stream.getvalue()
 
 
-def _pack() -> bytes:
+def _pack(ids: list[str] | None = None) -> bytes:
     rng = np.random.default_rng(0)
     path = PLACE / "made.pack"
-    PackedTokens([rng.standard_normal((n, 8), np.float32) for n in (3, 5, 1)]).save(path)
+    made = PackedTokens([rng.standard_normal((n, 8), np.float32) for n in (3, 5, 1)], ids=ids)
+    if ids:
+        made.remove([1])
+    made.save(path)
+    return path.read_bytes()
+
+
+def _sparse_pack() -> bytes:
+    path = PLACE / "made.sparse"
+    made = PackedSparse(
+        [([1, 4], [1, 2]), ([2], [3]), ([], []), ([4, 9], [1, 1])], ids=list("abcd")
+    )
+    made.remove(["b"])
+    made.save(path)
     return path.read_bytes()
 
 
@@ -198,5 +223,6 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
     "table": (table, [CSV, STAMPS]),
     "image": (image, _images()),
     "pdf": (pdf, [_pdf()]),
-    "pack": (pack, [_pack()]),
+    "pack": (pack, [_pack(), _pack(["a", "b", "c"])]),
+    "sparse_pack": (sparse_pack, [_sparse_pack()]),
 }

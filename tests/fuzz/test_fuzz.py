@@ -8,7 +8,7 @@ import pytest
 
 HERE = Path(__file__).parent
 TARGETS = ("description", "graph_names", "graph", "tokenizer", "jsonl", "lines", "table")
-TARGETS += ("image", "pdf", "pack")
+TARGETS += ("image", "pdf", "pack", "sparse_pack")
 
 
 @pytest.mark.parametrize("name", TARGETS)
