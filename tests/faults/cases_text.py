@@ -12,13 +12,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pyarrow as pa
 from artifact_tools import ARTIFACTS
 from outcomes import MARKER, Case, command
 from reference import MODELS, Reference, plain
 
 from tessera_onnx import TesseraDense, TesseraMultiVector, TesseraSparse
+
+
+def _polars() -> Any:
+    """Imported where it is used: it takes SIGINT over, and tests of that import this module."""
+    import polars as pl
+
+    return pl
 
 
 class Row(NamedTuple):
@@ -76,8 +82,8 @@ CONTAINERS: dict[str, Callable[[], Any]] = {
     "a frozenset": lambda: frozenset([MARKER]),
     "a frame of pandas": lambda: FRAME,
     "a frame of one column": lambda: FRAME[["text"]],
-    "a frame of polars": lambda: pl.from_pandas(FRAME),
-    "a lazy frame": lambda: pl.from_pandas(FRAME).lazy(),
+    "a frame of polars": lambda: _polars().from_pandas(FRAME),
+    "a lazy frame": lambda: _polars().from_pandas(FRAME).lazy(),
     "a table of Arrow": lambda: pa.Table.from_pandas(FRAME),
     "a record batch": lambda: pa.RecordBatch.from_pandas(FRAME),
     "a text file": lambda: io.StringIO(f"{MARKER}\ncat\n"),
@@ -97,7 +103,7 @@ HOLES: dict[str, tuple[Callable[[], Any], int]] = {
     "None first": (lambda: [None, MARKER], 0),
     "a null of Arrow": (lambda: pa.array([MARKER, None]), 1),
     "a null of a chunk": (lambda: pa.chunked_array([[MARKER], ["cat", None]]), 2),
-    "a null of polars": (lambda: pl.Series([MARKER, None]), 1),
+    "a null of polars": (lambda: _polars().Series([MARKER, None]), 1),
     "NA of pandas": (lambda: pd.Series([MARKER, None], dtype="string"), 1),
     "NaN of pandas": (lambda: pd.Series([MARKER, None], index=[7, 8]), 1),
     "a masked item": (lambda: np.ma.array([MARKER, "cat"], mask=[0, 1]), 1),
@@ -301,7 +307,7 @@ def _containers(kind: str, model: Any, reference: Reference) -> Iterator[Case]:
         "an Arrow column of pandas": lambda: pd.Series(good, dtype=pd.ArrowDtype(pa.string())),
         "an array of pandas": lambda: pd.Series(good).array,
         "an index": lambda: pd.Index(good),
-        "a column of polars": lambda: pl.Series(good),
+        "a column of polars": lambda: _polars().Series(good),
         "an array of Arrow": lambda: pa.array(good),
         "chunks of Arrow": lambda: pa.chunked_array([good[:1], good[1:]]),
         "a dictionary of Arrow": lambda: pa.array(good).dictionary_encode(),
