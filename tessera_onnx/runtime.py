@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import external, processor
+from tessera_onnx import external, processor, telemetry
 from tessera_onnx.errors import (
     ConfigError,
     DeviceError,
@@ -61,8 +61,16 @@ def onnxruntime() -> Any:
             f"onnxruntime cannot be imported ({error}): install `tessera-onnx[cpu]`, or "
             "`tessera-onnx[cuda]` on a machine with an NVIDIA GPU (one of them, never both)"
         ) from error
-    ort.disable_telemetry_events()
+    ort.disable_telemetry_events()  # of Windows; for the rest of it see telemetry.py
+    _note_telemetry(ort.__version__)
     return ort
+
+
+@functools.cache  # once a process
+def _note_telemetry(version: str) -> None:
+    sentence = telemetry.problem(version)
+    if sentence is not None:
+        logger.warning("%s", sentence)
 
 
 def choose_device(device: str, *, static: bool, int8_on_cuda: bool = False) -> list[str]:
