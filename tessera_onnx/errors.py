@@ -77,6 +77,22 @@ class TruncationWarning(UserWarning):
     """Texts were cut to the model's length; the message holds how many and the longest."""
 
 
+def install_hint(extra: str) -> str:
+    """How to install this package with an extra: by a path, as no index has its name."""
+    return (
+        f'`pip install "PATH[{extra}]"`, where PATH is the folder of a checkout of tessera-onnx, '
+        "or its wheel file"
+    )
+
+
+def part_hint(part: str) -> str:
+    """The same for another distribution of a checkout, "starter" or "export"."""
+    return (
+        f"`pip install PATH/{part}`, where PATH is the folder of a checkout of tessera-onnx, or "
+        f"the path of a tessera_onnx_{part} wheel file"
+    )
+
+
 def is_of_signal(error: BaseException) -> bool:
     """Whether a handler of a signal raised it, a time limit for one, in the midst of other code.
 

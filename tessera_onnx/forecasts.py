@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx.csv_series import Table
-from tessera_onnx.errors import ConfigError
+from tessera_onnx.errors import ConfigError, install_hint
 from tessera_onnx.series import check_horizon
 from tessera_onnx.writing import replacing
 
@@ -156,7 +156,7 @@ def _figure() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ConfigError('a chart needs matplotlib: pip install "tessera-onnx[plot]"') from error
+        raise ConfigError(f"a chart needs matplotlib: {install_hint('plot')}") from error
     except Exception as error:  # settings of the user that it refuses, such as MPLBACKEND
         raise ConfigError(
             f"matplotlib cannot be used, its import fails with {type(error).__name__}: see its "

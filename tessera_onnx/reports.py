@@ -28,7 +28,7 @@ from tessera_onnx import (
 )
 from tessera_onnx.artifacts import Artifact
 from tessera_onnx.classes import CLASSES
-from tessera_onnx.errors import TesseraError
+from tessera_onnx.errors import TesseraError, install_hint
 from tessera_onnx.schema import Kind, ModelSpec
 
 T = TypeVar("T")
@@ -170,7 +170,7 @@ def doctor(cache_dir: str | None) -> dict[str, Any]:
     if len(rivals) > 1:
         problems.append(
             f"{' and '.join(rivals)} overwrite each other: `pip uninstall {' '.join(rivals)}`, "
-            "then install tessera-onnx[cpu] or tessera-onnx[cuda], one of them"
+            f"then {install_hint('cpu')}; or [cuda] in place of [cpu], never both"
         )
     ort = attempt(runtime.onnxruntime, None)
     providers: list[str] = ort.get_available_providers() if ort else []

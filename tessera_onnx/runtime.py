@@ -29,6 +29,7 @@ from tessera_onnx.errors import (
     EncodingError,
     IntegrityError,
     LoadError,
+    install_hint,
     is_of_signal,
 )
 
@@ -58,8 +59,8 @@ def onnxruntime() -> Any:
         import onnxruntime as ort
     except ImportError as error:
         raise DeviceError(
-            f"onnxruntime cannot be imported ({error}): install `tessera-onnx[cpu]`, or "
-            "`tessera-onnx[cuda]` on a machine with an NVIDIA GPU (one of them, never both)"
+            f"onnxruntime cannot be imported ({error}): {install_hint('cpu')}; on a machine with "
+            "an NVIDIA GPU [cuda] in place of [cpu], never both"
         ) from error
     ort.disable_telemetry_events()  # of Windows; for the rest of it see telemetry.py
     _note_telemetry(ort.__version__)
@@ -262,7 +263,7 @@ def open_graph(
     name, _, number = device.partition(":")
     provider = PROVIDERS[name]
     if provider not in ort.get_available_providers():
-        fix = "install tessera-onnx[cuda] in place of the CPU wheel" if name == "cuda" else ""
+        fix = "`pip uninstall onnxruntime`, then " + install_hint("cuda") if name == "cuda" else ""
         raise DeviceError(
             f"device {device!r} needs {provider}, which the installed onnxruntime "
             f"{ort.__version__} lacks (it has {', '.join(ort.get_available_providers())}): "

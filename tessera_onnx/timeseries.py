@@ -178,7 +178,7 @@ class TesseraTimeSeries(Model):
         as "forecast", and a column a level named as chronos-forecasting does, "0.1" to "0.9" by
         default, all float32. `horizon` and `levels` are those of `forecast_quantiles`.
 
-        Raises ImportError without narwhals (`pip install "tessera-onnx[frames]"`), TypeError for
+        Raises ImportError without narwhals (the extra `frames`), TypeError for
         what is no eager frame, ConfigError for columns that are missing, of a wrong type or with
         nulls in id or timestamp, and for timestamps that do not ascend, repeat, are irregular or
         too few to tell their step; and what `forecast_quantiles` raises.
