@@ -21,7 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tessera_onnx import hub, pins, registry, schema
-from tessera_onnx.errors import FileError, IntegrityError, LoadError, ModelNotFound, part_hint
+from tessera_onnx.errors import (
+    FileError,
+    IntegrityError,
+    LoadError,
+    ModelNotFound,
+    part_hint,
+)
+from tessera_onnx.errors import named as shown
 from tessera_onnx.schema import Kind, ModelSpec
 
 ENTRY_POINTS = "tessera_onnx.models"
@@ -124,8 +131,8 @@ def open_folder(folder: str | os.PathLike[str], origin: str = "path") -> Artifac
     description = path / "model.toml"
     if not os.path.isfile(description):  # noqa: PTH113
         raise LoadError(
-            f"{path} is not a model folder: it has no model.toml that can be read. Export one with "
-            "`tessera-export MODEL --kind KIND --output DIR`"
+            f"{shown(path)} is not a model folder: it has no model.toml that can be read. "
+            "Export one with `tessera-export MODEL --kind KIND --output DIR`"
         )
     if not description.resolve().is_relative_to(path.resolve()):
         raise IntegrityError(f"{description} is a link out of its folder: put the file there")
@@ -233,7 +240,9 @@ def resolve(
     elif path is not None:
         artifact = open_folder(path)
         if model_id is not None and model_id not in {artifact.spec.id, *artifact.spec.aliases}:
-            raise LoadError(f"the folder {path} holds {artifact.spec.id!r}, not {model_id!r}")
+            raise LoadError(
+                f"the folder {path} holds {artifact.spec.id!r}, not {shown(model_id)!r}"
+            )
     else:
         artifact = _find(model_id, kind, cache_dir, offline=offline)
     _check_kind(artifact.spec, kind)
@@ -292,8 +301,7 @@ def _find(
     names = sorted({name for spec in specs for name in (spec.id, *spec.aliases)})
     near = difflib.get_close_matches(model_id[:200], names, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else "`tessera models` lists them"
-    name = f"{model_id[:200]!r}{'…' * (len(model_id) > 200)}"
-    raise ModelNotFound(f"no model is named {name}; {hint}{_broken_note(cache_dir)}")
+    raise ModelNotFound(f"no model is named {shown(model_id)!r}; {hint}{_broken_note(cache_dir)}")
 
 
 def _is_wanted(spec: ModelSpec, model_id: str | None, kind: Kind | None) -> bool:
@@ -316,8 +324,8 @@ def from_hub(
         raise ModelNotFound(
             f"model {spec.id!r} is known but not on this machine: run `{export_command(spec)}` and "
             "open the folder with path=DIR, or put it into the cache folder "
-            f"{cache_folder(cache_dir)}{_broken_note(cache_dir)}. The exporter is installed by "
-            f"{part_hint('export')}"
+            f"{shown(cache_folder(cache_dir))}{_broken_note(cache_dir)}. The exporter is installed "
+            f"by {part_hint('export')}"
         )
     pinned = pins.recorded(spec, cache_folder(cache_dir))
     if offline and (pinned is None or not hub.is_complete(pinned)):

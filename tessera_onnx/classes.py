@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from tessera_onnx import artifacts, registry
 from tessera_onnx.dense import TesseraDense
-from tessera_onnx.errors import ConfigError
+from tessera_onnx.errors import ConfigError, named
 from tessera_onnx.model import Model
 from tessera_onnx.multi_vector import TesseraMultiVector
 from tessera_onnx.schema import Kind
@@ -31,7 +31,7 @@ def Tessera(model_id: str | None = None, *, kind: Kind | None = None, **options:
     Raises ModelNotFound, LoadError, ConfigError.
     """
     if kind is not None and kind not in CLASSES:
-        raise ConfigError(f"kind must be one of {', '.join(CLASSES)}, got {kind!r}")
+        raise ConfigError(f"kind must be one of {', '.join(CLASSES)}, got {named(kind)!r}")
     artifact = artifacts.resolve(
         model_id,
         kind=kind,
@@ -46,7 +46,7 @@ def list_models(kind: Kind | None = None, *, installed: bool = False) -> list[st
     `kind` keeps those of one kind, `installed=True` those that run without a network.
     """
     if kind is not None and kind not in get_args(Kind):
-        raise ConfigError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
+        raise ConfigError(f"kind must be one of {', '.join(get_args(Kind))}, got {named(kind)!r}")
     specs = [artifact.spec for artifact in artifacts.installed()]
     if not installed:
         here = {spec.id for spec in specs}

@@ -44,6 +44,7 @@ from tessera_onnx.cli_options import (
     print_json,
     print_lines,
     unrepeated,
+    without_content,
 )
 from tessera_onnx.errors import ModelNotFound, TesseraError
 from tessera_onnx.quantization import Output
@@ -62,6 +63,7 @@ FIELD = click.option(
 ON_LONG = click.option(
     "--on-long", type=click.Choice(get_args(OnLong)), default="warn", show_default=True
 )
+GIVEN = "tessera_onnx.given"  # the arguments, in click's notes of a call
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -89,6 +91,7 @@ class _Program(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse unknown options without naming them."""
+        ctx.meta[GIVEN] = list(args)
         with unrepeated(ctx):
             return super().parse_args(ctx, args)
 
@@ -121,10 +124,17 @@ class _Program(click.Group):
             raise click.exceptions.Exit(130) from None
         except BrokenPipeError:
             raise  # click ends quietly
+        except click.UsageError as error:
+            said = error.format_message()
+            message = without_content(said, ctx.meta[GIVEN])
+            if message == said:
+                raise
+            raise click.UsageError(message, error.ctx) from None
         except MemoryError:
             raise click.ClickException("not enough memory: give a smaller input or model") from None
         except (TesseraError, OSError, TypeError, ImportError) as error:
-            raise click.ClickException(layout.as_options(str(error))) from error
+            message = layout.as_options(without_content(str(error), ctx.meta[GIVEN]))
+            raise click.ClickException(message) from error
 
 
 @contextmanager

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import click
 
 from tessera_onnx import schema
+from tessera_onnx.errors import LONGEST_NAME, named
 from tessera_onnx.schema import Kind
 
+LONGEST_OPTION = 30
 SERIES: Kind = "time-series"
 MODEL = click.option(
     "-m", "--model", metavar="ID_OR_FOLDER", help="Model id or folder, else the installed default."
@@ -31,17 +35,41 @@ AT_LEAST_1 = click.IntRange(min=1)
 THREADS = click.option("--threads", type=AT_LEAST_1, help="CPU threads.")
 
 
+OPTION = re.compile(r"--?[A-Za-z][A-Za-z0-9]*([_-][A-Za-z0-9]+){0,4}")
+
+
 @contextlib.contextmanager
 def unrepeated(ctx: click.Context) -> Iterator[None]:
-    """Name no unknown option, which may be a text, as click's own error does."""
+    """Name an unknown option only where it can be no text: one short word, or words with dashes."""
     try:
         yield
     except click.NoSuchOption as error:
-        near = f": did you mean {error.possibilities[0]}?" if error.possibilities else ";"
-        message = f"no such option{near} a text that begins with a dash goes after `--`"
+        name = error.option_name
+        is_word = len(name) <= LONGEST_OPTION and OPTION.fullmatch(name)
+        near = difflib.get_close_matches(name[:LONGEST_OPTION], _options(ctx), n=1)
+        shown = f" {name}" if is_word else ""
+        hint = f": did you mean {near[0]}?" if near else ";"
+        message = f"no such option{shown}{hint} a text that begins with a dash goes after `--`"
     else:
         return
     ctx.fail(message)  # out of reach of click's error, which a traceback would show
+
+
+def _options(ctx: click.Context) -> list[str]:
+    return [name for param in ctx.command.get_params(ctx) for name in param.opts if name[0] == "-"]
+
+
+def without_content(message: str, args: Sequence[str]) -> str:
+    """A message, which may be click's, with the length in place of every long value of `args`."""
+    given = set(args)
+    for arg in args:
+        if arg[:1] == "-":  # --name=VALUE, -nVALUE
+            given |= {arg[2:], arg.partition("=")[2]}
+    for value in sorted(given, key=len, reverse=True):
+        if len(value) > LONGEST_NAME and (short := named(value)) != value:
+            for form in (value, repr(value)[1:-1], json.dumps(value)[1:-1]):
+                message = message.replace(form, short)
+    return message
 
 
 class ProgramCommand(click.Command):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import heads, quantization, scoring
-from tessera_onnx.errors import ConfigError
+from tessera_onnx.errors import ConfigError, named
 from tessera_onnx.model import RoleName, TextModel
 from tessera_onnx.quantization import Output
 from tessera_onnx.results import Ranked, check_top_k, ranking
@@ -145,7 +145,7 @@ class TesseraDense(TextModel):
             tasks = {known.name: known for known in self._recipe.tasks}
             if task not in tasks:
                 known = f"one of {', '.join(tasks)}" if tasks else "left out: this model has none"
-                raise ConfigError(f"task must be {known}; got {task!r}")
+                raise ConfigError(f"task must be {known}; got {named(task)!r}")
             role = dataclasses.replace(role, prompt=tasks[task].prompt, task_id=tasks[task].task_id)
         if prompt is not None:
             role = dataclasses.replace(role, prompt=check_text(prompt, "prompt"))

@@ -19,6 +19,7 @@ from tessera_onnx.errors import (
     InputTooLong,
     TokenizationError,
     TruncationWarning,
+    named,
 )
 from tessera_onnx.runtime import Array
 from tessera_onnx.schema import Role, TokenRole
@@ -85,7 +86,9 @@ class TextEncoder:
 
     def __init__(self, tokenizer: Tokenizer, session: Runnable, on_long: OnLong) -> None:
         if on_long not in get_args(OnLong):
-            raise ConfigError(f'on_long must be "truncate", "warn" or "error", got {on_long!r}')
+            raise ConfigError(
+                f'on_long must be "truncate", "warn" or "error", got {named(on_long)!r}'
+            )
         self.tokenizer = tokenizer
         self.session = session
         self._on_long = on_long

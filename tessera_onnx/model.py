@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import artifacts, combined, encoder, heads, registry, runtime, schema, text
-from tessera_onnx.errors import ConfigError, LoadError, UnsupportedDimension
+from tessera_onnx.errors import ConfigError, LoadError, UnsupportedDimension, named
 from tessera_onnx.quantization import check_dimension
 from tessera_onnx.results import Embeddings
 from tessera_onnx.schema import Graph, Kind, ModelSpec, Part, Precision, Role, TokenRole
@@ -240,7 +240,7 @@ class TextModel(Model):
 
     def _role(self, name: RoleName) -> Any:
         if name not in get_args(RoleName):
-            raise ConfigError(f'role must be "query" or "document", got {name!r}')
+            raise ConfigError(f'role must be "query" or "document", got {named(name)!r}')
         return self._query if name == "query" else self._document
 
     def __repr__(self) -> str:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from tessera_onnx import blocks, writing
 from tessera_onnx.blocks import Block
-from tessera_onnx.errors import FileError, IntegrityError, LoadError
+from tessera_onnx.errors import FileError, IntegrityError, LoadError, named
 from tessera_onnx.quantization import Output
 
 FORMAT = "tessera-onnx packed tokens"
@@ -75,7 +75,7 @@ def read(path: Path, *, verify: bool) -> tuple[list[Block], Output, int]:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else error
-        raise FileError(f"{path} cannot be read: {reason}") from error
+        raise FileError(f"{named(path)} cannot be read: {reason}") from None
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # it might never end
         raise FileError(f"{path} cannot be read: it is a pipe or a device, not a regular file")
     try:

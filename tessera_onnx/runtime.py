@@ -31,6 +31,7 @@ from tessera_onnx.errors import (
     LoadError,
     install_hint,
     is_of_signal,
+    named,
 )
 
 Array = NDArray[Any]
@@ -88,7 +89,9 @@ def choose_device(device: str, *, static: bool, int8_on_cuda: bool = False) -> l
         wanted = ([] if int8_on_cuda else ["cuda"]) + (["coreml"] if static else [])
         return [name for name in wanted if PROVIDERS[name] in available] + ["cpu"]
     if not re.fullmatch(r"cpu|coreml|cuda(:\d{1,3})?", device):
-        raise ConfigError(f'device must be "auto", "cpu", "cuda", "cuda:N" or "coreml": {device!r}')
+        raise ConfigError(
+            f'device must be "auto", "cpu", "cuda", "cuda:N" or "coreml": {named(device)!r}'
+        )
     if device == "coreml" and not static:
         raise DeviceError(
             "this model has dynamic shapes, which CoreML runs wrongly or slowly: use device='cpu'"

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import quantization, reading
-from tessera_onnx.errors import ConfigError, FileError
+from tessera_onnx.errors import ConfigError, FileError, named
 from tessera_onnx.quantization import Output
 from tessera_onnx.results import BinaryTokens, Int8Vectors, SparseVector
 from tessera_onnx.schema import Kind
@@ -37,7 +37,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     try:
         target = Path(os.path.realpath(path))  # resolve() raises for a ring of links
     except (OSError, ValueError) as error:  # the working directory is gone; a NUL
-        raise FileError(f"{path!s:.300} cannot be written: {_reason(error)}") from None
+        raise FileError(f"{named(path)} cannot be written: {_reason(error)}") from None
     temporary = target.parent / f".tessera-{secrets.token_hex(8)}.tmp"
     is_result = False
     try:
@@ -54,12 +54,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         except OSError as error:
             is_result = True
             raise FileError(
-                f"{path} cannot be written: {_reason(error)}; the result is in {temporary}"
-            ) from error
+                f"{named(path)} cannot be written: {_reason(error)}; the result is in {temporary}"
+            ) from None
     except FileError:
         raise
     except OSError as error:
-        raise FileError(f"{path} cannot be written: {_reason(error)}") from error
+        raise FileError(f"{named(path)} cannot be written: {_reason(error)}") from None
     finally:
         if not is_result:
             with suppress(OSError):  # the usual case: it took the name; or there is no folder
