@@ -295,13 +295,28 @@ def _find(
     if spec is not None:
         _check_kind(spec, kind)
         return from_hub(spec, cache_dir, offline=offline)
+    names = {
+        name for spec in [*(a.spec for a in here), *known] for name in (spec.id, *spec.aliases)
+    }
+    raise ModelNotFound(f"{_why_unknown(model_id, names)}{_broken_note(cache_dir)}")
+
+
+def _why_unknown(model_id: str, names: set[str]) -> str:
+    """What is said of an id that nothing has: a place on this machine, or a name near to others."""
+    if os.path.isfile(os.path.join(model_id, "model.toml")):  # noqa: PTH113, PTH118 (a Path raises for what cannot be a name)
+        return f"{shown(model_id)!r} is a folder, not the id of a model: give it as path="
+    if os.path.isdir(model_id):  # noqa: PTH112
+        return (
+            f"{shown(model_id)!r} is a folder without a model.toml, so it holds no model. Export "
+            "one with `tessera-export MODEL --kind KIND --output DIR`, and give DIR as path="
+        )
+    if os.path.exists(model_id):  # noqa: PTH110
+        return f"{shown(model_id)!r} is a file: give the folder of its model.toml as path="
     import difflib
 
-    specs = [artifact.spec for artifact in here] + list(known)
-    names = sorted({name for spec in specs for name in (spec.id, *spec.aliases)})
-    near = difflib.get_close_matches(model_id[:200], names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(model_id[:200], sorted(names), n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else "`tessera models` lists them"
-    raise ModelNotFound(f"no model is named {shown(model_id)!r}; {hint}{_broken_note(cache_dir)}")
+    return f"no model is named {shown(model_id)!r}; {hint}"
 
 
 def _is_wanted(spec: ModelSpec, model_id: str | None, kind: Kind | None) -> bool:

@@ -35,7 +35,9 @@ def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
     return levels
 
 
-@click.command(cls=ProgramCommand)
+@click.command(
+    cls=ProgramCommand, short_help="Forecast the series of a CSV file: quantiles of each step."
+)
 @click.argument("source", metavar="FILE.csv")
 @click.option("--horizon", type=AT_LEAST_1, help="Steps ahead, else as many as the model's pass.")
 @click.option("--levels", callback=_levels, default="0.1,0.5,0.9", show_default=True)

@@ -12,9 +12,10 @@ from typing import Any
 
 import click
 
-from tessera_onnx import schema
+from tessera_onnx import reading, schema, writing
 from tessera_onnx.errors import LONGEST_NAME, named
 from tessera_onnx.schema import Kind
+from tessera_onnx.text import Stderr
 
 LONGEST_OPTION = 30
 SERIES: Kind = "time-series"
@@ -90,12 +91,34 @@ def location(model: str | None, cache_dir: str | None) -> dict[str, Any]:
     """Where to look: in the folder that MODEL is, else for the model of that id."""
     if model is not None and os.path.isfile(os.path.join(model, "model.toml")):  # noqa: PTH113, PTH118 (a Path raises for what cannot be a name)
         return {"model_id": None, "path": model}
+    if model is not None and model.endswith(".toml") and os.path.isfile(model):  # noqa: PTH113 (the same)
+        return {"model_id": None, "path": model}
     return {"model_id": model, "cache_dir": cache_dir}
 
 
-def print_json(value: Any) -> None:
-    """One line of JSON."""
-    click.echo(json.dumps(value))
+def print_json(value: Any, *, err: bool = False) -> None:
+    """One line of JSON, with `err` on stderr."""
+    (say if err else click.echo)(json.dumps(value))
+
+
+def say(message: str) -> None:
+    """A line on stderr; where its reader is gone, or there is none, it is lost and work goes on."""
+    Stderr().write(f"{message}\n")
+    Stderr().flush()
+
+
+def note_blank(texts: reading.Texts | None) -> dict[str, int]:
+    """Say on stderr how many blank lines of a file were left out; the same for a report."""
+    if texts is None or not texts.blank:
+        return {}
+    lines = "1 blank line is" if texts.blank == 1 else f"{texts.blank} blank lines are"
+    say(f"Warning: {reading.name(texts.source)}: {lines} left out")
+    return {"blank_lines": texts.blank}
+
+
+def shown_place(output: str) -> str:
+    """What reports call the output."""
+    return "stdout" if output == writing.STDOUT else click.format_filename(output)
 
 
 def print_lines(lines: Iterable[str]) -> None:
