@@ -452,7 +452,10 @@ def rank(
     model, kind = _open(**options, images=documents)
     with model:
         if kind == cli_vision.VISION:
+            if id_field is not None:
+                raise click.UsageError("--id-field is for texts: images have none")
             cli_vision.rank(model, query, texts, top_k, as_json=as_json)
+            note_blank(lines)
             return
         wanted = model.encode_query(query)  # by itself: its errors are about no line
         with reading.naming_lines(lines):

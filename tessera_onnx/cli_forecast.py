@@ -20,6 +20,8 @@ from tessera_onnx.cli_options import (
     location,
     print_json,
     print_lines,
+    say,
+    shown_place,
 )
 from tessera_onnx.timeseries import TesseraTimeSeries
 
@@ -44,7 +46,7 @@ def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
 @click.option("--target", metavar="COL", help="Column of values, else every column of numbers.")
 @click.option("--timestamp", metavar="COL", help="Column of times, else the first of dates.")
 @click.option("--id", metavar="COL", help="Column that tells series apart.")
-@click.option("-o", "--output", metavar="OUT", help="File to write: .csv or .jsonl.")
+@click.option("-o", "--output", metavar="OUT", help="File to write: .csv or .jsonl; - writes CSV.")
 @click.option("--plot", metavar="IMAGE", help="Chart to write: .png, .svg or .pdf.")
 @MODEL
 @PRECISION
@@ -82,7 +84,7 @@ def forecast(
     table = csv_series.read(source, target=target, timestamp=timestamp, id=id)
     for warning in table.warnings:
         click.echo(f"Warning: {warning}", err=True)
-    if output is not None and output.endswith(".csv"):
+    if output == writing.STDOUT or str(output).endswith(".csv"):
         forecasts.header(table, levels)
     with TesseraTimeSeries(**location(model, cache_dir), **options) as opened:
         found = forecasts.of(table, opened, horizon, levels)
@@ -96,9 +98,11 @@ def forecast(
     if as_json:
         facts = {"model": opened.model(), "horizon": len(found[0].median), "levels": levels}
         series = len(found) if output is not None else list(forecasts.objects(found, levels))
-        print_json({**facts, "output": output, "plot": plot, "series": series})
+        report = {**facts, "output": output, "plot": plot, "series": series}
+        print_json(report, err=output == writing.STDOUT)
     elif output is None:
         print_lines(layout.forecast(found, levels, table.timestamp or "step"))
     else:
         steps = len(found[0].median)
-        click.echo(f"{len(found)} series, {steps} steps each, in {click.format_filename(output)}")
+        tell = say if output == writing.STDOUT else click.echo
+        tell(f"{len(found)} series, {steps} steps each, in {shown_place(output)}")

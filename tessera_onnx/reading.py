@@ -114,16 +114,14 @@ class Texts:
             reader, places, width = _table(header, lines, self._names)
             begin = 2  # below the names of the columns
             for row in reader:
+                if any(cell.strip() for cell in row) and len(row) != width:
+                    raise ValueError(f"{len(row)} cells, the first line has {width}")  # noqa: TRY301
                 number, begin = begin, reader.line_num + 2
                 if not any(cell.strip() for cell in row):
                     self.blank += 1
                     continue
-                if len(row) != width:
-                    raise ValueError(f"{len(row)} cells, the first line has {width}")  # noqa: TRY301
                 yield number, row[places[0]], None if places[1] < 0 else row[places[1]]
         except (ValueError, csv.Error) as error:
-            if isinstance(error, FileError):
-                raise
             raise FileError(f"{name(self.source)}, line {begin}: {error}") from None
         finally:
             csv.field_size_limit(previous)

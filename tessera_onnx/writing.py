@@ -120,7 +120,7 @@ def write(
     .jsonl, an array `ids` in .npz, whole numbers if all are such and strings else. Raises
     FileError, and whatever `vectors` raises.
     """
-    with _stdout() if str(path) == STDOUT else replacing(path) as stream:
+    with opened(path) as stream:
         if _suffix(path) == ".jsonl":
             return _write_each(
                 ({**({} if ids is None else {"id": ids()[i]}), **row(vector, output)}
@@ -152,8 +152,15 @@ def row(vector: Any, output: Output) -> dict[str, Any]:
 
 
 @contextmanager
-def _stdout() -> Iterator[BinaryIO]:
-    """Raises FileError where it cannot be written, but for a reader that has gone."""
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """What `replacing` gives, or stdout for "-". Raises FileError where it cannot be written.
+
+    Only the error of a reader that has gone stays what it is.
+    """
+    if str(path) != STDOUT:
+        with replacing(path) as stream:
+            yield stream
+        return
     try:
         yield sys.stdout.buffer
         sys.stdout.flush()
