@@ -58,6 +58,7 @@ def environment(work: Path, threads: int) -> dict[str, str]:
     pools = ("OMP", "MKL", "OPENBLAS", "RAYON", "TESSERA")
     names = {f"{pool}_NUM_THREADS": str(threads) for pool in pools}
     names |= {"TESSERA_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true"}
+    names["ORT_DISABLE_TELEMETRY"] = "1"  # of ONNX Runtime, which peers import by themselves
     names |= {"HF_HOME": str(work / "hf"), "HF_HUB_CACHE": str(work / "hf" / "hub")}
     names |= {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
     return {**os.environ, **names}

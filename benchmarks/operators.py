@@ -19,7 +19,6 @@ from pathlib import Path
 
 import maxsim
 import numpy as np
-import onnxruntime as ort
 
 from tessera_onnx import TesseraDense, runtime
 from tessera_onnx.processor import physical_summary
@@ -27,6 +26,7 @@ from tessera_onnx.processor import physical_summary
 
 def profile(graph: bytes, feeds: dict[str, np.ndarray], runs: int) -> tuple[float, dict]:
     """Microseconds of a whole run, and of each operator in it."""
+    ort = runtime.onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.enable_mem_pattern = False

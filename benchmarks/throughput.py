@@ -18,9 +18,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
-from tessera_onnx import TesseraDense, batching
+from tessera_onnx import TesseraDense, batching, runtime
 from tessera_onnx.processor import cpu_threads, physical_summary
 
 
@@ -45,9 +44,10 @@ class PlainLoop:
     def __init__(self, model: TesseraDense, *, in_order: bool) -> None:
         artifact = model._artifact  # noqa: SLF001
         name = getattr(artifact.spec.graph, model.precision)
-        options = onnxruntime.SessionOptions()
+        ort = runtime.onnxruntime()
+        options = ort.SessionOptions()
         options.intra_op_num_threads = cpu_threads()
-        self.session = onnxruntime.InferenceSession(
+        self.session = ort.InferenceSession(
             artifact.read(name), options, providers=["CPUExecutionProvider"]
         )
         self.model = model

@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from tessera_onnx import telemetry
+
 if TYPE_CHECKING:
     from tessera_onnx.classes import Tessera, list_models
     from tessera_onnx.dense import TesseraDense
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from tessera_onnx.vision import TesseraVision
 
 __version__ = "0.1.0"
+
+telemetry.switch_off()  # here, so that it comes before any later import of onnxruntime
 
 __all__ = [
     "BinaryTokens",

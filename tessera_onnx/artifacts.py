@@ -22,7 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tessera_onnx import hub, pins, registry, schema
-from tessera_onnx.errors import FileError, IntegrityError, LoadError, ModelNotFound
+from tessera_onnx.errors import (
+    FileError,
+    IntegrityError,
+    LoadError,
+    ModelNotFound,
+    part_hint,
+)
+from tessera_onnx.errors import named as said
 from tessera_onnx.schema import Kind, ModelSpec
 
 ENTRY_POINTS = "tessera_onnx.models"
@@ -130,7 +137,7 @@ def open_folder(folder: str | os.PathLike[str], origin: str = "path") -> Artifac
     if not os.path.isfile(description):  # noqa: PTH113
         what = "is a file and no model folder" if os.path.isfile(path) else "is not a model folder"  # noqa: PTH113
         raise LoadError(
-            f"{path} {what}: it has no model.toml that can be read. Export one with "
+            f"{said(path)} {what}: it has no model.toml that can be read. Export one with "
             "`tessera-export MODEL --kind KIND --output DIR`"
         )
     if not description.resolve().is_relative_to(path.resolve()):
@@ -240,7 +247,7 @@ def resolve(
     elif path is not None:
         artifact = open_folder(path)
         if model_id is not None and model_id not in {artifact.spec.id, *artifact.spec.aliases}:
-            raise LoadError(f"the folder {path} holds {artifact.spec.id!r}, not {model_id!r}")
+            raise LoadError(f"the folder {path} holds {artifact.spec.id!r}, not {said(model_id)!r}")
     else:
         artifact = _find(model_id, kind, cache_dir, offline=offline)
     _check_kind(artifact.spec, kind)
@@ -281,8 +288,8 @@ def _find(
             return artifact
     if model_id is None:
         raise ModelNotFound(
-            f"no {kind + ' ' if kind else ''}model is installed: `pip install "
-            "tessera-onnx-starter` brings small ones, or name a model folder with path="
+            f"no {kind + ' ' if kind else ''}model is installed: name a model folder with path=, "
+            f"or install the small models of the starter by {part_hint('starter')}"
         )
     known = registry.catalogue()
     spec = named(known, model_id)
@@ -302,14 +309,16 @@ def _unknown(model_id: str, names: Iterable[str]) -> str:
     """What is wrong with an id that is not among the known names, and what to do."""
     import difflib
 
-    name = f"{model_id[:200]!r}{'…' * (len(model_id) > 200)}"
-    if os.path.isfile(os.path.join(model_id, "model.toml")):  # noqa: PTH113, PTH118
+    name = repr(said(model_id))
+    if os.path.isfile(os.path.join(model_id, "model.toml")):  # noqa: PTH113, PTH118 (a Path raises for what cannot be a name)
         return f"{name} is a model folder, not an id: open it with path=FOLDER"
     if os.path.isdir(model_id):  # noqa: PTH112
         return (
             f"{name} is a folder, not an id, and holds no model.toml: export a model with "
             "`tessera-export MODEL --kind KIND --output DIR` and open it with path=DIR"
         )
+    if os.path.exists(model_id):  # noqa: PTH110
+        return f"{name} is a file: give the folder of its model.toml as path="
     if RERANKER.search(model_id[:200]):
         return (
             f"{name} is by its name a reranker (a cross-encoder), which scores pairs of texts and "
@@ -340,9 +349,10 @@ def from_hub(
     """
     if spec.hub is None:
         raise ModelNotFound(
-            f"model {spec.id!r} is known but not on this machine: with tessera-onnx-export "
-            f"installed, run `{export_command(spec)}` and open the folder with path=DIR, or put "
-            f"it into the cache folder {cache_folder(cache_dir)}{_broken_note(cache_dir)}"
+            f"model {spec.id!r} is known but not on this machine: run `{export_command(spec)}` and "
+            "open the folder with path=DIR, or put it into the cache folder "
+            f"{said(cache_folder(cache_dir))}{_broken_note(cache_dir)}. The exporter is installed "
+            f"by {part_hint('export')}"
         )
     pinned = pins.recorded(spec, cache_folder(cache_dir))
     if offline and (pinned is None or not hub.is_complete(pinned)):
@@ -406,7 +416,7 @@ def _broken_note(cache_dir: str | os.PathLike[str] | None) -> str:
 def _pack_folders() -> Iterator[tuple[Path, str]]:
     # The starter first: it holds the defaults. Then by name, so that the order never depends on
     # the order of installation.
-    def place(entry: tuple[str, str, str]) -> tuple[bool, str, str]:
+    def said(entry: tuple[str, str, str]) -> tuple[bool, str, str]:
         name, _, distribution = entry
         # By the distribution, of which there is one: any pack may call its entry point so.
         return distribution.lower().replace("_", "-") != STARTER, name, distribution

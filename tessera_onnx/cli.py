@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import io
 import logging
+import os
 import signal
 import sys
 import warnings
@@ -41,9 +42,13 @@ from tessera_onnx.cli_options import (
     THREADS,
     ProgramCommand,
     location,
+    note_blank,
     print_json,
     print_lines,
+    say,
+    shown_place,
     unrepeated,
+    without_content,
 )
 from tessera_onnx.errors import ModelNotFound, TesseraError
 from tessera_onnx.quantization import Output
@@ -57,11 +62,19 @@ TEXT_KIND = click.option(
     help="Kind of embedding.",
 )
 FIELD = click.option(
-    "--field", default="text", show_default=True, help="Key of the text in .jsonl objects."
+    "--field",
+    metavar="NAME",
+    default="text",
+    show_default=True,
+    help="Key of the text in .jsonl objects, column of it in .csv files.",
+)
+ID_FIELD = click.option(
+    "--id-field", metavar="NAME", help="Key or column of an id, which goes with each result."
 )
 ON_LONG = click.option(
     "--on-long", type=click.Choice(get_args(OnLong)), default="warn", show_default=True
 )
+GIVEN = "tessera_onnx.given"  # the arguments, in click's notes of a call
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -89,6 +102,7 @@ class _Program(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse unknown options without naming them."""
+        ctx.meta[GIVEN] = list(args)
         with unrepeated(ctx):
             return super().parse_args(ctx, args)
 
@@ -121,10 +135,17 @@ class _Program(click.Group):
             raise click.exceptions.Exit(130) from None
         except BrokenPipeError:
             raise  # click ends quietly
+        except click.UsageError as error:
+            said = error.format_message()
+            message = without_content(said, ctx.meta[GIVEN])
+            if message == said:
+                raise
+            raise click.UsageError(message, error.ctx) from None
         except MemoryError:
             raise click.ClickException("not enough memory: give a smaller input or model") from None
         except (TesseraError, OSError, TypeError, ImportError) as error:
-            raise click.ClickException(layout.as_options(str(error))) from error
+            message = layout.as_options(without_content(str(error), ctx.meta[GIVEN]))
+            raise click.ClickException(message) from error
 
 
 @contextmanager
@@ -154,10 +175,10 @@ def _unwind(number: int, _: object) -> NoReturn:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    click.echo(f"Warning: {layout.as_options(str(message))}", err=True)
+    say(f"Warning: {layout.as_options(str(message))}")
 
 
-@click.group(cls=_Program)
+@click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tessera", message="%(prog)s %(version)s")
 def main() -> None:
     """Embed, compare and rank texts and page images, and forecast series, on ONNX Runtime.
@@ -170,7 +191,9 @@ def main() -> None:
 @CACHE
 @JSON
 def demo(cache_dir: str | None, *, as_json: bool) -> None:
-    """Encode, rank and explain a few sentences with every kind of model that is installed.
+    """Encode, rank and explain a few sentences with each model.
+
+    The first model that is installed of every kind is opened.
 
     \b
     Example: tessera demo
@@ -195,7 +218,9 @@ def demo(cache_dir: str | None, *, as_json: bool) -> None:
 @CACHE
 @JSON
 def models(kind: Kind | None, cache_dir: str | None, *, installed: bool, as_json: bool) -> None:
-    """List the models that this version knows, those on this machine first.
+    """List the models that this version knows.
+
+    Those on this machine come first.
 
     \b
     Example: tessera models --kind dense --installed
@@ -212,7 +237,7 @@ def models(kind: Kind | None, cache_dir: str | None, *, installed: bool, as_json
 @CACHE
 @JSON
 def info(model: str, cache_dir: str | None, *, as_json: bool) -> None:
-    """Every fact of a model: source, licence, files, recipe, measured parity.
+    """Show every fact of a model: source, licence, files, parity.
 
     \b
     Example: tessera info all-minilm-l6-v2
@@ -240,11 +265,12 @@ def info(model: str, cache_dir: str | None, *, as_json: bool) -> None:
 def pull(
     model: str, precision: Precision | None, cache_dir: str | None, *, force: bool, as_json: bool
 ) -> None:
-    """Download and verify a model, so that it runs without a network from then on.
+    """Download and verify a model, to run without a network.
 
     \b
     Example: tessera pull all-minilm-l6-v2
     """
+    _check_id(model)
     report = pulling.pull(model, cache_dir, precision, force=force)
     if as_json:
         print_json(report)
@@ -261,6 +287,7 @@ def pin(model: str, cache_dir: str | None) -> None:
     \b
     Example: tessera pin all-minilm-l6-v2
     """
+    _check_id(model)
     print_lines(pulling.pin(model, cache_dir))
 
 
@@ -271,7 +298,7 @@ def pin(model: str, cache_dir: str | None) -> None:
     "-o",
     "--output",
     metavar="OUT",
-    help="File to write: .npy (dense), .npz or .jsonl. Needed with INPUT.",
+    help="File to write: .npy (dense), .npz or .jsonl; - writes JSON lines. Needed with INPUT.",
 )
 @click.option("--role", type=click.Choice(["query", "document"]), default="document")
 @click.option("--task", help="A purpose that a dense model knows by name, such as clustering.")
@@ -280,6 +307,7 @@ def pin(model: str, cache_dir: str | None) -> None:
     "--format", "form", type=click.Choice(get_args(Output)), default="float32", show_default=True
 )
 @FIELD
+@ID_FIELD
 @click.option("--progress/--no-progress", default=None, help="A bar on stderr; on at a terminal.")
 @_opening
 @JSON
@@ -293,27 +321,28 @@ def encode(
     prompt: str | None,
     form: Output,
     field: str,
+    id_field: str | None,
     progress: bool | None,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Encode the texts of INPUT, or one text, and write the vectors.
 
-    INPUT is a .txt file (one text a line), a .jsonl file (strings, or objects with --field), or -
-    for the lines of stdin; for a vision model images and PDFs, as many as there are. OUT is
-    written whole or not at all: after an error, or Ctrl-C, it is as it was.
+    INPUT is a .txt or .md file (one text a line), a .jsonl file (strings, or objects with --field),
+    a .csv file (rows below the names of the columns), any of them as .gz, or - for the lines of
+    stdin; for a vision model images and PDFs, as many as there are. Blank lines are left out and
+    counted. OUT is written whole or not at all: after an error, or Ctrl-C, it is as it was.
 
     \b
     Example: tessera encode corpus.jsonl --output corpus.npz --kind sparse
     """
     from tqdm import tqdm
 
-    _check_encode(sources, text, output)
+    _check_encode(sources, text, output, id_field)
     model, kind = _open(**options, images=sources, may_be_texts=False)
-    source = sources[0] if sources else None
     hidden = None if progress is None else not progress  # None: unless stderr is a terminal
     with model:
-        writing.check(output, kind, form)
+        writing.check(output, kind, form, ids=id_field is not None)
         if kind != cli_vision.VISION and len(sources) > 1:
             raise click.UsageError("too many arguments: a text with spaces needs quotes")
         purpose = {
@@ -324,11 +353,12 @@ def encode(
         if kind == cli_vision.VISION:
             cli_vision.encode(
                 model, sources, text, role=role, form=form, output=output, hidden=hidden,
-                field=field, as_json=as_json,
+                field=field, id_field=id_field, as_json=as_json,
             )  # fmt: skip
             return
-        n_texts = 1 if source is None else reading.count(source, field)
-        texts = [text or ""] if source is None else reading.texts(source, field, n_texts or 0)
+        source = reading.Texts(sources[0], field, id_field) if sources else None
+        n_texts = 1 if source is None else source.count()
+        texts = [text or ""] if source is None else source
         vectors = _vectors(model, texts, source, role=role, **purpose)
         width = model.vocab_size() if kind == "sparse" else model.dimension()
         facts = {"model": model.model(), "kind": kind, "role": role, "format": form}
@@ -338,11 +368,16 @@ def encode(
             print_json(found) if as_json else print_lines(layout.vector(found))
             return
         bar = tqdm(vectors, total=n_texts, unit="text", disable=hidden, file=Stderr())
-        written = writing.write(Path(output), bar, kind=kind, width=width, output=form)
+        ids = None if source is None or id_field is None else lambda: source.ids or []
+        written = writing.write(Path(output), bar, kind=kind, width=width, output=form, ids=ids)
+    blank = note_blank(source)
     if as_json:
-        print_json({**facts, "output": output, "texts": written, "width": width})
+        report = {**facts, "output": output, "texts": written, **blank, "width": width}
+        print_json(report, err=output == writing.STDOUT)
     else:
-        click.echo(f"{written} texts in {click.format_filename(output)}: {model!r}, {form}")
+        where = shown_place(output)
+        tell = say if output == writing.STDOUT else click.echo
+        tell(f"{written} texts in {where}: {model!r}, {form}")
 
 
 @main.command()
@@ -351,10 +386,10 @@ def encode(
 @_opening
 @JSON
 def similarity(query: str, document: str, *, as_json: bool, **options: Any) -> None:
-    """Print how alike the texts A, the query, and B, the document, are.
+    """Print how alike two texts are.
 
-    A cosine for dense models, MaxSim for multi-vector, a dot product for sparse ones. For a vision
-    model B is an image.
+    A is the query, B the document. The number is a cosine for dense models, MaxSim for
+    multi-vector, a dot product for sparse ones. For a vision model B is an image.
 
     \b
     Example: tessera similarity "fresh bread" "a new loaf"
@@ -372,25 +407,32 @@ def similarity(query: str, document: str, *, as_json: bool, **options: Any) -> N
 @main.command()
 @click.argument("documents", metavar="[QUERY] DOCUMENTS...", nargs=-1)
 @click.option("--query", help="The query, in place of the first argument.")
-@click.option("--file", "source", metavar="FILE", help="Documents in a .txt or .jsonl file, or -.")
+@click.option(
+    "--file",
+    "source",
+    metavar="FILE",
+    help="Documents in a .txt, .md, .jsonl or .csv file, also as .gz, or - for stdin.",
+)
 @click.option("--top-k", type=AT_LEAST_1, help="Print the best K alone.")
 @FIELD
+@ID_FIELD
 @_opening
 @JSON
 def rank(
+    *,
     documents: tuple[str, ...],
     query: str | None,
     source: str | None,
     top_k: int | None,
     field: str,
-    *,
+    id_field: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Rank DOCUMENTS, or the lines of a file, by how well they answer QUERY.
+    """Rank texts, images or pages by how well they answer QUERY.
 
-    Documents are texts; or images and PDFs, if all of them are files of such names or a vision
-    model is asked for.
+    DOCUMENTS, or the lines of a file, are texts; or images and PDFs, if all of them are files of
+    such names or a vision model is asked for.
 
     \b
     Example: tessera rank "fresh bread" --file corpus.txt --top-k 5
@@ -403,27 +445,48 @@ def rank(
         documents = tuple(rest)
     if (source is None) == (not documents):
         raise click.UsageError("give DOCUMENTS or --file, one of them")
-    texts = list(documents)
-    if source is not None:
-        texts = list(reading.texts(source, field))
+    if source is None and id_field is not None:
+        raise click.UsageError("--id-field is for --file")
+    lines = None if source is None else reading.Texts(source, field, id_field)
+    texts = list(documents if lines is None else lines)
     model, kind = _open(**options, images=documents)
     with model:
         if kind == cli_vision.VISION:
+            if id_field is not None:
+                raise click.UsageError("--id-field is for texts: images have none")
             cli_vision.rank(model, query, texts, top_k, as_json=as_json)
+            note_blank(lines)
             return
         wanted = model.encode_query(query)  # by itself: its errors are about no line
-        with reading.naming_lines(source):
+        with reading.naming_lines(lines):
             ranked = model.rank(wanted, texts, top_k)
+    note_blank(lines)
+    ids = None if lines is None else lines.ids
     if as_json:
-        found = [{"index": i, "score": score, "text": texts[i]} for i, score in ranked]
+        found = [
+            {
+                "index": i,
+                **({} if ids is None else {"id": ids[i]}),
+                "score": score,
+                "text": texts[i],
+            }
+            for i, score in ranked
+        ]
         print_json({"model": model.model(), "kind": kind, "ranking": found})
         return
+    number = "DOCUMENT" if lines is None else "LINE"
+    head = ("RANK", "SCORE", number, *([] if ids is None else ["ID"]), "TEXT")
     rows = [
-        (str(place), f"{score:.4f}", str(i + 1), layout.one_line(texts[i]))
-        for place, (i, score) in enumerate(ranked, 1)
+        (
+            str(rank),
+            f"{score:.4f}",
+            str(i + 1 if lines is None else lines.line(i)),
+            *([] if ids is None else [layout.one_line(str(ids[i]))]),
+            layout.one_line(texts[i]),
+        )
+        for rank, (i, score) in enumerate(ranked, 1)
     ]
-    number = "DOCUMENT" if source is None else "LINE"
-    print_lines(layout.table([("RANK", "SCORE", number, "TEXT"), *rows]))
+    print_lines(layout.table([head, *rows]))
 
 
 main.add_command(forecast)
@@ -434,7 +497,9 @@ main.add_command(cli_vision.explain)
 @CACHE
 @JSON
 def doctor(cache_dir: str | None, *, as_json: bool) -> None:
-    """Show what is installed and try it; exit code 1 when something does not work.
+    """Show what is installed and try it.
+
+    The exit code is 1 when something does not work.
 
     \b
     Example: tessera doctor
@@ -476,16 +541,27 @@ def _open(
     return CLASSES[kind](**place, **options), kind
 
 
-def _check_encode(sources: Sequence[str], text: str | None, output: str | None) -> None:
+def _check_id(model: str) -> None:
+    if os.path.isdir(model) and artifacts.named(registry.catalogue(), model) is None:  # noqa: PTH112 (a Path raises for what cannot be a name)
+        raise click.UsageError("ID is the id of a model; the folder of that name is here already")
+
+
+def _check_encode(
+    sources: Sequence[str], text: str | None, output: str | None, id_field: str | None
+) -> None:
     if bool(sources) == (text is not None):
         raise click.UsageError("give INPUT or --text, one of them")
     if sources and output is None:
         raise click.UsageError("INPUT needs --output; a literal text goes into --text")
+    if id_field is not None and not sources:
+        raise click.UsageError("--id-field is for INPUT")
     if output and any(writing.is_same(source, output) for source in sources):
         raise click.UsageError("--output is INPUT itself")
 
 
-def _vectors(model: Any, texts: Iterable[str], source: str | None, **options: Any) -> Iterator[Any]:
+def _vectors(
+    model: Any, texts: Iterable[str], source: reading.Texts | None, **options: Any
+) -> Iterator[Any]:
     """Vectors of the texts in order, in bounded memory; errors name the line."""
     with reading.naming_lines(source):
         yield from model.encode_iter(texts, **options)

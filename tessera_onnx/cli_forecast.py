@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tessera_onnx import csv_numbers, csv_series, forecasts, layout, reading, writing
+from tessera_onnx import csv_numbers, csv_series, forecasts, layout, writing
 from tessera_onnx.cli_options import (
     AT_LEAST_1,
     CACHE,
@@ -20,6 +20,8 @@ from tessera_onnx.cli_options import (
     location,
     print_json,
     print_lines,
+    say,
+    shown_place,
 )
 from tessera_onnx.timeseries import TesseraTimeSeries
 
@@ -35,16 +37,9 @@ def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
     return levels
 
 
-def _check_places(source: str, output: str | None, *, as_json: bool) -> None:
-    """Nothing is written over what is read, or twice to one place."""
-    if output == reading.STDIN:
-        if as_json:
-            raise click.UsageError("--json and --output - both take stdout")
-    elif source and output and writing.is_same(source, output):
-        raise click.UsageError("--output is FILE.csv itself")
-
-
-@click.command(cls=ProgramCommand)
+@click.command(
+    cls=ProgramCommand, short_help="Forecast the series of a CSV file: quantiles of each step."
+)
 @click.argument("source", metavar="FILE.csv")
 @click.option("--horizon", type=AT_LEAST_1, help="Steps ahead, else as many as the model's pass.")
 @click.option(
@@ -69,9 +64,7 @@ def _check_places(source: str, output: str | None, *, as_json: bool) -> None:
 @click.option(
     "--decimal", type=click.Choice([".", ","]), help="Decimal mark, else what the cells tell."
 )
-@click.option(
-    "-o", "--output", metavar="OUT", help="File to write: .csv or .jsonl; - is CSV on stdout."
-)
+@click.option("-o", "--output", metavar="OUT", help="File to write: .csv or .jsonl; - writes CSV.")
 @click.option("--plot", metavar="IMAGE", help="Chart to write: .png, .svg or .pdf.")
 @MODEL
 @PRECISION
@@ -112,7 +105,8 @@ def forecast(
     Example: tessera forecast sales.csv --horizon 12 --timestamp month --output next.csv
     """
     forecasts.check(output, plot)
-    _check_places(source, output, as_json=as_json)
+    if source and output and writing.is_same(source, output):
+        raise click.UsageError("--output is FILE.csv itself")
     table = csv_series.read(
         source,
         target=target,
@@ -127,8 +121,8 @@ def forecast(
         forecasts.header(table, levels)
     with TesseraTimeSeries(**location(model, cache_dir), **options) as opened:
         found = forecasts.of(table, opened, horizon, levels, extrapolate)
-    if output not in (None, reading.STDIN):
-        forecasts.write(Path(str(output)), table, found, levels)
+    if output is not None:
+        forecasts.write(Path(output), table, found, levels)
     if plot is not None:
         titles = [layout.one_line(series.title()) for series in found]
         shown = forecasts.draw(Path(plot), found, titles, levels)
@@ -139,22 +133,11 @@ def forecast(
         if found[0].outside:
             facts[forecasts.OUTSIDE] = found[0].outside
         series = len(found) if output is not None else list(forecasts.objects(found, levels))
-        print_json({**facts, "output": output, "plot": plot, "series": series})
-    else:
-        _print(output, table, found, levels)
-
-
-def _print(
-    output: str | None,
-    table: csv_series.Table,
-    found: list[forecasts.Forecast],
-    levels: list[float],
-) -> None:
-    """The forecasts for people, as CSV, or that they are written."""
-    if output is None:
+        report = {**facts, "output": output, "plot": plot, "series": series}
+        print_json(report, err=output == writing.STDOUT)
+    elif output is None:
         print_lines(layout.forecast(found, levels, forecasts.time_name(table)))
-    elif output == reading.STDIN:
-        click.echo(forecasts.as_csv(table, found, levels), nl=False)
     else:
         steps = len(found[0].median)
-        click.echo(f"{len(found)} series, {steps} steps each, in {click.format_filename(output)}")
+        tell = say if output == writing.STDOUT else click.echo
+        tell(f"{len(found)} series, {steps} steps each, in {shown_place(output)}")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import click
 
-from tessera_onnx import schema
+from tessera_onnx import reading, schema, writing
+from tessera_onnx.errors import LONGEST_NAME, named
 from tessera_onnx.schema import Kind
+from tessera_onnx.text import Stderr
 
+LONGEST_OPTION = 30
 SERIES: Kind = "time-series"
 MODEL = click.option(
     "-m", "--model", metavar="ID_OR_FOLDER", help="Model id or folder, else the installed default."
@@ -31,17 +36,41 @@ AT_LEAST_1 = click.IntRange(min=1)
 THREADS = click.option("--threads", type=AT_LEAST_1, help="CPU threads.")
 
 
+OPTION = re.compile(r"--?[A-Za-z][A-Za-z0-9]*([_-][A-Za-z0-9]+){0,4}")
+
+
 @contextlib.contextmanager
 def unrepeated(ctx: click.Context) -> Iterator[None]:
-    """Name no unknown option, which may be a text, as click's own error does."""
+    """Name an unknown option only where it can be no text: one short word, or words with dashes."""
     try:
         yield
     except click.NoSuchOption as error:
-        near = f": did you mean {error.possibilities[0]}?" if error.possibilities else ";"
-        message = f"no such option{near} a text that begins with a dash goes after `--`"
+        name = error.option_name
+        is_word = len(name) <= LONGEST_OPTION and OPTION.fullmatch(name)
+        near = difflib.get_close_matches(name[:LONGEST_OPTION], _options(ctx), n=1)
+        shown = f" {name}" if is_word else ""
+        hint = f": did you mean {near[0]}?" if near else ";"
+        message = f"no such option{shown}{hint} a text that begins with a dash goes after `--`"
     else:
         return
     ctx.fail(message)  # out of reach of click's error, which a traceback would show
+
+
+def _options(ctx: click.Context) -> list[str]:
+    return [name for param in ctx.command.get_params(ctx) for name in param.opts if name[0] == "-"]
+
+
+def without_content(message: str, args: Sequence[str]) -> str:
+    """A message, which may be click's, with the length in place of every long value of `args`."""
+    given = set(args)
+    for arg in args:
+        if arg[:1] == "-":  # --name=VALUE, -nVALUE
+            given |= {arg[2:], arg.partition("=")[2]}
+    for value in sorted(given, key=len, reverse=True):
+        if len(value) > LONGEST_NAME and (short := named(value)) != value:
+            for form in (value, repr(value)[1:-1], json.dumps(value)[1:-1]):
+                message = message.replace(form, short)
+    return message
 
 
 class ProgramCommand(click.Command):
@@ -62,12 +91,34 @@ def location(model: str | None, cache_dir: str | None) -> dict[str, Any]:
     """Where to look: in the folder that MODEL is, else for the model of that id."""
     if model is not None and os.path.isfile(os.path.join(model, "model.toml")):  # noqa: PTH113, PTH118 (a Path raises for what cannot be a name)
         return {"model_id": None, "path": model}
+    if model is not None and model.endswith(".toml") and os.path.isfile(model):  # noqa: PTH113 (the same)
+        return {"model_id": None, "path": model}
     return {"model_id": model, "cache_dir": cache_dir}
 
 
-def print_json(value: Any) -> None:
-    """One line of JSON."""
-    click.echo(json.dumps(value))
+def print_json(value: Any, *, err: bool = False) -> None:
+    """One line of JSON, with `err` on stderr."""
+    (say if err else click.echo)(json.dumps(value))
+
+
+def say(message: str) -> None:
+    """A line on stderr; where its reader is gone, or there is none, it is lost and work goes on."""
+    Stderr().write(f"{message}\n")
+    Stderr().flush()
+
+
+def note_blank(texts: reading.Texts | None) -> dict[str, int]:
+    """Say on stderr how many blank lines of a file were left out; the same for a report."""
+    if texts is None or not texts.blank:
+        return {}
+    lines = "1 blank line is" if texts.blank == 1 else f"{texts.blank} blank lines are"
+    say(f"Warning: {reading.name(texts.source)}: {lines} left out")
+    return {"blank_lines": texts.blank}
+
+
+def shown_place(output: str) -> str:
+    """What reports call the output."""
+    return "stdout" if output == writing.STDOUT else click.format_filename(output)
 
 
 def print_lines(lines: Iterable[str]) -> None:

@@ -22,8 +22,11 @@ from tessera_onnx.cli_options import (
     THREADS,
     ProgramCommand,
     location,
+    note_blank,
     print_json,
     print_lines,
+    say,
+    shown_place,
 )
 from tessera_onnx.errors import EncodingError, FileError
 from tessera_onnx.quantization import Output
@@ -83,20 +86,26 @@ def encode(
     output: str | None,
     hidden: bool | None,
     field: str,
+    id_field: str | None,
     as_json: bool,
 ) -> None:
     """Write the vectors of images and of pages, or of texts as queries."""
     from tqdm import tqdm
 
     facts = {"model": model.model(), "kind": VISION, "role": role, "format": form}
+    lines, blank = None, {}
     if role == "query":
         source = names[0] if names else None
         if len(names) > 1:
             raise click.UsageError("queries come from one INPUT")
-        texts = [text or ""] if source is None else list(reading.texts(source, field))
-        with reading.naming_lines(source):
+        lines = None if source is None else reading.Texts(source, field, id_field)
+        texts = [text or ""] if lines is None else list(lines)
+        with reading.naming_lines(lines):
             vectors: Iterable[Any] = model.encode_query(texts)
+        blank = note_blank(lines)
         total: int | None = len(texts)
+    elif id_field is not None:
+        raise click.UsageError("--id-field is for texts: images have none")
     elif text is not None:
         raise click.UsageError("a vision model reads a text as a query: add --role query")
     else:
@@ -109,15 +118,21 @@ def encode(
         return
     unit, width = "text" if role == "query" else "image", model.embedding_dim()
     bar = tqdm(vectors, total=total, unit=unit, disable=hidden, file=Stderr())
-    written = writing.write(Path(output), bar, kind=VISION, width=width, output=form)
+    ids = None if lines is None or id_field is None else lambda: lines.ids or []
+    written = writing.write(Path(output), bar, kind=VISION, width=width, output=form, ids=ids)
+    to_stdout = output == writing.STDOUT
     if as_json:
-        print_json({**facts, "output": output, f"{unit}s": written, "width": width})
+        counts = {f"{unit}s": written, **blank}
+        print_json({**facts, "output": output, **counts, "width": width}, err=to_stdout)
     else:
-        where = click.format_filename(output)
-        click.echo(f"{written} {unit}s in {where}: {model!r}, {form}")
+        where = shown_place(output)
+        tell = say if to_stdout else click.echo
+        tell(f"{written} {unit}s in {where}: {model!r}, {form}")
 
 
-@click.command(cls=ProgramCommand)
+@click.command(
+    cls=ProgramCommand, short_help="Show where an image or a page answers each token of QUERY."
+)
 @click.argument("query")
 @click.argument("image")
 @click.option("--page", type=AT_LEAST_1, default=1, show_default=True, help="Page of a PDF.")

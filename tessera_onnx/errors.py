@@ -20,10 +20,14 @@ Each takes one message, so that it survives pickling. No message ever holds the 
 item is named by its index and its length. A wrong *type* is a plain TypeError.
 """
 
+import os
 import re
 import signal
 import sys
 from pathlib import Path
+
+LONGEST_NAME = 100  # characters of a name that a message repeats
+LONGEST_PLACE = 1000  # of one that is a place of the file system
 
 
 class TesseraError(Exception):
@@ -103,6 +107,48 @@ def callers_level() -> int:
         frame = frame.f_back
         level += 1
     return level
+
+
+def named(name: object) -> str:
+    """A name as messages repeat it: a long one only where it is a place on this machine.
+
+    What stands where a name is due may be a text, base64 or a data: URI. Such a thing is longer
+    than a name, so that its length alone is said.
+    """
+    try:
+        text = os.fsdecode(name) if isinstance(name, bytes | os.PathLike) else str(name)
+    except Exception:  # of a stranger's class
+        return f"<{type(name).__name__}>"
+    if len(text) <= LONGEST_NAME or _is_place(text):
+        return text
+    return f"<{len(text):,} characters>"
+
+
+def _is_place(text: str) -> bool:
+    """Whether a file of that name is there, or a folder that it would lie in."""
+    if len(text) > LONGEST_PLACE or "\n" in text:
+        return False
+    folder = Path(text).parent
+    try:
+        return os.path.lexists(text) or (len(folder.parts) > 1 and folder.is_dir())
+    except (OSError, ValueError):  # too long for the system; a NUL, a lone surrogate
+        return False
+
+
+def install_hint(extra: str) -> str:
+    """How to install this package with an extra: by a path, as no index has its name."""
+    return (
+        f'`pip install "PATH[{extra}]"`, where PATH is the folder of a checkout of tessera-onnx, '
+        "or its wheel file"
+    )
+
+
+def part_hint(part: str) -> str:
+    """The same for another distribution of a checkout, "starter" or "export"."""
+    return (
+        f"`pip install PATH/{part}`, where PATH is the folder of a checkout of tessera-onnx, or "
+        f"the path of a tessera_onnx_{part} wheel file"
+    )
 
 
 def is_of_signal(error: BaseException) -> bool:

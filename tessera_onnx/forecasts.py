@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx.csv_series import Table
-from tessera_onnx.errors import ConfigError
-from tessera_onnx.reading import STDIN
+from tessera_onnx.errors import ConfigError, install_hint
 from tessera_onnx.series import check_horizon, outside
-from tessera_onnx.writing import replacing
+from tessera_onnx.writing import STDOUT, opened, replacing
 
 SUFFIXES = (".csv", ".jsonl")
 CHARTS = (".png", ".svg", ".pdf")
@@ -66,8 +65,8 @@ def of(
 
 def check(output: str | None, plot: str | None) -> None:
     """Raises ConfigError for a file that cannot be written, for a chart also without matplotlib."""
-    if output not in (None, STDIN) and Path(str(output)).suffix not in SUFFIXES:
-        raise ConfigError(f"the output file must end in {' or '.join(SUFFIXES)}")
+    if output not in {None, STDOUT} and Path(str(output)).suffix not in SUFFIXES:
+        raise ConfigError(f"the output must be a file in {' or '.join(SUFFIXES)}, or {STDOUT}")
     if plot is not None:
         if Path(plot).suffix not in CHARTS:
             raise ConfigError(f"the chart must end in {', '.join(CHARTS)}")
@@ -115,9 +114,9 @@ def objects(found: Sequence[Forecast], levels: Sequence[float]) -> Iterator[dict
 def write(path: Path, table: Table, found: Sequence[Forecast], levels: Sequence[float]) -> None:
     """A .csv file with a row a step, or a .jsonl file with an object a series, whole or not at all.
 
-    Raises FileError.
+    "-" is stdout, which gets what a .csv file would hold. Raises FileError.
     """
-    with replacing(path) as stream:
+    with opened(path) as stream:
         if path.suffix == ".jsonl":
             lines = (json.dumps(item) for item in objects(found, levels))
             stream.writelines(line.encode() + b"\n" for line in lines)
@@ -182,7 +181,7 @@ def _figure() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ConfigError('a chart needs matplotlib: pip install "tessera-onnx[plot]"') from error
+        raise ConfigError(f"a chart needs matplotlib: {install_hint('plot')}") from error
     except Exception as error:  # settings of the user that it refuses, such as MPLBACKEND
         raise ConfigError(
             f"matplotlib cannot be used, its import fails with {type(error).__name__}: see its "

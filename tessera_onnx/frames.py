@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import frequency, series, series_table, time_numbers, timestamps
-from tessera_onnx.errors import ConfigError
+from tessera_onnx.errors import ConfigError, install_hint
 
 FORECAST = "forecast"
 OUTSIDE = "outside_trained"
@@ -136,9 +136,7 @@ def _narwhals() -> Any:
     try:
         import narwhals.stable.v2 as nw
     except ImportError as error:
-        raise ImportError(
-            'data frames need narwhals: pip install "tessera-onnx[frames]"'
-        ) from error
+        raise ImportError(f"data frames need narwhals: {install_hint('frames')}") from error
     return nw
 
 

@@ -145,6 +145,7 @@ def doctor(report: dict[str, Any]) -> Iterator[str]:
             *report["packages"].items(),
             ("packs", ", ".join(map(" ".join, report["packs"].items())) or "none"),
             ("providers", ", ".join(report["providers"]) or "none"),
+            ("telemetry", report["telemetry"]),
             ("threads", f"{report['threads']} ({', '.join(sources)})"),
             ("processor", report["processor"]),
         ]

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import numbering, writing
-from tessera_onnx.errors import FileError, IntegrityError, LoadError
+from tessera_onnx.errors import FileError, IntegrityError, LoadError, named
 from tessera_onnx.numbering import Numbering, Numbers
 
 HEADER_BYTES = 512  # filled with spaces, which keeps all that follows aligned
@@ -81,16 +81,18 @@ def opened(path: Path, parse: Callable[[BinaryIO], T]) -> T:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else error
-        raise FileError(f"{path} cannot be read: {reason}") from error
+        raise FileError(f"{named(path)} cannot be read: {reason}") from None
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # it might never end
-        raise FileError(f"{path} cannot be read: it is a pipe or a device, not a regular file")
+        raise FileError(
+            f"{named(path)} cannot be read: it is a pipe or a device, not a regular file"
+        )
     try:
         with path.open("rb") as stream:
             return parse(stream)
     except LoadError:
         raise
     except OSError as error:
-        raise FileError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise FileError(f"{named(path)} cannot be read: {error.strerror or error}") from error
 
 
 def header(stream: BinaryIO, path: Path, kind: Format) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def header(stream: BinaryIO, path: Path, kind: Format) -> dict[str, Any]:
 
     Raises LoadError for another kind of file or a later version, IntegrityError for a wrong fact.
     """
-    wrong = f"{path} is no {kind.what}: {kind.writer} writes one"
+    wrong = f"{named(path)} is no {kind.what}: {kind.writer} writes one"
     try:
         content = array(stream, path, "header", np.dtype(np.uint8), (HEADER_BYTES,))
         facts = json.loads(content.tobytes())
@@ -109,12 +111,12 @@ def header(stream: BinaryIO, path: Path, kind: Format) -> dict[str, Any]:
     version = facts.get("version")
     if type(version) is not int or version not in kind.counts:
         raise LoadError(
-            f"{path} is a {kind.what} of another version: this tessera-onnx reads up to "
+            f"{named(path)} is a {kind.what} of another version: this tessera-onnx reads up to "
             f"{max(kind.counts)}"
         )
     numbers = [facts.get(name) for name in ("index_crc32", *kind.counts[version])]
     if not all(type(number) is int and 0 <= number < 1 << 63 for number in numbers):
-        raise IntegrityError(f"{path} is damaged: its header has a missing or wrong field")
+        raise IntegrityError(f"{named(path)} is damaged: its header has a missing or wrong field")
     return facts
 
 
@@ -127,7 +129,9 @@ def index(
     """The arrays of the index, each (name, dtype, shape). Raises IntegrityError."""
     found = [array(stream, path, name, np.dtype(kind), shape) for name, kind, shape in arrays]
     if crc(found) != facts["index_crc32"]:
-        raise IntegrityError(f"{path} is damaged: its index has another checksum than it says")
+        raise IntegrityError(
+            f"{named(path)} is damaged: its index has another checksum than it says"
+        )
     return found
 
 
@@ -149,7 +153,7 @@ def mapped(
         due = starts[-1] + count * kind.itemsize
         if size < due or (len(starts) == len(arrays) and size > due):
             raise IntegrityError(
-                f"{path} is damaged: it has {size} bytes and should have {due}"
+                f"{named(path)} is damaged: it has {size} bytes and should have {due}"
                 + (" at least" if len(starts) < len(arrays) else "")
             )
         stream.seek(due)
@@ -161,7 +165,9 @@ def mapped(
     ]
     if checksum is not None and crc(found) != checksum:
         names = " and ".join(name for name, _, _ in arrays)
-        raise IntegrityError(f"{path} is damaged: its {names} have another checksum than it says")
+        raise IntegrityError(
+            f"{named(path)} is damaged: its {names} have another checksum than it says"
+        )
     return found
 
 
@@ -176,9 +182,9 @@ def expect(
     beginning = stream.read(10)  # magic, version, size of the rest
     rest = stream.read(int.from_bytes(beginning[8:], "little"))
     if beginning[:8] != wanted.getvalue()[:8]:
-        raise IntegrityError(f"{path} is damaged: its {name} are no .npy array")
+        raise IntegrityError(f"{named(path)} is damaged: its {name} are no .npy array")
     if rest.split() != wanted.getvalue()[10:].split():  # NumPy's versions pad it otherwise
-        raise IntegrityError(f"{path} is damaged: its {name} have another shape or type")
+        raise IntegrityError(f"{named(path)} is damaged: its {name} have another shape or type")
 
 
 def array(
@@ -188,7 +194,7 @@ def array(
     expect(stream, path, name, dtype, shape)
     size = math.prod(shape) * dtype.itemsize
     if size > os.fstat(stream.fileno()).st_size - stream.tell():
-        raise IntegrityError(f"{path} is damaged: it ends within its {name}")
+        raise IntegrityError(f"{named(path)} is damaged: it ends within its {name}")
     return np.frombuffer(stream.read(size), dtype=dtype).reshape(shape)
 
 
@@ -215,7 +221,7 @@ def unpack_ids(
             ids = json.loads(content.tobytes())
         return numbering.restored(count, removed.astype(np.int64), ids)
     except (TypeError, ValueError, RecursionError) as error:
-        raise IntegrityError(f"{path} is damaged: its ids contradict its index") from error
+        raise IntegrityError(f"{named(path)} is damaged: its ids contradict its index") from error
 
 
 def crc(arrays: Iterable[NDArray[Any]]) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tessera_onnx import images
-from tessera_onnx.errors import ConfigError, EncodingError, FileError
+from tessera_onnx.errors import ConfigError, EncodingError, FileError, install_hint
 
 if typing.TYPE_CHECKING:
     from PIL import Image
@@ -41,7 +41,7 @@ def render(
     Raises FileError for a file, EncodingError for bytes, that is no PDF, damaged beyond repair,
     encrypted, without pages, of more than `max_pages`, or with a page of more than `max_pixels`,
     whose number the message holds (from 1; pages before it are given out). Raises ImportError
-    without pypdfium2 (`pip install "tessera-onnx[pdf]"`), TypeError and ConfigError for arguments.
+    without pypdfium2 (the extra `pdf`), TypeError and ConfigError for arguments.
     """
     if not isinstance(source, str | os.PathLike | bytes):
         raise TypeError(f"source must be a path or bytes, got {type(source).__name__}")
@@ -59,7 +59,7 @@ def render(
     try:
         import pypdfium2  # noqa: F401 (missing now, not at the first page)
     except ImportError as error:
-        raise ImportError('PDF pages need pypdfium2: pip install "tessera-onnx[pdf]"') from error
+        raise ImportError(f"PDF pages need pypdfium2: {install_hint('pdf')}") from error
     return _render(source, dpi, max_pages, max_pixels)
 
 

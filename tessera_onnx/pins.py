@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tessera_onnx import hub, registry
-from tessera_onnx.errors import FileError, LoadError
+from tessera_onnx.errors import FileError, LoadError, named
 from tessera_onnx.hub_errors import NotOnHub
 from tessera_onnx.schema import UNPINNED, File, Hub, ModelSpec
 
@@ -167,7 +167,8 @@ def _write(path: Path, text: str) -> None:
             raise
     except OSError as error:
         raise FileError(
-            f"{path} cannot be written ({error.strerror}): set TESSERA_CACHE to a folder that can"
+            f"{named(path)} cannot be written ({error.strerror}): set TESSERA_CACHE to a "
+            "folder that can"
         ) from error
 
 

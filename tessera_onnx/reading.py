@@ -1,62 +1,138 @@
-"""Texts come out of files, one a line; whatever is wrong names the file and the line."""
+"""Texts come out of files, with their ids; whatever is wrong names the file and the line."""
 
 from __future__ import annotations
 
+import csv
 import errno
+import gzip
 import json
 import os
 import re
 import stat
 import sys
+import zlib
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
-from tessera_onnx.errors import EncodingError, FileError, InputTooLong
+from tessera_onnx.errors import EncodingError, FileError, InputTooLong, named
 
 STDIN = "-"
-SUFFIXES = (".txt", ".jsonl")
+PACKED = ".gz"
+LINES, OBJECTS, TABLE = (".txt", ".md"), ".jsonl", ".csv"
+SUFFIXES = (*LINES, OBJECTS, TABLE)
+SEPARATORS = ",;\t"
 LONGEST = 1 << 28  # bytes of a line: what never ends would take all memory
+Id = str | int
 
 
-def texts(source: str, field: str, least: int = 0) -> Iterator[str]:
-    """The texts of a .txt or .jsonl file, or of the lines of stdin for "-".
+class Texts:
+    """The texts of a file in order, or of the lines of stdin for "-"; it can be iterated again.
 
-    Text i stands in line i + 1: an empty line is an empty text. A .jsonl line is a string, or an
-    object that has one under `field`. UTF-8, with or without a byte order mark.
-    Raises FileError with the file and the line, never with what the line holds; also when they
-    are fewer than `least`, which `count` gave before.
+    A line of a .txt or .md file is a text. A line of a .jsonl file is a string, or an object that
+    has one under `field`. A row of a .csv file has it in the column `field`, which the first row
+    names, as all others; the separator is a comma, a semicolon or a tab. With a further .gz the
+    file is unpacked. Lines of white space alone are left out and counted in `blank`. UTF-8, with
+    or without a byte order mark.
+
+    `ids` holds what stands under `id_field`, a string or a whole number, of the texts so far.
+    Iteration raises FileError with the file and the line, never with what the line holds; also
+    when the texts are fewer than `count` gave before.
     """
-    _check(source)
-    key = field if source.endswith(".jsonl") else None
-    number = 0
-    for number, line in enumerate(_lines(source), 1):
+
+    def __init__(self, source: str, field: str, id_field: str | None = None) -> None:
+        self.source = source
+        self.ids: list[Id] | None = None if id_field is None else []
+        self.blank = 0
+        self._form = _form(source)
+        if id_field is not None and self._form in LINES:
+            raise FileError(
+                f"{name(source)} has no ids: they are in a {OBJECTS} or {TABLE} file, or leave "
+                "--id-field out"
+            )
+        self._names = (field, id_field)
+        self._least = 0
+        self._moved: list[tuple[int, int]] = []  # from which text on a line is so much further
+
+    def __iter__(self) -> Iterator[str]:
+        self.blank, self._moved, number, index = 0, [], 0, 0
+        if self.ids is not None:
+            self.ids = []
+        rows = self._rows() if self._form == TABLE else self._lines()
+        for number, text, found in rows:
+            if not self._moved or self._moved[-1][1] != number - index:
+                self._moved.append((index, number - index))
+            if self.ids is not None and found is not None:
+                self.ids.append(found)
+            index += 1
+            yield text
+        if index < self._least:
+            raise FileError(
+                f"{name(self.source)} became shorter while it was read: it had {self._least} texts "
+                f"and ends after {index}"
+            )
+
+    def count(self) -> int | None:
+        """The number of texts, None for stdin and pipes, which can be read but once.
+
+        All lines are checked, so that a bad last one shows before hours of work.
+        """
+        if self.source == STDIN or (
+            os.path.exists(self.source) and not os.path.isfile(self.source)  # noqa: PTH110, PTH113 (a Path raises for what cannot be a name)
+        ):
+            return None
+        self._least = sum(1 for _ in self)
+        return self._least
+
+    def line(self, index: int) -> int:
+        """The line of a text, from 1."""
+        place = bisect_right(self._moved, index, key=lambda moved: moved[0]) - 1
+        return index + (self._moved[place][1] if place >= 0 else 1)
+
+    def _lines(self) -> Iterator[tuple[int, str, Id | None]]:
+        for number, line in enumerate(_lines(self.source), 1):
+            try:
+                text = _decoded(line, first=number == 1).removesuffix("\n").removesuffix("\r")
+                if not text or text.isspace():
+                    self.blank += 1
+                    continue
+                found = _of_json(text, *self._names) if self._form == OBJECTS else (text, None)
+            except ValueError as error:
+                raise FileError(f"{name(self.source)}, line {number}: {error}") from None
+            yield number, *found
+
+    def _rows(self) -> Iterator[tuple[int, str, Id | None]]:
+        """Of a table. A text with an end of line in it is of the line where its row begins."""
+        lines, begin = _counted(self.source), 1
+        previous = csv.field_size_limit(LONGEST)
         try:
-            yield _text(line, first=number == 1, field=key)
-        except ValueError as error:
-            raise FileError(f"{name(source)}, line {number}: {error}") from None
-    if number < least:
-        raise FileError(
-            f"{source} became shorter while it was read: it had {least} lines and ends after "
-            f"{number}"
-        )
-
-
-def count(source: str, field: str) -> int | None:
-    """The number of texts, None for stdin and pipes, which can be read but once.
-
-    All lines are checked, so that a bad last one shows before hours of work. Raises FileError.
-    """
-    _check(source)
-    if source == STDIN or (os.path.exists(source) and not os.path.isfile(source)):  # noqa: PTH110, PTH113 (a Path raises for what cannot be a name)
-        return None
-    return sum(1 for _ in texts(source, field))
+            header = next(lines, None)
+            if header is None:
+                return
+            reader, places, width = _table(header, lines, self._names)
+            begin = 2  # below the names of the columns
+            for row in reader:
+                if any(cell.strip() for cell in row) and len(row) != width:
+                    raise ValueError(f"{len(row)} cells, the first line has {width}")  # noqa: TRY301
+                number, begin = begin, reader.line_num + 2
+                if not any(cell.strip() for cell in row):
+                    self.blank += 1
+                    continue
+                yield number, row[places[0]], None if places[1] < 0 else row[places[1]]
+        except (ValueError, csv.Error) as error:
+            raise FileError(f"{name(self.source)}, line {begin}: {error}") from None
+        finally:
+            csv.field_size_limit(previous)
 
 
 @contextmanager
 def opened(source: str) -> Iterator[BinaryIO]:
-    """The bytes of a file or, for "-", of stdin. Raises FileError, also for a failing read."""
+    """The bytes of a file, unpacked if it ends in .gz, or of stdin for "-".
+
+    Raises FileError, also for a failing read.
+    """
     try:
         if source == STDIN:
             yield _stdin()
@@ -65,45 +141,61 @@ def opened(source: str) -> Iterator[BinaryIO]:
             if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
                 raise OSError(errno.EINVAL, "it is a device")  # noqa: TRY301
             with Path(source).open("rb") as stream:
-                yield stream
+                if source.endswith(PACKED):
+                    with gzip.open(stream) as unpacked:
+                        yield cast("BinaryIO", unpacked)
+                else:
+                    yield stream
+    except FileError:
+        raise
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise FileError(f"{name(source)} cannot be read: it is no whole gzip file") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
-        raise FileError(f"{name(source)} cannot be read: {reason}") from error
+        raise FileError(f"{name(source)} cannot be read: {reason}") from None
 
 
 def name(source: str) -> str:
     """What messages call it."""
-    return "stdin" if source == STDIN else source
-
-
-def by_line(message: str, source: str) -> str:
-    """A message about "text 3" or "texts 3, 5" of a source as one about its lines 4 or 4, 6."""
-    found = re.match(r"texts? (\d+(?:, \d+)*)", message)
-    if not found:
-        return f"{name(source)}: {message}"
-    lines = ", ".join(str(int(index) + 1) for index in found[1].split(", "))
-    plural = "s" if "," in lines else ""
-    return f"{name(source)}, line{plural} {lines}{message[found.end() :]}"
+    return "stdin" if source == STDIN else named(source)
 
 
 @contextmanager
-def naming_lines(source: str | None) -> Iterator[None]:
-    """Errors about texts as errors about the lines of a source, if there is one."""
+def naming_lines(texts: Texts | None) -> Iterator[None]:
+    """Errors about texts as errors about the lines of a file, if they come out of one."""
     try:
         yield
     except (EncodingError, InputTooLong) as error:
-        if source is None:
+        if texts is None:
             raise
-        raise type(error)(by_line(str(error), source)) from error
+        raise type(error)(by_line(str(error), texts)) from error
 
 
-def _check(source: str) -> None:
+def by_line(message: str, texts: Texts) -> str:
+    """A message about "text 3" or "texts 3, 5" of a file as one about their lines, such as 4, 6."""
+    found = re.match(r"texts? (\d+(?:, \d+)*)", message)
+    if not found:
+        return f"{name(texts.source)}: {message}"
+    lines = ", ".join(str(texts.line(int(index))) for index in found[1].split(", "))
+    plural = "s" if "," in lines else ""
+    return f"{name(texts.source)}, line{plural} {lines}{message[found.end() :]}"
+
+
+def _form(source: str) -> str:
+    """One of SUFFIXES; of stdin that of lines. Raises FileError for other files."""
     if source == STDIN:
-        return
+        return LINES[0]
     if os.path.isdir(source):  # noqa: PTH112 (a Path raises for what cannot be a name)
-        raise FileError(f"{source} cannot be read: it is a folder")
-    if not source.endswith(SUFFIXES):  # not named: it may be a text that was meant for --text
-        raise FileError(f"the input must be a {' or '.join(SUFFIXES)} file, or {STDIN} for stdin")
+        a_model = os.path.isfile(os.path.join(source, "model.toml"))  # noqa: PTH113, PTH118
+        hint = " with a model, which goes into --model" if a_model else ""
+        raise FileError(f"{name(source)} cannot be read: it is a folder{hint}")
+    form = next((s for s in SUFFIXES if source.removesuffix(PACKED).endswith(s)), None)
+    if form is None:  # not named: it may be a text that was meant for --text
+        raise FileError(
+            f"the input must be a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file, also with "
+            f"{PACKED} after that, or {STDIN} for stdin"
+        )
+    return form
 
 
 def _lines(source: str) -> Iterator[bytes]:
@@ -120,25 +212,58 @@ def _stdin() -> BinaryIO:
     return sys.stdin.buffer
 
 
-def _text(line: bytes, *, first: bool, field: str | None) -> str:
-    """The text of one line. Raises ValueError with what is wrong."""
+def _counted(source: str) -> Iterator[str]:
+    """The decoded lines of a table."""
+    for number, line in enumerate(_lines(source), 1):
+        try:
+            yield _decoded(line, first=number == 1)
+        except ValueError as error:
+            raise FileError(f"{name(source)}, line {number}: {error}") from None
+
+
+def _decoded(line: bytes, *, first: bool) -> str:
     if len(line) == LONGEST:
         raise ValueError(f"longer than {LONGEST - 1} bytes")
     try:
-        text = line.decode("utf-8-sig" if first else "utf-8").removesuffix("\n").removesuffix("\r")
+        return line.decode("utf-8-sig" if first else "utf-8")
     except UnicodeDecodeError:
         raise ValueError("not UTF-8 text") from None
-    if field is None:
-        return text
+
+
+def _of_json(line: str, field: str, id_field: str | None) -> tuple[str, Id | None]:
+    """The text and the id of one line. Raises ValueError with what is wrong."""
     try:
-        value = json.loads(text)
+        value = json.loads(line)
     except (ValueError, RecursionError):
         raise ValueError("not valid JSON") from None
-    if isinstance(value, dict):
-        value = value.get(field)
-    if not isinstance(value, str):
-        expected = f"neither a JSON string nor an object with a string under {field!r}"
+    text = value.get(field) if isinstance(value, dict) else value
+    if not isinstance(text, str):
+        expected = f"neither a JSON string nor an object with a string under {named(field)!r}"
         raise ValueError(expected)  # noqa: TRY004 (the file's fault, not the caller's)
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    found = None
+    if id_field is not None:
+        found = value.get(id_field) if isinstance(value, dict) else None
+        if isinstance(found, bool) or not isinstance(found, str | int):
+            raise ValueError(f"no string or whole number under {named(id_field)!r}, the id")
+    if any("\ud800" <= character <= "\udfff" for part in (text, str(found)) for character in part):
         raise ValueError("a lone surrogate, which is not valid Unicode")
-    return value
+    return text, found
+
+
+def _table(
+    first: str, rest: Iterator[str], names: tuple[str, str | None]
+) -> tuple[Any, tuple[int, int], int]:
+    """A reader of the rows below the header, the places of text and id (-1: none), the width."""
+    field, id_field = names
+    for separator in SEPARATORS:
+        header = [cell.strip() for cell in next(csv.reader([first], delimiter=separator), [])]
+        if field in header:
+            break
+    else:
+        raise ValueError(f"no column is named {named(field)!r}: --field names that of the texts")
+    if id_field is not None and id_field not in header:
+        raise ValueError(f"no column is named {named(id_field)!r}, which --id-field says")
+    if header.count(field) > 1 or (id_field is not None and header.count(id_field) > 1):
+        raise ValueError("a column name comes twice")
+    places = header.index(field), -1 if id_field is None else header.index(id_field)
+    return csv.reader(rest, delimiter=separator, strict=True), places, len(header)

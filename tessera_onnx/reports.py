@@ -24,10 +24,11 @@ from tessera_onnx import (
     registry,
     runtime,
     schema,
+    telemetry,
 )
 from tessera_onnx.artifacts import Artifact
 from tessera_onnx.classes import CLASSES
-from tessera_onnx.errors import TesseraError
+from tessera_onnx.errors import TesseraError, install_hint
 from tessera_onnx.schema import Kind, ModelSpec
 
 T = TypeVar("T")
@@ -169,9 +170,12 @@ def doctor(cache_dir: str | None) -> dict[str, Any]:
     if len(rivals) > 1:
         problems.append(
             f"{' and '.join(rivals)} overwrite each other: `pip uninstall {' '.join(rivals)}`, "
-            "then install tessera-onnx[cpu] or tessera-onnx[cuda], one of them"
+            f"then {install_hint('cpu')}; or [cuda] in place of [cpu], never both"
         )
-    providers: list[str] = attempt(lambda: runtime.onnxruntime().get_available_providers(), [])
+    ort = attempt(runtime.onnxruntime, None)
+    providers: list[str] = ort.get_available_providers() if ort else []
+    wrong = telemetry.problem(ort.__version__) if ort else None
+    problems += [wrong] if wrong else []
     nothing: list[Artifact] = []
     installed = attempt(lambda: artifacts.installed(cache_dir), nothing)
     problems += artifacts.broken(cache_dir)
@@ -189,6 +193,7 @@ def doctor(cache_dir: str | None) -> dict[str, Any]:
         "packages": packages,
         "packs": _versions(*(distribution for *_, distribution in artifacts.entry_points())),
         "providers": providers,
+        "telemetry": telemetry.state(ort.__version__) if ort else "none",
         "threads": attempt(processor.cpu_threads, 0),
         "threads_from": _thread_sources(),
         "processor": processor.physical_summary(),

@@ -22,13 +22,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import external, processor
+from tessera_onnx import external, processor, telemetry
 from tessera_onnx.errors import (
     ConfigError,
     DeviceError,
     EncodingError,
     IntegrityError,
     LoadError,
+    install_hint,
     is_of_signal,
     shown,
 )
@@ -59,11 +60,19 @@ def onnxruntime() -> Any:
         import onnxruntime as ort
     except ImportError as error:
         raise DeviceError(
-            f"onnxruntime cannot be imported ({error}): install `tessera-onnx[cpu]`, or "
-            "`tessera-onnx[cuda]` on a machine with an NVIDIA GPU (one of them, never both)"
+            f"onnxruntime cannot be imported ({error}): {install_hint('cpu')}; on a machine with "
+            "an NVIDIA GPU [cuda] in place of [cpu], never both"
         ) from error
-    ort.disable_telemetry_events()
+    ort.disable_telemetry_events()  # of Windows; for the rest of it see telemetry.py
+    _note_telemetry(ort.__version__)
     return ort
+
+
+@functools.cache  # once a process
+def _note_telemetry(version: str) -> None:
+    sentence = telemetry.problem(version)
+    if sentence is not None:
+        logger.warning("%s", sentence)
 
 
 def choose_device(device: str, *, static: bool, int8_on_cuda: bool = False) -> list[str]:
@@ -270,7 +279,7 @@ def open_graph(
     name, _, number = device.partition(":")
     provider = PROVIDERS[name]
     if provider not in ort.get_available_providers():
-        fix = "install tessera-onnx[cuda] in place of the CPU wheel" if name == "cuda" else ""
+        fix = "`pip uninstall onnxruntime`, then " + install_hint("cuda") if name == "cuda" else ""
         raise DeviceError(
             f"device {device!r} needs {provider}, which the installed onnxruntime "
             f"{ort.__version__} lacks (it has {', '.join(ort.get_available_providers())}): "

@@ -251,7 +251,7 @@ class TesseraTimeSeries(Model):
         Without `id`, a column of texts that repeat is an error, since the rows are likely those of
         several series: name it, or leave it out of the frame.
 
-        Raises ImportError without narwhals (`pip install "tessera-onnx[frames]"`), TypeError for
+        Raises ImportError without narwhals (the extra `frames`), TypeError for
         what is no eager frame, ConfigError for columns that are missing, of a wrong type or with
         nulls in id or timestamp, and for timestamps that repeat, are irregular or too few to tell
         their step; and what `forecast_quantiles` raises.

@@ -8,7 +8,7 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import quantization, reading
-from tessera_onnx.errors import ConfigError, FileError
+from tessera_onnx.errors import ConfigError, FileError, named
 from tessera_onnx.quantization import Output
+from tessera_onnx.reading import Id
 from tessera_onnx.results import BinaryTokens, Int8Vectors, SparseVector
 from tessera_onnx.schema import Kind
 
+STDOUT = "-"
 SUFFIXES = (".npy", ".npz", ".jsonl")
 
 
@@ -37,7 +39,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     try:
         target = Path(os.path.realpath(path))  # resolve() raises for a ring of links
     except (OSError, ValueError) as error:  # the working directory is gone; a NUL
-        raise FileError(f"{path!s:.300} cannot be written: {_reason(error)}") from None
+        raise FileError(f"{named(path)} cannot be written: {_reason(error)}") from None
     temporary = target.parent / f".tessera-{secrets.token_hex(8)}.tmp"
     is_result = False
     try:
@@ -54,12 +56,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         except OSError as error:
             is_result = True
             raise FileError(
-                f"{path} cannot be written: {_reason(error)}; the result is in {temporary}"
-            ) from error
+                f"{named(path)} cannot be written: {_reason(error)}; the result is in {temporary}"
+            ) from None
     except FileError:
         raise
     except OSError as error:
-        raise FileError(f"{path} cannot be written: {_reason(error)}") from error
+        raise FileError(f"{named(path)} cannot be written: {_reason(error)}") from None
     finally:
         if not is_result:
             with suppress(OSError):  # the usual case: it took the name; or there is no folder
@@ -76,22 +78,32 @@ def is_same(source: str, output: str) -> bool:
         return False
 
 
-def check(path: str | None, kind: Kind, output: Output) -> None:
-    """Raises ConfigError when vectors of that kind and form have no place in that file.
+def check(path: str | None, kind: Kind, output: Output, *, ids: bool = False) -> None:
+    """Raises ConfigError when vectors of that kind and form, or ids, have no place in that file.
 
-    None is no file, which takes all that there is.
+    None is no file, which takes all that there is; "-" is stdout, which gets JSON lines.
     """
     if kind == "sparse" and output != "float32":
         raise ConfigError(f"sparse vectors have no {output} form, only float32")
-    suffix = None if path is None else Path(path).suffix
+    suffix = None if path is None else _suffix(path)
     if suffix is not None and suffix not in SUFFIXES:
-        raise ConfigError(f"the output file must end in {', '.join(SUFFIXES)}")
+        raise ConfigError(f"the output must be a file in {', '.join(SUFFIXES)}, or {STDOUT}")
+    if suffix == ".npy" and ids:
+        raise ConfigError("a .npy file holds no ids: write .npz or .jsonl")
     if suffix == ".npy" and (kind, output) != ("dense", "float32"):
         raise ConfigError("a .npy file holds dense float32 vectors alone: write .npz or .jsonl")
 
 
-def write(path: Path, vectors: Iterable[Any], *, kind: Kind, width: int, output: Output) -> int:
-    """Write what `encode_iter` gives to a file of one of SUFFIXES; the number of texts.
+def write(
+    path: Path,
+    vectors: Iterable[Any],
+    *,
+    kind: Kind,
+    width: int,
+    output: Output,
+    ids: Callable[[], Sequence[Id]] | None = None,
+) -> int:
+    """Write what `encode_iter` gives to a file of one of SUFFIXES, or stdout; the number of texts.
 
     `width` is the dimension, or the size of the vocabulary for sparse vectors. A .npy file holds
     dense float32 vectors, (n, width). A .npz file holds, by kind and form:
@@ -104,14 +116,17 @@ def write(path: Path, vectors: Iterable[Any], *, kind: Kind, width: int, output:
         binary         bits, dim in place of vectors or tokens
 
     A .jsonl file holds `row` of each text. .npy and .jsonl are written as the vectors come, .npz
-    is put together in memory. Raises FileError, and whatever `vectors` raises.
+    is put together in memory. `ids` gives those of the texts read so far: each text's `id` in
+    .jsonl, an array `ids` in .npz, whole numbers if all are such and strings else. Raises
+    FileError, and whatever `vectors` raises.
     """
-    with replacing(path) as stream:
-        if path.suffix == ".jsonl":
+    with opened(path) as stream:
+        if _suffix(path) == ".jsonl":
             return _write_each(
-                vectors,
-                lambda vector: stream.write(json.dumps(row(vector, output)).encode() + b"\n"),
-            )
+                ({**({} if ids is None else {"id": ids()[i]}), **row(vector, output)}
+                 for i, vector in enumerate(vectors)),
+                lambda found: stream.write(json.dumps(found).encode() + b"\n"),
+            )  # fmt: skip
         if path.suffix == ".npy":
             _npy_header(stream, (0, width))
             n_texts = _write_each(vectors, lambda vector: stream.write(vector.tobytes()))
@@ -120,6 +135,8 @@ def write(path: Path, vectors: Iterable[Any], *, kind: Kind, width: int, output:
             return n_texts
         rows = list(vectors)
         arrays = _csr(rows, width) if kind == "sparse" else _joined(rows, kind, width, output)
+        if ids is not None:
+            arrays["ids"] = _ids(ids())
         np.savez(stream, **arrays)
         return len(rows)
 
@@ -132,6 +149,34 @@ def row(vector: Any, output: Output) -> dict[str, Any]:
         name = "vector" if vector.ndim == 1 else "tokens"
         parts = _parts(quantization.convert(vector, output), name)
     return {name: _plain(np.asarray(part)) for name, part in parts.items()}
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """What `replacing` gives, or stdout for "-". Raises FileError where it cannot be written.
+
+    Only the error of a reader that has gone stays what it is.
+    """
+    if str(path) != STDOUT:
+        with replacing(path) as stream:
+            yield stream
+        return
+    try:
+        yield sys.stdout.buffer
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise  # the command ends quietly
+    except (AttributeError, OSError) as error:  # there is none, or it is closed
+        raise FileError(f"stdout cannot be written: {_reason(error)}") from None
+
+
+def _suffix(path: str | Path) -> str:
+    return ".jsonl" if str(path) == STDOUT else Path(path).suffix
+
+
+def _ids(found: Sequence[Id]) -> NDArray[Any]:
+    small = all(isinstance(i, int) and -(1 << 63) <= i < 1 << 63 for i in found)
+    return np.array(found, np.int64) if small and found else np.array([str(i) for i in found], str)
 
 
 def _permissions(target: Path) -> int | None:

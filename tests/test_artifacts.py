@@ -383,7 +383,7 @@ def test_a_folder_that_cannot_be_looked_into_is_named():
 
 def test_no_models_at_all(monkeypatch):
     monkeypatch.setattr(artifacts, "_pack_folders", lambda: iter(()))
-    with pytest.raises(ModelNotFound, match="pip install tessera-onnx-starter"):
+    with pytest.raises(ModelNotFound, match="pip install PATH/starter"):
         TesseraDense()
 
 

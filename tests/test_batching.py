@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+from artifact_tools import HANG
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -101,7 +102,7 @@ def test_room_runs_small_batches_together_and_a_large_one_alone():
     with room.of(1, 5), room.of(2, 6):  # 25 + 72
         thread.start()
         assert not entered.wait(0.1)
-    assert entered.wait(10)
+    assert entered.wait(HANG)
     thread.join()
 
 

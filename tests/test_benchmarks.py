@@ -63,7 +63,7 @@ class TextEmbedding:
     def encode(self, texts, batch_size):
         rows = [row.ids for row in self.tokenizer.encode_batch(texts)]
         assert [len(row) for row in rows] == sorted(map(len, rows), reverse=True)
-        time.sleep(0.02 * len(texts) * (batch_size != 4))
+        time.sleep(0.05 * len(texts) * (batch_size != 4))
         if batch_size == 64:
             self.waste = np.ones(100_000_000, np.float32)
         found = []
@@ -124,7 +124,7 @@ def test_peers(pair, planted, tmp_path, monkeypatch):
     (batch, speed, _, ratio, _), mean, least, peak = rows[name]
     assert batch == "4"
     ours = float(rows["tessera-onnx fp32"][0][0])
-    assert float(ratio[:-1]) == pytest.approx(ours / float(speed), rel=0.5)
+    assert 1 / 4 < float(ratio[:-1]) / (ours / float(speed)) < 4  # by round, on a busy machine
     assert (least, mean) == pytest.approx((1, 1) if planted == "equal" else (-1, 14 / 16), abs=1e-4)
     assert ("! not the same work" in done.stdout) == (planted == "other")
     assert peak < 380  # the wasted 400 MB belong to a batch size that was not taken

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from artifact_tools import ARTIFACTS, add_file, copy, replace
+from artifact_tools import ARTIFACTS, HANG, add_file, copy, replace
 from click.testing import CliRunner
 
 from tessera_onnx import (
@@ -37,7 +37,7 @@ PROGRAM = [sys.executable, "-c", "from tessera_onnx.cli import main; main(prog_n
 SECRET = "zqxjkv"  # no part of any message
 TEXTS = [
     "The lighthouse keeper wrote down the weather twice a day.",
-    "",
+    ".",
     "Grüße aus Köln, 你好 and a naïve café",
     "Bread",
 ]
@@ -222,7 +222,7 @@ def test_without_models_demo_says_what_to_install(monkeypatch):
     monkeypatch.setattr(artifacts, "ENTRY_POINTS", "tessera_onnx.no_such_group")
     result = run("demo", code=1)
     assert result.stdout == ""
-    assert "pip install tessera-onnx-starter" in result.stderr
+    assert "pip install PATH/starter" in result.stderr
     assert run_json("models", "--installed") == []
     assert "No model is installed." in run("doctor").stdout
 
@@ -470,9 +470,9 @@ def test_lines_end_at_newlines_alone(tmp_path):
 
 def test_queries_and_documents_differ_where_the_model_says_so(tmp_path):
     corpus = tmp_path / "short.txt"
-    corpus.write_text("bread\n\nwater")
+    corpus.write_text("bread\n.\nwater")
     with TesseraDense(path=ARTIFACTS / "prompts") as model:
-        texts = ["bread", "", "water"]
+        texts = ["bread", ".", "water"]
         queries, documents = model.encode_query(texts), model.encode_batch(texts)
     assert not np.allclose(queries, documents)
     for role, expected in (("query", queries), ("document", documents)):
@@ -487,7 +487,7 @@ def test_the_options_of_a_model_reach_it(corpus, tmp_path):
     options += ("--device", "cpu", "--on-long", "truncate", "--kind", "multi-vector")
     assert run("encode", corpus, "-o", out, *options).stderr == ""
     with np.load(out, allow_pickle=False) as stored:
-        assert stored["tokens"].shape == (4 + 2 + 4 + 3, 64)
+        assert stored["tokens"].shape == (4 + 3 + 4 + 3, 64)
     refused = run("encode", "--text", "a", "--precision", "fp32", code=1)
     assert "has no fp32 graph, only int8" in refused.stderr
 
@@ -594,7 +594,6 @@ BAD = {
     "a number": (".jsonl", b"12345"),
     "another field": (".jsonl", b'{"title": "zqxjkv"}'),
     "a list as text": (".jsonl", b'{"text": ["zqxjkv"]}'),
-    "empty": (".jsonl", b""),
     "deep": (".jsonl", b"[" * 100_000),
     "a lone surrogate": (".jsonl", b'"zqxjkv \\ud800"'),
     "Latin-1": (".jsonl", b'"zqxjkv \xe9"'),
@@ -701,11 +700,13 @@ def test_a_signal_midway_leaves_the_old_file(number, code, source, tmp_path):
         _wait(lambda: list(tmp_path.glob(".tessera-*")))
         assert process.poll() is None
         time.sleep(0.3)
+        used = _processor_seconds(process.pid)
         process.send_signal(number)
-        start = time.monotonic()
         stderr = process.stderr.read().decode()
+        finished = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # still to be read
+        assert finished is not None
+        assert _processor_seconds(process.pid) - used < 10  # the whole file would take minutes
         assert process.wait() == code
-    assert time.monotonic() - start < 10
     assert stderr == ("Interrupted\n" if number == signal.SIGINT else "")
     assert (tmp_path / "out.jsonl").read_bytes() == b"old"
     assert only(tmp_path, "in.txt", "out.jsonl")
@@ -891,10 +892,16 @@ def start(*args, **options):
 
 
 def _wait(condition):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + HANG
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def _processor_seconds(pid):
+    """What all threads of a process have used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _environment():
@@ -953,7 +960,7 @@ def test_a_text_that_begins_with_a_dash():
 
 @pytest.mark.parametrize("kind", ["dense", "multi-vector", "sparse"])
 def test_rank_is_the_order_of_the_api(kind, model, tmp_path):
-    documents = ["The night train leaves at nine.", "", "A new loaf of bread.", "Water taps"]
+    documents = ["The night train leaves at nine.", ".", "A new loaf of bread.", "Water taps"]
     expected = model.rank("fresh bread", documents)
     (tmp_path / "d.txt").write_text("\n".join(documents))
     given = run_json("rank", "fresh bread", *documents, "--kind", kind)
@@ -1047,7 +1054,7 @@ def test_doctor_finds_two_runtimes_that_overwrite_each_other(tmp_path, monkeypat
     report = run_json("doctor", code=1)
     (problem,) = report["problems"]
     assert "pip uninstall onnxruntime onnxruntime-gpu" in problem
-    assert "tessera-onnx[cpu]" in problem
+    assert '`pip install "PATH[cpu]"`, where PATH is' in problem
     assert report["packages"]["onnxruntime-gpu"] == "1.0"
 
 
@@ -1064,7 +1071,7 @@ def test_doctor_survives_a_missing_runtime(tmp_path):
     )
     assert (result.returncode, result.stderr) == (1, b"")
     report = json.loads(result.stdout)
-    assert any("tessera-onnx[cpu]" in problem for problem in report["problems"])
+    assert any('pip install "PATH[cpu]"' in problem for problem in report["problems"])
     assert all(model["files"] == "verified" for model in report["models"])
 
 

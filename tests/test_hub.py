@@ -23,7 +23,7 @@ from pathlib import Path
 import hub_server
 import numpy as np
 import pytest
-from artifact_tools import ARTIFACTS, TEXTS, golden
+from artifact_tools import ARTIFACTS, HANG, TEXTS, golden
 from click.testing import CliRunner
 from hub_server import COMMIT
 
@@ -178,7 +178,7 @@ PULL = "from tessera_onnx.cli import main; main(['pull', 'hub-splade'])"
 
 
 def outcome(running):
-    stdout, stderr = running.communicate(timeout=60)
+    stdout, stderr = running.communicate(timeout=HANG)
     RUNNING.remove(running)
     return running.returncode, stdout, stderr
 
@@ -891,7 +891,7 @@ def partial():
     return found[0] if found else None
 
 
-def wait_for(condition, seconds=30):
+def wait_for(condition, seconds=HANG):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

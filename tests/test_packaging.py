@@ -1,6 +1,7 @@
 """What a user's environment sees: imports, import time, names, layering, the wheel's content."""
 
 import ast
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import tessera_onnx
+from tessera_onnx import errors
 
 PACKAGE = Path(tessera_onnx.__file__).parent
 
@@ -16,6 +18,7 @@ PACKAGE = Path(tessera_onnx.__file__).parent
 LAYERS = {
     "errors": set(),
     "containers": {"errors"},
+    "telemetry": set(),
     "schema": {"errors"},
     "registry": {"errors", "schema"},
     "hub_errors": {"errors", "registry", "schema"},
@@ -26,7 +29,7 @@ LAYERS = {
     "external": {"errors", "protobuf"},
     "saturation": {"protobuf"},
     "processor": {"errors"},
-    "runtime": {"errors", "external", "processor"},
+    "runtime": {"errors", "external", "processor", "telemetry"},
     "batching": {"errors"},
     "results": {"errors"},
     "bounds": {"results"},
@@ -122,7 +125,7 @@ LAYERS["vision"] |= {"bounds", "packing", "queries", "similarity", "towers"}
 LAYERS["classes"] = {"artifacts", "dense", "errors", "model", "multi_vector", "registry", "schema"}
 LAYERS["classes"] |= {"sparse", "timeseries", "vision"}
 LAYERS["__init__"] = {"classes", "dense", "errors", "multi_vector", "results", "scoring", "sparse"}
-LAYERS["__init__"] |= {"packing", "postings", "timeseries", "vision"}
+LAYERS["__init__"] |= {"packing", "postings", "telemetry", "timeseries", "vision"}
 THIRD_PARTY = {"numpy", "onnxruntime", "huggingface_hub", "tokenizers", "tqdm", "scipy", "PIL"}
 THIRD_PARTY |= {"click", "matplotlib", "narwhals", "pypdfium2"}
 
@@ -165,14 +168,15 @@ def test_import_loads_nothing_heavy():
     assert run(code) == ""
 
 
-def test_the_package_alone_imports_none_of_its_modules():
+def test_the_package_alone_imports_one_of_its_modules():
+    """The one that has to come before any import of onnxruntime."""
     code = (
         "import sys, tessera_onnx\n"
         "print(*(name for name in sys.modules if name.startswith(('numpy', 'tessera_onnx.'))))\n"
         "tessera_onnx.ConfigError, tessera_onnx.TesseraDense\n"
         "assert {'TesseraDense', '__version__', 'maxsim'} <= set(dir(tessera_onnx))\n"
     )
-    assert run(code) == ""
+    assert run(code) == "tessera_onnx.telemetry"
     listed = [name for names in tessera_onnx.MODULES.values() for name in names]
     assert sorted(listed) == tessera_onnx.__all__
     with pytest.raises(AttributeError, match="has no attribute 'TesseraDence'"):
@@ -192,6 +196,36 @@ def test_version_is_the_distributions():
 def test_catalogue_and_type_marker_are_shipped():
     assert (PACKAGE / "py.typed").exists()
     assert (PACKAGE / "models.toml").exists() or (PACKAGE.parent / "models.toml").exists()
+
+
+def test_messages_say_how_to_install_by_a_path():
+    """No index has this package's names: a command that names them fails. Two functions say how."""
+    by_name = re.compile(r"pip install|tessera-onnx\[|tessera-onnx-\w+")
+    found = set()
+    for path in sorted(PACKAGE.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+            if is_text and by_name.search(node.value):
+                found.add((path.stem, node.value))
+    assert {stem for stem, _ in found} == {"artifacts", "errors", "runtime"}
+    assert {text for stem, text in found if stem == "artifacts"} == {"tessera-onnx-starter"}
+    (text,) = (text for stem, text in found if stem == "runtime")
+    assert 'pip install "onnxruntime-gpu[cuda,cudnn]"' in text  # which the index has
+    asked = {"install_hint": set(), "part_hint": set()}
+    for path in PACKAGE.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = getattr(node.func, "id", None) if isinstance(node, ast.Call) else None
+            if name in asked:
+                asked[name].add(node.args[0].value)
+    extras = {text.split("extra ==")[1].strip(" '\"") for text in metadata.requires("tessera-onnx")
+              if "extra ==" in text}  # fmt: skip
+    assert asked["install_hint"] == extras - {"dev"}
+    assert asked["part_hint"] == {"starter", "export"}
+    if (PACKAGE.parent / "pyproject.toml").exists():  # a checkout: its folders have those names
+        for part in asked["part_hint"]:
+            assert (PACKAGE.parent / part / "pyproject.toml").exists()
+    assert '`pip install "PATH[plot]"`, where PATH is' in errors.install_hint("plot")
+    assert "`pip install PATH/starter`, where PATH is" in errors.part_hint("starter")
 
 
 def test_every_public_callable_is_documented():

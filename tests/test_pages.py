@@ -213,7 +213,7 @@ def test_arguments_are_checked_at_the_call():
 
 def test_without_pypdfium2(monkeypatch):
     monkeypatch.setitem(sys.modules, "pypdfium2", None)
-    with pytest.raises(ImportError, match=r'pip install "tessera-onnx\[pdf\]"'):
+    with pytest.raises(ImportError, match=r'pip install "PATH\[pdf\]"'):
         pages.render(ONE)
 
 

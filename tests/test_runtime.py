@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from artifact_tools import ARTIFACTS, TEXTS, copy, replace
+from artifact_tools import ARTIFACTS, HANG, TEXTS, copy, replace
 
 from tessera_onnx import (
     ConfigError,
@@ -178,7 +178,7 @@ def test_close_during_use_gives_results_or_one_clear_error():
     time.sleep(0.1)
     model.close()
     for thread in threads:
-        thread.join(30)
+        thread.join(HANG)
         assert not thread.is_alive()
     assert len(outcomes) == 4
     assert all("this model is closed" in outcome for outcome in outcomes)

@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from artifact_tools import ARTIFACTS, TEXTS, copy, golden, relist, replace
+from artifact_tools import ARTIFACTS, HANG, TEXTS, copy, golden, relist, replace
 
 from tessera_onnx import (
     EncodingError,
@@ -263,7 +263,7 @@ def test_later_texts_are_tokenised_while_earlier_ones_run(model, monkeypatch):
         return rows(texts, role)
 
     def waiting(feeds, **options):
-        assert second.wait(20)
+        assert second.wait(HANG)
         return run(feeds, **options)
 
     monkeypatch.setattr(tokenizer, "rows", counted)

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from artifact_tools import HANG
 from click.testing import CliRunner
 
 import tessera_onnx
@@ -32,7 +33,7 @@ from tessera_onnx.cli import main
 PACKAGE = str(Path(tessera_onnx.__file__).parent)
 MARKER = "zqxjkv"  # in every text of the battery; in no message
 MEMORY = 6 << 30  # bytes that a case may add: what wants more fails in place of the machine
-SECONDS = 20.0  # for a case, on a slow and busy machine; most take milliseconds
+SECONDS = 20.0  # of processor time for a case; most take milliseconds
 RESULT, ERROR, BAD = "result", "error", ("crash", "silent", "slow", "told")
 
 
@@ -82,16 +83,16 @@ def _limited(seconds: float) -> Iterator[None]:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, hard))
-    previous = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    faulthandler.dump_traceback_later(10 * seconds, exit=True)  # a hang inside of C++ or Rust
+    previous = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    faulthandler.dump_traceback_later(HANG, exit=True)  # in C++ or Rust, or in a lock
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         faulthandler.cancel_dump_traceback_later()
-        signal.signal(signal.SIGALRM, previous)
+        signal.signal(signal.SIGPROF, previous)
 
 
 def run(case: Case) -> Outcome:

@@ -366,7 +366,8 @@ def files(folder):
     return marked
 
 
-DASHES = [f"--{MARK}", f"--{MARK} and more", f"-{MARK}", f"---{MARK}"]
+# One short word behind dashes is the name of an option, and named: see test_cli.
+DASHES = [f"--{MARK} and more", f"-{MARK}", f"---{MARK}", f"--{MARK}, so", f"--{MARK * 6}"]
 COMMANDS = {
     "similarity": [
         [MARK, LONG], [MARK], [MARK, MARK, MARK], [SURROGATE, MARK], *([MARK, d] for d in DASHES),
@@ -431,7 +432,7 @@ def test_no_command_says_a_text(command, tmp_path, monkeypatch, caplog):
         assert MARK not in text.lower(), (options, text)
 
 
-@pytest.mark.parametrize("words", [[MARK], [f"{MARK} and more"], [f"--{MARK}"], ["-x", MARK]])
+@pytest.mark.parametrize("words", [[MARK], [f"{MARK} and more"], [f"--{MARK}, so"], ["-x", MARK]])
 def test_no_text_in_the_place_of_a_command_is_said(words):
     done = subprocess.run(
         [sys.executable, "-c", "from tessera_onnx.cli import main; main()", *words],

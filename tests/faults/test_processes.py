@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from artifact_tools import ARTIFACTS
+from artifact_tools import ARTIFACTS, HANG
 
 from tessera_onnx import PackedTokens
 
@@ -23,11 +23,11 @@ def opened_real(threads): return TesseraDense("all-minilm-l6-v2", threads=thread
 """
 
 
-def run(code, expected, *, options=(), timeout=60, **more):
+def run(code, expected, *, options=(), **more):
     """What a program prints; a hang fails here."""
     done = subprocess.run(
         [sys.executable, *options, "-c", HEAD + textwrap.dedent(code)],
-        capture_output=True, text=True, timeout=timeout, check=False, **more,
+        capture_output=True, text=True, timeout=HANG, check=False, **more,
     )  # fmt: skip
     assert (done.stdout.strip(), done.returncode) == (expected, 0), done.stderr
     return done.stderr
@@ -85,13 +85,13 @@ def test_a_time_limit_of_the_callers_comes_through(handler, model, call):
             f"""
             m = {model}
             for after in (0.2, 0.31, 0.47):
-                signal.setitimer(signal.ITIMER_REAL, after)
-                start = time.monotonic()
+                start = time.process_time()
                 try:
+                    signal.setitimer(signal.ITIMER_REAL, after)
                     {call}
                     print("swallowed")
                 except Late:
-                    if time.monotonic() - start > 10: print("late")
+                    if time.process_time() - start > 10: print("late")
                 signal.setitimer(signal.ITIMER_REAL, 0)
             print("done")
             """
@@ -189,7 +189,6 @@ def test_a_bar_whose_reader_goes_away_ends_nothing():
         print(model.encode_batch(["cat"] * 3, progress=True).shape)
         """,
         "(60000, 32)\n(3, 32)",
-        timeout=120,
     )
 
 

@@ -1,13 +1,17 @@
 """What this package is made of and brings along: pinned, hashed, the same bytes twice."""
 
+import json
+import os
 import platform
 import re
 import signal
 import subprocess
 import sys
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import onnxruntime
 import pytest
 from packaging.requirements import Requirement
 
@@ -91,7 +95,10 @@ socket.socket = socket.create_connection = socket.getaddrinfo = refuse
 
 
 def test_no_kind_needs_or_tries_a_connection():
-    """From import to result: Python's sockets raise, and where Linux can tell, it sees none."""
+    """From import to result: Python's sockets raise, and where Linux can tell, it sees none.
+
+    ONNX Runtime's telemetry calls later than this process lives: test_nothing_is_sent waits for it.
+    """
     number = SOCKET.get(platform.machine()) if sys.platform == "linux" else None
     before = NO_INTERNET.format(number=number) if number else ""
     code = REFUSED + before + EVERY_KIND
@@ -102,6 +109,165 @@ def test_no_kind_needs_or_tries_a_connection():
         code = before + "import socket\nsocket.socket()"
         done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
         assert done.returncode == -signal.SIGSYS
+
+
+# ---------------------------------------------------------------- telemetry
+
+OPENED = {
+    "dense": "t.TesseraDense().encode('x')",
+    "multi-vector": "t.TesseraMultiVector().encode('x')",
+    "sparse": "t.TesseraSparse().encode('x')",
+    "vision": "t.TesseraVision('tessera-page-mini').encode_query('x')",
+    "time-series": "t.TesseraTimeSeries('tessera-bolt-mini').forecast([1.0, 2.0, 3.0])",
+}
+ALONE = Path(__file__).parent / "alone.py"
+PROGRAM = "from tessera_onnx.cli import main; main()"
+CALLER_FIRST = "import onnxruntime\n"
+# Wheels of Linux that are known to hold it; of others the control runs tell nothing.
+KNOWN = (1, 29) <= tuple(int(part) for part in onnxruntime.__version__.split(".")[:2]) <= (1, 32)
+KNOWN = KNOWN and sys.platform == "linux"
+
+
+def environment(home, setting=None):
+    """This one with a fresh home, and ORT_DISABLE_TELEMETRY as `setting` has it."""
+    own = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "TESSERA_CACHE", "HF_HUB_CACHE"}
+    names = {name: value for name, value in os.environ.items() if name not in own}
+    if setting is not None:
+        names["ORT_DISABLE_TELEMETRY"] = setting
+    home.mkdir(exist_ok=True)
+    return {**names, "HOME": str(home), "USERPROFILE": str(home), "LOCALAPPDATA": str(home)}
+
+
+def left_in_home(home, arguments, setting=None):
+    """The names of what a run of Python leaves in a fresh home; it works there too."""
+    subprocess.run([sys.executable, *arguments], check=True, env=environment(home, setting),
+                   cwd=home, capture_output=True)  # fmt: skip
+    return {str(path.relative_to(home)) for path in home.rglob("*")}
+
+
+@pytest.mark.parametrize("setting", [None, "", "1", "true"])
+@pytest.mark.parametrize("kind", OPENED)
+def test_a_fresh_home_stays_empty(kind, setting, tmp_path):
+    if setting and kind != "dense":
+        return
+    code = f"import tessera_onnx as t\n{OPENED[kind]}"
+    assert left_in_home(tmp_path / "home", ["-c", code], setting) == set()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [PROGRAM, "demo"],
+        [PROGRAM, "doctor"],
+        [PROGRAM, "encode", "--text", "x"],
+        ["import tessera_onnx, onnxruntime"],
+    ],
+)
+def test_a_fresh_home_stays_empty_after_a_command(arguments, tmp_path):
+    assert left_in_home(tmp_path / "home", ["-c", *arguments]) == set()
+
+
+@pytest.mark.skipif(not KNOWN, reason="this onnxruntime is not known to hold telemetry")
+def test_a_home_does_not_stay_empty_where_the_telemetry_is_on(tmp_path):
+    """What shows that the tests above would see it."""
+    dense = f"import tessera_onnx as t\n{OPENED['dense']}"
+    for name, code, setting in (
+        ("alone", CALLER_FIRST, None),
+        ("first", CALLER_FIRST + dense, None),
+        ("asked for", dense, "0"),
+    ):
+        assert any(
+            "deviceid" in file for file in left_in_home(tmp_path / name, ["-c", code], setting)
+        )
+
+
+def test_an_import_that_came_first_is_said(tmp_path):
+    """By one line of the log, and by doctor; what the user asked for is no problem."""
+    code = """
+import json, logging, sys
+logging.basicConfig(stream=sys.stderr, format="%(message)s")
+import tessera_onnx as t
+from tessera_onnx import reports
+t.TesseraDense().close()
+t.TesseraSparse().close()
+report = reports.doctor(None)
+print(json.dumps([report["telemetry"], [p for p in report["problems"] if "telemetry" in p]]))
+"""
+    found = {}
+    for name, first, setting in (
+        ("plain", "", None),
+        ("first", CALLER_FIRST, None),
+        ("first, empty", CALLER_FIRST, ""),
+        ("first, set", CALLER_FIRST, "1"),
+        ("asked for", "", "0"),
+    ):
+        done = subprocess.run([sys.executable, "-c", first + code], check=True, text=True,
+                              env=environment(tmp_path, setting), capture_output=True)  # fmt: skip
+        found[name] = (*json.loads(done.stdout), done.stderr.count("was imported before"))
+    if not KNOWN and all(state.startswith("none in") for state, *_ in found.values()):
+        return
+    assert found["plain"] == found["first, set"] == ("off", [], 0)
+    assert found["asked for"] == ("on: ORT_DISABLE_TELEMETRY is set, and not to 1", [], 0)
+    for name in ("first", "first, empty"):
+        state, (problem,), logged = found[name]
+        assert state == "on: onnxruntime was imported before tessera_onnx"
+        assert "import tessera_onnx first, or set ORT_DISABLE_TELEMETRY=1" in problem
+        assert logged == 1
+
+
+def sent(home, code, setting=None):
+    """What a process sends in a network of its own: see alone.py."""
+    done = subprocess.run(
+        [sys.executable, ALONE, "120", sys.executable, "-c", code],
+        check=False, capture_output=True, text=True, env=environment(home, setting),
+    )  # fmt: skip
+    if done.returncode == 77:
+        pytest.skip(done.stdout.strip())
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["status"] == 0, found["said"]
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="namespaces are Linux's")
+def test_nothing_is_sent(tmp_path):
+    """Every kind, the demo, and 20 seconds more: no question, no connection, no packet.
+
+    ONNX Runtime first calls some eight seconds after its import. Runs with the telemetry on, and
+    one with two calls of Python's own, show that this network would hear it.
+    """
+    wait = "\nimport time; time.sleep(20)"
+    demo = "\nfrom tessera_onnx.cli import main\nmain(['demo'], standalone_mode=False)"
+    calls = """
+import socket
+for host in ("example.org", "192.0.2.7"):
+    try: socket.create_connection((host, 443), 1)
+    except OSError: pass
+"""
+    runs = {
+        "all": (EVERY_KIND + demo + wait, None),
+        "calls": (calls, None),
+        "first": (CALLER_FIRST + EVERY_KIND + wait, None),
+        "asked for": (EVERY_KIND + wait, "0"),
+    }
+    with ThreadPoolExecutor() as pool:
+        tasks = {
+            name: pool.submit(sent, tmp_path / name, code, setting)
+            for name, (code, setting) in runs.items()
+        }
+    found = {name: task.result() for name, task in tasks.items()}
+    silent = found["all"]
+    assert (silent["names"], silent["connections"], silent["packets"]) == ([], [], [])
+    assert "splade" in silent["said"]
+    heard = found["calls"]
+    assert set(heard["names"]) == {"example.org"}
+    assert heard["connections"] == ["127.0.0.9:443"]
+    assert "192.0.2.7, protocol 6" in heard["packets"]
+    if KNOWN:
+        for name in ("first", "asked for"):
+            assert any(host.endswith(".microsoft.com") for host in found[name]["names"]), name
+            assert "127.0.0.9:443" in found[name]["connections"]
 
 
 @pytest.mark.slow

@@ -96,14 +96,14 @@ def tokenizer(data: bytes) -> None:
 def jsonl(data: bytes) -> None:
     """The command's lines of JSON."""
     with contextlib.suppress(FileError):
-        for found in reading.texts(str(_file(data, ".jsonl")), "text"):
+        for found in reading.Texts(str(_file(data, ".jsonl")), "text"):
             found.encode()  # valid Unicode
 
 
 def lines(data: bytes) -> None:
     """The command's lines of text."""
     with contextlib.suppress(FileError):
-        for found in reading.texts(str(_file(data, ".txt")), "text"):
+        for found in reading.Texts(str(_file(data, ".txt")), "text"):
             found.encode()
 
 
