@@ -280,6 +280,8 @@ def pin(model: str, cache_dir: str | None) -> None:
     "--format", "form", type=click.Choice(get_args(Output)), default="float32", show_default=True
 )
 @FIELD
+@cli_vision.PAGES
+@cli_vision.PASSWORD
 @click.option("--progress/--no-progress", default=None, help="A bar on stderr; on at a terminal.")
 @_opening
 @JSON
@@ -293,6 +295,8 @@ def encode(
     prompt: str | None,
     form: Output,
     field: str,
+    pages: str | None,
+    password: str | None,
     progress: bool | None,
     as_json: bool,
     **options: Any,
@@ -312,7 +316,9 @@ def encode(
     model, kind = _open(**options, images=sources, may_be_texts=False)
     source = sources[0] if sources else None
     hidden = None if progress is None else not progress  # None: unless stderr is a terminal
+    wanted = cli_vision.Wanted(pages, password)
     with model:
+        wanted.check(sources, kind)
         writing.check(output, kind, form)
         if kind != cli_vision.VISION and len(sources) > 1:
             raise click.UsageError("too many arguments: a text with spaces needs quotes")
@@ -324,7 +330,7 @@ def encode(
         if kind == cli_vision.VISION:
             cli_vision.encode(
                 model, sources, text, role=role, form=form, output=output, hidden=hidden,
-                field=field, as_json=as_json,
+                field=field, wanted=wanted, as_json=as_json,
             )  # fmt: skip
             return
         n_texts = 1 if source is None else reading.count(source, field)
@@ -375,6 +381,8 @@ def similarity(query: str, document: str, *, as_json: bool, **options: Any) -> N
 @click.option("--file", "source", metavar="FILE", help="Documents in a .txt or .jsonl file, or -.")
 @click.option("--top-k", type=AT_LEAST_1, help="Print the best K alone.")
 @FIELD
+@cli_vision.PAGES
+@cli_vision.PASSWORD
 @_opening
 @JSON
 def rank(
@@ -383,6 +391,8 @@ def rank(
     source: str | None,
     top_k: int | None,
     field: str,
+    pages: str | None,
+    password: str | None,
     *,
     as_json: bool,
     **options: Any,
@@ -407,9 +417,11 @@ def rank(
     if source is not None:
         texts = list(reading.texts(source, field))
     model, kind = _open(**options, images=documents)
+    chosen = cli_vision.Wanted(pages, password)
     with model:
+        chosen.check(texts, kind)
         if kind == cli_vision.VISION:
-            cli_vision.rank(model, query, texts, top_k, as_json=as_json)
+            cli_vision.rank(model, query, texts, top_k, wanted=chosen, as_json=as_json)
             return
         wanted = model.encode_query(query)  # by itself: its errors are about no line
         with reading.naming_lines(source):

@@ -74,7 +74,10 @@ class FileError(TesseraError, OSError):
 
 
 class TruncationWarning(UserWarning):
-    """Texts were cut to the model's length; the message holds how many and the longest."""
+    """Input was left unread: texts beyond the model's length, images' further pages or frames.
+
+    The message holds how many, and the longest or the first.
+    """
 
 
 def is_of_signal(error: BaseException) -> bool:

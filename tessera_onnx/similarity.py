@@ -57,7 +57,9 @@ def cell_map(query: Float, vectors: Float, cells: NDArray[np.int64]) -> Float:
     """Dot products of each query row with the vector of each cell: (n, rows, cols) float32.
 
     query (n, dim), vectors (m, dim), cells (rows, cols) rows of `vectors`; NaN where a cell is -1.
+    Of cells (layers, rows, cols) the highest of all layers counts.
     """
     products = np.full((len(query), len(vectors) + 1), np.nan, dtype=np.float32)
     products[:, :-1] = query @ vectors.T
-    return products[:, cells]
+    found: Float = products[:, cells]
+    return found if cells.ndim == 2 else np.fmax.reduce(found, axis=1)
