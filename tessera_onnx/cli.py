@@ -391,9 +391,9 @@ def rank(
     source: str | None,
     top_k: int | None,
     field: str,
+    *,
     pages: str | None,
     password: str | None,
-    *,
     as_json: bool,
     **options: Any,
 ) -> None:

@@ -205,7 +205,7 @@ def explain(
     print_lines(
         layout.table(
             [
-                ("TOKEN", "ROW", "COLUMN", "SCORE", "BOX", "WORDS"),
+                ("TOKEN", "ROW", "COLUMN", "SCORE", f"BOX IN {width} x {height}", "WORDS"),
                 *(
                     (
                         each.token,
@@ -220,8 +220,7 @@ def explain(
             ]
         )
     )
-    size = f"{rows} rows, {columns} columns; {width} x {height} pixels"
-    click.echo(size + (f"; map in {plot}" if plot else ""))
+    click.echo(f"{rows} rows, {columns} columns" + (f"; map in {plot}" if plot else ""))
 
 
 def _match(region: Region) -> dict[str, Any]:

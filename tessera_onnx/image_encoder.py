@@ -44,8 +44,8 @@ class Located:
 class _Left:
     """What one call of the user left unread, for one warning at its end."""
 
-    frames: list[tuple[str, int]] = field(default_factory=list)  # images and their frames
-    long: list[tuple[str, tuple[int, int]]] = field(default_factory=list)  # and their sizes
+    frames: list[tuple[str, str]] = field(default_factory=list)  # images, and what of them
+    long: list[tuple[str, str]] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)  # pages without size
 
     def __enter__(self) -> Self:
@@ -60,20 +60,21 @@ class _Left:
                 if kind is None:
                     raise
 
+    @staticmethod
+    def _first(found: list[tuple[str, str]], more: str) -> str:
+        """The first image in the order of the call, and how many more there are."""
+        where, what = min(found, key=lambda each: (len(each[0]), each[0]))
+        return f"{where}{what}" + f", and {len(found) - 1} more {more}" * (len(found) > 1)
+
     def _messages(self) -> Iterator[str]:
         if self.frames:
-            where, count = self.frames[0]
-            more = f", and so have {len(self.frames) - 1} more images" * (len(self.frames) > 1)
-            yield (
-                f"{where} has {count} pages or frames{more}; only the first was read: "
-                "encode_pages reads all of them"
-            )
+            found = self._first(self.frames, "images have several")
+            yield f"{found}; only the first was read: encode_pages reads all of them"
         if self.long:
-            where, (width, height) = self.long[0]
-            more = f", and {len(self.long) - 1} more are as long" * (len(self.long) > 1)
+            found = self._first(self.long, "images are as long")
             yield (
-                f"{where} is {width} x {height} pixels{more}: this model has one vector for an "
-                "image and reads little of so long an image: cut it into parts"
+                f"{found}: this model has one vector for an image and reads little of so long an "
+                "image: cut it into parts"
             )
         if self.empty:
             yield f"{', '.join(self.empty[:20])} of the PDF: no size, and so no vectors"
@@ -196,12 +197,19 @@ class ImageEncoder:
 
     def _rgb(self, source: Source, where: str, left: _Left) -> Image.Image:
         self._tower.session.check_open()
+
+        def told(count: int) -> None:
+            name = ""
+            if isinstance(source, str | os.PathLike) and not sources.is_data(source):
+                name = f" ({sources.named(source)})"
+            left.frames.append((where, f"{name} has {count} pages or frames"))
+
         return open_image(
             source,
             where=where,
             alpha=self._recipe.image.alpha,
             max_pixels=self._max_pixels,
-            on_frames=lambda count: left.frames.append((where, count)),
+            on_frames=told,
         )
 
     def _patches(self, image: Image.Image, *, parallel: bool) -> tuple[Patches, Box]:
@@ -212,7 +220,7 @@ class ImageEncoder:
     def _vectors(self, image: Image.Image, where: str, left: _Left, *, parallel: bool) -> Float:
         found = self.located(image, where, parallel=parallel).vectors
         if self._recipe.vectors == "one" and views.is_long(*image.size):
-            left.long.append((where, image.size))
+            left.long.append((where, f" is {image.width} x {image.height} pixels"))
         return found
 
 

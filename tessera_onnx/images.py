@@ -237,7 +237,9 @@ class _Opening:
         # Not Image.open, which would warn of sizes below our limit and refuse sizes below a
         # limit that the caller raised.
         module = importlib.import_module(f"PIL.{plugin}ImagePlugin")
-        with self.decoding(), getattr(module, f"{plugin}ImageFile")(stream) as image:
+        with self.decoding():
+            image = getattr(module, f"{plugin}ImageFile")(stream)
+        with image:
             yield image
 
     def rgb(self, image: Image.Image, alpha: str) -> Image.Image:

@@ -101,6 +101,11 @@ def named(path: str | os.PathLike[str]) -> str:
     return f"a name of {len(name)} characters"
 
 
+def is_data(source: str | os.PathLike[str]) -> bool:
+    """Whether it is a data: URI, which holds the file itself."""
+    return isinstance(source, str) and DATA_URI.match(source) is not None
+
+
 def label(name: str) -> str:
     """What results call an input of the command: its name, or of a data: URI the beginning."""
     found = DATA_URI.match(name)
