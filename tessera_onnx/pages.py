@@ -110,7 +110,9 @@ def read(
     content = sources.resolved(source, "the PDF")
     if _is_image(content):
         if dpi is not None:
-            raise ConfigError("dpi is for PDFs: the pages of an image file have their own pixels")
+            raise ConfigError(
+                f"{_name(content)} is an image, with pixels of its own: dpi is for PDFs"
+            )
         return _frames(content, options)
     try:
         import pypdfium2  # noqa: F401 (missing now, not at the first page)
@@ -147,11 +149,15 @@ def _is_image(content: str | os.PathLike[str] | bytes | bytearray) -> bool:
     return images.plugin_of(head) is not None
 
 
+def _name(content: str | os.PathLike[str] | bytes | bytearray) -> str:
+    return "the file" if isinstance(content, bytes | bytearray) else sources.named(content)
+
+
 def _frames(
     content: str | os.PathLike[str] | bytes | bytearray, options: Options
 ) -> Iterator[Page]:
     alpha = options.recipe.alpha if options.recipe is not None else "white"
-    name = "the file" if isinstance(content, bytes | bytearray) else sources.named(content)
+    name = _name(content)
     found = images.frames(
         content, where=name, alpha=alpha, max_pixels=options.max_pixels,
         max_frames=options.max_pages, chosen=lambda count: _chosen(options.pages, count, name),

@@ -413,7 +413,7 @@ def test_pages_of_a_tiff(model, tmp_path):
         list(model.encode_pages(path, pages=[4]))
     with pytest.raises(FileError, match=f"{path} has 3 frames, the limit is 2"):
         list(model.encode_pages(path, max_pages=2))
-    with pytest.raises(ConfigError, match="dpi is for PDFs"):
+    with pytest.raises(ConfigError, match="scan.tif is an image, .*: dpi is for PDFs"):
         model.encode_pages(path, dpi=200)
     with pytest.raises(ConfigError, match="dpi is for PDFs"):
         model.regions("cat", path, dpi=200)
