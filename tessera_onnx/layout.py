@@ -43,7 +43,7 @@ def as_options(message: str) -> str:
         name = "model" if match[1] == "path" else match[1].replace("_", "-")
         return f"--{name} {match[2]}".rstrip()
 
-    names = "path|device|precision|on_long|threads|dimension|max_length"
+    names = "path|device|precision|on_long|threads|dimension|max_length|password|pages"
     return re.sub(rf"(?<=[\s`])({names})=[\"']?([\w:-]*)[\"']?", option, message)
 
 

@@ -78,7 +78,9 @@ def words(page: Any, size: tuple[int, int]) -> tuple[Word, ...]:
                 if text and boxes:
                     x, y = zip(*boxes, strict=True)
                     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-                    found.append(Word(text, (min(x), min(y), max(x), max(y))))
+                    box = (min(x), min(y), max(x), max(y))
+                    if box[0] < size[0] and box[1] < size[1] and box[2] > 0 and box[3] > 0:
+                        found.append(Word(text, box))
                 text, boxes = "", []
     finally:
         layer.close()
