@@ -98,7 +98,7 @@ FORMS = {
 
 
 def temporary():
-    stream = tempfile.TemporaryFile()
+    stream = tempfile.TemporaryFile()  # noqa: SIM115 (the test's)
     stream.write(PNG)
     return stream
 
@@ -212,12 +212,16 @@ def closed():
     return stream
 
 
+def opened(path, mode):
+    return Path(path).open(mode)
+
+
 WRONG = {
     "a closed file": (closed, ConfigError, "is a file that was closed"),
     "text in memory": (lambda: io.StringIO(SECRET), TypeError, 'open it with mode "rb"'),
-    "a file open as text": (lambda: Path(__file__).open(encoding="utf-8"), TypeError, '"rb"'),
+    "a file open as text": (lambda: opened(__file__, "r"), TypeError, '"rb"'),
     "a file to be written": (
-        lambda: Path(tempfile.mkstemp()[1]).open("wb"), EncodingError, "not open for reading"),
+        lambda: opened(tempfile.mkstemp()[1], "wb"), EncodingError, "not open for reading"),
     "an empty file": (io.BytesIO, EncodingError, "it is empty"),
     "no image": (lambda: io.BytesIO(SECRET.encode()), EncodingError, "is no PNG"),
     "an empty dict": (dict, TypeError, "must be a path"),
@@ -240,7 +244,7 @@ WRONG = {
 def test_wrong_forms_name_their_place_and_no_content(what, model):
     make, error, message = WRONG[what]
     calls = {
-        "image": lambda source: model.encode_document(source),
+        "image": model.encode_document,
         r"images\[1\]": lambda source: model.encode_documents([PNG, source]),
         r"documents\[1\]": lambda source: model.rank("cat", [PNG, source]),
         "document": lambda source: model.similarity_map("cat", source),

@@ -1,6 +1,7 @@
 """Long images: which are cut, where the views lie, and that their vectors and cells are right."""
 
 import dataclasses
+import itertools
 import json
 import math
 import warnings
@@ -59,7 +60,7 @@ def test_views_overlap_and_leave_nothing_out(size, model_id):
         assert spans[-1][1] == max(size)
         length = spans[0][1]
         assert all(end - start == length for start, end in spans)
-        for (_, end), (start, _) in zip(spans, spans[1:], strict=False):
+        for (_, end), (start, _) in itertools.pairwise(spans):
             assert length > end - start >= length // views.OVERLAP - 1
         for (_, end), (start, _) in zip(spans, spans[3:], strict=False):
             assert start >= end  # of which joined() takes one layer
