@@ -37,7 +37,8 @@ from tessera_onnx.vision import TesseraVision
 VISION: Kind = "vision"
 PDF = ".pdf"
 TIFF = (".tif", ".tiff")
-OTHERS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".avif", ".jp2", ".j2k", ".jpx")
+OTHERS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm")
+OTHERS += (".apng", ".jpe", ".jfif", ".avif", ".jp2", ".jpx", ".j2k", ".j2c")
 SUFFIXES = (*OTHERS, *TIFF, PDF)
 PAGES = click.option("--pages", metavar="LIST", help="Pages of PDFs and TIFFs, such as 1-3,7.")
 PASSWORD = click.option(

@@ -47,6 +47,8 @@ class _Left:
     frames: list[tuple[str, str]] = field(default_factory=list)  # images, and what of them
     long: list[tuple[str, str]] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)  # pages without size
+    # PIL images that stood at their first frame, by id; None once the caller moved on in them.
+    pil: dict[int, tuple[str, str] | None] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
         return self
@@ -67,8 +69,8 @@ class _Left:
         return f"{where}{what}" + f", and {len(found) - 1} more {more}" * (len(found) > 1)
 
     def _messages(self) -> Iterator[str]:
-        if self.frames:
-            found = self._first(self.frames, "images have several")
+        if frames := [*self.frames, *filter(None, self.pil.values())]:
+            found = self._first(frames, "images have several")
             yield f"{found}; only the first was read: encode_pages reads all of them"
         if self.long:
             found = self._first(self.long, "images are as long")
@@ -196,14 +198,22 @@ class ImageEncoder:
             raise failed.pop()
 
     def _rgb(self, source: Source, where: str, left: _Left) -> Image.Image:
+        from PIL import Image
+
         self._tower.session.check_open()
 
         def told(count: int) -> None:
             name = ""
             if isinstance(source, str | os.PathLike) and not sources.is_data(source):
                 name = f" ({sources.named(source)})"
-            left.frames.append((where, f"{name} has {count} pages or frames"))
+            found = (where, f"{name} has {count} pages or frames")
+            if isinstance(source, Image.Image):
+                left.pil.setdefault(id(source), found)
+            else:
+                left.frames.append(found)
 
+        if isinstance(source, Image.Image) and source.tell():
+            left.pil[id(source)] = None
         return open_image(
             source,
             where=where,

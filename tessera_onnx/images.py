@@ -10,7 +10,6 @@ import contextlib
 import importlib
 import math
 import os
-import threading
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from tessera_onnx import greys, sources
 from tessera_onnx.errors import ConfigError, EncodingError, FileError, is_of_signal
 from tessera_onnx.resizing import Box, Levels, resized
 from tessera_onnx.schema import Image as Recipe
-from tessera_onnx.sources import Source
+from tessera_onnx.sources import LOCKS, Source
 
 if typing.TYPE_CHECKING:
     from PIL import Image
@@ -62,20 +61,6 @@ UPRIGHT = {
 }
 ORIENTATION = 0x0112
 
-# A PIL image reads its file when its pixels are first asked for, and two threads that do so break
-# each other's reading. Which threads share one is not known here, so that one reads at a time.
-# PDFium may not run twice at a time in all of the process.
-LOCKS = {"pil": threading.RLock(), "pdfium": threading.RLock()}
-
-
-def _renew_locks() -> None:
-    for name in LOCKS:
-        LOCKS[name] = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):  # a fork while another thread has one would wait for ever
-    os.register_at_fork(after_in_child=_renew_locks)
-
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
@@ -105,8 +90,9 @@ def open_image(
     source: a path, the bytes of a file, an open binary file, {"bytes": ..., "path": ...}, a data:
     URI, a PIL image, or a uint8 or uint16 array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), RGB or
     RGBA. Of an animation, and of a TIFF with several pages, the first frame: `on_frames` is then
-    called with their number; of a PIL image the frame that it stands at. Levels of 16 bits keep the
-    upper eight of the range that they fill (see greys). `where` names what is no file in messages.
+    called with their number; of a PIL image the frame that it stands at, with the same call where
+    that is the first. Levels of 16 bits keep the upper eight of the range that they fill (see
+    greys). `where` names what is no file in messages.
 
     The result shares no memory with the source. Raises FileError for a file, EncodingError for
     anything else, that is missing, no image, damaged, or larger than `max_pixels`; the size is read
@@ -131,12 +117,14 @@ def open_image(
         return opening.rgb(Image.fromarray(array), alpha)
     if isinstance(source, Image.Image):
         with LOCKS["pil"]:
+            if on_frames is not None and not source.tell() and (count := frame_count(source)) > 1:
+                on_frames(count)
             return opening.rgb(source, alpha)
     raise TypeError(f"{where} must be {sources.IMAGES}, got {type(source).__name__}")
 
 
 def frames(
-    source: str | os.PathLike[str] | bytes | bytearray,
+    source: str | os.PathLike[str] | bytes | bytearray | Image.Image,
     *,
     where: str,
     alpha: Literal["dropped", "white"],
@@ -146,6 +134,7 @@ def frames(
 ) -> Iterator[tuple[int, Image.Image]]:
     """The frames of a file, with their numbers from 0: pages of a TIFF, pictures of an animation.
 
+    A PIL image stands after each where it stood before.
     `chosen` says of the number of frames which are wanted. Raises as `open_image` does, and for a
     file of more than `max_frames` of them.
     """
@@ -158,20 +147,27 @@ def frames(
             )
         for number in wanted:
             opening.name = f"{opening.file}, page {number + 1}"
-            with opening.decoding():
-                file.seek(number)
-            yield number, opening.rgb(file, alpha)
+            with LOCKS["pil"]:
+                before = file.tell()
+                with opening.decoding():
+                    file.seek(number)
+                image = opening.rgb(file, alpha)
+                if file is source:
+                    file.seek(before)
+            yield number, image
 
 
 @contextlib.contextmanager
 def _file(
-    source: str | os.PathLike[str] | bytes | bytearray, where: str, max_pixels: int
+    source: str | os.PathLike[str] | bytes | bytearray | Image.Image, where: str, max_pixels: int
 ) -> Iterator[tuple[_Opening, Image.Image]]:
     """A file, by its path or its bytes, as a PIL image that is not decoded yet."""
+    opening = _Opening(where, EncodingError, max_pixels)
     if isinstance(source, bytes | bytearray):
-        opening = _Opening(where, EncodingError, max_pixels)
         with opening.opened(BytesIO(source)) as image:
             yield opening, image
+    elif not isinstance(source, str | os.PathLike):
+        yield opening, source
     else:
         with sources.opened(source) as stream:
             opening = _Opening(sources.named(source), FileError, max_pixels)

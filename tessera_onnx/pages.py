@@ -31,6 +31,9 @@ TYPE = 10.0  # points: the letters of a page that does not say how large they ar
 OVERSAMPLED = 2
 
 
+Content: typing.TypeAlias = "str | os.PathLike[str] | bytes | bytearray | Image.Image"
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A page as an image, and where asked for the words of its text layer, in its pixels."""
@@ -78,11 +81,11 @@ def read(
     """RGB images of the pages of a PDF, in order, each made when it is asked for.
 
     source: a path, the bytes of a file, an open binary file, {"bytes": ..., "path": ...} or a data:
-    URI. Of a file of images its frames are the pages, all pages of a TIFF for one. dpi: pixels an
-    inch of 72 points; None = what the model of `recipe` reads, without it as many as make the
-    longest edge of each page 2048 pixels. pages: numbers from 1, in the order wanted, or a str as
-    "1-3,7". Filled forms and annotations are drawn. A page without size has no image. The file is
-    closed after the last page, and when the iterator is closed or dropped.
+    URI. Of a file of images, or a PIL image, its frames are the pages: all of a TIFF, for one. dpi:
+    pixels an inch of 72 points; None = what the model of `recipe` reads, without it as many as make
+    the longest edge of each page 2048 pixels. pages: numbers from 1, in the order wanted, or a str
+    as "1-3,7". Filled forms and annotations are drawn. A page without size has no image. The file
+    is closed after the last page, and when the iterator is closed or dropped.
 
     Raises FileError for a file, EncodingError for anything else, that is no PDF, damaged beyond
     repair, encrypted with another password, without pages, of more than `max_pages`, or with a page
@@ -90,8 +93,10 @@ def read(
     Raises ImportError without pypdfium2 (`pip install "tessera-onnx[pdf]"`), TypeError and
     ConfigError for arguments.
     """
-    if not sources.is_source(source) or isinstance(source, np.ndarray) or _is_picture(source):
-        raise TypeError(f"source must be {sources.FORMS}, got {type(source).__name__}")
+    if not sources.is_source(source) or isinstance(source, np.ndarray):
+        raise TypeError(
+            f"source must be {sources.FORMS} or a PIL image, got {type(source).__name__}"
+        )
     if dpi is not None:
         if isinstance(dpi, bool) or not isinstance(dpi, numbers.Real):  # NumPy's are Real too
             raise TypeError(f"dpi must be a number or None, got {type(dpi).__name__}")
@@ -123,39 +128,38 @@ def read(
 
 def is_pdf(content: object) -> bool:
     """Whether it is a path or the bytes of a file that begins as a PDF; False where unreadable."""
-    head = b""
-    if isinstance(content, bytes | bytearray):
-        head = bytes(content[:1024])
-    elif isinstance(content, str | os.PathLike):
-        with contextlib.suppress(FileError), sources.opened(content) as stream:
-            head = stream.read(1024)
+    head = _head(content)
     return b"%PDF-" in head and images.plugin_of(head) is None
 
 
-def _is_picture(source: object) -> bool:
+def _head(content: object) -> bytes:
+    """The first bytes of a file, by its path or its bytes; none where it cannot be read."""
+    if isinstance(content, bytes | bytearray):
+        return bytes(content[:1024])
+    if isinstance(content, str | os.PathLike):
+        with contextlib.suppress(FileError), sources.opened(content) as stream:
+            return stream.read(1024)
+    return b""
+
+
+def _is_picture(content: object) -> bool:
     from PIL import Image
 
-    return isinstance(source, Image.Image)
+    return isinstance(content, Image.Image)
 
 
-def _is_image(content: str | os.PathLike[str] | bytes | bytearray) -> bool:
-    """Whether it is a file of an image by its first bytes; False where it cannot be read."""
-    head = b""
-    if isinstance(content, bytes | bytearray):
-        head = bytes(content[:512])
-    else:
-        with contextlib.suppress(FileError), sources.opened(content) as stream:
-            head = stream.read(512)
-    return images.plugin_of(head) is not None
+def _is_image(content: Content) -> bool:
+    """Whether it is a PIL image, or by its first bytes a file of one; False where unreadable."""
+    return _is_picture(content) or images.plugin_of(_head(content)) is not None
 
 
-def _name(content: str | os.PathLike[str] | bytes | bytearray) -> str:
-    return "the file" if isinstance(content, bytes | bytearray) else sources.named(content)
+def _name(content: Content) -> str:
+    if isinstance(content, str | os.PathLike):
+        return sources.named(content)
+    return "the file" if isinstance(content, bytes | bytearray) else "the image"
 
 
-def _frames(
-    content: str | os.PathLike[str] | bytes | bytearray, options: Options
-) -> Iterator[Page]:
+def _frames(content: Content, options: Options) -> Iterator[Page]:
     alpha = options.recipe.alpha if options.recipe is not None else "white"
     name = _name(content)
     found = images.frames(
@@ -214,7 +218,7 @@ def _read(content: str | os.PathLike[str] | bytes | bytearray, options: Options)
     if b"%PDF-" not in head:  # where readers look for it
         raise error(f"{name} is no PDF: it does not begin as one")
     with contextlib.ExitStack() as stack:
-        with images.LOCKS["pdfium"]:
+        with sources.LOCKS["pdfium"]:
             try:
                 document = _open(content, options.password)
             except (ValueError, RuntimeError) as reason:
@@ -228,7 +232,7 @@ def _read(content: str | os.PathLike[str] | bytes | bytearray, options: Options)
             )
         for number in wanted:
             try:
-                with images.LOCKS["pdfium"]:
+                with sources.LOCKS["pdfium"]:
                     page = _page(document, number, options)
             except (ValueError, RuntimeError) as reason:  # PDFium's own are of the latter
                 raise error(f"{name}, page {number + 1}: {reason}") from reason
@@ -271,7 +275,7 @@ def _open(source: str | os.PathLike[str] | bytes, password: str | None) -> Any:
 
 
 def _close(document: Any) -> None:
-    with images.LOCKS["pdfium"]:
+    with sources.LOCKS["pdfium"]:
         document.close()
 
 

@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 import stat
+import threading
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -42,6 +43,20 @@ ENDINGS = re.compile(
     re.IGNORECASE,
 )
 LONGEST_NAME = 255
+
+# A PIL image reads its file when its pixels are first asked for, and two threads that do so break
+# each other's reading. Which threads share one is not known here, so that one reads at a time; so
+# it is with open files. PDFium may not run twice at a time in all of the process.
+LOCKS = {"pil": threading.RLock(), "pdfium": threading.RLock(), "files": threading.RLock()}
+
+
+def _renew_locks() -> None:
+    for name in LOCKS:
+        LOCKS[name] = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # a fork while another thread has one would wait for ever
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 def is_source(value: object) -> bool:
@@ -186,21 +201,27 @@ def _decoded(uri: str, head: re.Match[str], where: str) -> bytes:
 def _read(stream: Any, where: str) -> bytes:
     if getattr(stream, "closed", False) is True:
         raise ConfigError(f"{where} is a file that was closed: open it again, or pass its path")
-    content = bytearray()
     try:
-        if callable(getattr(stream, "seekable", None)) and stream.seekable():
+        if not (callable(getattr(stream, "seekable", None)) and stream.seekable()):
+            return _to_its_end(stream, where)
+        with LOCKS["files"]:
             stream.seek(0)
-        while chunk := stream.read(CHUNK):
-            if not isinstance(chunk, bytes | bytearray):
-                raise TypeError(f'{where} is a file open as text: open it with mode "rb"')
-            content += chunk
-            if len(content) > MOST_BYTES:
-                raise EncodingError(
-                    f"{where} is an open file of more than {MOST_BYTES} bytes: pass its path"
-                )
+            return _to_its_end(stream, where)
     except OSError as error:  # also one that is open to be written
         reason = error.strerror or "it is not open for reading"
         raise EncodingError(f"{where} cannot be read: {reason}") from error
     except UnicodeDecodeError:
         raise TypeError(f'{where} is a file open as text: open it with mode "rb"') from None
+
+
+def _to_its_end(stream: Any, where: str) -> bytes:
+    content = bytearray()
+    while chunk := stream.read(CHUNK):
+        if not isinstance(chunk, bytes | bytearray):
+            raise TypeError(f'{where} is a file open as text: open it with mode "rb"')
+        content += chunk
+        if len(content) > MOST_BYTES:
+            raise EncodingError(
+                f"{where} is an open file of more than {MOST_BYTES} bytes: pass its path"
+            )
     return bytes(content)

@@ -177,10 +177,11 @@ class TesseraVision(Model):
         """What `encode_document` gives for each page of a PDF, in order, a page at a time.
 
         Needs the extra `pdf`. `pdf` is a path, the bytes of a file, an open binary file, {"bytes":
-        ..., "path": ...} or a data: URI. Of a TIFF and other files of images, which need no extra,
-        it gives every page or frame. A page is drawn at `dpi`, else as large as the model reads it,
-        and where its recipe says the height of letters, no larger than makes most letters of the
-        page that high. `pages` are the numbers wanted, from 1: a list or a str as "1-3,7".
+        ..., "path": ...} or a data: URI. Of a TIFF and other files of images, and of a PIL image,
+        which need no extra, it gives every page or frame. A page is drawn at `dpi`, else as large
+        as the model reads it, and where its recipe says the height of letters, no larger than makes
+        most letters of the page that high. `pages` are the numbers wanted, from 1: a list or a str
+        as "1-3,7".
 
         A page without size has no rows, with a TruncationWarning. Raises FileError (EncodingError
         for what is no path) for a PDF that cannot be read, or that has more than `max_pages`
@@ -416,12 +417,16 @@ class TesseraVision(Model):
     ) -> tuple[Any, Sequence[Word]]:
         """An image, or a page of a PDF or TIFF with the words of its text layer."""
         content = sources.resolved(document, "document")
-        if page is None and not pdf_pages.is_pdf(content):
+        (number,) = pdf_pages.page_numbers([1 if page is None else page])
+        is_file = isinstance(content, str | os.PathLike | bytes | bytearray)
+        if not is_file and number > 1:
+            raise ConfigError(f"document has no page {number}: an image in memory is one page")
+        if not is_file or (page is None and not pdf_pages.is_pdf(content)):
             if dpi is not None:
                 raise ConfigError("dpi is for PDFs: an image has its own pixels")
             return self._encoder.read(content, "document"), ()
         (found,) = pdf_pages.read(
-            content, dpi=dpi, recipe=self._recipe.image, pages=[1 if page is None else page],
+            content, dpi=dpi, recipe=self._recipe.image, pages=[number],
             password=password, max_pixels=self._max_pixels, words=True,
         )  # fmt: skip
         if found.image is None:

@@ -424,6 +424,17 @@ def test_regions_of_a_pdf_page_hold_its_words(starter, tmp_path):
     assert any(line.startswith("flood") and line.endswith("flood") for line in text)
 
 
+def test_the_page_of_an_image_is_the_first(model):
+    image = np.zeros((9, 9, 3), np.uint8)
+    for source in (image, Image.fromarray(image), cases.encoded(Image.fromarray(image))):
+        assert model.regions("cat", source, page=1) == model.regions("cat", source)
+        with pytest.raises(ConfigError, match="has no page 2"):
+            model.regions("cat", source, page=2)
+        for page, error in ((0, ConfigError), (1.0, TypeError), (True, TypeError)):
+            with pytest.raises(error, match="pages"):
+                model.regions("cat", source, page=page)
+
+
 def test_a_model_of_one_vector_has_no_regions():
     with TesseraVision(path=ARTIFACTS / "clip") as model:
         with pytest.raises(ConfigError, match="lies nowhere"):

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
@@ -392,9 +393,32 @@ def test_further_frames_are_told_of(kind, model, tmp_path):
 
 def test_a_pil_image_gives_the_frame_that_it_stands_at(model):
     image = Image.open(io.BytesIO(PAGES))
-    for number, expected in enumerate(model.encode_pages(PAGES)):
-        image.seek(number)
-        np.testing.assert_array_equal(model.encode_document(image), expected)
+    first, second = model.encode_pages(PAGES)
+    with pytest.warns(TruncationWarning, match="^image has 2 pages or frames; only the first"):
+        np.testing.assert_array_equal(model.encode_document(image), first)
+    image.seek(1)
+    np.testing.assert_array_equal(model.encode_document(image), second)
+    image.seek(0)
+    # A stream that moves on in it, to its start again too, leaves nothing out.
+    places = iter([1, 0, 1])
+    found = model.encode_iter(image for place in places if image.seek(place) is None)
+    for vectors, expected in zip(found, [second, first, second], strict=True):
+        np.testing.assert_array_equal(vectors, expected)
+    for vectors, expected in zip(model.encode_pages(image), [first, second], strict=True):
+        np.testing.assert_array_equal(vectors, expected)
+    assert image.tell() == 1  # as it was
+    (found,) = model.encode_pages(image, pages=[1])
+    np.testing.assert_array_equal(found, first)
+    (found,) = model.encode_pages(SMALL)
+    np.testing.assert_array_equal(found, model.encode_document(SMALL))
+
+
+def test_one_open_file_may_be_used_by_many_threads(model, path):
+    truth = model.encode_document(PNG)
+    with path.open("rb") as stream, ThreadPoolExecutor(4) as pool:
+        for source in (stream, io.BytesIO(PNG)):
+            for found in pool.map(model.encode_document, [source] * 24):
+                np.testing.assert_array_equal(found, truth)
 
 
 def test_pages_of_a_tiff(model, tmp_path):

@@ -387,7 +387,7 @@ def _pages(model: TesseraVision, name: str, files: dict[str, Path]) -> Iterator[
     }  # fmt: skip
     for argument, values in {
         "pdf": {"None": None, "a number": 3, "a list": [plain], "an array": COLOURS,
-                "a PIL image": Image.fromarray(COLOURS)},
+                "a dict": {MARKER: 1}, "a type": Image.Image},
         "dpi": {"0": 0, "negative": -1, "NaN": float("nan"), "a str": "72", "True": True,
                 "infinity": float("inf"), "a list": [72]},
         "pages": {"0": [0], "a number": 1, "none": [], "not there": [2], "a float": [1.0],
