@@ -37,7 +37,18 @@ from tessera_onnx.vision import TesseraVision
 VISION: Kind = "vision"
 PDF = ".pdf"
 TIFF = (".tif", ".tiff")
-OTHERS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm")
+OTHERS: tuple[str, ...] = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+)
 OTHERS += (".apng", ".jpe", ".jfif", ".avif", ".jp2", ".jpx", ".j2k", ".j2c")
 SUFFIXES = (*OTHERS, *TIFF, PDF)
 PAGES = click.option("--pages", metavar="LIST", help="Pages of PDFs and TIFFs, such as 1-3,7.")
@@ -64,14 +75,17 @@ class Wanted:
 def are_images(names: Sequence[str], *, may_be_texts: bool) -> bool:
     """Whether all of them, and at least one, are files with the suffix of an image or a PDF.
 
+    A data: URI of an image counts as such a file.
+
     Raises FileError where the suffixes say so but a file is missing; with `may_be_texts` not where
     all are missing.
     """
-    if not names or not all(name.lower().endswith(SUFFIXES) for name in names):
+    files = [name for name in names if not _is_inline(name)]
+    if not names or not all(name.lower().endswith(SUFFIXES) for name in files):
         return False
-    missing = [name for name in names if not os.path.exists(name)]  # noqa: PTH110 (a Path raises for what cannot be a name)
+    missing = [name for name in files if not os.path.exists(name)]  # noqa: PTH110 (a Path raises for what cannot be a name)
     if not missing:
-        return all(map(os.path.isfile, names))
+        return all(map(os.path.isfile, files))
     if may_be_texts and len(missing) == len(names):
         return False
     raise FileError(f"{missing[0]:.300} is not there")
@@ -264,6 +278,11 @@ def _pages(model: TesseraVision, name: str, wanted: Wanted) -> Iterator[tuple[di
             yield {"file": name, "page": number}, page
     except EncodingError as error:
         raise EncodingError(f"{name}, {error}") from error
+
+
+def _is_inline(name: str) -> bool:
+    """Whether it is an image itself, as a data: URI."""
+    return name[:11].lower() == "data:image/" and sources.is_data(name)
 
 
 def _has_pages(name: str) -> bool:

@@ -16,9 +16,9 @@ from tessera_onnx.errors import EncodingError
 from tessera_onnx.resizing import Box
 from tessera_onnx.schema import Image as Recipe
 
-# An image is long when it is more than so many times as long as wide: no page, slide, photograph or
-# screen of a telephone is.
-LONG = 2.5
+# An image is long when it is more than so many times as long as wide: no page, slide or photograph
+# is, but screens of telephones and receipts are.
+LONG = 2.0
 # A long image is cut when its model would shrink it to less than this part of its size.
 LEAST_SCALE = 0.8
 OVERLAP = 8  # a view shares at least this part of its length with the next: several lines

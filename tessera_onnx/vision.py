@@ -43,7 +43,7 @@ class TesseraVision(Model):
     has it, unless `image_only` is set. A model of one vector an image (CLIP, SigLIP) gives one row,
     for texts too. A model that finds words alone gives an empty page no row.
 
-    An image more than 2.5 times as long as wide, which the model would shrink to less than 4/5 of
+    An image more than twice as long as wide, which the model would shrink to less than 4/5 of
     its size, is read in views that overlap and as a whole: its rows are those of all of them. A
     model of one vector an image warns of it. Of a file of several pages or frames the first is
     read, with a TruncationWarning; `encode_pages` reads all.

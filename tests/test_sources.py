@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import pickle
 import re
 import sys
@@ -165,6 +166,15 @@ def test_the_command_takes_a_data_uri(model):
     done = CliRunner().invoke(main, ["rank", "cat", uri, "--json", *args], catch_exceptions=False)
     assert f'"data:image/png;base64,... ({len(uri)} characters)"' in done.stdout
     assert BASE64[:40] not in done.stdout
+
+
+def test_a_data_uri_makes_it_a_ranking_of_images(path, monkeypatch):
+    monkeypatch.setenv("TESSERA_CACHE", str(ARTIFACTS))
+    uri = f"data:image/png;base64,{BASE64}"
+    for documents in ([uri], [uri, str(path)]):
+        args = ["rank", "--query", "cat", *documents, "--json"]
+        found = json.loads(CliRunner().invoke(main, args, catch_exceptions=False).stdout)
+        assert (found["kind"], len(found["ranking"])) == ("vision", len(documents))
 
 
 # ---------------------------------------------------------------- formats
