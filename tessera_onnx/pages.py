@@ -56,17 +56,6 @@ class Options:
     words: bool
 
 
-def render(source: sources.Source, **options: Any) -> Iterator[Image.Image]:
-    """The images of `read`; a page without size is an error."""
-    return (_sized(page) for page in read(source, **options))
-
-
-def _sized(page: Page) -> Image.Image:
-    if page.image is None:
-        raise EncodingError(f"page {page.number} has no size: leave it out with pages=")
-    return page.image
-
-
 def read(
     source: sources.Source,
     *,

@@ -30,6 +30,11 @@ PAGE = ("-m", "test-page", "--cache-dir", str(ARTIFACTS))
 NO_SIZE = pdf.page(entries="/CropBox [300 300 400 400]")  # all of it outside of the page
 
 
+def rendered(source, **options):
+    """The images of the pages."""
+    return (page.image for page in pages.read(source, **options))
+
+
 def text_page(width, height, size, lines=LINES, entries="", matrix="1 0 0 1"):
     """Lines of Helvetica from the top, by the text matrix scaled or turned."""
     font = "/Resources << /Font << /F1 << /Type /Font /Subtype /Type1 /BaseFont /Helvetica"
@@ -85,9 +90,9 @@ def starter():
 )
 def test_a_page_is_as_large_as_the_model_reads_it(model_id, paper, size):
     used = cases.spec(model_id).vision.image
-    (image,) = pages.render(pdf.build([pdf.page(*paper)]), recipe=used)
+    (image,) = rendered(pdf.build([pdf.page(*paper)]), recipe=used)
     assert image.size == pytest.approx(size, abs=2)
-    (image,) = pages.render(pdf.build([pdf.page(*paper)]), recipe=used, dpi=36)
+    (image,) = rendered(pdf.build([pdf.page(*paper)]), recipe=used, dpi=36)
     assert image.size == (-(-paper[0] // 2), -(-paper[1] // 2))
 
 
@@ -109,7 +114,7 @@ def test_letters_are_as_high_as_the_starter_reads_them(paper, size, dpi, starter
     used = starter.spec.vision.image
     assert (used.letters, used.longest) == (17, 1408)
     content = pdf.build([text_page(*paper, size)])
-    (image,) = pages.render(content, recipe=used)
+    (image,) = rendered(content, recipe=used)
     assert image.size == pytest.approx([edge * dpi / 72 for edge in paper], abs=1.5)
     best = 2.1  # of "flood bridges" where every letter is read
     assert starter.search("flood bridges", next(starter.encode_pages(content))) > 0.93 * best
@@ -187,7 +192,7 @@ def numbered(count):
     ],
 )  # fmt: skip
 def test_pages_wanted(wanted, numbers, model):
-    found = list(pages.render(numbered(5), dpi=72, pages=wanted))
+    found = list(rendered(numbered(5), dpi=72, pages=wanted))
     assert [image.width for image in found] == [90 + 10 * number for number in numbers]
 
 
@@ -296,7 +301,7 @@ def test_a_media_box_without_size_is_letter_paper_as_pdfium_has_it(box, model):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(list(model.encode_pages(content))) == 2
-    assert next(pages.render(content, dpi=72)).size == (612, 792)
+    assert next(rendered(content, dpi=72)).size == (612, 792)
 
 
 # ---------------------------------------------------------------- words and regions
@@ -541,5 +546,5 @@ def test_the_recipe_of_every_form_of_resizing_draws_pages():
     for model_id in cases.MODELS:
         used = dataclasses.replace(cases.spec(model_id).vision.image)
         for paper in ((595, 842), (20, 14_400), (14_400, 14_400), (1, 1), (0.01, 14_400)):
-            (image,) = pages.render(pdf.build([pdf.page(*paper)]), recipe=used)
+            (image,) = rendered(pdf.build([pdf.page(*paper)]), recipe=used)
             assert 1 <= min(image.size) <= max(image.size) <= 140_000
