@@ -224,7 +224,8 @@ def _read(content: str | os.PathLike[str] | bytes | bytearray, options: Options)
                 with sources.LOCKS["pdfium"]:
                     page = _page(document, number, options)
             except (ValueError, RuntimeError) as reason:  # PDFium's own are of the latter
-                raise error(f"{name}, page {number + 1}: {reason}") from reason
+                hint = "" if isinstance(reason, ValueError) else " Leave it out with `pages=`."
+                raise error(f"{name}, page {number + 1}: {reason}{hint}") from reason
             yield page
 
 
@@ -310,7 +311,8 @@ def _scale(page: Any, size: tuple[float, float], recipe: Recipe | None) -> float
         # As wide as an A4 page is; a long page is then read in views.
         ratio = math.sqrt(2)
         most = OVERSAMPLED * recipe.size if square else views.longest(1, ratio, recipe) / ratio
-        scale = min((most - 0.5) / short, views.most_length(recipe) / edge)
+        room = math.sqrt(images.MAX_PIXELS / 4 / (edge * short))
+        scale = min((most - 0.5) / short, views.most_length(recipe) / edge, room)
     else:
         scale = (views.longest(*size, recipe) - 0.5) / edge
     if recipe.letters is None:

@@ -542,9 +542,15 @@ def test_wrong_pages_by_the_command(args, code, message, files, tmp_path, monkey
     assert "my secret" not in error
 
 
+def recipe_of_tiles():
+    return cases.spec("colsmol-256m").vision.image
+
+
 def test_the_recipe_of_every_form_of_resizing_draws_pages():
     for model_id in cases.MODELS:
         used = dataclasses.replace(cases.spec(model_id).vision.image)
         for paper in ((595, 842), (20, 14_400), (14_400, 14_400), (1, 1), (0.01, 14_400)):
             (image,) = rendered(pdf.build([pdf.page(*paper)]), recipe=used)
             assert 1 <= min(image.size) <= max(image.size) <= 140_000
+    (image,) = rendered(pdf.build([pdf.page(227, 20_000)]), recipe=recipe_of_tiles())
+    assert 5e6 < image.width * image.height < 5e7
