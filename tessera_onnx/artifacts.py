@@ -416,7 +416,7 @@ def _broken_note(cache_dir: str | os.PathLike[str] | None) -> str:
 def _pack_folders() -> Iterator[tuple[Path, str]]:
     # The starter first: it holds the defaults. Then by name, so that the order never depends on
     # the order of installation.
-    def said(entry: tuple[str, str, str]) -> tuple[bool, str, str]:
+    def place(entry: tuple[str, str, str]) -> tuple[bool, str, str]:
         name, _, distribution = entry
         # By the distribution, of which there is one: any pack may call its entry point so.
         return distribution.lower().replace("_", "-") != STARTER, name, distribution

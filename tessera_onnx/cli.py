@@ -308,6 +308,8 @@ def pin(model: str, cache_dir: str | None) -> None:
 )
 @FIELD
 @ID_FIELD
+@cli_vision.PAGES
+@cli_vision.PASSWORD
 @click.option("--progress/--no-progress", default=None, help="A bar on stderr; on at a terminal.")
 @_opening
 @JSON
@@ -322,6 +324,8 @@ def encode(
     form: Output,
     field: str,
     id_field: str | None,
+    pages: str | None,
+    password: str | None,
     progress: bool | None,
     as_json: bool,
     **options: Any,
@@ -341,7 +345,9 @@ def encode(
     _check_encode(sources, text, output, id_field)
     model, kind = _open(**options, images=sources, may_be_texts=False)
     hidden = None if progress is None else not progress  # None: unless stderr is a terminal
+    wanted = cli_vision.Wanted(pages, password)
     with model:
+        wanted.check(sources, kind)
         writing.check(output, kind, form, ids=id_field is not None)
         if kind != cli_vision.VISION and len(sources) > 1:
             raise click.UsageError("too many arguments: a text with spaces needs quotes")
@@ -353,7 +359,7 @@ def encode(
         if kind == cli_vision.VISION:
             cli_vision.encode(
                 model, sources, text, role=role, form=form, output=output, hidden=hidden,
-                field=field, id_field=id_field, as_json=as_json,
+                field=field, id_field=id_field, wanted=wanted, as_json=as_json,
             )  # fmt: skip
             return
         source = reading.Texts(sources[0], field, id_field) if sources else None
@@ -416,6 +422,8 @@ def similarity(query: str, document: str, *, as_json: bool, **options: Any) -> N
 @click.option("--top-k", type=AT_LEAST_1, help="Print the best K alone.")
 @FIELD
 @ID_FIELD
+@cli_vision.PAGES
+@cli_vision.PASSWORD
 @_opening
 @JSON
 def rank(
@@ -426,6 +434,8 @@ def rank(
     top_k: int | None,
     field: str,
     id_field: str | None,
+    pages: str | None,
+    password: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -450,11 +460,13 @@ def rank(
     lines = None if source is None else reading.Texts(source, field, id_field)
     texts = list(documents if lines is None else lines)
     model, kind = _open(**options, images=documents)
+    chosen = cli_vision.Wanted(pages, password)
     with model:
+        chosen.check(texts, kind)
         if kind == cli_vision.VISION:
             if id_field is not None:
                 raise click.UsageError("--id-field is for texts: images have none")
-            cli_vision.rank(model, query, texts, top_k, as_json=as_json)
+            cli_vision.rank(model, query, texts, top_k, wanted=chosen, as_json=as_json)
             note_blank(lines)
             return
         wanted = model.encode_query(query)  # by itself: its errors are about no line

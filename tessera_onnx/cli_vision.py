@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from tessera_onnx import heatmap, layout, pages, reading, writing
+from tessera_onnx import heatmap, images, layout, reading, sources, writing
 from tessera_onnx.cli_options import (
     AT_LEAST_1,
     CACHE,
@@ -29,39 +30,83 @@ from tessera_onnx.cli_options import (
     shown_place,
 )
 from tessera_onnx.errors import EncodingError, FileError
+from tessera_onnx.pages import page_numbers
 from tessera_onnx.quantization import Output
+from tessera_onnx.regions import Region
 from tessera_onnx.schema import Kind
 from tessera_onnx.text import Stderr
 from tessera_onnx.vision import TesseraVision
 
 VISION: Kind = "vision"
 PDF = ".pdf"
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", PDF)
+TIFF = (".tif", ".tiff")
+OTHERS: tuple[str, ...] = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+)
+OTHERS += (".apng", ".jpe", ".jfif", ".avif", ".jp2", ".jpx", ".j2k", ".j2c")
+SUFFIXES = (*OTHERS, *TIFF, PDF)
+PAGES = click.option("--pages", metavar="LIST", help="Pages of PDFs and TIFFs, such as 1-3,7.")
+PASSWORD = click.option(
+    "--password",
+    envvar="TESSERA_PDF_PASSWORD",
+    help="Password of encrypted PDFs; as the variable TESSERA_PDF_PASSWORD no one else sees it.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the command asks of every PDF and TIFF."""
+
+    pages: str | None
+    password: str | None
+
+    def check(self, names: Sequence[str], kind: Kind) -> None:
+        """Raises UsageError where there is nothing that has pages."""
+        if self.pages is not None and (kind != VISION or not any(map(_has_pages, names))):
+            raise click.UsageError("--pages is for PDFs and TIFFs")
 
 
 def are_images(names: Sequence[str], *, may_be_texts: bool) -> bool:
     """Whether all of them, and at least one, are files with the suffix of an image or a PDF.
 
+    A data: URI of an image counts as such a file.
+
     Raises FileError where the suffixes say so but a file is missing; with `may_be_texts` not where
     all are missing.
     """
-    if not names or not all(name.lower().endswith(SUFFIXES) for name in names):
+    files = [name for name in names if not _is_inline(name)]
+    if not names or not all(name.lower().endswith(SUFFIXES) for name in files):
         return False
-    missing = [name for name in names if not os.path.exists(name)]  # noqa: PTH110 (a Path raises for what cannot be a name)
+    missing = [name for name in files if not os.path.exists(name)]  # noqa: PTH110 (a Path raises for what cannot be a name)
     if not missing:
-        return all(map(os.path.isfile, names))
+        return all(map(os.path.isfile, files))
     if may_be_texts and len(missing) == len(names):
         return False
     raise FileError(f"{missing[0]:.300} is not there")
 
 
 def rank(
-    model: TesseraVision, query: str, names: Sequence[str], top_k: int | None, *, as_json: bool
+    model: TesseraVision,
+    query: str,
+    names: Sequence[str],
+    top_k: int | None,
+    *,
+    wanted: Wanted,
+    as_json: bool,
 ) -> None:
     """Print images, and pages of PDFs, by how well they answer the query."""
     vectors = model.encode_query(query)
     labels, scores = [], []
-    for label, page in _encoded(model, names):
+    for label, page in _encoded(model, names, wanted):
         labels.append(label)
         scores.append(model.search(vectors, page))
     order = np.argsort(-np.array(scores), kind="stable")[:top_k].tolist()
@@ -87,6 +132,7 @@ def encode(
     hidden: bool | None,
     field: str,
     id_field: str | None,
+    wanted: Wanted,
     as_json: bool,
 ) -> None:
     """Write the vectors of images and of pages, or of texts as queries."""
@@ -109,8 +155,8 @@ def encode(
     elif text is not None:
         raise click.UsageError("a vision model reads a text as a query: add --role query")
     else:
-        vectors = (page for _, page in _encoded(model, names))
-        total = None if any(map(_is_pdf, names)) else len(names)
+        vectors = (page for _, page in _encoded(model, names, wanted))
+        total = None if any(map(_has_pages, names)) else len(names)
     if output is None:
         (vector,) = vectors
         found = {**facts, **writing.row(vector, form)}
@@ -135,7 +181,10 @@ def encode(
 )
 @click.argument("query")
 @click.argument("image")
-@click.option("--page", type=AT_LEAST_1, default=1, show_default=True, help="Page of a PDF.")
+@click.option(
+    "--page", type=AT_LEAST_1, default=1, show_default=True, help="Page of a PDF or TIFF."
+)
+@PASSWORD
 @click.option("--plot", metavar="FILE", help="Map to draw over the image: .png, .jpg or .webp.")
 @click.option("--token", type=AT_LEAST_1, help="Number of the token to draw, else their mean.")
 @MODEL
@@ -149,6 +198,7 @@ def explain(
     query: str,
     image: str,
     page: int,
+    password: str | None,
     plot: str | None,
     token: int | None,
     model: str | None,
@@ -158,7 +208,8 @@ def explain(
 ) -> None:
     """Show where IMAGE, or a page of a PDF, answers each token of QUERY.
 
-    Rows and columns are those of the model's grid, from 1. FILE is written whole or not at all.
+    Rows and columns are those of the model's grid, from 1; the box is in pixels: left, top, right,
+    bottom. Of a PDF it says which words stand there. FILE is written whole or not at all.
 
     \b
     Example: tessera explain "annual rainfall" page.png --plot map.png
@@ -168,71 +219,93 @@ def explain(
         if writing.is_same(image, plot):
             raise click.UsageError("--plot is IMAGE itself")
     with TesseraVision(**location(model, cache_dir), **options) as opened:
-        source = _page(image, page) if _is_pdf(image) else image
         tokens = opened.query_tokens(query)
-        if plot is None:
-            cells = opened.similarity_map(query, source)
-        else:
-            if token is not None and token > len(tokens):
-                raise click.UsageError(f"--token must lie in 1..{len(tokens)}")
-            number = None if token is None else token - 1
-            cells = opened.save_similarity_map(query, source, plot, token=number)
-    rows, columns = cells.shape[1:]
-    best = []
-    for name, each in zip(tokens, cells, strict=True):
-        if np.isfinite(each).any():
-            row, column = divmod(int(np.nanargmax(each)), columns)
-            score = float(each[row, column])
-            best.append({"token": name, "row": row + 1, "column": column + 1, "score": score})
+        if plot is not None and token is not None and token > len(tokens):
+            raise click.UsageError(f"--token must lie in 1..{len(tokens)}")
+        found = opened.locate(query, image, page=page, password=password)
+        if plot is not None:
+            heatmap.save(found, None if token is None else token - 1, plot)
+    rows, columns = found.map.shape[1:]
+    width, height = found.image.size
     if as_json:
         facts = {"model": opened.model(), "rows": rows, "columns": columns, "plot": plot}
-        print_json({**facts, "matches": best})
+        facts |= {"width": width, "height": height, "page": page}
+        print_json({**facts, "matches": [_match(region) for region in found.regions]})
         return
     print_lines(
         layout.table(
             [
-                ("TOKEN", "ROW", "COLUMN", "SCORE"),
-                *((b["token"], str(b["row"]), str(b["column"]), f"{b['score']:.4f}") for b in best),
+                ("TOKEN", "ROW", "COLUMN", "SCORE", f"BOX IN {width} x {height}", "WORDS"),
+                *(
+                    (
+                        each.token,
+                        str(each.row + 1),
+                        str(each.column + 1),
+                        f"{each.score:.4f}",
+                        ",".join(map(str, each.box)),
+                        layout.one_line(" ".join(each.words)),
+                    )
+                    for each in found.regions
+                ),
             ]
         )
     )
     click.echo(f"{rows} rows, {columns} columns" + (f"; map in {plot}" if plot else ""))
 
 
-def _encoded(model: TesseraVision, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], Any]]:
+def _match(region: Region) -> dict[str, Any]:
+    return {
+        "token": region.token,
+        "row": region.row + 1,
+        "column": region.column + 1,
+        "score": region.score,
+        "box": list(region.box),
+        "words": list(region.words),
+    }
+
+
+def _encoded(
+    model: TesseraVision, names: Sequence[str], wanted: Wanted
+) -> Iterator[tuple[dict[str, Any], Any]]:
     """What each image is called, a page by its number too, and its vectors, in order."""
-    for is_pdf, group in itertools.groupby(names, _is_pdf):
-        if is_pdf:
+    for has_pages, group in itertools.groupby(names, _has_pages):
+        if has_pages:
             for name in group:
-                try:
-                    for number, page in enumerate(model.encode_pages(name), 1):
-                        yield {"file": name, "page": number}, page
-                except EncodingError as error:
-                    raise EncodingError(f"{name}, {error}") from error
+                yield from _pages(model, name, wanted)
         else:
             files = list(group)
             done = 0
             try:
                 for vectors in model.encode_iter(files):
-                    yield {"file": files[done]}, vectors
+                    yield {"file": sources.label(files[done])}, vectors
                     done += 1
             except EncodingError as error:
-                reason = str(error).removeprefix(f"images[{done}]: ")
-                raise EncodingError(f"{files[done]}: {reason}") from error
+                reason = str(error).removeprefix(f"images[{done}]").removeprefix(":")
+                raise EncodingError(f"{sources.label(files[done])}: {reason.strip()}") from error
 
 
-def _is_pdf(name: str) -> bool:
-    return name.lower().endswith(PDF)
+def _pages(model: TesseraVision, name: str, wanted: Wanted) -> Iterator[tuple[dict[str, Any], Any]]:
+    """The pages of a PDF or TIFF, by the numbers that they have there."""
+    try:
+        found = model.encode_pages(name, pages=wanted.pages, password=wanted.password)
+        numbers = itertools.count(1) if wanted.pages is None else page_numbers(wanted.pages)
+        for number, page in zip(numbers, found, strict=False):
+            yield {"file": name, "page": number}, page
+    except EncodingError as error:
+        raise EncodingError(f"{name}, {error}") from error
+
+
+def _is_inline(name: str) -> bool:
+    """Whether it is an image itself, as a data: URI."""
+    return name[:11].lower() == "data:image/" and sources.is_data(name)
+
+
+def _has_pages(name: str) -> bool:
+    """Whether it is a PDF, or a TIFF of several pages."""
+    if name.lower().endswith(PDF):
+        return True
+    return name.lower().endswith(TIFF) and images.count_frames(name) > 1
 
 
 def _title(label: dict[str, Any]) -> str:
     return f"{label['file']}, page {label['page']}" if "page" in label else str(label["file"])
-
-
-def _page(name: str, number: int) -> Any:
-    """One page of a PDF as an image."""
-    rendered = pages.render(name)
-    page = next(itertools.islice(rendered, number - 1, None), None)
-    if page is None:
-        raise FileError(f"{name} has no page {number}")
-    return page

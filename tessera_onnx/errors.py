@@ -91,7 +91,10 @@ class TimedOut(TesseraError, TimeoutError):
 
 
 class TruncationWarning(UserWarning):
-    """Texts were cut to the model's length; the message holds how many and the longest."""
+    """Input was left unread: texts beyond the model's length, images' further pages or frames.
+
+    The message holds how many, and the longest or the first.
+    """
 
 
 class ForecastWarning(UserWarning):

@@ -15,6 +15,8 @@ from tessera_onnx.errors import ConfigError
 if TYPE_CHECKING:
     from PIL import Image
 
+    from tessera_onnx.regions import Answer
+
 Float = NDArray[np.float32]
 
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -70,6 +72,11 @@ def draw(image: Image.Image, cells: Float, box: tuple[float, float, float, float
     opacity = (OPACITY * heat * layers[1])[..., None]
     mixed = np.asarray(page, dtype=np.float32) * (1 - opacity) + colour * opacity
     return Image.fromarray(np.clip(np.rint(mixed), 0, 255).astype(np.uint8))
+
+
+def save(answer: Answer, token: int | None, file: str | os.PathLike[str]) -> None:
+    """Draw the map of one query token, or the mean of all, over its image, and write it."""
+    write(draw(answer.image, of_token(answer.map, token), answer.box), file)
 
 
 def write(drawing: Image.Image, file: str | os.PathLike[str]) -> None:

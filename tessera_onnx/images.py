@@ -10,26 +10,24 @@ import contextlib
 import importlib
 import math
 import os
-import stat
-import threading
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from io import BytesIO
-from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tessera_onnx import greys, sources
 from tessera_onnx.errors import ConfigError, EncodingError, FileError, is_of_signal
 from tessera_onnx.resizing import Box, Levels, resized
 from tessera_onnx.schema import Image as Recipe
+from tessera_onnx.sources import LOCKS, Source
 
 if typing.TYPE_CHECKING:
     from PIL import Image
-
-Source: typing.TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]"
 
 MAX_PIXELS = 178_956_970  # 716 MB as RGB in memory; where Pillow itself refuses
 
@@ -44,8 +42,12 @@ PLUGINS: tuple[tuple[bytes, str], ...] = (
     (b"BM", "Bmp"),
     (b"GIF8", "Gif"),
     *((b"P%d" % number, "Ppm") for number in range(1, 7)),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "Jpeg2K"),
+    (b"\xff\x4f\xff\x51", "Jpeg2K"),
 )
-FORMATS = "PNG, JPEG, WebP, TIFF, BMP, GIF or PPM"
+FORMATS = "PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, AVIF or JPEG 2000"
+# Those that a build of Pillow may lack, and what they are called.
+OPTIONAL = {"Avif": "AVIF", "Jpeg2K": "JPEG 2000", "WebP": "WebP"}
 
 # What undoes each EXIF orientation, as a name in PIL.Image.Transpose.
 UPRIGHT = {
@@ -58,20 +60,6 @@ UPRIGHT = {
     8: "ROTATE_90",
 }
 ORIENTATION = 0x0112
-
-# A PIL image reads its file when its pixels are first asked for, and two threads that do so break
-# each other's reading. Which threads share one is not known here, so that one reads at a time.
-# PDFium may not run twice at a time in all of the process.
-LOCKS = {"pil": threading.RLock(), "pdfium": threading.RLock()}
-
-
-def _renew_locks() -> None:
-    for name in LOCKS:
-        LOCKS[name] = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):  # a fork while another thread has one would wait for ever
-    os.register_at_fork(after_in_child=_renew_locks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +83,16 @@ def open_image(
     where: str,
     alpha: Literal["dropped", "white"],
     max_pixels: int = MAX_PIXELS,
+    on_frames: Callable[[int], None] | None = None,
 ) -> Image.Image:
     """An image as RGB, upright as its EXIF orientation says.
 
-    source: a path, the bytes of a file, a PIL image, or a uint8 array (h, w), (h, w, 1), (h, w, 3)
-    or (h, w, 4), RGB or RGBA. Of an animation, and of a TIFF with several pages, the first frame;
-    of a PIL image the frame that it stands at. Greys of 16 bits keep their upper eight, which is
-    how Pillow reads colours of 16 bits. `where` names what is no file in messages.
+    source: a path, the bytes of a file, an open binary file, {"bytes": ..., "path": ...}, a data:
+    URI, a PIL image, or a uint8 or uint16 array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), RGB or
+    RGBA. Of an animation, and of a TIFF with several pages, the first frame: `on_frames` is then
+    called with their number; of a PIL image the frame that it stands at, with the same call where
+    that is the first. Levels of 16 bits keep the upper eight of the range that they fill (see
+    greys). `where` names what is no file in messages.
 
     The result shares no memory with the source. Raises FileError for a file, EncodingError for
     anything else, that is missing, no image, damaged, or larger than `max_pixels`; the size is read
@@ -111,23 +102,101 @@ def open_image(
     check_limit(max_pixels, "max_pixels")
     from PIL import Image
 
-    if isinstance(source, str | os.PathLike):
-        with opened(source) as stream:
-            return _Opening(str(source), FileError, max_pixels).read(stream, alpha)
+    source = sources.resolved(source, where)
     opening = _Opening(where, EncodingError, max_pixels)
-    if isinstance(source, bytes | bytearray | memoryview):
-        return opening.read(BytesIO(_bytes(source, where)), alpha)
+    if isinstance(source, str | os.PathLike | bytes | bytearray):
+        with _file(source, where, max_pixels) as (opening, file):
+            count = frame_count(file)
+            image = opening.rgb(file, alpha)
+        if count > 1 and on_frames is not None:
+            on_frames(count)
+        return image
     if isinstance(source, np.ndarray):
         array = _levels(source, where)
         opening.check_size(array.shape[1], array.shape[0])
         return opening.rgb(Image.fromarray(array), alpha)
     if isinstance(source, Image.Image):
         with LOCKS["pil"]:
+            if on_frames is not None and not source.tell() and (count := frame_count(source)) > 1:
+                on_frames(count)
             return opening.rgb(source, alpha)
-    raise TypeError(
-        f"{where} must be a path, the bytes of a file, a PIL image or a uint8 array, "
-        f"got {type(source).__name__}"
-    )
+    raise TypeError(f"{where} must be {sources.IMAGES}, got {type(source).__name__}")
+
+
+def frames(
+    source: str | os.PathLike[str] | bytes | bytearray | Image.Image,
+    *,
+    where: str,
+    alpha: Literal["dropped", "white"],
+    max_pixels: int = MAX_PIXELS,
+    max_frames: int,
+    chosen: Callable[[int], list[int]] = lambda count: list(range(count)),
+) -> Iterator[tuple[int, Image.Image]]:
+    """The frames of a file, with their numbers from 0: pages of a TIFF, pictures of an animation.
+
+    A PIL image stands after each where it stood before.
+    `chosen` says of the number of frames which are wanted. Raises as `open_image` does, and for a
+    file of more than `max_frames` of them.
+    """
+    with _file(source, where, max_pixels) as (opening, file):
+        wanted = chosen(frame_count(file))
+        if len(wanted) > max_frames:
+            raise opening.error(
+                f"{opening.name} has {len(wanted)} frames, the limit is {max_frames}: split it, or "
+                "pass a larger max_pages"
+            )
+        for number in wanted:
+            opening.name = f"{opening.file}, page {number + 1}"
+            with LOCKS["pil"]:
+                before = file.tell()
+                with opening.decoding():
+                    file.seek(number)
+                image = opening.rgb(file, alpha)
+                if file is source:
+                    file.seek(before)
+            yield number, image
+
+
+@contextlib.contextmanager
+def _file(
+    source: str | os.PathLike[str] | bytes | bytearray | Image.Image, where: str, max_pixels: int
+) -> Iterator[tuple[_Opening, Image.Image]]:
+    """A file, by its path or its bytes, as a PIL image that is not decoded yet."""
+    opening = _Opening(where, EncodingError, max_pixels)
+    if isinstance(source, bytes | bytearray):
+        with opening.opened(BytesIO(source)) as image:
+            yield opening, image
+    elif not isinstance(source, str | os.PathLike):
+        yield opening, source
+    else:
+        with sources.opened(source) as stream:
+            opening = _Opening(sources.named(source), FileError, max_pixels)
+            with opening.opened(stream) as image:
+                yield opening, image
+
+
+def count_frames(path: str | os.PathLike[str]) -> int:
+    """The number of frames of a file, of which nothing is decoded; 1 where it is no image."""
+    with contextlib.suppress(EncodingError, FileError), _file(path, "", MAX_PIXELS) as (_, image):
+        return frame_count(image)
+    return 1
+
+
+def plugin_of(head: bytes) -> str | None:
+    """The plugin of Pillow for a file that begins so; None for what is not opened."""
+    if head[4:8] == b"ftyp" and {b"avif", b"avis"} & {head[8:12], head[16:20], head[20:24]}:
+        return "Avif"
+    return next((name for magic, name in PLUGINS if head.startswith(magic)), None)
+
+
+def frame_count(image: Image.Image) -> int:
+    """Pages of a TIFF or pictures of an animation; 1 where that cannot be read."""
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception as error:  # a damaged further frame says nothing of the first
+        if is_of_signal(error):
+            raise
+        return 1
 
 
 def check_limit(limit: int, name: str) -> None:
@@ -138,56 +207,36 @@ def check_limit(limit: int, name: str) -> None:
         raise ConfigError(f"{name} must be at least 1, got {limit}")
 
 
-@contextlib.contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A regular file, opened for reading. Raises FileError for all else, and when it is empty.
-
-    A pipe or a device might never end, so that nothing but a regular file is opened.
-    """
-    try:
-        status = os.stat(path)  # noqa: PTH116 (a Path raises for what cannot be a name)
-        usable = stat.S_ISREG(status.st_mode) and status.st_size > 0
-        stream = Path(path).open("rb") if usable else None  # noqa: SIM115 (closed below)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = error.strerror if isinstance(error, OSError) else error
-        hint = ": addresses are not fetched, download it first" if "://" in str(path) else ""
-        raise FileError(f"{path} cannot be read: {reason}{hint}") from error
-    if stream is None:
-        reason = "it is a pipe or a device, not a regular file"
-        reason = "it is a folder" if stat.S_ISDIR(status.st_mode) else reason
-        reason = "it is empty" if stat.S_ISREG(status.st_mode) else reason
-        raise FileError(f"{path} cannot be read: {reason}")
-    with stream:
-        try:
-            yield stream
-        except FileError:
-            raise
-        except OSError as error:  # a disk that fails
-            raise FileError(f"{path} cannot be read: {error.strerror}") from error
-
-
 class _Opening:
     """One image on its way: what messages call it, the class of its errors, its limit."""
 
     def __init__(self, name: str, error: type[EncodingError | FileError], max_pixels: int) -> None:
-        self.name = name
+        self.file = self.name = name
         self.error = error
         self.max_pixels = max_pixels
         self.quotes = False  # Pillow's messages may hold text of the file, which ours never do
 
-    def read(self, stream: BinaryIO, alpha: str) -> Image.Image:
-        """The image in an open file."""
+    @contextlib.contextmanager
+    def opened(self, stream: BinaryIO) -> Iterator[Image.Image]:
+        """The PIL image of an open file, its header read and nothing more."""
         head = stream.read(512)
         stream.seek(0)
-        plugin = next((name for magic, name in PLUGINS if head.startswith(magic)), None)
+        plugin = plugin_of(head)
         if plugin is None:
             raise self.error(f"{self.name} is no {FORMATS} image: {_what(head)}")
+        if not _is_built(plugin):
+            raise self.error(
+                f"{self.name} is {OPTIONAL[plugin]}, which this build of Pillow does not read: "
+                "install one that does, or convert it to PNG"
+            )
         self.quotes = plugin == "Ppm"
         # Not Image.open, which would warn of sizes below our limit and refuse sizes below a
         # limit that the caller raised.
         module = importlib.import_module(f"PIL.{plugin}ImagePlugin")
-        with self.decoding(), getattr(module, f"{plugin}ImageFile")(stream) as image:
-            return self.rgb(image, alpha)
+        with self.decoding():
+            image = getattr(module, f"{plugin}ImageFile")(stream)
+        with image:
+            yield image
 
     def rgb(self, image: Image.Image, alpha: str) -> Image.Image:
         """A PIL image of any mode as a new one, upright and RGB."""
@@ -195,10 +244,11 @@ class _Opening:
 
         self.check_size(*image.size)
         with self.decoding():
+            deep = greys.is_deep(image)
             image.load()
             # After load, which turns a TIFF upright by itself.
             method = UPRIGHT.get(_orientation(image))
-            result = self.converted(image, alpha)
+            result = self.converted(greys.brightened(image) if deep else image, alpha)
             return result.transpose(Image.Transpose[method]) if method else result
 
     def check_size(self, width: int, height: int) -> None:
@@ -235,15 +285,13 @@ class _Opening:
     def converted(self, image: Image.Image, alpha: str) -> Image.Image:
         from PIL import Image
 
-        # PPM's greys of 16 bits come in a mode of 32, and before Pillow 11 those of PNG do too.
-        wide = image.mode == "I" and image.format in {"PNG", "PPM"}
-        if wide or image.mode.startswith("I;16"):
-            levels: NDArray[Any] = np.asarray(image)
-            return Image.fromarray((levels >> 8).astype(np.uint8)).convert("RGB")
+        levels = greys.of_image(image)
+        if levels is not None:
+            return Image.fromarray(levels).convert("RGB")
         if image.mode in {"I", "F"}:
             raise self.error(
-                f"{self.name} has greys of 32 bits, whose range is not known: "
-                "scale them to 8 bits first"
+                f"{self.name} has greys of 32 bits or below 0, whose range is not known: "
+                "scale them to 0..255 first"
             )
         clear = image.info.get("transparency")
         if alpha == "dropped":
@@ -256,6 +304,15 @@ class _Opening:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
+
+
+def _is_built(plugin: str) -> bool:
+    """Whether this build of Pillow holds the decoder of that plugin."""
+    from PIL import features
+
+    if plugin == "Jpeg2K":
+        return bool(features.check_codec("jpg_2000"))
+    return plugin not in OPTIONAL or find_spec(f"PIL._{plugin.lower()}") is not None
 
 
 def _what(head: bytes) -> str:
@@ -278,16 +335,11 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _bytes(source: bytes | bytearray | memoryview, where: str) -> bytes | bytearray:
-    try:
-        return bytes(source) if isinstance(source, memoryview) else source
-    except ValueError as error:
-        raise ConfigError(f"{where} is a memoryview that was released: pass its bytes") from error
-
-
 def _levels(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
-    if array.dtype != np.uint8:
-        raise TypeError(f"{where} must be a uint8 array, levels 0 to 255, got {array.dtype}")
+    if array.dtype.kind != "u" or array.dtype.itemsize > 2:
+        raise TypeError(
+            f"{where} must be a uint8 array, levels 0 to 255, or a uint16 array, got {array.dtype}"
+        )
     if np.ma.is_masked(array):
         raise ConfigError(f"{where} must have no masked values: fill or drop them")
     if array.ndim == 3 and array.shape[2] == 1:
@@ -298,7 +350,7 @@ def _levels(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
         )
     if not array.size:
         raise ConfigError(f"{where} has no pixels: its shape is {array.shape}")
-    return np.ascontiguousarray(array)
+    return np.ascontiguousarray(array if array.dtype == np.uint8 else greys.eight_bits(array))
 
 
 def pixels(image: Image.Image, recipe: Recipe) -> Pixels:

@@ -44,6 +44,7 @@ def as_options(message: str) -> str:
         return f"--{name} {match[2]}".rstrip()
 
     names = "path|device|precision|on_long|threads|dimension|max_length|extrapolate"
+    names += "|password|pages"
     return re.sub(rf"(?<=[\s`])({names})=[\"']?([\w:-]*)[\"']?", option, message)
 
 

@@ -349,6 +349,8 @@ def _check_image(image: Image, where: str) -> None:
         raise LoadError(f"{where}: longest goes with tiles and fit")
     if (0 < image.least_pixels <= image.most_pixels) != (image.resize == "dynamic"):
         raise LoadError(f"{where}: least_pixels and most_pixels go with dynamic")
+    if image.letters is not None and (image.resize != "fit" or not 4 <= image.letters <= 512):
+        raise LoadError(f"{where}: letters lie in 4..512 and go with fit")
     _check_room(image, where)
 
 

@@ -3,7 +3,8 @@
 A model is data: every fact that changes a number stands in its entry, none has a default here.
 TOML has no null, so an absent fact is written out: an empty string, an empty list, "none" or -1,
 as the comment beside the field says. Left out are only the tables of other kinds or of parts that
-a model does not have, and task_id where the graph has no such input. registry.py parses and checks.
+a model does not have, task_id where the graph has no such input, and letters where all are read.
+registry.py parses and checks.
 """
 
 from __future__ import annotations
@@ -185,6 +186,10 @@ class Image:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     tokens: int  # vectors of a square, or of a tile; 0 = one a cell ("dynamic" and "fit")
+    # Pixels of a font's size up to which letters are read, of a "fit" that was trained on small
+    # ones: pages of a PDF are drawn so that most of their letters are that high. Left out where a
+    # model reads letters of all sizes, whose pages are drawn as large as it reads them.
+    letters: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

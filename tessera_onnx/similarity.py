@@ -51,10 +51,12 @@ def cell_map(query: Float, vectors: Float, cells: NDArray[np.int64], form: Any =
     """Dot products of each query row with the vector of each cell: (n, rows, cols) float32.
 
     query (n, dim), vectors (m, dim), cells (rows, cols) rows of `vectors`; NaN where a cell is -1.
-    Products of unit rows lie in [-1, 1]; `form` is that in which the query was given.
+    Of cells (layers, rows, cols) the highest of all layers counts. Products of unit rows lie in
+    [-1, 1]; `form` is that in which the query was given.
     """
     products = np.full((len(query), len(vectors) + 1), np.nan, dtype=np.float32)
-    found = query @ vectors.T
-    bounds.limit(found, query, vectors, (form, None))
-    products[:, :-1] = found
-    return products[:, cells]
+    scores = query @ vectors.T
+    bounds.limit(scores, query, vectors, (form, None))
+    products[:, :-1] = scores
+    found: Float = products[:, cells]
+    return found if cells.ndim == 2 else np.fmax.reduce(found, axis=1)

@@ -28,7 +28,8 @@ class Patches:
 
     `cells` (rows, cols) holds the row of `vectors` that belongs to each cell of the image's grid,
     -1 where a cell has none. Rows that no cell names are the text around the image and the whole
-    view of an image that was cut into tiles.
+    view of an image that was cut into tiles. Of a long image, which is read in views, cells are
+    (layers, rows, cols): in each layer those of views that do not overlap.
     """
 
     vectors: Float

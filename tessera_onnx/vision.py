@@ -11,19 +11,23 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import bounds, heads, heatmap, pages, scoring, similarity, text, towers
+from tessera_onnx import bounds, heads, heatmap, scoring, similarity, sources, text, towers
+from tessera_onnx import pages as pdf_pages
 from tessera_onnx.batching import Event, Limit
 from tessera_onnx.containers import is_text
-from tessera_onnx.errors import ConfigError, LoadError, TesseraError
-from tessera_onnx.image_encoder import ImageEncoder, check_iterable, checked
-from tessera_onnx.images import MAX_PIXELS, Pixels, Source
+from tessera_onnx.errors import ConfigError, EncodingError, LoadError, TesseraError
+from tessera_onnx.image_encoder import EMPTY, ImageEncoder, check_iterable, checked
+from tessera_onnx.images import MAX_PIXELS
 from tessera_onnx.model import Model
 from tessera_onnx.packing import PackedTokens
+from tessera_onnx.page_text import Word
 from tessera_onnx.quantization import Output
 from tessera_onnx.queries import OtherModelsQueries, OwnQueries
+from tessera_onnx.regions import Answer, Region, answer
 from tessera_onnx.results import Ranked, check_top_k, ranking
 from tessera_onnx.runtime import Session
 from tessera_onnx.schema import Kind, Precision, Vision
+from tessera_onnx.sources import Source
 
 Float = NDArray[np.float32]
 logger = logging.getLogger("tessera_onnx")
@@ -34,11 +38,17 @@ SCORED = 32  # documents whose float vectors are in memory at once while a list 
 class TesseraVision(Model):
     """Images as vectors and texts that find them, compared by MaxSim.
 
-    An image is a file's name, the bytes of a file, a PIL image, or a uint8 array (height, width)
-    or (height, width, 1, 3 or 4). It becomes (n_patches, dim) float32 unit rows; the text around
-    an image, which language models read with it, has rows too, as upstream has it, unless
-    `image_only` is set. A model of one vector an image (CLIP, SigLIP) gives one row, for texts too.
-    A model that finds words alone gives an empty page no row.
+    An image is a file's name, the bytes of a file, an open binary file, a data: URI, a dict of
+    "bytes" and "path" (as Hugging Face's datasets hold images), a PIL image, or a uint8 or uint16
+    array (height, width) or (height, width, 1, 3 or 4). It becomes (n_patches, dim) float32 unit
+    rows; the text around an image, which language models read with it, has rows too, as upstream
+    has it, unless `image_only` is set. A model of one vector an image (CLIP, SigLIP) gives one row,
+    for texts too. A model that finds words alone gives an empty page no row.
+
+    An image more than twice as long as wide, which the model would shrink to less than 4/5 of
+    its size, is read in views that overlap and as a whole: its rows are those of all of them. A
+    model of one vector an image warns of it. Of a file of several pages or frames the first is
+    read, with a TruncationWarning; `encode_pages` reads all.
 
     Images run through the graphs one by one: the vectors of one never depend on the others.
     """
@@ -98,7 +108,7 @@ class TesseraVision(Model):
         try:
             tower = self._open_graphs()
             self._encoder = ImageEncoder(
-                self._recipe.image, tower, image_only=image_only, max_pixels=max_pixels
+                self._recipe, tower, image_only=image_only, max_pixels=max_pixels
             )
             self._texts = self._open_texts(tower.texts)
         except (TesseraError, TypeError):
@@ -179,26 +189,45 @@ class TesseraVision(Model):
 
     def encode_pages(
         self,
-        pdf: str | os.PathLike[str] | bytes,
+        pdf: Source,
         *,
         dpi: float | None = None,
+        pages: Iterable[int] | str | None = None,
+        password: str | None = None,
         output: Output = "float32",
         pool_factor: int = 1,
-        max_pages: int = pages.MAX_PAGES,
+        max_pages: int = pdf_pages.MAX_PAGES,
         timeout: float | None = None,
         cancel: Event | None = None,
     ) -> Iterator[Any]:
         """What `encode_document` gives for each page of a PDF, in order, a page at a time.
 
-        Needs the extra `pdf`. A page is drawn at `dpi`, else so that its longest edge has 2048
-        pixels. Raises FileError (EncodingError for bytes) for a PDF that cannot be read or has
-        more than `max_pages` pages, EncodingError with the number of a page that fails, TimedOut
-        and Cancelled as `encode_iter`.
+        Needs the extra `pdf`. `pdf` is a path, the bytes of a file, an open binary file, {"bytes":
+        ..., "path": ...} or a data: URI. Of a TIFF and other files of images, and of a PIL image,
+        which need no extra, it gives every page or frame. A page is drawn at `dpi`, else as large
+        as the model reads it, and where its recipe says the height of letters, no larger than makes
+        most letters of the page that high. `pages` are the numbers wanted, from 1: a list or a str
+        as "1-3,7".
+
+        A page without size has no rows, with a TruncationWarning. Raises FileError (EncodingError
+        for what is no path) for a PDF that cannot be read, or that has more than `max_pages`
+        pages, EncodingError with the number of a page that fails, ConfigError for a page that is
+        not there, TimedOut and Cancelled as `encode_iter`.
         """
         limit = Limit(timeout, cancel)
         heads.check_form(output, pool_factor)
-        rendered = pages.render(pdf, dpi=dpi, max_pages=max_pages, max_pixels=self._max_pixels)
-        found = self._encoder.stream(rendered, lambda i: f"page {i + 1}", limit=limit)
+        made = pdf_pages.read(
+            pdf, dpi=dpi, recipe=self._recipe.image, pages=pages, password=password,
+            max_pages=max_pages, max_pixels=self._max_pixels,
+        )  # fmt: skip
+        drawn: list[int] = []
+
+        def images() -> Iterator[Any]:
+            for page in made:
+                drawn.append(page.number)
+                yield EMPTY if page.image is None else page.image
+
+        found = self._encoder.stream(images(), lambda i: f"page {drawn[i]}", limit=limit)
         return (heads.finish(vectors, output, pool_factor, fixed=0) for vectors in found)
 
     def encode_query(
@@ -280,6 +309,7 @@ class TesseraVision(Model):
                     forms = ([query], [items[i]])
                     bounds.limit_sums(found[None, k : k + 1], [left], [vectors], forms)
             scores[list(block)] = found
+        next(encoded, None)  # its end tells what was left unread
         return scores
 
     def rank(
@@ -302,14 +332,61 @@ class TesseraVision(Model):
         scores = self.score(query, documents, timeout=timeout, cancel=cancel)
         return ranking(scores, top_k)
 
-    def similarity_map(self, query: str | Any, document: Source) -> Float:
+    def similarity_map(
+        self,
+        query: str | Any,
+        document: Source,
+        *,
+        page: int | None = None,
+        dpi: float | None = None,
+        password: str | None = None,
+    ) -> Float:
         """Where an image answers a text: (n_tokens, rows, cols) float32 dot products.
 
         The grid is that of the image: ColPali's 32 x 32, 8 x 8 a tile in the order of the page (the
         whole view is left out), or cells of a fixed size. NaN marks a cell without a vector.
+        Of a PDF or a TIFF `page` is read, from 1; None = the first.
         Raises ConfigError for a model of one vector an image.
         """
-        return self._map(query, self._encoder.read(document, "document")[1])
+        return self.locate(query, document, page=page, dpi=dpi, password=password).map
+
+    def regions(
+        self,
+        query: str | Any,
+        document: Source,
+        *,
+        page: int | None = None,
+        dpi: float | None = None,
+        password: str | None = None,
+    ) -> list[Region]:
+        """The part of an image that answers each token of a text best, as a box in its pixels.
+
+        A token has none where the image has no vectors. Of a PDF `page` is read (None = the first),
+        drawn as `encode_pages` draws it, and `words` are those of its text layer in the box.
+        Raises ConfigError for a model of one vector an image.
+        """
+        found = self.locate(query, document, page=page, dpi=dpi, password=password)
+        return list(found.regions)
+
+    def locate(
+        self,
+        query: str | Any,
+        document: Source,
+        *,
+        page: int | None = None,
+        dpi: float | None = None,
+        password: str | None = None,
+    ) -> Answer:
+        """What `similarity_map` and `regions` give, and the image that they lie on, in one run."""
+        image, words = self._drawn(document, page, dpi, password)
+        if self._recipe.vectors == "one":
+            raise ConfigError(
+                f"model {self._spec.id!r} gives an image one vector, which lies nowhere on it"
+            )
+        left = self._query(query)
+        names = self.query_tokens(query) if isinstance(query, str) else []
+        found = self._encoder.located(image, "document")
+        return answer(left, names, image, found, words, form=query)
 
     def save_similarity_map(
         self,
@@ -318,6 +395,9 @@ class TesseraVision(Model):
         file: str | os.PathLike[str],
         *,
         token: int | None = None,
+        page: int | None = None,
+        dpi: float | None = None,
+        password: str | None = None,
     ) -> Float:
         """Draw the similarity map of one query token, or the mean of all, over the image.
 
@@ -327,10 +407,9 @@ class TesseraVision(Model):
         FileError when the file cannot be written.
         """
         heatmap.check_file(file)
-        image, prepared = self._encoder.read(document, "document")
-        found = self._map(query, prepared)
-        heatmap.write(heatmap.draw(image, heatmap.of_token(found, token), prepared.box), file)
-        return found
+        found = self.locate(query, document, page=page, dpi=dpi, password=password)
+        heatmap.save(found, token, file)
+        return found.map
 
     def embedding_dim(self) -> int:
         """Components of a vector."""
@@ -402,11 +481,23 @@ class TesseraVision(Model):
             )
         return similarity.floats(made, self.embedding_dim(), "query")
 
-    def _map(self, query: str | Any, prepared: Pixels) -> Float:
-        if self._recipe.vectors == "one":
-            raise ConfigError(
-                f"model {self._spec.id!r} gives an image one vector, which lies nowhere on it"
-            )
-        left = self._query(query)
-        found = self._encoder.patches(prepared, "document")
-        return similarity.cell_map(left, found.vectors, found.cells, query)
+    def _drawn(
+        self, document: Source, page: int | None, dpi: float | None, password: str | None
+    ) -> tuple[Any, Sequence[Word]]:
+        """An image, or a page of a PDF or TIFF with the words of its text layer."""
+        content = sources.resolved(document, "document")
+        (number,) = pdf_pages.page_numbers([1 if page is None else page])
+        is_file = isinstance(content, str | os.PathLike | bytes | bytearray)
+        if not is_file and number > 1:
+            raise ConfigError(f"document has no page {number}: an image in memory is one page")
+        if not is_file or (page is None and not pdf_pages.is_pdf(content)):
+            if dpi is not None:
+                raise ConfigError("dpi is for PDFs: an image has its own pixels")
+            return self._encoder.read(content, "document"), ()
+        (found,) = pdf_pages.read(
+            content, dpi=dpi, recipe=self._recipe.image, pages=[number],
+            password=password, max_pixels=self._max_pixels, words=True,
+        )  # fmt: skip
+        if found.image is None:
+            raise EncodingError(f"document: page {found.number} has no size")
+        return found.image, found.words

@@ -47,11 +47,16 @@ LAYERS = {
     "postings_file": {"errors", "mapped_file", "numbering", "postings"},
     "explain": {"bounds", "results"},
     "resizing": {"errors", "schema"},
-    "images": {"errors", "resizing", "schema"},
-    "pages": {"errors", "images"},
+    "sources": {"errors"},
+    "greys": set(),
+    "views": {"errors", "resizing", "schema"},
+    "images": {"errors", "greys", "resizing", "schema", "sources"},
+    "page_text": set(),
+    "pages": {"errors", "images", "page_text", "schema", "sources", "views"},
     "prompts": {"errors", "schema"},
     "similarity": {"bounds", "errors", "quantization", "results"},
-    "heatmap": {"errors", "writing"},
+    "regions": {"image_encoder", "page_text", "resizing", "similarity"},
+    "heatmap": {"errors", "regions", "writing"},
     "patching": set(),
     "series": {"errors"},
     "frequency": {"errors"},
@@ -119,9 +124,19 @@ LAYERS["queries"] = {
     "schema",
     "text",
 }
-LAYERS["image_encoder"] = {"batching", "containers", "errors", "images", "schema", "towers"}
+LAYERS["image_encoder"] = {"batching", "containers", "errors", "images", "resizing", "schema"}
+LAYERS["image_encoder"] |= {"sources", "towers", "views"}
 LAYERS["vision"] = TEXT_CLASS - {"explain"} | {"heatmap", "image_encoder", "images", "pages"}
-LAYERS["vision"] |= {"bounds", "packing", "queries", "similarity", "towers"}
+LAYERS["vision"] |= {
+    "bounds",
+    "packing",
+    "page_text",
+    "queries",
+    "regions",
+    "similarity",
+    "sources",
+    "towers",
+}
 LAYERS["classes"] = {"artifacts", "dense", "errors", "model", "multi_vector", "registry", "schema"}
 LAYERS["classes"] |= {"sparse", "timeseries", "vision"}
 LAYERS["__init__"] = {"classes", "dense", "errors", "multi_vector", "results", "scoring", "sparse"}

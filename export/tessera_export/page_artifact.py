@@ -24,6 +24,7 @@ from tessera_export.page_model import DIMENSION, Tower
 from tessera_onnx.schema import Image, ModelSpec, Parity, Precision, Vision
 
 OUTPUTS = ("vectors", "keep")
+LETTERS = 17  # pixels of a font's size: up to 18 are read as well as 12, 20 are not
 LONGEST = 1408  # pixels: letters of 10 points in an ordinary scan are as high as trained
 CLEAR = 0.01  # a logit nearer to zero may fall on either side of it
 LIMITS: dict[Precision, dict[Metric, float]] = {
@@ -144,6 +145,7 @@ def recipe(text_model: str) -> Vision:
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
         tokens=0,
+        letters=LETTERS,
     )
     return Vision(
         vectors="patches",

@@ -174,7 +174,8 @@ WRONG_OBJECTS: dict[str, Any] = {
     "a dict": {MARKER: 1},
     "floats of three dims": COLOURS[None] / 255,
     "booleans": COLOURS > 9,
-    "16 bits": COLOURS.astype(np.uint16),
+    "signed 16 bits": COLOURS.astype(np.int16),
+    "32 bits": COLOURS.astype(np.uint32),
     "signed bytes": COLOURS.astype(np.int8),
     "objects": COLOURS.astype(object),
     "one dimension": COLOURS.ravel(),
@@ -194,6 +195,9 @@ FORMS: dict[str, np.ndarray] = {
     "reversed strides": np.ascontiguousarray(COLOURS[::-1, ::-1])[::-1, ::-1],
     "one channel": GREYS[..., None],
     "two dims": GREYS,
+    "16 bits that hold 8": COLOURS.astype(np.uint16),
+    "16 bits that hold 12": COLOURS.astype(np.uint16) * 16,
+    "16 bits": COLOURS.astype(">u2") * 257,
     "with alpha": np.dstack([COLOURS, np.full((64, 192), 255, np.uint8)]),
     "a part of a larger one": np.pad(COLOURS, ((5, 5), (7, 7), (0, 0)))[5:-5, 7:-7],
 }
@@ -261,6 +265,8 @@ def _wrong_images(model: TesseraVision, name: str, folder: Path) -> Iterator[Cas
     own.mkdir()
     for entry, (call, says) in _single(model).items():
         for what, content in _wrong_files().items():
+            if entry == "similarity_map" and what == "a PDF":
+                continue  # it reads the first page: see _pages
             run = lambda c=call, s=content: c(s)
             yield Case("images", f"{name}.{entry}, bytes", what, run, None, True, says)
             run = lambda c=call, s=paths[what]: c(s)
@@ -359,6 +365,16 @@ def _pages(model: TesseraVision, name: str, files: dict[str, Path]) -> Iterator[
             says = rf"{what}\.pdf|page 1" if form == "file" else "pdf|page 1"
             yield Case("PDF", f"{name}.encode_pages, {form}", what, run,
                        judge if right else None, not right, f"(?i){says}")  # fmt: skip
+        map_of = model.similarity_map(QUERY, _drawing(turned="turned" in what))
+
+        def same(found: Any, expected: np.ndarray = map_of) -> None:
+            np.testing.assert_allclose(found, expected, atol=1e-4)
+
+        if right:
+            run = lambda p=path, d=dpi: model.similarity_map(QUERY, p, dpi=d)
+            yield Case("PDF", f"{name}.similarity_map, file", what, run, same, error=False)
+            run = lambda p=path, d=dpi: model.locate(QUERY, p, dpi=d).map
+            yield Case("PDF", f"{name}.locate, file", what, run, same, error=False)
     huge, plain = files["a huge MediaBox"], files["a page"]
     wrong: dict[str, tuple[Callable[[], Any], str]] = {
         "a huge MediaBox at 72 dpi": (
@@ -371,9 +387,12 @@ def _pages(model: TesseraVision, name: str, files: dict[str, Path]) -> Iterator[
     }  # fmt: skip
     for argument, values in {
         "pdf": {"None": None, "a number": 3, "a list": [plain], "an array": COLOURS,
-                "a PIL image": Image.fromarray(COLOURS)},
+                "a dict": {MARKER: 1}, "a type": Image.Image},
         "dpi": {"0": 0, "negative": -1, "NaN": float("nan"), "a str": "72", "True": True,
                 "infinity": float("inf"), "a list": [72]},
+        "pages": {"0": [0], "a number": 1, "none": [], "not there": [2], "a float": [1.0],
+                  "True": [True], "an odd str": "1-", "backwards": "3-1", "a word": MARKER},
+        "password": {"a number": 3, "bytes": b"a"},
         "max_pages": {"0": 0, "a str": "3", "True": True, "a float": 3.0, "None": None},
         "output": {"unknown": "bits", "None": None},
         "pool_factor": {"0": 0, "a str": "2"},
@@ -381,7 +400,7 @@ def _pages(model: TesseraVision, name: str, files: dict[str, Path]) -> Iterator[
         for what, value in values.items():
             given = {"pdf": plain, argument: value}
             called = lambda g=given: list(model.encode_pages(**g))
-            says = "source|pdf" if argument == "pdf" else argument
+            says = "source|pdf" if argument == "pdf" else f"{argument}|page 2"
             wrong[f"{argument}: {what}"] = (called, says)
     for what, (run, says) in wrong.items():
         yield Case("PDF", f"{name}.encode_pages", what, run, None, True, f"(?s){says}")
@@ -565,15 +584,24 @@ def _command(folder: Path, pages: dict[str, Path]) -> Iterator[Case]:
         if entry == "similarity":
             continue
         for what, path in {**files, **_wrong_paths(_cleared(own))}.items():
+            if (entry, what) == ("explain", "a PDF"):
+                continue  # of what is in the file, not of its name
             run = lambda c=call, p=path: c(p)
             yield Case("images", f"tessera {entry}", what, run, None, error=True)
         for what, path in pages.items():
             run = lambda c=call, p=path: c(p)
-            drawn = what in RIGHT_PDFS
+            drawn = what in RIGHT_PDFS | {"an image"}
+            drawn = drawn or (entry, what) == (
+                "explain",
+                "501 pages",
+            )  # of which it reads the first
             yield Case("PDF", f"tessera {entry}", what, run, _finite if drawn else None, not drawn)
     page = pages["a page"]
     for what, arguments in {
         "page 0": ["explain", *given, "--page", 0, QUERY, page],
+        "pages of an image": ["rank", *given, "--pages", "1", "--query", QUERY, out / "grey.png"],
+        "pages of a text": ["rank", "--pages", "1", "a", "b"],
+        "odd pages": ["rank", *given, "--pages", MARKER, "--query", QUERY, page],
         "page 2 of 1": ["explain", *given, "--page", 2, QUERY, page],
         "another suffix": ["explain", *given, "--plot", "a.txt", QUERY, page],
         "a plot over its image": ["explain", *given, "--plot", out / "grey.png", "q",

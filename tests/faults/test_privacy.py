@@ -170,7 +170,8 @@ CALLS = {
         "encode_document": {"image": COLOURS, "pool_factor": 1},
         "encode_documents": {"images": [COLOURS], "timeout": 60.0, "cancel": None, **LENIENT},
         "encode_iter": {"images": [COLOURS]},
-        "encode_pages": {"pdf": build([page()]), "dpi": 30, "max_pages": 3},
+        "encode_pages": {"pdf": build([page()]), "dpi": 30, "pages": "1", "password": MARK}
+        | {"max_pages": 3},
         "encode_query": {"text": MARK},
         "query_tokens": {"text": MARK},
         "search": {"query": MARK, "document": COLOURS},
@@ -178,6 +179,8 @@ CALLS = {
         "score": {"query": MARK, "documents": [COLOURS]},
         "rank": {"query": MARK, "documents": [COLOURS], "top_k": 1},
         "similarity_map": {"query": MARK, "document": COLOURS},
+        "regions": {"query": MARK, "document": COLOURS, "page": 1, "dpi": None, "password": MARK},
+        "locate": {"query": MARK, "document": build([page()]), "page": 1, "dpi": 30},
         "save_similarity_map": {"query": MARK, "document": COLOURS, "file": "map.png", "token": 0},
         "embedding_dim": {},
         "num_patches": {},

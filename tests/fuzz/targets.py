@@ -121,6 +121,8 @@ def image(data: bytes) -> None:
     assert recipe is not None
     warnings.simplefilter("ignore")  # Pillow's, of what it reads over
     with contextlib.suppress(EncodingError, ConfigError):
+        for page in pages.read(data, max_pages=5, max_pixels=1 << 22):
+            assert page.image is None or page.image.mode == "RGB"
         found = images.open_image(data, where="images[0]", alpha="white", max_pixels=1 << 22)
         assert found.mode == "RGB"
         assert np.isfinite(images.pixels(found, recipe.image).tiles).all()
@@ -129,8 +131,8 @@ def image(data: bytes) -> None:
 def pdf(data: bytes) -> None:
     """The pages of a PDF, small."""
     with contextlib.suppress(EncodingError, ConfigError):
-        for found in pages.render(data, dpi=20, max_pages=5, max_pixels=1 << 20):
-            assert found.mode == "RGB"
+        for found in pages.read(data, dpi=20, max_pages=5, max_pixels=1 << 20, words=True):
+            assert found.image is None or found.image.mode == "RGB"
 
 
 def pack(data: bytes) -> None:
@@ -157,7 +159,12 @@ def _images() -> list[bytes]:
     grey = np.arange(24 * 17, dtype=np.uint8).reshape(17, 24)
     picture = Image.fromarray(grey)
     forms = {"PNG": "P", "JPEG": "CMYK", "WEBP": "RGBA", "TIFF": "L", "BMP": "RGB", "GIF": "P"}
+    forms |= {"AVIF": "RGB", "JPEG2000": "L"}
     made = []
+    deep = Image.fromarray(grey.astype(np.uint16) * 16)  # greys of 12 bits, two pages
+    stream = io.BytesIO()
+    deep.save(stream, "TIFF", save_all=True, append_images=[deep])
+    made.append(stream.getvalue())
     for name, mode in forms.items():
         stream = io.BytesIO()
         picture.convert(mode).save(stream, name)
