@@ -47,7 +47,7 @@ from tessera_onnx.cli_options import (
 )
 from tessera_onnx.errors import ModelNotFound, TesseraError
 from tessera_onnx.quantization import Output
-from tessera_onnx.schema import Kind, Precision
+from tessera_onnx.schema import KIND_TABLES, Kind, Precision
 from tessera_onnx.text import OnLong, Stderr
 
 KIND = click.option("--kind", type=click.Choice(list(CLASSES)), help="Kind of model.")
@@ -273,7 +273,11 @@ def pin(model: str, cache_dir: str | None) -> None:
     metavar="OUT",
     help="File to write: .npy (dense), .npz or .jsonl. Needed with INPUT.",
 )
-@click.option("--role", type=click.Choice(["query", "document"]), default="document")
+@click.option(
+    "--role",
+    type=click.Choice(["query", "document"]),
+    help="What the texts are; without it as encode_batch reads them: mostly as documents.",
+)
 @click.option("--task", help="A purpose that a dense model knows by name, such as clustering.")
 @click.option("--prompt", help="Text before every text, in place of a dense model's own.")
 @click.option(
@@ -288,7 +292,7 @@ def encode(
     sources: tuple[str, ...],
     text: str | None,
     output: str | None,
-    role: str,
+    role: str | None,
     task: str | None,
     prompt: str | None,
     form: Output,
@@ -323,15 +327,17 @@ def encode(
             raise click.UsageError(f"--task and --prompt are for dense models, this one is {kind}")
         if kind == cli_vision.VISION:
             cli_vision.encode(
-                model, sources, text, role=role, form=form, output=output, hidden=hidden,
-                field=field, as_json=as_json,
+                model, sources, text, role=role or "document", form=form, output=output,
+                hidden=hidden, field=field, as_json=as_json,
             )  # fmt: skip
             return
         n_texts = 1 if source is None else reading.count(source, field)
         texts = [text or ""] if source is None else reading.texts(source, field, n_texts or 0)
         vectors = _vectors(model, texts, source, role=role, **purpose)
         width = model.vocab_size() if kind == "sparse" else model.dimension()
-        facts = {"model": model.model(), "kind": kind, "role": role, "format": form}
+        plain = getattr(model.spec, KIND_TABLES[kind]).plain
+        read_as = role or ("document" if plain is None else "plain")
+        facts = {"model": model.model(), "kind": kind, "role": read_as, "format": form}
         if output is None:
             (vector,) = vectors
             found = {**facts, **writing.row(vector, form)}

@@ -25,8 +25,9 @@ class TesseraDense(TextModel):
     """Texts as unit vectors, (dimension,) float32.
 
     A model that treats queries and documents differently has a prompt for each; `encode` means a
-    document. An empty text has a vector too, that of the special tokens alone. Texts longer than
-    the model reads are cut as `on_long` says, never silently by default.
+    document, unless the model has a prompt for texts of neither role (its recipe's `plain`). An
+    empty text has a vector too, that of the special tokens alone. Texts longer than the model reads
+    are cut as `on_long` says, never silently by default.
 
     Some models know purposes beside search: `task` names one of them ("clustering",
     "classification"; spec.dense.tasks lists them), whose prompt and task id then take the place of
@@ -37,13 +38,13 @@ class TesseraDense(TextModel):
     _recipe: Dense
 
     def encode(self, text: str, *, task: str | None = None, prompt: str | None = None) -> Float:
-        """The vector of one document: (dimension,) float32, unit length.
+        """The vector of one text: (dimension,) float32, unit length.
 
         Raises TypeError for anything but a str, TokenizationError for a lone surrogate,
         InputTooLong with on_long="error", EncodingError when the graph fails, ConfigError for a
         task that the model does not know.
         """
-        role = self._purpose(self._document, task, prompt)
+        role = self._purpose(self._plain, task, prompt)
         vector: Float = self._encoder.one(text, role, self._head)
         return vector
 
@@ -56,13 +57,13 @@ class TesseraDense(TextModel):
         progress: bool = False,
         output: Output = "float32",
     ) -> Any:
-        """Vectors of documents: (n, dimension) float32 C-contiguous; (0, dimension) for no texts.
+        """Vectors of texts: (n, dimension) float32 C-contiguous; (0, dimension) for no texts.
 
         output="int8" gives Int8Vectors, "binary" BinaryTokens. Every item is checked before the
         first is encoded; the errors of `encode` name the item's index.
         """
         quantization.check_output(output)
-        role = self._purpose(self._document, task, prompt)
+        role = self._purpose(self._plain, task, prompt)
         results = self._encoder.encode(texts, role, self._head, progress=progress)
         return quantization.convert(results, output)
 
@@ -92,7 +93,7 @@ class TesseraDense(TextModel):
         self,
         texts: Iterable[str],
         *,
-        role: RoleName = "document",
+        role: RoleName | None = None,
         task: str | None = None,
         prompt: str | None = None,
         progress: bool = False,
@@ -126,7 +127,7 @@ class TesseraDense(TextModel):
         right = (
             documents
             if isinstance(documents, np.ndarray)
-            else self.encode_batch(scoring.as_list(documents))
+            else self.encode_document(scoring.as_list(documents))
         )
         return ranking(scoring.dense_scores(left, right), top_k)
 

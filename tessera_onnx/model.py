@@ -124,6 +124,10 @@ class Model:
 class TextModel(Model):
     """A model that reads texts.
 
+    A text is a query or a document where a method or `role` says so. What says neither, `encode`
+    and `encode_batch` among them, reads a document, save with a model whose authors chose a prompt
+    for such texts (spec's `plain`; sentence-transformers' default_prompt_name).
+
     A text's vector does not depend on the texts in the same call, except with an int8 graph that
     finds the scales of activations a batch at a time: tessera-export's do not, unless told to.
     """
@@ -181,6 +185,7 @@ class TextModel(Model):
             raise LoadError(f"model {self._spec.id!r} has no [model.text] table")
         self._query = self._with_length(recipe.query, facts, max_length)
         self._document = self._with_length(recipe.document, facts, max_length)
+        self._plain = self._with_length(recipe.plain or recipe.document, facts, max_length)
         if self._kind == "sparse":
             if dimension is not None:
                 raise UnsupportedDimension("sparse vectors are not cut: leave dimension out")
@@ -213,19 +218,22 @@ class TextModel(Model):
         return changed
 
     def token_count(
-        self, texts: Iterable[str], *, role: RoleName = "document"
+        self, texts: Iterable[str], *, role: RoleName | None = None
     ) -> NDArray[np.int64]:
-        """Tokens of each text before any cut, prompt, marker and special tokens included: (n,)."""
+        """Tokens of each text before any cut, prompt, marker and special tokens included: (n,).
+
+        Without a role as `encode` reads a text.
+        """
         return self._encoder.token_counts(texts, self._role(role))
 
     def encode_all(
-        self, texts: Iterable[str], *, role: RoleName = "document", progress: bool = False
+        self, texts: Iterable[str], *, role: RoleName | None = None, progress: bool = False
     ) -> Embeddings:
         """The texts in every kind that the model serves, from one run of its graph (bge-m3).
 
-        Each part is what the class of that kind gives for the same texts; the part of a kind that
-        the model does not serve is None. `dimension` cuts the vectors of this object's kind alone.
-        Raises ConfigError for a model whose kinds read the same text differently, and for queries
+        Each part is what the class of that kind gives for the same texts, `encode_batch` without a
+        role; the part of a kind that the model does not serve is None. `dimension` cuts the vectors
+        of this object's kind alone. Raises ConfigError for a model whose kinds read the same text differently, and for queries
         that one of its kinds looks up in a table; otherwise as `encode_batch`.
         """
         return combined.encode_all(
@@ -238,7 +246,9 @@ class TextModel(Model):
             progress=progress,
         )
 
-    def _role(self, name: RoleName) -> Any:
+    def _role(self, name: RoleName | None) -> Any:
+        if name is None:
+            return self._plain
         if name not in get_args(RoleName):
             raise ConfigError(f'role must be "query" or "document", got {name!r}')
         return self._query if name == "query" else self._document

@@ -25,7 +25,8 @@ class TesseraMultiVector(TextModel):
     """Texts as one unit vector a token, (n_tokens, dimension) float32, compared by MaxSim.
 
     Queries and documents differ in marker, length and expansion as the model's recipe says;
-    `encode` means a document. Tokens on the recipe's skip list (punctuation, for ColBERT) are read
+    `encode` means a document, unless the model has a prompt for texts of neither role (its recipe's
+    `plain`). Tokens on the recipe's skip list (punctuation, for ColBERT) are read
     but have no row, unless that would leave no row at all.
     """
 
@@ -33,12 +34,12 @@ class TesseraMultiVector(TextModel):
     _recipe: MultiVector
 
     def encode(self, text: str) -> Float:
-        """The token vectors of one document: (n_tokens, dimension) float32, unit rows.
+        """The token vectors of one text: (n_tokens, dimension) float32, unit rows.
 
         Raises TypeError for anything but a str, TokenizationError for a lone surrogate,
         InputTooLong with on_long="error", EncodingError when the graph fails.
         """
-        tokens: Float = self._encoder.one(text, self._document, self._head(self._document))
+        tokens: Float = self._encoder.one(text, self._plain, self._head(self._plain))
         return tokens
 
     def encode_batch(
@@ -49,14 +50,14 @@ class TesseraMultiVector(TextModel):
         output: Output = "float32",
         pool_factor: int = 1,
     ) -> list[Any]:
-        """A list of (n_tokens, dimension) arrays, one a document; [] for no texts.
+        """A list of (n_tokens, dimension) arrays, one a text; [] for no texts.
 
         output="int8" gives Int8Vectors, "binary" BinaryTokens. `pool_factor` 2 keeps about half
         of the rows: like rows are merged (see pooling.pool_tokens).
         """
         heads.check_form(output, pool_factor)
-        head = self._head(self._document)
-        results = self._encoder.encode(texts, self._document, head, progress=progress)
+        head = self._head(self._plain)
+        results = self._encoder.encode(texts, self._plain, head, progress=progress)
         return [heads.finish(tokens, output, pool_factor) for tokens in results]
 
     def encode_query(self, text: str | Iterable[str], *, output: Output = "float32") -> Any:
@@ -72,12 +73,13 @@ class TesseraMultiVector(TextModel):
     ) -> Any:
         """A document's token vectors, or a list of them for an iterable of documents."""
         heads.check_form(output, pool_factor)
+        found = self._encoder.one_or_many(text, self._document, self._head(self._document))
         if isinstance(text, str):
-            return heads.finish(self.encode(text), output, pool_factor)
-        return self.encode_batch(text, output=output, pool_factor=pool_factor)
+            return heads.finish(found, output, pool_factor)
+        return [heads.finish(tokens, output, pool_factor) for tokens in found]
 
     def encode_iter(
-        self, texts: Iterable[str], *, role: RoleName = "document", progress: bool = False
+        self, texts: Iterable[str], *, role: RoleName | None = None, progress: bool = False
     ) -> Iterator[Float]:
         """Token vectors of a stream of texts, in order, in bounded memory.
 
@@ -107,7 +109,7 @@ class TesseraMultiVector(TextModel):
         else:
             right = scoring.as_list(documents)
             if right and isinstance(right[0], str):
-                right = self.encode_batch(right)
+                right = self.encode_document(right)
             scores = scoring.maxsim_scores(left, right)
         return scores / np.float32(len(left)) if self._recipe.score == "mean" else scores
 
@@ -143,7 +145,7 @@ class TesseraMultiVector(TextModel):
         right, right_tokens = self._with_tokens(document, self._document, "document")
         return explain.matches(left, right, left_tokens, right_tokens)
 
-    def tokens(self, text: str, *, role: RoleName = "document") -> list[str]:
+    def tokens(self, text: str, *, role: RoleName | None = None) -> list[str]:
         """The vocabulary entries that the rows of a text's vectors stand for."""
         return self._with_tokens(text, self._role(role), "text")[1]
 

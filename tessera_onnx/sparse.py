@@ -22,7 +22,7 @@ class TesseraSparse(TextModel):
     """Texts as sparse vectors over the vocabulary, compared by dot product, never normalised.
 
     Models whose queries need no inference weigh the query's tokens from a table; `encode` means a
-    document.
+    document, unless the model has a prompt for texts of neither role (its recipe's `plain`).
     """
 
     _kind: ClassVar[Kind] = "sparse"
@@ -39,18 +39,18 @@ class TesseraSparse(TextModel):
             self._query_head = heads.lookup(self._load_query_table())
 
     def encode(self, text: str) -> SparseVector:
-        """One document: (indices int32 ascending, values float32 > 0).
+        """One text: (indices int32 ascending, values float32 > 0).
 
         Raises TypeError for anything but a str, TokenizationError for a lone surrogate,
         InputTooLong with on_long="error", EncodingError when the graph fails.
         """
-        vector: SparseVector = self._encoder.one(text, self._document, self._head)
+        vector: SparseVector = self._encoder.one(text, self._plain, self._head)
         return vector
 
     def encode_batch(self, texts: Iterable[str], *, progress: bool = False) -> list[SparseVector]:
-        """One SparseVector a document; [] for no texts. Errors name the item's index."""
+        """One SparseVector a text; [] for no texts. Errors name the item's index."""
         found: list[SparseVector]
-        found = self._encoder.encode(texts, self._document, self._head, progress=progress)
+        found = self._encoder.encode(texts, self._plain, self._head, progress=progress)
         return found
 
     def encode_query(self, text: str | Iterable[str]) -> Any:
@@ -62,7 +62,7 @@ class TesseraSparse(TextModel):
         return self._encoder.one_or_many(text, self._document, self._head)
 
     def encode_iter(
-        self, texts: Iterable[str], *, role: RoleName = "document", progress: bool = False
+        self, texts: Iterable[str], *, role: RoleName | None = None, progress: bool = False
     ) -> Iterator[SparseVector]:
         """SparseVectors of a stream of texts, in order, in bounded memory.
 
@@ -94,7 +94,7 @@ class TesseraSparse(TextModel):
             return documents.rank(left, top_k)
         right = scoring.as_list(documents)
         if right and isinstance(right[0], str):
-            right = self.encode_batch(right)
+            right = self.encode_document(right)
         return ranking(scoring.sparse_scores(left, right, self.vocab_size()), top_k)
 
     def explain(self, vector: SparseVector, top_k: int | None = 10) -> list[tuple[str, float]]:

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from tessera_export.errors import ExportError
 from tessera_export.folder import Facts
-from tessera_onnx.schema import TokenRole
+from tessera_onnx.schema import TokenRole, roles_of
 
 Array = NDArray[Any]
 
@@ -71,7 +71,7 @@ def items(facts: Facts) -> Iterator[Item]:
     """
     text = facts.tokenizer.text
     recipes = [facts.dense, facts.sparse, facts.multi_vector]
-    roles = [role for r in recipes if r is not None for role in (r.query, r.document)]
+    roles = [role for r in recipes if r is not None for role in roles_of(r)]
     longest = min(max(role.max_length for role in roles), LONGEST)
     bodies = [facts.tokenizer.ids(sample) for sample in texts()]
     _check_tokenizer(facts, bodies)
