@@ -28,7 +28,8 @@ def encode_all(
     """What the classes of the model's kinds give for `texts`, each text run once.
 
     `name` is "query", "document" or None for neither, `role` what the caller's object makes of it;
-    `dimensions` are the sizes that vectors are cut to. Raises ConfigError where one run cannot serve all kinds.
+    `dimensions` are the sizes that vectors are cut to. Raises ConfigError where one run cannot serve
+    all kinds.
     """
     recipes = spec.text_recipes()
     roles = {
@@ -37,8 +38,8 @@ def encode_all(
     }
     if len({_layout(each) for each in roles.values()}) > 1:
         raise ConfigError(
-            f"model {spec.id!r} reads a {name or 'text'} differently for each of its kinds, so that "
-            f"one run cannot serve them: open it once a kind ({', '.join(recipes)})"
+            f"model {spec.id!r} reads a {name or 'text'} differently for each of its kinds, so "
+            f"that one run cannot serve them: open it once a kind ({', '.join(recipes)})"
         )
     parts = [
         _head(recipe, roles[kind], dimensions.get(kind, 0), name)

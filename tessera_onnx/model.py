@@ -233,8 +233,9 @@ class TextModel(Model):
 
         Each part is what the class of that kind gives for the same texts, `encode_batch` without a
         role; the part of a kind that the model does not serve is None. `dimension` cuts the vectors
-        of this object's kind alone. Raises ConfigError for a model whose kinds read the same text differently, and for queries
-        that one of its kinds looks up in a table; otherwise as `encode_batch`.
+        of this object's kind alone. Raises ConfigError for a model whose kinds read the same text
+        differently, and for queries that one of its kinds looks up in a table; otherwise as
+        `encode_batch`.
         """
         return combined.encode_all(
             texts,
