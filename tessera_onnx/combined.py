@@ -28,8 +28,8 @@ def encode_all(
     """What the classes of the model's kinds give for `texts`, each text run once.
 
     `name` is "query", "document" or None for neither, `role` what the caller's object makes of it;
-    `dimensions` are the sizes that vectors are cut to. Raises ConfigError where one run cannot serve
-    all kinds.
+    `dimensions` are the sizes that vectors are cut to. Raises ConfigError where one run cannot
+    serve all kinds.
     """
     recipes = spec.text_recipes()
     roles = {
