@@ -223,24 +223,25 @@ def _pooling(folder: Path, modules: list[dict[str, Any]], overrides: Overrides) 
     place = module_folder(folder, modules[1]) if modules else folder / "1_Pooling"
     path = place / "config.json"
     config = read_table(path)
-    # Callers may put a prompt before the texts of any model.
-    if config.get("include_prompt", True) is False:
-        raise ExportError(
-            f"{path} leaves the prompt out of the pooling (include_prompt false), which no graph "
-            "here does"
-        )
-    if overrides.pooling is not None:
-        return overrides.pooling
     mode = config.get("pooling_mode")
     modes = [mode] if isinstance(mode, str) else mode
     if modes is None:
         modes = [name for key, name in OLD_MODES.items() if config.get(key) is True]
+    if overrides.pooling is not None:
+        modes = [next(name for name, known in POOLINGS.items() if known == overrides.pooling)]
     if not modes:
         raise ExportError(f"pooling is missing: {path} names no mode; give --pooling")
     if len(modes) != 1 or modes[0] not in POOLINGS:
         raise ExportError(
             f"{path} asks for the pooling {' and '.join(map(str, modes))}; "
             f"known are one of {', '.join(POOLINGS)}"
+        )
+    # A prompt may stand before the texts of any model, since callers may give one; it never holds
+    # the last token.
+    if config.get("include_prompt", True) is False and modes != ["lasttoken"]:
+        raise ExportError(
+            f"{path} leaves the prompt out of the pooling (include_prompt is false), which no "
+            "graph here does"
         )
     return POOLINGS[modes[0]]
 

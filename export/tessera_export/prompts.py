@@ -65,7 +65,7 @@ def read(
         )
     text = None
     if default is not None:
-        if default not in {*known, *roles}:
+        if not isinstance(default, str) or default not in {*known, *roles}:
             raise ExportError(
                 f"{path} has the default_prompt_name {default!r:.100}, which is none of its "
                 f"prompts ({', '.join(known) or 'there are none'}): name one of them, or null"
