@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tessera_export import colbert, layers, m3, prompts, splade, tokens
+from tessera_export import colbert, layers, m3, prompts, refused, splade, tokens
 from tessera_export.errors import ExportError
 from tessera_export.files import Weights, module_folder, read_list, read_table, read_weights
 from tessera_export.layers import Layer
@@ -69,6 +69,7 @@ class Overrides:
     matryoshka: tuple[int, ...] = ()
     sparse_head: Literal["graph", "logits"] = "graph"
     trust_remote_code: bool = False  # run the folder's own Python to build the torch model
+    known: bool = False  # the catalogue says that it makes vectors
 
 
 def read(folder: Path, kinds: Collection[str], overrides: Overrides | None = None) -> Facts:
@@ -81,17 +82,12 @@ def read(folder: Path, kinds: Collection[str], overrides: Overrides | None = Non
     unknown = sorted(set(kinds) - set(KINDS))
     if unknown:
         raise ExportError(f"kind {unknown[0]!r} cannot be exported, known are {', '.join(KINDS)}")
-    routed = splade.route(folder)
-    if routed is not None and set(kinds) != {"sparse"}:
-        raise ExportError(f"{folder} routes queries and documents apart: it is of kind sparse only")
-    place = folder if routed is None else routed.encoder
-    config_path = place / "config.json"
-    if not config_path.is_file():
-        raise ExportError(f"{place} is not a model folder: it has no config.json")
-    config = read_table(config_path)
+    routed, place = _encoder(folder, kinds, overrides)
+    config = read_table(place / "config.json")
     if overrides.trust_remote_code:
         _check_code(place)
     weights = read_weights(place)
+    refused.check_tensors(folder, weights.shapes)
     tokenizer = tokens.read(place, config)
     dense, pooling, multi_vector = None, None, None
     dense_layers: tuple[Layer, ...] = ()
@@ -126,6 +122,25 @@ def read(folder: Path, kinds: Collection[str], overrides: Overrides | None = Non
     if routed is None:
         return facts
     return with_table(facts, splade.static_table(routed.table, tokenizer))
+
+
+def _encoder(
+    folder: Path, kinds: Collection[str], overrides: Overrides
+) -> tuple[splade.Route | None, Path]:
+    """The routes of the folder, if it has such, and the folder of its encoder.
+
+    Raises ExportError where that is no embedder.
+    """
+    refused.check(folder, kinds, known=overrides.known)
+    routed = splade.route(folder)
+    if routed is not None and set(kinds) != {"sparse"}:
+        raise ExportError(f"{folder} routes queries and documents apart: it is of kind sparse only")
+    place = folder if routed is None else routed.encoder
+    if not (place / "config.json").is_file():
+        raise ExportError(f"{place} is not a model folder: it has no config.json")
+    if routed is not None:
+        refused.check(place, kinds, known=True)
+    return routed, place
 
 
 def _check_code(folder: Path) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import AutoTokenizer
 
 from tessera_export.errors import ExportError
 from tessera_export.folder import Facts
@@ -106,6 +105,8 @@ def expanded(facts: Facts, role: TokenRole, body: list[int]) -> Item:
 
 def _check_tokenizer(facts: Facts, bodies: list[list[int]]) -> None:
     """Raises ExportError when transformers reads the folder's tokenizer in another way."""
+    from transformers import AutoTokenizer
+
     try:
         upstream = AutoTokenizer.from_pretrained(
             facts.folder, local_files_only=True, trust_remote_code=facts.trust_remote_code

@@ -60,11 +60,8 @@ def read(folder: Path, config: dict[str, Any]) -> TokenizerFile:
     Raises ExportError without a tokenizer.json, for one that puts anything but fixed ids before
     and after a text, for one without a padding token, and for a model that says no positions.
     """
+    check_file(folder)
     path = folder / FILE_NAME
-    if not path.is_file():
-        raise ExportError(
-            f"{folder} has no tokenizer.json: save its tokenizer with transformers first"
-        )
     document = read_json(path)
     if not isinstance(document, dict):
         raise ExportError(f"{path} must hold a JSON object")
@@ -91,6 +88,14 @@ def read(folder: Path, config: dict[str, Any]) -> TokenizerFile:
             fixed_length=0,
         ),
     )
+
+
+def check_file(folder: Path) -> None:
+    """Raises ExportError without a tokenizer.json."""
+    if not (folder / FILE_NAME).is_file():
+        raise ExportError(
+            f"{folder} has no tokenizer.json: save its tokenizer with transformers first"
+        )
 
 
 def max_length(folder: Path, wanted: int | None, max_positions: int) -> int:

@@ -23,7 +23,8 @@ from tessera_export import samples, storage
 from tessera_export.errors import ExportError
 from tessera_export.gate import LIMITS, Shape, batches, figure, measure
 from tessera_export.tokens import TokenizerFile
-from tessera_export.vision_towers import EMBEDS, FEATURES, TEXT_VECTORS, VECTORS
+from tessera_export.vision_recipe import VECTORS
+from tessera_export.vision_towers import EMBEDS, FEATURES, TEXT_VECTORS
 from tessera_onnx import images, prompts
 from tessera_onnx.schema import Image, Parity, Precision, Query, Text, Vision
 

@@ -1,11 +1,10 @@
-"""Prompts that sentence-transformers puts before texts: the artifact's methods against upstream's."""
+"""The prompts of sentence-transformers: the artifact's methods against upstream's."""
 
 import json
 import shutil
 
 import numpy as np
 import pytest
-
 from architectures import small
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.base.modules import Transformer
