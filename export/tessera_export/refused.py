@@ -129,7 +129,7 @@ def _check_adapter(folder: Path, places: Iterable[Path], kinds: Collection[str])
     if place is None:
         return
     config = read_table(place / ADAPTER)
-    base = str(config.get("base_model_name_or_path") or "BASE")[:100]
+    base = str(config.get("base_model_name_or_path") or "BASE")[:300]
     if config.get("task_type") in {"SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"}:
         what = f"an adapter of {base!r} for the task {config['task_type']}"
         raise ExportError(f"{place} {RERANKER.format(what)}")
