@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args
+from typing import Any, Literal, NoReturn, TypeVar, get_args
 
 import click
 
@@ -292,7 +292,7 @@ def encode(
     sources: tuple[str, ...],
     text: str | None,
     output: str | None,
-    role: str | None,
+    role: Literal["query", "document"] | None,
     task: str | None,
     prompt: str | None,
     form: Output,
@@ -333,7 +333,7 @@ def encode(
             return
         n_texts = 1 if source is None else reading.count(source, field)
         texts = [text or ""] if source is None else reading.texts(source, field, n_texts or 0)
-        vectors = _vectors(model, texts, source, role=role, **purpose)
+        vectors = _vectors(model, texts, source, role=role or "plain", **purpose)
         width = model.vocab_size() if kind == "sparse" else model.dimension()
         plain = getattr(model.spec, KIND_TABLES[kind]).plain
         read_as = role or ("document" if plain is None else "plain")

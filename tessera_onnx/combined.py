@@ -19,7 +19,7 @@ def encode_all(
     texts: Iterable[str],
     encoder: TextEncoder,
     spec: ModelSpec,
-    name: str | None,
+    name: str,
     role: Role | TokenRole,
     *,
     dimensions: Mapping[Kind, int],
@@ -27,19 +27,19 @@ def encode_all(
 ) -> Embeddings:
     """What the classes of the model's kinds give for `texts`, each text run once.
 
-    `name` is "query", "document" or None for neither, `role` what the caller's object makes of it;
-    `dimensions` are the sizes that vectors are cut to. Raises ConfigError where one run cannot
+    `name` is "query", "document" or "plain" for neither, `role` what the caller's object makes of
+    it; `dimensions` are the sizes that vectors are cut to. Raises ConfigError where one run cannot
     serve all kinds.
     """
     recipes = spec.text_recipes()
-    roles = {
-        kind: getattr(recipe, name) if name else recipe.plain or recipe.document
-        for kind, recipe in recipes.items()
-    }
+    if name == "plain" and not any(recipe.plain for recipe in recipes.values()):
+        name = "document"
+    roles = {kind: getattr(recipe, name) or recipe.document for kind, recipe in recipes.items()}
     if len({_layout(each) for each in roles.values()}) > 1:
+        noun = "text" if name == "plain" else name
         raise ConfigError(
-            f"model {spec.id!r} reads a {name or 'text'} differently for each of its kinds, so "
-            f"that one run cannot serve them: open it once a kind ({', '.join(recipes)})"
+            f"model {spec.id!r} reads a {noun} differently for each of its kinds, so that "
+            f"one run cannot serve them: open it once a kind ({', '.join(recipes)})"
         )
     parts = [
         _head(recipe, roles[kind], dimensions.get(kind, 0), name)
@@ -56,9 +56,7 @@ def encode_all(
     return Embeddings(dense, found.get("multi-vector"), found.get("sparse"))
 
 
-def _head(
-    recipe: Dense | MultiVector | Sparse, role: Any, dimension: int, name: str | None
-) -> Head:
+def _head(recipe: Dense | MultiVector | Sparse, role: Any, dimension: int, name: str) -> Head:
     if isinstance(recipe, Dense):
         return heads.dense(recipe, dimension or recipe.dimension)
     if isinstance(recipe, MultiVector):

@@ -93,7 +93,7 @@ class TesseraDense(TextModel):
         self,
         texts: Iterable[str],
         *,
-        role: RoleName | None = None,
+        role: RoleName = "plain",
         task: str | None = None,
         prompt: str | None = None,
         progress: bool = False,

@@ -19,7 +19,7 @@ from tessera_onnx.results import Embeddings
 from tessera_onnx.schema import Graph, Kind, ModelSpec, Part, Precision, Role, TokenRole
 
 AnyRole = TypeVar("AnyRole", Role, TokenRole)
-RoleName = Literal["query", "document"]
+RoleName = Literal["query", "document", "plain"]  # "plain": as `encode` reads a text
 
 
 class Model:
@@ -217,25 +217,23 @@ class TextModel(Model):
             raise ConfigError(str(error)) from None
         return changed
 
-    def token_count(
-        self, texts: Iterable[str], *, role: RoleName | None = None
-    ) -> NDArray[np.int64]:
+    def token_count(self, texts: Iterable[str], *, role: RoleName = "plain") -> NDArray[np.int64]:
         """Tokens of each text before any cut, prompt, marker and special tokens included: (n,).
 
-        Without a role as `encode` reads a text.
+        The role "plain" reads a text as `encode` does.
         """
         return self._encoder.token_counts(texts, self._role(role))
 
     def encode_all(
-        self, texts: Iterable[str], *, role: RoleName | None = None, progress: bool = False
+        self, texts: Iterable[str], *, role: RoleName = "plain", progress: bool = False
     ) -> Embeddings:
         """The texts in every kind that the model serves, from one run of its graph (bge-m3).
 
-        Each part is what the class of that kind gives for the same texts, `encode_batch` without a
-        role; the part of a kind that the model does not serve is None. `dimension` cuts the vectors
-        of this object's kind alone. Raises ConfigError for a model whose kinds read the same text
-        differently, and for queries that one of its kinds looks up in a table; otherwise as
-        `encode_batch`.
+        Each part is what the class of that kind gives for the same texts, `encode_batch` for the
+        role "plain"; the part of a kind that the model does not serve is None. `dimension` cuts the
+        vectors of this object's kind alone. Raises ConfigError for a model whose kinds read the
+        same text differently, and for queries that one of its kinds looks up in a table; otherwise
+        as `encode_batch`.
         """
         return combined.encode_all(
             texts,
@@ -247,12 +245,10 @@ class TextModel(Model):
             progress=progress,
         )
 
-    def _role(self, name: RoleName | None) -> Any:
-        if name is None:
-            return self._plain
+    def _role(self, name: RoleName) -> Any:
         if name not in get_args(RoleName):
-            raise ConfigError(f'role must be "query" or "document", got {name!r}')
-        return self._query if name == "query" else self._document
+            raise ConfigError(f'role must be "query" or "document" (or "plain"), got {name!r}')
+        return {"query": self._query, "document": self._document, "plain": self._plain}[name]
 
     def __repr__(self) -> str:
         size = "vocab_size" if self._kind == "sparse" else "dimension"

@@ -79,7 +79,7 @@ class TesseraMultiVector(TextModel):
         return [heads.finish(tokens, output, pool_factor) for tokens in found]
 
     def encode_iter(
-        self, texts: Iterable[str], *, role: RoleName | None = None, progress: bool = False
+        self, texts: Iterable[str], *, role: RoleName = "plain", progress: bool = False
     ) -> Iterator[Float]:
         """Token vectors of a stream of texts, in order, in bounded memory.
 
@@ -145,7 +145,7 @@ class TesseraMultiVector(TextModel):
         right, right_tokens = self._with_tokens(document, self._document, "document")
         return explain.matches(left, right, left_tokens, right_tokens)
 
-    def tokens(self, text: str, *, role: RoleName | None = None) -> list[str]:
+    def tokens(self, text: str, *, role: RoleName = "plain") -> list[str]:
         """The vocabulary entries that the rows of a text's vectors stand for."""
         return self._with_tokens(text, self._role(role), "text")[1]
 

@@ -62,7 +62,7 @@ class TesseraSparse(TextModel):
         return self._encoder.one_or_many(text, self._document, self._head)
 
     def encode_iter(
-        self, texts: Iterable[str], *, role: RoleName | None = None, progress: bool = False
+        self, texts: Iterable[str], *, role: RoleName = "plain", progress: bool = False
     ) -> Iterator[SparseVector]:
         """SparseVectors of a stream of texts, in order, in bounded memory.
 

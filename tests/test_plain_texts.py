@@ -129,7 +129,8 @@ def test_a_model_without_such_a_prompt_reads_documents(kind):
         equal(model.encode_batch(SHORT), model.encode_document(SHORT))
         equal(list(model.encode_iter(SHORT)), list(model.encode_iter(SHORT, role="document")))
         with pytest.raises(ConfigError, match="role must be"):
-            model.token_count(SHORT, role="plain")
+            model.token_count(SHORT, role=None)
+        equal(list(model.encode_iter(SHORT, role="plain")), model.encode_batch(SHORT))
 
 
 def test_lengths_of_plain_texts(kind, tmp_path):

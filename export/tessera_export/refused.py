@@ -180,6 +180,6 @@ def _beside(folder: Path, place: Path, kinds: Collection[str]) -> str:
             f"put MERGED in the place of {place.name} in a copy of {folder}, and call that MERGED"
         )
     return (
-        "copy modules.json, the folders that it names, and every *sentence*.json of this folder "
-        f"to MERGED, but not {ADAPTER}"
+        "copy modules.json, the folders that it names and every *sentence*.json, from this folder "
+        "or, where it has none, from the base model's, to MERGED"
     )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,9 @@ from conftest import SMALL
 from safetensors.torch import save_file
 from sentence_transformers import CrossEncoder
 
-from tessera_export import cli, folder, optimum_backend, refused, series, source, vision
+from tessera_export import cli, errors, folder, optimum_backend, refused, series, source, vision
 from tessera_export.errors import ExportError
+from tessera_onnx.schema import Role
 
 pytestmark = pytest.mark.export
 
@@ -265,6 +267,47 @@ def test_adapters_get_the_steps_that_merge_them(make, dense_files, tmp_path, kin
     (deep / "modules.json").write_text(json.dumps([module]))
     (deep / "0_Transformer/adapter_config.json").write_text(json.dumps(ADAPTER))
     assert "is a LoRA adapter" in refusal(tmp_path, deep, *options)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft's, about transformers
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_the_steps_that_merge_an_adapter_do(make, dense_files, exported, tmp_path, kind):
+    peft = pytest.importorskip("peft", reason="no dependency: the message says to install it")
+    base = make("base", small("bert", "Model" if kind == "dense" else "ForMaskedLM"),
+                dense_files("mean") if kind == "dense" else {})  # fmt: skip
+    factory = transformers.AutoModel if kind == "dense" else transformers.AutoModelForMaskedLM
+    settings = peft.LoraConfig(r=4, target_modules=["query", "value"], init_lora_weights=False)
+    adapted = peft.get_peft_model(factory.from_pretrained(base), settings).eval()
+    adapted.save_pretrained(tmp_path / "adapter")
+    message = refusal(tmp_path, tmp_path / "adapter", "--kind", kind)
+    code = message.split("the Python `")[1].split("`")[0]
+    merged = tmp_path / "merged"
+    subprocess.run([sys.executable, "-c", code.replace("'MERGED'", repr(str(merged)))], check=True)
+    if kind == "dense":
+        for name in ("modules.json", "sentence_bert_config.json", "1_Pooling"):
+            copy = shutil.copytree if (base / name).is_dir() else shutil.copy
+            copy(base / name, merged / name)
+    running = exported(merged, kind)
+    text, role = "A ship's bell rang twice.", Role("", 100)
+    ids = torch.tensor([running.ids(text, role)])
+    ours, _ = running.run([text], role, running.spec.text_recipes()[kind].output)
+    with torch.no_grad():
+        found = adapted(input_ids=ids)
+    if kind == "dense":
+        truth = torch.nn.functional.normalize(found.last_hidden_state[0].mean(0), dim=-1)
+    else:
+        truth = torch.log1p(torch.relu(found.logits[0].amax(0)))
+    assert np.abs(ours[0] - truth.numpy()).max() <= 1e-4
+
+
+def test_messages_tell_how_to_install_what_no_index_has():
+    """By name from the package index there is neither tessera-onnx-export nor an extra of it."""
+    for path in Path(cli.__file__).parent.glob("*.py"):
+        assert "tessera-onnx-export[" not in path.read_text(), path.name
+    assert errors.install("series") == (
+        'run `pip install "./export[series]"` in the checkout of tessera-onnx'
+    )
+    assert (Path(__file__).parents[2] / errors.CHECKOUT / "pyproject.toml").is_file()
 
 
 def test_adapters_that_no_steps_merge(tmp_path):
