@@ -37,6 +37,10 @@ HEADS = ("classifier.", "classification_head.", "score.", "qa_outputs.")
 # Methods of peft that put trained tokens before a text, of which no weights can be merged.
 UNMERGED = {"PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT"}
 SERIES, VISION = "time-series", "vision"
+# colpali-engine's classes, by a part of their base models' names.
+COLPALI = {
+    "colqwen2": "ColQwen2", "pali": "ColPali", "smol": "ColIdefics3", "idefics": "ColIdefics3",
+}  # fmt: skip
 FORECASTERS = ("ChronosBoltModelForForecasting", "Chronos2Model")
 
 
@@ -130,17 +134,18 @@ def _check_adapter(folder: Path, places: Iterable[Path], kinds: Collection[str])
         return
     config = read_table(place / ADAPTER)
     base = str(config.get("base_model_name_or_path") or "BASE")[:300]
-    if config.get("task_type") in {"SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"}:
+    if str(config.get("task_type")) in {"SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"}:
         what = f"an adapter of {base!r} for the task {config['task_type']}"
         raise ExportError(f"{place} {RERANKER.format(what)}")
-    if config.get("peft_type") in UNMERGED:
+    if str(config.get("peft_type")) in UNMERGED:
         raise ExportError(
             f"{place} holds trained tokens ({config['peft_type']}) for {base!r} that stand before "
             "every text; they cannot be merged into weights and are not exported"
         )
     raise ExportError(
-        f"{place} is a LoRA adapter: merge it into {base!r} with `pip install peft` and the Python "
-        f"`{_merging(place, config, base, kinds)}`, {_beside(folder, place, kinds)}, and export "
+        f"{place} is a LoRA adapter: load it on its base model {base!r} with peft, call "
+        "merge_and_unload() and save it to a folder, which is, after `pip install peft`, "
+        f"`{_merging(place, config, base, kinds)}`; {_beside(folder, place, kinds)}, and export "
         "MERGED"
     )
 
@@ -153,13 +158,15 @@ def _merging(place: Path, config: dict[str, Any], base: str, kinds: Collection[s
             "from chronos import Chronos2Pipeline; "
             f"Chronos2Pipeline.from_pretrained({here!r}).save_pretrained('MERGED')"
         )
-    named = config.get("auto_mapping") or {}
+    named = config.get("auto_mapping")
+    named = named if isinstance(named, dict) else {}
     module, name = (named.get(key) for key in ("parent_library", "base_model_class"))
     if not all(isinstance(text, str) and re.fullmatch(r"[\w.]+", text) for text in (module, name)):
         module = "transformers"
         name = "AutoModelForMaskedLM" if "sparse" in kinds else "AutoModel"
-    if VISION in kinds:
-        name = "AutoModel" if module == "transformers" else name
+        found = [name for part, name in COLPALI.items() if part in base.lower()]
+        if VISION in kinds and found:
+            module, name = "colpali_engine.models", found[0]
     second = "AutoProcessor" if VISION in kinds else "AutoTokenizer"
     files = ("tokenizer.json", "tokenizer_config.json", "processor_config.json")
     texts = here if any((place / name).is_file() for name in files) else base

@@ -251,7 +251,10 @@ def test_adapters_get_the_steps_that_merge_them(make, dense_files, tmp_path, kin
     (beside / "adapter_config.json").write_text(json.dumps(ADAPTER))
     for place in (alone, beside):
         message = refusal(tmp_path, place, *options)
-        assert "is a LoRA adapter: merge it into 'org/base' with `pip install peft`" in message
+        assert (
+            "LoRA adapter: load it on its base model 'org/base' with peft, call merge_and"
+            in message
+        )
         assert "save_pretrained('MERGED')" in message
         assert f"{str(place)!r}" in message
         called = {"time-series": "Chronos2Pipeline", "sparse": "AutoModelForMaskedLM"}
@@ -280,7 +283,7 @@ def test_the_steps_that_merge_an_adapter_do(make, dense_files, exported, tmp_pat
     adapted = peft.get_peft_model(factory.from_pretrained(base), settings).eval()
     adapted.save_pretrained(tmp_path / "adapter")
     message = refusal(tmp_path, tmp_path / "adapter", "--kind", kind)
-    code = message.split("the Python `")[1].split("`")[0]
+    code = message.split("`pip install peft`, `")[1].split("`")[0]
     merged = tmp_path / "merged"
     subprocess.run([sys.executable, "-c", code.replace("'MERGED'", repr(str(merged)))], check=True)
     if kind == "dense":
@@ -314,8 +317,8 @@ def test_adapters_that_no_steps_merge(tmp_path):
     for changes, words in (
         ({"task_type": "SEQ_CLS"}, "is a reranker or another classifier"),
         ({"peft_type": "PROMPT_TUNING"}, "cannot be merged into weights"),
-        ({"base_model_name_or_path": "a\nb" * 200}, "merge it into 'a\\nba\\nb"),
-        ({"base_model_name_or_path": None}, "merge it into 'BASE'"),
+        ({"base_model_name_or_path": "a\nb" * 200}, "its base model 'a\\nba\\nb"),
+        ({"base_model_name_or_path": None}, "its base model 'BASE'"),
         ({"auto_mapping": {"base_model_class": "A;b", "parent_library": "os"}}, "import AutoModel"),
     ):
         (tmp_path / "adapter_config.json").write_text(json.dumps(ADAPTER | changes))
