@@ -89,8 +89,8 @@ def check_name(model: str) -> None:
     """Raises ExportError for a repository that is a reranker by its name, before any download."""
     if re.search(r"cross-?encoder|rerank", model, re.IGNORECASE):
         raise ExportError(
-            f"{model!r:.100} {RERANKER.format('by its name')}; if it is one all the same, download "
-            "it and give its folder"
+            f"{model!r:.100} {RERANKER.format('by its name')}; if it is an embedder all the same, "
+            "download it and give its folder"
         )
 
 
