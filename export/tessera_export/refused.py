@@ -31,7 +31,9 @@ CLASSES = (
     (r"ForNextSentencePrediction$", f"tells whether a sentence follows another {NO_EMBEDDER}"),
     (r"For\w*(Classification|Detection|Segmentation)$", f"is a classifier {NO_EMBEDDER}"),
 )
-WRITERS = r"(ForCausalLM|LMHeadModel|ForConditionalGeneration)$"
+WRITERS_ALWAYS = r"(ForCausalLM|LMHeadModel)$"
+WRITERS = rf"ForConditionalGeneration$|{WRITERS_ALWAYS}"  # the first may read images
+TABLES = ("StaticEmbedding", "WordEmbeddings", "BoW")  # of sentence-transformers
 # The first parts of the tensors that such classes put on an encoder.
 HEADS = ("classifier.", "classification_head.", "score.", "qa_outputs.")
 # Methods of peft that put trained tokens before a text, of which no weights can be merged.
@@ -63,8 +65,8 @@ def check(folder: Path, kinds: Collection[str] = (), *, known: bool = False) -> 
         for pattern, reason in CLASSES:
             if re.search(pattern, name) and not declared:
                 raise ExportError(f"{folder} {reason.format(name)}")
-        texts = kinds and not known and not {SERIES, VISION} & set(kinds)
-        if texts and not modules and re.search(WRITERS, name):
+        texts = not known and not modules and not {SERIES, VISION} & set(kinds)
+        if texts and re.search(WRITERS if kinds else WRITERS_ALWAYS, name):
             raise ExportError(
                 f"{folder} is a model that writes text ({name}), or a reranker that answers yes or "
                 "no, and no modules.json of sentence-transformers says how it makes vectors: "
@@ -116,8 +118,9 @@ def _check_modules(folder: Path, modules: list[dict[str, Any]]) -> None:
         raise ExportError(f"{folder} {RERANKER.format('LogitScore of sentence-transformers')}")
     if settings.get("model_type") == "CrossEncoder" or task == "sequence-classification":
         raise ExportError(f"{folder} {RERANKER.format('CrossEncoder of sentence-transformers')}")
-    if "StaticEmbedding" in names:
-        raise ExportError(_static(folder, "StaticEmbedding"))
+    tables = [name for name in names if name in TABLES]
+    if tables:
+        raise ExportError(_static(folder, tables[0]))
 
 
 def _static(folder: Path, name: str) -> str:

@@ -131,8 +131,8 @@ def test_other_heads(make, tmp_path, model, words):
 
 def test_models_that_write_text(make, dense_files, tmp_path):
     bare = make("bare", small("qwen3", "ForCausalLM"))
-    for kind in ("dense", "multi-vector", "sparse"):
-        message = refusal(tmp_path, bare, "--kind", kind)
+    for options in ((), *(("--kind", kind) for kind in ("dense", "multi-vector", "sparse"))):
+        message = refusal(tmp_path, bare, *options)
         assert "is a model that writes text (Qwen3ForCausalLM), or a reranker" in message
     assert "modules.json" in refusal(tmp_path, bare, "--kind", "dense", "--pooling", "last")
     # The same weights, of which modules.json says how they embed: Qwen3-Embedding's folder.
