@@ -33,6 +33,7 @@ CLASSES = (
 )
 WRITERS_ALWAYS = r"(ForCausalLM|LMHeadModel)$"
 WRITERS = rf"ForConditionalGeneration$|{WRITERS_ALWAYS}"  # the first may read images
+VECTORS = {"Pooling", "SpladePooling", "Dense", "MultiVectorMask"}
 TABLES = ("StaticEmbedding", "WordEmbeddings", "BoW")  # of sentence-transformers
 # The first parts of the tensors that such classes put on an encoder.
 HEADS = ("classifier.", "classification_head.", "score.", "qa_outputs.")
@@ -60,7 +61,8 @@ def check(folder: Path, kinds: Collection[str] = (), *, known: bool = False) -> 
     config = read_table(folder / "config.json")
     if config.get("model_type") == "model2vec" or "StaticModel" in _architectures(config):
         raise ExportError(_static(folder, "model2vec"))
-    declared = "Pooling" in [class_of(module) for module in modules]  # by its authors
+    # What follows the encoder says that its authors made an embedder of it (gte-multilingual-base).
+    declared = VECTORS & {class_of(module) for module in modules}
     for name in _architectures(config):
         for pattern, reason in CLASSES:
             if re.search(pattern, name) and not declared:

@@ -147,6 +147,14 @@ def test_what_the_authors_declare_an_embedder_is_one(make, dense_files):
     config = json.loads(path.read_text()) | {"architectures": ["BertForSequenceClassification"]}
     path.write_text(json.dumps(config))
     assert folder.read(place, ["dense"]).pooling == "mean"
+    encoder = {"path": "", "type": "a.Transformer"}
+    for name in ("Dense", "SpladePooling"):  # PyLate's layout, a SPLADE model's
+        after = {"path": f"1_{name}", "type": f"a.{name}"}
+        (place / "modules.json").write_text(json.dumps([encoder, after]))
+        refused.check(place, ["multi-vector"])
+    (place / "modules.json").write_text(json.dumps([encoder]))
+    with pytest.raises(ExportError, match="reranker"):
+        refused.check(place, ["multi-vector"])
 
 
 def test_tables_of_token_vectors(tmp_path):
