@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args
+from typing import Any, Literal, NoReturn, TypeVar, get_args
 
 import click
 
@@ -52,7 +52,7 @@ from tessera_onnx.cli_options import (
 )
 from tessera_onnx.errors import ModelNotFound, TesseraError
 from tessera_onnx.quantization import Output
-from tessera_onnx.schema import Kind, Precision
+from tessera_onnx.schema import KIND_TABLES, Kind, Precision
 from tessera_onnx.text import OnLong, Stderr
 
 KIND = click.option("--kind", type=click.Choice(list(CLASSES)), help="Kind of model.")
@@ -300,7 +300,11 @@ def pin(model: str, cache_dir: str | None) -> None:
     metavar="OUT",
     help="File to write: .npy (dense), .npz or .jsonl; - writes JSON lines. Needed with INPUT.",
 )
-@click.option("--role", type=click.Choice(["query", "document"]), default="document")
+@click.option(
+    "--role",
+    type=click.Choice(["query", "document"]),
+    help="What the texts are; without it as encode_batch reads them: mostly as documents.",
+)
 @click.option("--task", help="A purpose that a dense model knows by name, such as clustering.")
 @click.option("--prompt", help="Text before every text, in place of a dense model's own.")
 @click.option(
@@ -318,7 +322,7 @@ def encode(
     sources: tuple[str, ...],
     text: str | None,
     output: str | None,
-    role: str,
+    role: Literal["query", "document"] | None,
     task: str | None,
     prompt: str | None,
     form: Output,
@@ -358,16 +362,18 @@ def encode(
             raise click.UsageError(f"--task and --prompt are for dense models, this one is {kind}")
         if kind == cli_vision.VISION:
             cli_vision.encode(
-                model, sources, text, role=role, form=form, output=output, hidden=hidden,
-                field=field, id_field=id_field, wanted=wanted, as_json=as_json,
+                model, sources, text, role=role or "document", form=form, output=output,
+                hidden=hidden, field=field, id_field=id_field, wanted=wanted, as_json=as_json,
             )  # fmt: skip
             return
         source = reading.Texts(sources[0], field, id_field) if sources else None
         n_texts = 1 if source is None else source.count()
         texts = [text or ""] if source is None else source
-        vectors = _vectors(model, texts, source, role=role, **purpose)
+        vectors = _vectors(model, texts, source, role=role or "plain", **purpose)
         width = model.vocab_size() if kind == "sparse" else model.dimension()
-        facts = {"model": model.model(), "kind": kind, "role": role, "format": form}
+        plain = getattr(model.spec, KIND_TABLES[kind]).plain
+        read_as = role or ("document" if plain is None else "plain")
+        facts = {"model": model.model(), "kind": kind, "role": read_as, "format": form}
         if output is None:
             (vector,) = vectors
             found = {**facts, **writing.row(vector, form)}

@@ -30,16 +30,19 @@ def encode_all(
 ) -> Embeddings:
     """What the classes of the model's kinds give for `texts`, each text run once.
 
-    `name` is "query" or "document", `role` what the caller's object makes of it; `dimensions` are
-    the sizes that vectors are cut to, `most` the entries that sparse ones keep. Raises ConfigError
-    where one run cannot serve all kinds.
+    `name` is "query", "document" or "plain" for neither, `role` what the caller's object makes of
+    it; `dimensions` are the sizes that vectors are cut to, `most` the entries that sparse ones
+    keep. Raises ConfigError where one run cannot serve all kinds.
     """
     recipes = spec.text_recipes()
-    roles = {kind: getattr(recipe, name) for kind, recipe in recipes.items()}
+    if name == "plain" and not any(recipe.plain for recipe in recipes.values()):
+        name = "document"
+    roles = {kind: getattr(recipe, name) or recipe.document for kind, recipe in recipes.items()}
     if len({_layout(each) for each in roles.values()}) > 1:
+        noun = "text" if name == "plain" else name
         raise ConfigError(
-            f"model {spec.id!r} reads a {name} differently for each of its kinds, so that one run "
-            f"cannot serve them: open it once a kind ({', '.join(recipes)})"
+            f"model {spec.id!r} reads a {noun} differently for each of its kinds, so that "
+            f"one run cannot serve them: open it once a kind ({', '.join(recipes)})"
         )
     parts = [
         _head(recipe, roles[kind], dimensions.get(kind, 0), name, most)

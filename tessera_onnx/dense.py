@@ -27,8 +27,9 @@ class TesseraDense(TextModel):
     """Texts as unit vectors, (dimension,) float32.
 
     A model that treats queries and documents differently has a prompt for each; `encode` means a
-    document. An empty text has a vector too, that of the special tokens alone. Texts longer than
-    the model reads are cut as `on_long` says, never silently by default.
+    document, unless the model has a prompt for texts of neither role (its recipe's `plain`). An
+    empty text has a vector too, that of the special tokens alone. Texts longer than the model reads
+    are cut as `on_long` says, never silently by default.
 
     Some models know purposes beside search: `task` names one of them ("clustering",
     "classification"; spec.dense.tasks lists them), whose prompt and task id then take the place of
@@ -39,13 +40,13 @@ class TesseraDense(TextModel):
     _recipe: Dense
 
     def encode(self, text: str, *, task: str | None = None, prompt: str | None = None) -> Float:
-        """The vector of one document: (dimension,) float32, unit length.
+        """The vector of one text: (dimension,) float32, unit length.
 
         Raises TypeError for anything but a str, TokenizationError for a lone surrogate,
         InputTooLong with on_long="error", EncodingError when the graph fails, ConfigError for a
         task that the model does not know.
         """
-        role = self._purpose(self._document, task, prompt)
+        role = self._purpose(self._plain, task, prompt)
         vector: Float = self._encoder.one(text, role, self._head, several=SEVERAL)
         return vector
 
@@ -60,7 +61,7 @@ class TesseraDense(TextModel):
         timeout: float | None = None,
         cancel: Event | None = None,
     ) -> Any:
-        """Vectors of documents: (n, dimension) float32 C-contiguous; (0, dimension) for no texts.
+        """Vectors of texts: (n, dimension) float32 C-contiguous; (0, dimension) for no texts.
 
         output="int8" gives Int8Vectors, "binary" BinaryTokens. After `timeout` seconds, or when
         another thread sets the event `cancel`, no further batch is begun and TimedOut or Cancelled
@@ -69,7 +70,7 @@ class TesseraDense(TextModel):
         """
         limit = Limit(timeout, cancel)
         quantization.check_output(output)
-        role = self._purpose(self._document, task, prompt)
+        role = self._purpose(self._plain, task, prompt)
         results = self._encoder.encode(texts, role, self._head, progress=progress, limit=limit)
         return quantization.convert(results, output)
 
@@ -111,7 +112,7 @@ class TesseraDense(TextModel):
         self,
         texts: Iterable[str],
         *,
-        role: RoleName = "document",
+        role: RoleName = "plain",
         task: str | None = None,
         prompt: str | None = None,
         progress: bool = False,
@@ -168,7 +169,7 @@ class TesseraDense(TextModel):
         if not numbers and not isinstance(right, Int8Vectors | BinaryTokens):
             right = scoring.as_list(documents)
             if are_texts(right):
-                right = self.encode_batch(right, timeout=timeout, cancel=cancel)
+                right = self.encode_document(right, timeout=timeout, cancel=cancel)
         return ranking(scoring.dense_scores(left, right), top_k)
 
     def dimension(self) -> int:

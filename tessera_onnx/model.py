@@ -29,7 +29,7 @@ from tessera_onnx.results import Embeddings
 from tessera_onnx.schema import Graph, Kind, ModelSpec, Part, Precision, Role, TokenRole
 
 AnyRole = TypeVar("AnyRole", Role, TokenRole)
-RoleName = Literal["query", "document"]
+RoleName = Literal["query", "document", "plain"]  # "plain": as `encode` reads a text
 # What a message says about a list of texts where one is due.
 SEVERAL = "`encode_batch` takes several texts"
 COMPARED = "`rank` compares one text with several"
@@ -137,6 +137,10 @@ class Model:
 class TextModel(Model):
     """A model that reads texts.
 
+    A text is a query or a document where a method or `role` says so. What says neither, `encode`
+    and `encode_batch` among them, reads a document, save with a model whose authors chose a prompt
+    for such texts (spec's `plain`; sentence-transformers' default_prompt_name).
+
     A text's vector does not depend on the texts in the same call, except with an int8 graph that
     finds the scales of activations a batch at a time: tessera-export's do not, unless told to.
 
@@ -200,6 +204,7 @@ class TextModel(Model):
             raise LoadError(f"model {self._spec.id!r} has no [model.text] table")
         self._query = self._with_length(recipe.query, facts, max_length)
         self._document = self._with_length(recipe.document, facts, max_length)
+        self._plain = self._with_length(recipe.plain or recipe.document, facts, max_length)
         if self._kind == "sparse":
             if dimension is not None:
                 raise UnsupportedDimension("sparse vectors are not cut: leave dimension out")
@@ -231,26 +236,28 @@ class TextModel(Model):
             raise ConfigError(str(error)) from None
         return changed
 
-    def token_count(
-        self, texts: Iterable[str], *, role: RoleName = "document"
-    ) -> NDArray[np.int64]:
-        """Tokens of each text before any cut, prompt, marker and special tokens included: (n,)."""
+    def token_count(self, texts: Iterable[str], *, role: RoleName = "plain") -> NDArray[np.int64]:
+        """Tokens of each text before any cut, prompt, marker and special tokens included: (n,).
+
+        The role "plain" reads a text as `encode` does.
+        """
         return self._encoder.token_counts(texts, self._role(role))
 
     def encode_all(
         self,
         texts: Iterable[str],
         *,
-        role: RoleName = "document",
+        role: RoleName = "plain",
         progress: bool = False,
         timeout: float | None = None,
         cancel: batching.Event | None = None,
     ) -> Embeddings:
         """The texts in every kind that the model serves, from one run of its graph (bge-m3).
 
-        Each part is what the class of that kind gives for the same texts; the part of a kind that
-        the model does not serve is None. `dimension`, or `max_active_dims`, cuts the vectors of
-        this object's kind alone.
+        Each part is what the class of that kind gives for the same texts, `encode_batch` for the
+        role "plain"; the part of a kind that the model does not serve is None. `dimension`, or
+        `max_active_dims`, cuts the vectors of this object's kind alone.
+
         Raises ConfigError for a model whose kinds read the same text differently, and for queries
         that one of its kinds looks up in a table; otherwise as `encode_batch`, TimedOut and
         Cancelled too.
@@ -270,8 +277,8 @@ class TextModel(Model):
 
     def _role(self, name: RoleName) -> Any:
         if name not in get_args(RoleName):
-            raise ConfigError(f'role must be "query" or "document", got {shown(name)}')
-        return self._query if name == "query" else self._document
+            raise ConfigError(f'role must be "query" or "document" (or "plain"), got {shown(name)}')
+        return {"query": self._query, "document": self._document, "plain": self._plain}[name]
 
     def __repr__(self) -> str:
         size = "vocab_size" if self._kind == "sparse" else "dimension"

@@ -29,7 +29,8 @@ class TesseraMultiVector(TextModel):
     """Texts as one unit vector a token, (n_tokens, dimension) float32, compared by MaxSim.
 
     Queries and documents differ in marker, length and expansion as the model's recipe says;
-    `encode` means a document. Tokens on the recipe's skip list (punctuation, for ColBERT) are read
+    `encode` means a document, unless the model has a prompt for texts of neither role (its recipe's
+    `plain`). Tokens on the recipe's skip list (punctuation, for ColBERT) are read
     but have no row, unless that would leave no row at all.
     """
 
@@ -37,13 +38,13 @@ class TesseraMultiVector(TextModel):
     _recipe: MultiVector
 
     def encode(self, text: str) -> Float:
-        """The token vectors of one document: (n_tokens, dimension) float32, unit rows.
+        """The token vectors of one text: (n_tokens, dimension) float32, unit rows.
 
         Raises TypeError for anything but a str, TokenizationError for a lone surrogate,
         InputTooLong with on_long="error", EncodingError when the graph fails.
         """
-        head = self._head(self._document)
-        tokens: Float = self._encoder.one(text, self._document, head, several=SEVERAL)
+        head = self._head(self._plain)
+        tokens: Float = self._encoder.one(text, self._plain, head, several=SEVERAL)
         return tokens
 
     def encode_batch(
@@ -56,7 +57,7 @@ class TesseraMultiVector(TextModel):
         timeout: float | None = None,
         cancel: Event | None = None,
     ) -> list[Any]:
-        """A list of (n_tokens, dimension) arrays, one a document; [] for no texts.
+        """A list of (n_tokens, dimension) arrays, one a text; [] for no texts.
 
         output="int8" gives Int8Vectors, "binary" BinaryTokens. `pool_factor` 2 keeps about half
         of the rows: like rows are merged (see pooling.pool_tokens). After `timeout` seconds, or
@@ -65,7 +66,7 @@ class TesseraMultiVector(TextModel):
         """
         limit = Limit(timeout, cancel)
         heads.check_form(output, pool_factor)
-        role = self._document
+        role = self._plain
         results = self._encoder.encode(
             texts, role, self._head(role), progress=progress, limit=limit
         )
@@ -103,19 +104,18 @@ class TesseraMultiVector(TextModel):
 
         The other arguments as for `encode_batch`.
         """
-        if not is_text(text):
-            return self.encode_batch(
-                text, output=output, pool_factor=pool_factor, timeout=timeout, cancel=cancel
-            )
         heads.check_form(output, pool_factor)
-        Limit(timeout, cancel).check()
-        return heads.finish(self.encode(text), output, pool_factor)
+        head, limit = self._head(self._document), Limit(timeout, cancel)
+        found = self._encoder.one_or_many(text, self._document, head, limit)
+        if is_text(text):
+            return heads.finish(found, output, pool_factor)
+        return [heads.finish(tokens, output, pool_factor) for tokens in found]
 
     def encode_iter(
         self,
         texts: Iterable[str],
         *,
-        role: RoleName = "document",
+        role: RoleName = "plain",
         progress: bool = False,
         output: Output = "float32",
         pool_factor: int = 1,
@@ -169,7 +169,7 @@ class TesseraMultiVector(TextModel):
         else:
             right = scoring.as_list(documents, "texts or token vectors")
             if right and are_texts(right):
-                right = self.encode_batch(right, timeout=timeout, cancel=cancel)
+                right = self.encode_document(right, timeout=timeout, cancel=cancel)
             scores = scoring.maxsim_scores(left, right)
         return scores / np.float32(len(left)) if self._recipe.score == "mean" else scores
 
@@ -219,7 +219,7 @@ class TesseraMultiVector(TextModel):
         right, right_tokens = self._with_tokens(document, self._document, "document")
         return explain.matches(left, right, left_tokens, right_tokens)
 
-    def tokens(self, text: str, *, role: RoleName = "document") -> list[str]:
+    def tokens(self, text: str, *, role: RoleName = "plain") -> list[str]:
         """The vocabulary entries that the rows of a text's vectors stand for."""
         return self._with_tokens(text, self._role(role), "text")[1]
 

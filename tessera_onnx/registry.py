@@ -38,6 +38,7 @@ from tessera_onnx.schema import (
     TimeSeries,
     TokenRole,
     Vision,
+    roles_of,
 )
 
 logger = logging.getLogger("tessera_onnx")
@@ -414,7 +415,7 @@ def _check_recipe(recipe: Dense | MultiVector | Sparse, text: Text, where: str) 
     around = len(text.prefix_ids) + len(text.suffix_ids)
     if isinstance(recipe, MultiVector) and recipe.drop_first and around < 2:
         raise LoadError(f"{where}: drop_first would leave an empty text without any row")
-    for role in (recipe.query, recipe.document):
+    for role in roles_of(recipe):
         check_length(role, text, where)
         expands = isinstance(role, TokenRole) and role.expansion != "none"
         if expands and text.mask_id < 0:
@@ -427,7 +428,7 @@ def _check_tasks(spec: ModelSpec, where: str) -> None:
     tasks = spec.dense.tasks if spec.dense is not None else ()
     roles: list[Role | TokenRole | Task] = list(tasks)
     for recipe in spec.text_recipes().values():
-        roles += [recipe.query, recipe.document]
+        roles += roles_of(recipe)
     for role in roles:
         if (not isinstance(role, TokenRole) and role.task_id is not None) != wanted:
             raise LoadError(f"{where}: task_id and the graph's input of that name go together")

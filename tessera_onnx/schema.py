@@ -3,8 +3,8 @@
 A model is data: every fact that changes a number stands in its entry, none has a default here.
 TOML has no null, so an absent fact is written out: an empty string, an empty list, "none" or -1,
 as the comment beside the field says. Left out are only the tables of other kinds or of parts that
-a model does not have, task_id where the graph has no such input, and letters where all are read.
-registry.py parses and checks.
+a model does not have, task_id where the graph has no such input, letters where all are read, and
+`plain` where a text of neither role is read as a document. registry.py parses and checks.
 """
 
 from __future__ import annotations
@@ -132,6 +132,7 @@ class Dense:
     tasks: tuple[Task, ...]
     query: Role
     document: Role
+    plain: Role | None = None  # a text of neither role, where it is not read as a document
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,7 @@ class MultiVector:
     score: Literal["sum", "mean"]  # MaxSim summed over query tokens, or divided by their number
     query: TokenRole
     document: TokenRole
+    plain: TokenRole | None = None  # as in Dense
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,7 @@ class Sparse:
     idf: str  # JSON file {token: weight}; "" unless query_weights = "idf"
     query: Role
     document: Role
+    plain: Role | None = None  # as in Dense
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +347,12 @@ class ModelSpec:
 
         wanted = ("", *(getattr(table, precision) for table in tables))
         return [file.name for file in self.files if owner(file.name) in wanted]
+
+
+def roles_of(recipe: Dense | MultiVector | Sparse) -> tuple[Role | TokenRole, ...]:
+    """Every way in which a recipe reads a text: as a query, as a document, and as neither."""
+    plain = () if recipe.plain is None else (recipe.plain,)
+    return (recipe.query, recipe.document, *plain)
 
 
 # The table that each kind needs.

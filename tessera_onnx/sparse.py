@@ -25,7 +25,7 @@ class TesseraSparse(TextModel):
     """Texts as sparse vectors over the vocabulary, compared by dot product, never normalised.
 
     Models whose queries need no inference weigh the query's tokens from a table; `encode` means a
-    document.
+    document, unless the model has a prompt for texts of neither role (its recipe's `plain`).
     """
 
     _kind: ClassVar[Kind] = "sparse"
@@ -50,13 +50,13 @@ class TesseraSparse(TextModel):
             self._query_head = heads.lookup(self._load_query_table())
 
     def encode(self, text: str, *, max_active_dims: int | None = None) -> SparseVector:
-        """One document: (indices int32 ascending, values float32 > 0).
+        """One text: (indices int32 ascending, values float32 > 0).
 
         Raises TypeError for anything but a str, TokenizationError for a lone surrogate,
         InputTooLong with on_long="error", EncodingError when the graph fails.
         """
         head = self._cut(self._head, max_active_dims)
-        vector: SparseVector = self._encoder.one(text, self._document, head, several=SEVERAL)
+        vector: SparseVector = self._encoder.one(text, self._plain, head, several=SEVERAL)
         return vector
 
     def encode_batch(
@@ -68,7 +68,7 @@ class TesseraSparse(TextModel):
         timeout: float | None = None,
         cancel: Event | None = None,
     ) -> list[SparseVector]:
-        """One SparseVector a document; [] for no texts. Errors name the item's index.
+        """One SparseVector a text; [] for no texts. Errors name the item's index.
 
         `max_active_dims` keeps the so many heaviest entries of each, as the object's own does.
         After `timeout` seconds, or when another thread sets the event `cancel`, no further batch is
@@ -77,7 +77,7 @@ class TesseraSparse(TextModel):
         limit = Limit(timeout, cancel)
         head = self._cut(self._head, max_active_dims)
         found: list[SparseVector]
-        found = self._encoder.encode(texts, self._document, head, progress=progress, limit=limit)
+        found = self._encoder.encode(texts, self._plain, head, progress=progress, limit=limit)
         return found
 
     def encode_query(
@@ -114,7 +114,7 @@ class TesseraSparse(TextModel):
         self,
         texts: Iterable[str],
         *,
-        role: RoleName = "document",
+        role: RoleName = "plain",
         progress: bool = False,
         max_active_dims: int | None = None,
         timeout: float | None = None,
@@ -165,7 +165,7 @@ class TesseraSparse(TextModel):
             return documents.rank(left, top_k)
         right = scoring.as_list(documents)
         if right and are_texts(right):
-            right = self.encode_batch(right, timeout=timeout, cancel=cancel)
+            right = self.encode_document(right, timeout=timeout, cancel=cancel)
         return ranking(scoring.sparse_scores(left, right, self.vocab_size()), top_k)
 
     def explain(self, vector: SparseVector, top_k: int | None = 10) -> list[tuple[str, float]]:

@@ -8,30 +8,19 @@ import importlib.metadata
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 
-from tessera_export import (
-    __version__,
-    gate,
-    graph,
-    int8,
-    measured,
-    optimum_backend,
-    storage,
-    vocab_head,
-)
+from tessera_export import __version__, measured, optimum_backend
 from tessera_export.errors import ExportError
 from tessera_export.files import sha256
 from tessera_export.folder import Facts
-from tessera_export.gate import Gate
-from tessera_export.wrappers import Wrapper, load_model, traced_attention
 from tessera_onnx import registry
 from tessera_onnx.errors import LoadError
 from tessera_onnx.schema import (
@@ -46,7 +35,12 @@ from tessera_onnx.schema import (
     Precision,
 )
 
+if TYPE_CHECKING:
+    from tessera_export.gate import Gate
+
 Backend = Literal["torch", "optimum"]
+# int8 is a CPU's default only where no text of any sort is farther from torch than this.
+NEAR = 0.98
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +53,14 @@ class Origin:
     licence: str = ""
     aliases: tuple[str, ...] = ()
     unverified: tuple[str, ...] = ()  # dotted names of facts that are not certain
+
+    def __post_init__(self) -> None:
+        """Raises ExportError for an id that no catalogue could hold."""
+        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", self.id):
+            raise ExportError(
+                f"the id {self.id!r:.100} is not lower-case letters, digits, '.', '_' and '-', "
+                "beginning with a letter or digit: give another with --id"
+            )
 
 
 def export(
@@ -90,9 +92,14 @@ def export(
     if facts.sparse is not None and facts.sparse.idf:
         contents[facts.sparse.idf] = facts.idf
     # Before the work of minutes: is this a valid entry, whatever the graphs will measure?
-    document(_spec(facts, origin, wanted, backend=backend, inputs=graph.INPUTS))
+    document(_spec(facts, origin, wanted, backend=backend, inputs=()))
     names: list[str] = []
     with new_folder(output, overwrite=overwrite) as folder:
+        # From here on torch is needed, whose import takes seconds: nothing above loads it.
+        from tessera_export import storage
+        from tessera_export.gate import Gate
+        from tessera_export.wrappers import load_model
+
         parity: list[Parity] = []
         traced = _traced(facts, rotation, backend)
         # Upstream's own default attention: a graph that copies a fault of eager attention fails.
@@ -175,6 +182,9 @@ def _check(facts: Facts, rotation: NDArray[np.float32] | None) -> None:
 def _traced(facts: Facts, rotation: NDArray[np.float32] | None, backend: Backend) -> Any:
     if backend == "optimum":
         return optimum_backend.trace(facts)
+    from tessera_export import graph
+    from tessera_export.wrappers import Wrapper, load_model, traced_attention
+
     return graph.trace(Wrapper(load_model(facts, traced_attention(facts)), facts, rotation))
 
 
@@ -188,6 +198,8 @@ def _texts(facts: Facts, *, calibrate: bool | Sequence[str]) -> Sequence[str]:
 
 def _at(traced: Any, precision: Precision) -> Any:
     """The graph in fp32 or fp16. A tied decoder could not become an int8 product."""
+    from tessera_export import graph, vocab_head
+
     tied = graph.tie(vocab_head.sliced(traced))
     return graph.half(tied) if precision == "fp16" else tied
 
@@ -203,11 +215,13 @@ def _int8(
 
     Returns the names of its files and its figures. Raises ExportError when that misses a limit.
     """
+    from tessera_export import int8, storage
+
     if inputs:
         names = storage.save(int8.quantize(traced, inputs, exclude), path)
         with contextlib.suppress(ExportError):
             figures = compared.check(path, "int8")
-            if gate.is_near(figures):
+            if is_near(figures):
                 return names, figures
     names = storage.save(int8.quantize(traced, inputs, exclude, careful=True), path)
     try:
@@ -245,6 +259,15 @@ def _spec(
     )
 
 
+def is_near(figures: Iterable[Parity]) -> bool:
+    """Whether no text's int8 vector is too far from torch's for a default."""
+    return all(
+        row.value >= NEAR
+        for row in figures
+        if row.precision == "int8" and row.metric in ("min_cosine", "min_text_cosine")
+    )
+
+
 def entry(
     tables: Mapping[str, Any],
     origin: Origin,
@@ -261,9 +284,9 @@ def entry(
     """The entry of an artifact: `tables` holds its text table and those of its kinds, by name.
 
     `best_cpu` is the order in which a precision that was built is a CPU's best; int8 comes after
-    fp32 where a figure of it is below gate.NEAR.
+    fp32 where a figure of it is below NEAR.
     """
-    if not gate.is_near(parity):
+    if not is_near(parity):
         best_cpu = sorted(best_cpu, key=("fp32", "fp16", "int8").index)
     graphs = {p: graph_name(p) if p in built else "" for p in PRECISIONS}
     tables = {**dict.fromkeys(("text", *KIND_TABLES.values())), **tables}  # the others are absent
@@ -317,15 +340,24 @@ def _table(spec: Any) -> Any:
     return spec
 
 
+def check_output(output: Path, *, overwrite: bool) -> None:
+    """Raises ExportError for a folder that an export may not replace, and for a file."""
+    try:
+        if output.exists() and not output.is_dir():
+            raise ExportError(f"{output} is a file, the output must be a folder")
+        filled = output.is_dir() and any(output.iterdir())
+    except OSError as error:
+        raise ExportError(f"the output cannot be looked at: {error.strerror}") from error
+    if filled and not overwrite:
+        raise ExportError(f"{output} is not empty: give --overwrite to replace it")
+    if filled and not (output / "model.toml").is_file():
+        raise ExportError(f"{output} holds something that is not an artifact: name another folder")
+
+
 @contextlib.contextmanager
 def new_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
     """A temporary sibling of `output` that takes its name when the block ends well."""
-    if output.exists() and not output.is_dir():
-        raise ExportError(f"{output} is a file, the output must be a folder")
-    if output.is_dir() and any(output.iterdir()) and not overwrite:
-        raise ExportError(f"{output} is not empty: give --overwrite to replace it")
-    if output.is_dir() and any(output.iterdir()) and not (output / "model.toml").is_file():
-        raise ExportError(f"{output} holds something that is not an artifact: name another folder")
+    check_output(output, overwrite=overwrite)
     output = output.resolve()
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
-from tessera_export import __version__, artifact, measured
+from tessera_export import __version__, artifact, measured, optimum_backend, refused, vision_recipe
 from tessera_export import folder as folders
+from tessera_export import source as sources
 from tessera_export.errors import ExportError
-from tessera_export.files import read_text
+from tessera_export.files import read_text, read_weights
 from tessera_export.pickles import unpickled
-from tessera_export.source import Source, declared_licence, known, locate, read
 from tessera_onnx.errors import LoadError
 from tessera_onnx.schema import PRECISIONS, Precision
 
@@ -164,17 +164,27 @@ def model(
     """
     if revision is not None and not re.fullmatch(r"[0-9a-f]{40}", revision):
         raise click.BadParameter("must be 40 hex digits", param_hint="--revision")
-    quiet()
     try:
-        kinds = _kinds(model, kinds)  # before gigabytes are fetched
+        # All that can be wrong without torch, whose import takes seconds; and before gigabytes
+        # are fetched.
+        artifact.check_output(output, overwrite=overwrite)
+        if backend == "optimum":
+            optimum_backend.check()
+        sources.check(model, kinds)
+        kinds = _kinds(model, kinds)
         texts = _calibration(calibrate)
-        found = locate(model, source, revision, code=overrides["trust_remote_code"])
+        found = sources.locate(
+            model, source, revision, code=overrides["trust_remote_code"], kinds=kinds
+        )
         origin = _origin(model, found, name, licence)
         with unpickled(found.folder) as folder:
             found = replace(found, folder=folder)
             own = {"idf": idf, "calibrate": calibrate}
             if SERIES in kinds:
                 _check_options(SERIES, kinds, {**overrides, **own}, backend)
+                refused.check(found.folder, kinds)
+                read_weights(found.folder)
+                quiet()
                 from tessera_export import series
 
                 spec = series.export(
@@ -188,6 +198,8 @@ def model(
             elif VISION in kinds:
                 asked = overrides.pop("query_prompt")
                 _check_options(VISION, kinds, {**overrides, **own}, backend)
+                vision_recipe.check(found.folder)
+                quiet()
                 from tessera_export import vision
 
                 entry = found.entry.vision if found.entry is not None else None
@@ -202,9 +214,10 @@ def model(
                     overwrite=overwrite,
                 )
             else:
-                facts = read(found, kinds, folders.Overrides(**overrides))
+                facts = sources.read(found, kinds, folders.Overrides(**overrides))
                 if idf is not None:
                     facts = folders.with_table(facts, read_text(idf))
+                quiet()
                 spec = artifact.export(
                     facts,
                     output,
@@ -229,7 +242,7 @@ def model(
 
 def _kinds(model: str, kinds: tuple[str, ...]) -> tuple[str, ...]:
     """The kinds asked for, else the catalogue's. Raises UsageError when neither says any."""
-    entry = known(model)
+    entry = sources.known(model)
     if not kinds and entry is None:
         raise click.UsageError("this model is not in the catalogue: give --kind")
     return kinds or (entry.kinds if entry else ())
@@ -242,17 +255,19 @@ def _calibration(option: str | None) -> bool | Sequence[str]:
     return measured.read(option)
 
 
-def _origin(model: str, found: Source, name: str | None, licence: str | None) -> artifact.Origin:
+def _origin(
+    model: str, found: sources.Source, name: str | None, licence: str | None
+) -> artifact.Origin:
     """Who the model is: what the caller says, else the catalogue, else the folder."""
     entry = found.entry
     if not name and entry is None:
-        name = artifact.identifier(found.folder.name if Path(model).is_dir() else model)
+        name = artifact.identifier(found.folder.name if sources.is_folder(model) else model)
     doubts = entry.unverified if entry else ()
     return artifact.Origin(
         id=name or (entry.id if entry else ""),
         source=found.repository,
         revision=found.revision,
-        licence=licence or (entry.licence if entry else declared_licence(found.folder)),
+        licence=licence or (entry.licence if entry else sources.declared_licence(found.folder)),
         aliases=entry.aliases if entry and not name else (),
         unverified=tuple(doubt for doubt in doubts if doubt in CARRIED),
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import string
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from tessera_export import layers, tokens
+from tessera_export import layers, prompts, tokens
 from tessera_export.errors import ExportError
 from tessera_export.files import Weights, module_folder, read_list, read_table
 from tessera_export.layers import Layer
+from tessera_export.prompts import Prompts
 from tessera_export.tokens import TokenizerFile
 from tessera_onnx.schema import MultiVector, TokenRole
 
@@ -17,11 +19,21 @@ OUTPUT = "token_embeddings"
 Expansion = Literal["none", "unattended", "attended"]
 
 
-class Lengths(NamedTuple):
+class Said(NamedTuple):
     """What the caller says in place of the folder; None = ask the folder."""
 
-    query: int | None
-    document: int | None
+    query_length: int | None
+    document_length: int | None
+    query_prompt: str | None
+    document_prompt: str | None
+
+
+class Roles(NamedTuple):
+    """How a query, a document and a text of neither role are read; None = as a document."""
+
+    query: TokenRole
+    document: TokenRole
+    plain: TokenRole | None
 
 
 def read(
@@ -30,55 +42,62 @@ def read(
     tokenizer: TokenizerFile,
     config: dict[str, Any],
     *,
-    query_length: int | None,
-    document_length: int | None,
+    said: Said,
 ) -> tuple[MultiVector, tuple[Layer, ...]]:
     """The recipe of a ColBERT folder and the layers on its token vectors.
 
     Raises ExportError for a folder in no such layout: nothing there says how its tokens are used.
     """
     metadata = read_table(folder / "artifact.metadata")
-    settings = read_table(folder / "config_sentence_transformers.json")
-    lengths = Lengths(query_length, document_length)
+    settings = read_table(folder / prompts.SETTINGS)
+    # Upstream takes no other name than "document" here.
+    before = prompts.read(folder, said.query_prompt, said.document_prompt, ("document",))
     stack: tuple[Layer, ...]
+    if metadata and (before.default is not None or any((settings.get("prompts") or {}).values())):
+        raise ExportError(
+            f"{folder} has Stanford's artifact.metadata, whose queries and documents have markers "
+            f"and no prompts, and prompts in {prompts.SETTINGS}: remove one of the two"
+        )
     if metadata:
         stack = (layers.stanford_layer(weights),)
-        query, document = _stanford(metadata, tokenizer, lengths)
+        roles = _stanford(metadata, tokenizer, said, before)
     elif settings.get("model_type") == "MultiVectorEncoder":
         stack = _own_layers(folder)
-        query, document = _own(folder, settings, tokenizer, lengths)
+        roles = _own(folder, tokenizer, said, before)
     elif "query_prefix" in settings or settings.get("model_type") == "ColBERT":
         stack = _pylate_layers(folder)
-        query, document = _pylate(settings, tokenizer, lengths)
+        roles = _pylate(folder, settings, tokenizer, said, before)
     else:
         raise ExportError(
             f"{folder} does not say how its token vectors are used: it has neither Stanford's "
             "artifact.metadata nor, in config_sentence_transformers.json, PyLate's query_prefix or "
             "the model_type MultiVectorEncoder"
         )
-    for role, what in ((query, "query_length"), (document, "document_length")):
-        tokens.check_length(role.max_length, what, tokenizer.text.max_positions)
+    for role, what in zip(roles, ("query_length", "document_length", "max_length"), strict=True):
+        if role is not None:
+            tokens.check_length(role.max_length, what, tokenizer.text.max_positions)
     recipe = MultiVector(
         output=OUTPUT,
         drop_first=False,
         dimension=layers.width(stack, layers.hidden_size(config)),
         matryoshka=(),
         score="mean" if settings.get("similarity_fn_name") == "meanmaxsim" else "sum",
-        query=query,
-        document=document,
+        query=roles.query,
+        document=roles.document,
+        plain=None if roles.plain == roles.document else roles.plain,
     )
     if metadata.get("dim", recipe.dimension) != recipe.dimension:
         raise ExportError(
             f"artifact.metadata says dim {metadata['dim']}, linear.weight gives {recipe.dimension}"
         )
-    if query.expansion != "none" and tokenizer.text.mask_id < 0:
+    if roles.query.expansion != "none" and tokenizer.text.mask_id < 0:
         raise ExportError("the queries are expanded but the tokenizer names no mask token")
     return recipe, stack
 
 
 def _stanford(
-    metadata: dict[str, Any], tokenizer: TokenizerFile, lengths: Lengths
-) -> tuple[TokenRole, TokenRole]:
+    metadata: dict[str, Any], tokenizer: TokenizerFile, said: Said, before: Prompts
+) -> Roles:
     # Where a key is absent its default stands in colbert/infra/config/settings.py; doc_maxlen
     # alone has no default here, because 220 there contradicts the 180 that PyLate takes.
     for key, only in (("similarity", "cosine"), ("interaction", "colbert")):
@@ -86,7 +105,7 @@ def _stanford(
             raise ExportError(
                 f"artifact.metadata has {key} {metadata[key]!r}, known is only {only}"
             )
-    length = metadata.get("doc_maxlen") if lengths.document is None else lengths.document
+    length = metadata.get("doc_maxlen") if said.document_length is None else said.document_length
     if length is None:
         raise ExportError("document_length is missing: artifact.metadata has no doc_maxlen")
     attend = bool(metadata.get("attend_to_mask_tokens", False))
@@ -97,56 +116,78 @@ def _stanford(
     query_token = metadata.get("query_token_id") or "[unused0]"
     document_token = metadata.get("doc_token_id") or "[unused1]"
     query = TokenRole(
-        prompt="",
-        max_length=_length(lengths.query, metadata, "query_maxlen", 32),
+        prompt=before.query,
+        max_length=_length(said.query_length, metadata, "query_maxlen", 32),
         marker_ids=(tokenizer.id_of(query_token, "query_token_id"),),
         expansion="attended" if attend else "unattended",
         skip_ids=(),
     )
     document = TokenRole(
-        prompt="",
+        prompt=before.document,
         max_length=int(length),
         marker_ids=(tokenizer.id_of(document_token, "doc_token_id"),),
         expansion="none",
         skip_ids=tuple(sorted(skip)),
     )
-    return query, document
+    return Roles(query, document, None)
 
 
 def _pylate(
-    settings: dict[str, Any], tokenizer: TokenizerFile, lengths: Lengths
-) -> tuple[TokenRole, TokenRole]:
+    folder: Path,
+    settings: dict[str, Any],
+    tokenizer: TokenizerFile,
+    said: Said,
+    before: Prompts,
+) -> Roles:
     # Absent keys: pylate/models/colbert.py takes "[Q] ", "[D] ", 32, 180, expansion, no attention
     # to it, and string.punctuation.
     expand = _default(settings, "do_query_expansion", default=True)
     attend = _default(settings, "attend_to_expansion_tokens", default=False)
     expansion: Expansion = "none" if not expand else "attended" if attend else "unattended"
     words = _default(settings, "skiplist_words", list(string.punctuation))
-    prompts = settings.get("prompts") or {}
     query = TokenRole(
-        prompt=str(prompts.get("query") or ""),
-        max_length=_length(lengths.query, settings, "query_length", 32),
+        prompt=before.query,
+        max_length=_length(said.query_length, settings, "query_length", 32),
         marker_ids=_marker(_default(settings, "query_prefix", "[Q] "), tokenizer),
         expansion=expansion,
         skip_ids=(),
     )
     document = TokenRole(
-        prompt=str(prompts.get("document") or ""),
-        max_length=_length(lengths.document, settings, "document_length", 180),
+        prompt=before.document,
+        max_length=_length(said.document_length, settings, "document_length", 180),
         marker_ids=_marker(_default(settings, "document_prefix", "[D] "), tokenizer),
         expansion="none",
         skip_ids=_skip_ids(words, tokenizer),
     )
-    return query, document
+    # sentence-transformers makes the marker a part of the prompt of that name.
+    markers = {"query": query.marker_ids, "document": document.marker_ids}
+    plain = _plain(folder, tokenizer, said, before, document.skip_ids)
+    if plain is not None:
+        plain = replace(plain, marker_ids=markers.get(before.name, ()))
+    return Roles(query, document, plain)
 
 
-def _own(
-    folder: Path, settings: dict[str, Any], tokenizer: TokenizerFile, lengths: Lengths
-) -> tuple[TokenRole, TokenRole]:
+def _plain(
+    folder: Path,
+    tokenizer: TokenizerFile,
+    said: Said,
+    before: Prompts,
+    skipped: tuple[int, ...],
+) -> TokenRole | None:
+    """A text of neither role, as sentence-transformers reads it: a document, but of the length of
+    the Transformer module, and after the prompt of default_prompt_name.
+    """
+    if before.default is None:
+        return None
+    length = tokens.max_length(folder, said.document_length, tokenizer.text.max_positions)
+    return TokenRole(before.default, length, (), "none", skipped)
+
+
+def _own(folder: Path, tokenizer: TokenizerFile, said: Said, before: Prompts) -> Roles:
     """Roles of sentence_transformers' MultiVectorEncoder, whose markers are prompts."""
     transformer = read_table(folder / "sentence_bert_config.json")
     expansion: Expansion = "none"
-    query_length = lengths.query
+    query_length = said.query_length
     wanted = transformer.get("query_expansion")
     if wanted is not None:
         token = wanted.get("token")
@@ -158,7 +199,7 @@ def _own(
                 f"query_expansion is {wanted}; known is mask tokens to a fixed length"
             )
         expansion = "attended" if wanted.get("attend") else "unattended"
-        query_length = wanted["length"] if lengths.query is None else lengths.query
+        query_length = wanted["length"] if query_length is None else query_length
     mask = read_table(module_folder(folder, _modules(folder)[-1]) / "config.json")
     if mask.get("keep_only_token_ids"):
         raise ExportError("MultiVectorMask keeps some token ids only, which is for images")
@@ -166,19 +207,20 @@ def _own(
     tasks = _default(mask, "skiplist_tasks", ["document"])
     if "query" in tasks and skipped and expansion != "none":
         raise ExportError("skiplist_tasks names queries, whose expansion is kept whole here")
-    prompts = settings.get("prompts") or {}
 
-    def role(name: str, length: int | None, expansion: Expansion) -> TokenRole:
+    def role(name: str, prompt: str, length: int | None, expansion: Expansion) -> TokenRole:
         length = transformer.get(f"{name}_length") if length is None else length
         return TokenRole(
-            prompt=str(prompts.get(name) or ""),
+            prompt=prompt,
             max_length=tokens.max_length(folder, length, tokenizer.text.max_positions),
             marker_ids=(),
             expansion=expansion,
             skip_ids=skipped if name in tasks else (),
         )
 
-    return role("query", query_length, expansion), role("document", lengths.document, "none")
+    query = role("query", before.query, query_length, expansion)
+    document = role("document", before.document, said.document_length, "none")
+    return Roles(query, document, _plain(folder, tokenizer, said, before, document.skip_ids))
 
 
 def _skip_ids(words: list[str], tokenizer: TokenizerFile) -> tuple[int, ...]:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tessera_export import colbert, layers, m3, splade, tokens
+from tessera_export import colbert, layers, m3, prompts, refused, splade, tokens
 from tessera_export.errors import ExportError
 from tessera_export.files import Weights, module_folder, read_list, read_table, read_weights
 from tessera_export.layers import Layer
 from tessera_export.tokens import TokenizerFile
-from tessera_onnx.schema import Dense, MultiVector, Role, Sparse, Task
+from tessera_onnx.schema import Dense, MultiVector, Role, Sparse
 
 Pooling = Literal["cls", "mean", "last"]
 KINDS = ("dense", "multi-vector", "sparse")
@@ -26,8 +26,6 @@ OLD_MODES = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-# The names that encode_document of sentence-transformers looks for, in this order.
-DOCUMENTS = ("document", "passage", "corpus")
 POOLINGS: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
 
 
@@ -71,6 +69,7 @@ class Overrides:
     matryoshka: tuple[int, ...] = ()
     sparse_head: Literal["graph", "logits"] = "graph"
     trust_remote_code: bool = False  # run the folder's own Python to build the torch model
+    known: bool = False  # the catalogue says that it makes vectors
 
 
 def read(folder: Path, kinds: Collection[str], overrides: Overrides | None = None) -> Facts:
@@ -83,17 +82,12 @@ def read(folder: Path, kinds: Collection[str], overrides: Overrides | None = Non
     unknown = sorted(set(kinds) - set(KINDS))
     if unknown:
         raise ExportError(f"kind {unknown[0]!r} cannot be exported, known are {', '.join(KINDS)}")
-    routed = splade.route(folder)
-    if routed is not None and set(kinds) != {"sparse"}:
-        raise ExportError(f"{folder} routes queries and documents apart: it is of kind sparse only")
-    place = folder if routed is None else routed.encoder
-    config_path = place / "config.json"
-    if not config_path.is_file():
-        raise ExportError(f"{place} is not a model folder: it has no config.json")
-    config = read_table(config_path)
+    routed, place = _encoder(folder, kinds, overrides)
+    config = read_table(place / "config.json")
     if overrides.trust_remote_code:
         _check_code(place)
     weights = read_weights(place)
+    refused.check_tensors(folder, weights.shapes)
     tokenizer = tokens.read(place, config)
     dense, pooling, multi_vector = None, None, None
     dense_layers: tuple[Layer, ...] = ()
@@ -128,6 +122,25 @@ def read(folder: Path, kinds: Collection[str], overrides: Overrides | None = Non
     if routed is None:
         return facts
     return with_table(facts, splade.static_table(routed.table, tokenizer))
+
+
+def _encoder(
+    folder: Path, kinds: Collection[str], overrides: Overrides
+) -> tuple[splade.Route | None, Path]:
+    """The routes of the folder, if it has such, and the folder of its encoder.
+
+    Raises ExportError where that is no embedder.
+    """
+    refused.check(folder, kinds, known=overrides.known)
+    routed = splade.route(folder)
+    if routed is not None and set(kinds) != {"sparse"}:
+        raise ExportError(f"{folder} routes queries and documents apart: it is of kind sparse only")
+    place = folder if routed is None else routed.encoder
+    if not (place / "config.json").is_file():
+        raise ExportError(f"{place} is not a model folder: it has no config.json")
+    if routed is not None:
+        refused.check(place, kinds, known=True)
+    return routed, place
 
 
 def _check_code(folder: Path) -> None:
@@ -177,26 +190,20 @@ def _dense(
         for module in modules[2:]
         if layers.class_of(module) == "Dense"
     )
-    query, document = _roles(folder, folder, tokenizer, overrides)
-    pooling = _pooling(folder, modules, overrides, prompted=bool(query.prompt or document.prompt))
+    query, document, plain = _roles(folder, folder, tokenizer, overrides)
+    pooling = _pooling(folder, modules, overrides)
     dense = Dense(
         output="sentence_embedding",
         pooling="graph",
         dimension=layers.width(stack, layers.hidden_size(config)),
         matryoshka=overrides.matryoshka,
         matryoshka_layer_norm=False,
-        tasks=_tasks(folder),
+        tasks=prompts.read(folder, overrides.query_prompt, overrides.document_prompt).tasks,
         query=query,
         document=document,
+        plain=plain,
     )
     return dense, pooling, stack
-
-
-def _tasks(folder: Path) -> tuple[Task, ...]:
-    """Prompts for other purposes than search, which callers ask for by name."""
-    prompts = read_table(folder / "config_sentence_transformers.json").get("prompts") or {}
-    names = {"query", *DOCUMENTS}
-    return tuple(Task(name, prompt) for name, prompt in prompts.items() if name not in names)
 
 
 def _multi_vector(
@@ -213,20 +220,21 @@ def _multi_vector(
             weights,
             tokenizer,
             config,
-            query_length=overrides.query_length,
-            document_length=overrides.document_length,
+            said=colbert.Said(
+                overrides.query_length,
+                overrides.document_length,
+                overrides.query_prompt,
+                overrides.document_prompt,
+            ),
         )
     wanted = (overrides.query_length, overrides.document_length)
     most = tokenizer.text.max_positions
     query, document = (tokens.max_length(folder, length, most) for length in wanted)
-    return m3.multi_vector(head, config, query, document)
+    said = prompts.read(folder, overrides.query_prompt, overrides.document_prompt)
+    return m3.multi_vector(head, config, said, query, document)
 
 
-def _pooling(
-    folder: Path, modules: list[dict[str, Any]], overrides: Overrides, *, prompted: bool
-) -> Pooling:
-    if overrides.pooling is not None:
-        return overrides.pooling
+def _pooling(folder: Path, modules: list[dict[str, Any]], overrides: Overrides) -> Pooling:
     place = module_folder(folder, modules[1]) if modules else folder / "1_Pooling"
     path = place / "config.json"
     config = read_table(path)
@@ -234,6 +242,8 @@ def _pooling(
     modes = [mode] if isinstance(mode, str) else mode
     if modes is None:
         modes = [name for key, name in OLD_MODES.items() if config.get(key) is True]
+    if overrides.pooling is not None:
+        modes = [next(name for name, known in POOLINGS.items() if known == overrides.pooling)]
     if not modes:
         raise ExportError(f"pooling is missing: {path} names no mode; give --pooling")
     if len(modes) != 1 or modes[0] not in POOLINGS:
@@ -241,28 +251,23 @@ def _pooling(
             f"{path} asks for the pooling {' and '.join(map(str, modes))}; "
             f"known are one of {', '.join(POOLINGS)}"
         )
-    if prompted and config.get("include_prompt", True) is False:
-        raise ExportError(f"{path} leaves the prompt out of the pooling, which no graph here does")
+    # A prompt may stand before the texts of any model, since callers may give one; it never holds
+    # the last token.
+    if config.get("include_prompt", True) is False and modes != ["lasttoken"]:
+        raise ExportError(
+            f"{path} leaves the prompt out of the pooling (include_prompt is false), which no "
+            "graph here does"
+        )
     return POOLINGS[modes[0]]
 
 
 def _roles(
     folder: Path, place: Path, tokenizer: TokenizerFile, overrides: Overrides
-) -> tuple[Role, Role]:
-    """Roles with the prompts of `folder` and the length of the encoder's folder `place`."""
+) -> tuple[Role, Role, Role | None]:
+    """Query, document and what is neither, where `folder` has a prompt for that; with the length
+    of the encoder's folder `place`.
+    """
     length = tokens.max_length(place, overrides.max_length, tokenizer.text.max_positions)
-    prompts = read_table(folder / "config_sentence_transformers.json").get("prompts") or {}
-    # Without one of the names sentence-transformers puts nothing before the text.
-    query = overrides.query_prompt
-    if query is None:
-        query = prompts.get("query")
-    document = overrides.document_prompt
-    if document is None:
-        names = [name for name in DOCUMENTS if name in prompts]
-        document = prompts[names[0]] if names else None
-    if query is None and document is None and any(prompts.values()):
-        raise ExportError(
-            f"the prompts are {', '.join(prompts)}, none for queries or documents: "
-            "give --query-prompt and --document-prompt"
-        )
-    return Role(query or "", length), Role(document or "", length)
+    said = prompts.read(folder, overrides.query_prompt, overrides.document_prompt)
+    plain = None if said.default in (None, said.document) else Role(said.default or "", length)
+    return Role(said.query, length), Role(said.document, length), plain

@@ -39,8 +39,6 @@ LIMITS: dict[tuple[Precision, Shape], dict[Metric, float]] = {
     ("int8", "tokens"): {"min_text_cosine": 0.95, "mean_cosine": 0.97},
     ("int8", "sparse"): {"min_cosine": 0.95, "mean_cosine": 0.98},
 }
-# int8 is a CPU's default only where no text of any sort is farther from torch than this.
-NEAR = 0.98
 BATCHES = (1, 7, 2, 5, 3)  # sizes that were not traced, over texts in mixed order
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "Identity": lambda x: x,
@@ -212,15 +210,6 @@ def figure(precision: Precision, output: str, metric: Metric, value: float, limi
             f"it must be {sign} {limit:g}: nothing was written"
         )
     return Parity(precision, output, metric, _rounded(metric, value), limit)
-
-
-def is_near(figures: Iterable[Parity]) -> bool:
-    """Whether no text's int8 vector is too far from torch's for a default."""
-    return all(
-        row.value >= NEAR
-        for row in figures
-        if row.precision == "int8" and row.metric in ("min_cosine", "min_text_cosine")
-    )
 
 
 def measure(metric: Metric, pairs: Sequence[tuple[Array, Array]]) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 from tessera_export import layers, tokens
 from tessera_export.errors import ExportError
 from tessera_export.layers import Layer
+from tessera_export.prompts import Prompts
 from tessera_export.tokens import TokenizerFile
 from tessera_onnx.schema import MultiVector, Role, Sparse, TokenRole
 
@@ -26,21 +27,28 @@ def head_file(folder: Path, name: str) -> Path | None:
 
 
 def multi_vector(
-    file: Path, config: dict[str, Any], query_length: int, document_length: int
+    file: Path,
+    config: dict[str, Any],
+    prompts: Prompts,
+    query_length: int,
+    document_length: int,
 ) -> tuple[MultiVector, tuple[Layer, ...]]:
     """The recipe of the token vectors: every token but the first, scores divided by the query's
     number of tokens.
     """
     hidden = layers.hidden_size(config)
     stack = (_layer(file, hidden),)
+    default = prompts.default
+    plain = TokenRole(default or "", document_length, (), "none", ())
     recipe = MultiVector(
         output="token_embeddings",
         drop_first=True,
         dimension=layers.width(stack, hidden),
         matryoshka=(),
         score="mean",
-        query=TokenRole("", query_length, (), "none", ()),
-        document=TokenRole("", document_length, (), "none", ()),
+        query=TokenRole(prompts.query, query_length, (), "none", ()),
+        document=TokenRole(prompts.document, document_length, (), "none", ()),
+        plain=None if default in (None, prompts.document) else plain,
     )
     return recipe, stack
 
@@ -50,7 +58,7 @@ def sparse(
     file: Path,
     config: dict[str, Any],
     tokenizer: TokenizerFile,
-    roles: tuple[Role, Role],
+    roles: tuple[Role, Role, Role | None],
 ) -> tuple[Sparse, tuple[Layer, ...]]:
     """The recipe of the token weights: a number a token, the largest of equal tokens counts."""
     layer = _layer(file, layers.hidden_size(config))
@@ -67,6 +75,7 @@ def sparse(
         idf="",
         query=roles[0],
         document=roles[1],
+        plain=roles[2],
     )
     return recipe, (layer,)
 

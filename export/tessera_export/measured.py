@@ -13,7 +13,7 @@ from tessera_export.errors import ExportError
 from tessera_export.folder import Facts
 from tessera_onnx import reading
 from tessera_onnx.errors import FileError
-from tessera_onnx.schema import Role, TokenRole
+from tessera_onnx.schema import Role, TokenRole, roles_of
 
 Array = NDArray[Any]
 
@@ -51,7 +51,7 @@ def built_in(facts: Facts) -> list[str]:
 def feeds(facts: Facts, measured: Sequence[str]) -> list[dict[str, Array]]:
     """The inputs of the texts, one by one, as queries and documents of the model in turn."""
     recipes = [facts.dense, facts.sparse, facts.multi_vector]
-    roles = [role for r in recipes if r is not None for role in (r.query, r.document)]
+    roles = [role for r in recipes if r is not None for role in roles_of(r)]
     ways = list({_way(role): role for role in roles}.values())
     made = []
     for number, text in enumerate(measured):

@@ -8,23 +8,38 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import replace
+from importlib import metadata, util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import onnx
-
-from tessera_export import graph
-from tessera_export.errors import ExportError
+from tessera_export.errors import ExportError, install
 from tessera_export.folder import Facts
-from tessera_export.wrappers import load_model
 
+if TYPE_CHECKING:
+    import onnx
+
+INSTALL = f"{install('optimum')}, in an environment of its own"
 INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
+
+
+def check() -> None:
+    """Raises ExportError where optimum-onnx is not installed; imports nothing of it."""
+    try:
+        metadata.version("optimum-onnx")
+        if util.find_spec("optimum.exporters.onnx") is not None:
+            return
+    except ImportError:  # PackageNotFoundError is one
+        pass
+    raise ExportError(f"the backend optimum needs optimum-onnx, which is not installed: {INSTALL}")
 
 
 def adapt(facts: Facts) -> Facts:
     """The same model with recipes for an encoder's plain outputs.
 
-    Raises ExportError for a recipe whose layers would have to lie inside the graph.
+    Raises ExportError without optimum-onnx, and for a recipe whose layers would have to lie inside
+    the graph.
     """
+    check()
     if facts.multi_vector is not None or facts.dense_layers or facts.weight_layers:
         raise ExportError(
             "the optimum backend exports encoders alone: a model with layers after the encoder "
@@ -46,13 +61,16 @@ def trace(facts: Facts) -> onnx.ModelProto:
     Raises ExportError where optimum is missing or does not know the architecture, and for a graph
     with inputs that the runtime does not make.
     """
+    check()
     try:
         from optimum.exporters.onnx import onnx_export_from_model
     except ImportError as error:
-        raise ExportError(
-            f"optimum cannot be imported ({error}): install tessera-onnx-export[optimum] in an "
-            "environment of its own"
-        ) from error
+        raise ExportError(f"optimum cannot be imported ({error}): {INSTALL}") from error
+    import onnx
+
+    from tessera_export import graph
+    from tessera_export.wrappers import load_model
+
     model = load_model(facts, "eager")
     with tempfile.TemporaryDirectory(prefix="tessera-export-") as folder:
         try:

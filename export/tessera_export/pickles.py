@@ -7,12 +7,13 @@ import pickle
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-
-import torch
-from safetensors.torch import save_file
+from typing import TYPE_CHECKING
 
 from tessera_export.errors import ExportError
 from tessera_export.files import read_table
+
+if TYPE_CHECKING:
+    import torch
 
 INDEX = "pytorch_model.bin.index.json"
 
@@ -29,6 +30,8 @@ def unpickled(folder: Path) -> Iterator[Path]:
     if any(folder.glob("model*.safetensors")) or not all(path.is_file() for path in files):
         yield folder
         return
+    from safetensors.torch import save_file
+
     with tempfile.TemporaryDirectory() as work:
         place = Path(work) / folder.name
         place.mkdir()
@@ -48,6 +51,8 @@ def unpickled(folder: Path) -> Iterator[Path]:
 
 def state(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a state dict by name. Raises ExportError for a file that holds more."""
+    import torch
+
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:

@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import AutoTokenizer
 
-from tessera_export import text_groups
-from tessera_export.errors import ExportError
+from tessera_export import text_groups, token_check
 from tessera_export.folder import Facts
-from tessera_onnx.schema import TokenRole
+from tessera_onnx.schema import TokenRole, roles_of
 
 Array = NDArray[Any]
 
@@ -68,15 +66,16 @@ def texts() -> list[str]:
 def items(facts: Facts) -> Iterator[Item]:
     """The inputs for a model: all texts, one token, the maximum length, expanded queries.
 
-    Raises ExportError when transformers tokenises the texts in another way.
+    Raises ExportError when transformers makes other ids of texts than the runtime does.
     """
     text = facts.tokenizer.text
     recipes = [facts.dense, facts.sparse, facts.multi_vector]
-    roles = [role for r in recipes if r is not None for role in (r.query, r.document)]
+    roles = [role for r in recipes if r is not None for role in roles_of(r)]
     longest = min(max(role.max_length for role in roles), LONGEST)
     bodies = [facts.tokenizer.ids(sample) for sample in texts()]
-    odd = [facts.tokenizer.ids(sample) for _, sample in text_groups.judged()]
-    _check_tokenizer(facts, bodies)
+    judged = [sample for _, sample in text_groups.judged()]
+    odd = [facts.tokenizer.ids(sample) for sample in judged]
+    token_check.check(facts, [*texts(), *judged])
     room = longest - len(text.prefix_ids) - len(text.suffix_ids)
     long = [number for body in bodies for number in body]
     bodies.append((long * (room // len(long) + 1))[:room])  # exactly the maximum length
@@ -104,22 +103,3 @@ def expanded(facts: Facts, role: TokenRole, body: list[int]) -> Item:
     if role.expansion == "unattended":
         mask[len(real) :] = 0
     return Item(ids, mask, expanded=True)
-
-
-def _check_tokenizer(facts: Facts, bodies: list[list[int]]) -> None:
-    """Raises ExportError when transformers reads the folder's tokenizer in another way."""
-    try:
-        upstream = AutoTokenizer.from_pretrained(
-            facts.folder, local_files_only=True, trust_remote_code=facts.trust_remote_code
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        raise ExportError(f"transformers cannot load the tokenizer: {error}") from error
-    text = facts.tokenizer.text
-    for index, body in enumerate(bodies):
-        expected = [*text.prefix_ids, *body, *text.suffix_ids]
-        theirs = upstream(texts()[index], truncation=False, verbose=False)["input_ids"]
-        if list(theirs) != expected:
-            raise ExportError(
-                f"tokenizer.json gives {len(expected)} ids for sample {index}, transformers makes "
-                f"{len(theirs)} others of the folder: save the tokenizer with transformers again"
-            )

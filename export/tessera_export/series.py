@@ -14,8 +14,8 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from tessera_export import artifact, bolt, chronos2, gate, graph, int8, storage
-from tessera_export.errors import ExportError
+from tessera_export import artifact, bolt, chronos2, gate, graph, int8, refused, storage
+from tessera_export.errors import ExportError, install
 from tessera_export.files import Weights, read_table, read_weights
 from tessera_onnx import patching, timeseries
 from tessera_onnx.schema import (
@@ -62,18 +62,9 @@ def read(folder: Path) -> Facts:
 
     Raises ExportError naming the fact that is missing or that no graph can compute.
     """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ExportError(f"{folder} is not a model folder: it has no config.json")
-    config = read_table(path)
-    names = config.get("architectures") or []
-    known = [name for name in names if name in FAMILIES]
-    if not known:
-        raise ExportError(
-            f"config.json names the architectures {names}; known forecasting models are "
-            f"{', '.join(FAMILIES)}"
-        )
-    family = FAMILIES[known[0]]
+    refused.check(folder, [KIND])
+    config = read_table(folder / "config.json")
+    family = next(FAMILIES[name] for name in config["architectures"] if name in FAMILIES)
     try:
         recipe = family.recipe(config["chronos_config"])
     except KeyError as error:
@@ -93,7 +84,7 @@ def load(facts: Facts, attention: str | None) -> Any:
     except ImportError as error:
         raise ExportError(
             f"the export of a forecasting model needs chronos-forecasting ({error}): "
-            "install tessera-onnx-export[series]"
+            f"{install('series')}"
         ) from error
     options = {} if attention is None else {"attn_implementation": attention}
     try:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from tessera_export import folder as folders
+from tessera_export import refused
 from tessera_export.errors import ExportError
 from tessera_export.files import read_text
 from tessera_export.folder import Facts, Overrides
@@ -20,6 +24,7 @@ HUB_FILES = [
     "*.json", "*.safetensors", "artifact.metadata", "README.md", "sparse_linear.pt",
     "colbert_linear.pt",
 ]  # fmt: skip
+MOST = 200  # characters of a name that a message repeats
 PICKLES = ["pytorch_model*.bin"]
 
 
@@ -42,37 +47,96 @@ class Source:
 
 def known(model: str) -> ModelSpec | None:
     """The entry that the catalogue has for an id, an alias or a repository; None for a folder."""
-    if Path(model).is_dir():
+    if is_folder(model):
         return None
     names = ((spec, {spec.id, spec.source, *spec.aliases}) for spec in registry.catalogue())
     return next((spec for spec, found in names if model in found), None)
 
 
-def locate(model: str, repository: str | None, revision: str | None, *, code: bool) -> Source:
+def is_folder(model: str) -> bool:
+    """Whether `model` names a folder that is there."""
+    try:
+        return bool(model.strip()) and Path(model).is_dir()
+    except (OSError, ValueError):  # too long for a name, or with a zero in it
+        return False
+
+
+def check(model: str, kinds: Collection[str] = ()) -> None:
+    """Everything that can be wrong with `model` before a download: a folder of something else, a
+    folder that is not there, a repository that is no embedder by its name. Raises ExportError.
+    """
+    if is_folder(model):
+        refused.check(Path(model), kinds)
+    elif known(model) is None:
+        repository = re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", model) and len(model) <= MOST
+        if not repository or Path(model).exists():
+            raise ExportError(_absent(model))
+        refused.check_name(model)
+
+
+def _absent(model: str) -> str:
+    """What to say of a path without a folder; a text given by mistake is not repeated whole."""
+    if not model.strip():
+        return "no model is named: give a folder, a repository id or an id of the catalogue"
+    if len(model) > MOST:
+        return f"a name of {len(model)} characters is neither a folder nor a repository id"
+    try:
+        if Path(model).is_file():
+            return f"{model!r} is a file: give the folder that holds it"
+    except (OSError, ValueError):
+        return "the model's name is neither a folder nor a repository id"
+    return f"there is no folder {model!r}, and no repository has such a name{_near(model)}"
+
+
+def _near(model: str) -> str:
+    """A question after the folder, or the id of the catalogue, that has nearly that name."""
+    place = Path(model).parent
+    found: list[str] = []
+    with contextlib.suppress(OSError):
+        here = [other for other in place.iterdir() if other.is_dir()]
+        names = difflib.get_close_matches(Path(model).name, [other.name for other in here], 1)
+        found = [str(place / name) for name in names]
+    ids = [spec.id for spec in registry.catalogue()]
+    found = found or difflib.get_close_matches(model, ids, 1)
+    return f"; is it {found[0]!r}?" if found else ""
+
+
+def locate(
+    model: str,
+    repository: str | None,
+    revision: str | None,
+    *,
+    code: bool,
+    kinds: Collection[str] = (),
+) -> Source:
     """The folder `model`, or the files of a repository or of a catalogue entry, downloaded.
 
     A catalogue entry is taken at its revision unless another is given. `code` fetches Python
-    files too. Raises ExportError when there is neither folder nor download.
+    files too. The configurations come first: the weights of what the kinds do not serve are not
+    fetched. Raises ExportError when there is neither folder nor download.
     """
-    if Path(model).is_dir():
+    check(model, kinds)
+    if is_folder(model):
         return Source(Path(model).resolve(), repository or "", revision or UNPINNED, None)
     entry = known(model)
     wanted = model if entry is None else entry.source
     if entry is not None and revision is None and entry.revision != UNPINNED:
         revision = entry.revision
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", wanted):
-        raise ExportError(f"{model!r} is neither a folder nor a repository id")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     patterns = [*HUB_FILES, "*.py"] if code else HUB_FILES
     try:
+        folder = Path(snapshot_download(wanted, revision=revision, allow_patterns=["*.json"]))
+        refused.check(folder, kinds, known=entry is not None)
         folder = Path(snapshot_download(wanted, revision=revision, allow_patterns=patterns))
         if not any(folder.glob("*.safetensors")):
             snapshot_download(wanted, revision=revision, allow_patterns=PICKLES)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ExportError(f"{model!r} is no folder and cannot be downloaded: {first}") from error
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportError(
+            f"{model!r} is no folder and cannot be downloaded: {first}{_near(model)}"
+        ) from error
     # The snapshot's folder is named after the commit that a moving reference stood for.
     return Source(folder, repository or wanted, revision or folder.name, entry)
 
@@ -85,7 +149,7 @@ def read(source: Source, kinds: tuple[str, ...], overrides: Overrides) -> Facts:
     entry = source.entry
     if entry is None:
         return folders.read(source.folder, kinds, overrides)
-    vouched = _vouched(source, entry)
+    vouched = {**_vouched(source, entry), "known": True}
     for field in fields(Overrides):
         value = getattr(overrides, field.name)
         if value != field.default:

@@ -66,7 +66,7 @@ def route(folder: Path) -> Route | None:
 def read(
     folder: Path,
     config: dict[str, Any],
-    roles: tuple[Role, Role],
+    roles: tuple[Role, Role, Role | None],
     head: Literal["graph", "logits"],
     routed: Route | None,
 ) -> Sparse:
@@ -114,6 +114,7 @@ def read(
         idf="",
         query=roles[0],
         document=roles[1],
+        plain=roles[2],
     )
 
 

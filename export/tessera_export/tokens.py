@@ -60,16 +60,15 @@ def read(folder: Path, config: dict[str, Any]) -> TokenizerFile:
     Raises ExportError without a tokenizer.json, for one that puts anything but fixed ids before
     and after a text, for one without a padding token, and for a model that says no positions.
     """
+    check_file(folder)
     path = folder / FILE_NAME
-    if not path.is_file():
-        raise ExportError(
-            f"{folder} has no tokenizer.json: save its tokenizer with transformers first"
-        )
     document = read_json(path)
     if not isinstance(document, dict):
         raise ExportError(f"{path} must hold a JSON object")
     # The runtime truncates and pads; what the file says would silently cut texts at another length.
     document["truncation"] = document["padding"] = None
+    if wants_lower(read_table(folder / "sentence_bert_config.json")):
+        _lower(document)
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     try:
         tokenizer = Tokenizer.from_str(text)
@@ -82,7 +81,7 @@ def read(folder: Path, config: dict[str, Any]) -> TokenizerFile:
         tokenizer=tokenizer,
         text=schema.Text(
             tokenizer=FILE_NAME,
-            lowercase=_lowercase(folder, document),
+            lowercase=False,  # tokenizer.json does it where it is wanted
             prefix_ids=prefix,
             suffix_ids=suffix,
             pad_id=_pad_id(folder, tokenizer),
@@ -91,6 +90,14 @@ def read(folder: Path, config: dict[str, Any]) -> TokenizerFile:
             fixed_length=0,
         ),
     )
+
+
+def check_file(folder: Path) -> None:
+    """Raises ExportError without a tokenizer.json."""
+    if not (folder / FILE_NAME).is_file():
+        raise ExportError(
+            f"{folder} has no tokenizer.json: save its tokenizer with transformers first"
+        )
 
 
 def max_length(folder: Path, wanted: int | None, max_positions: int) -> int:
@@ -180,15 +187,23 @@ def _pad_id(folder: Path, tokenizer: Tokenizer) -> int:
     return pad
 
 
-def _lowercase(folder: Path, document: dict[str, Any]) -> bool:
-    """Whether sentence-transformers lower-cases what the tokenizer itself would not."""
-    wanted = read_table(folder / "sentence_bert_config.json").get("do_lower_case", False)
-    return bool(wanted) and not _lowers(document.get("normalizer"))
+def _lower(document: dict[str, Any]) -> None:
+    """Let the tokenizer lower-case first, as sentence-transformers does to it after loading."""
+    normalizer = document.get("normalizer")
+    if not lowers(normalizer):
+        parts = [{"type": "Lowercase"}, *([] if normalizer is None else [normalizer])]
+        document["normalizer"] = {"type": "Sequence", "normalizers": parts}
 
 
-def _lowers(normalizer: Any) -> bool:
+def wants_lower(settings: dict[str, Any]) -> bool:
+    """Whether sentence_bert_config.json asks for lower case, whatever the tokenizer does."""
+    return bool(settings.get("do_lower_case", False))
+
+
+def lowers(normalizer: Any) -> bool:
+    """Whether a normalizer of tokenizer.json makes lower case of a text."""
     if not isinstance(normalizer, dict):
         return False
     if normalizer.get("type") == "Sequence":
-        return any(_lowers(part) for part in normalizer.get("normalizers", []))
+        return any(lowers(part) for part in normalizer.get("normalizers", []))
     return normalizer.get("type") == "Lowercase" or normalizer.get("lowercase") is True

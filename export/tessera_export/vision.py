@@ -17,7 +17,8 @@ from tessera_export import vision_recipe as recipes
 from tessera_export import vision_towers as towers
 from tessera_export.files import Weights, read_weights
 from tessera_export.tokens import TokenizerFile
-from tessera_export.vision_towers import EMBEDS, FEATURES, TEXT_VECTORS, VECTORS
+from tessera_export.vision_recipe import VECTORS
+from tessera_export.vision_towers import EMBEDS, FEATURES, TEXT_VECTORS
 from tessera_onnx.schema import (
     PRECISIONS,
     UNPINNED,
@@ -71,7 +72,7 @@ def read(folder: Path, query: Query | str | None = None) -> Facts:
     kind = recipes.kind_of(settings.model_type)
     weights = read_weights(folder)
     found = recipes.tokenizer(folder, settings)
-    if kind in towers.PAIRS:
+    if kind in recipes.PAIRS:
         dimension = recipes.pair_dimension(settings)
     else:
         dimension = towers.projection(weights).out_features
@@ -99,7 +100,7 @@ def export(
     `output` holds files and `overwrite` is false.
     """
     wanted = artifact.ordered(precisions)
-    pair = facts.kind in towers.PAIRS
+    pair = facts.kind in recipes.PAIRS
     stems = ("graph", "text_graph") if pair else ("tile_graph", "token_graph", "graph")
     names = [name(stem, precision) for precision in wanted for stem in stems]
     names.append(facts.text.tokenizer)
@@ -134,7 +135,7 @@ def _image_id(facts: Facts) -> int:
 
 def _known(facts: Facts) -> Any:
     model = towers.load(facts.folder, facts.kind, None)
-    if facts.kind in towers.PAIRS:
+    if facts.kind in recipes.PAIRS:
         return vision_gate.pictures_and_texts(model, facts.recipe, facts.tokenizer)
     projection = towers.projection(facts.weights)
     return vision_gate.pages_and_queries(model, projection, facts.recipe, facts.tokenizer)
@@ -164,7 +165,7 @@ def _at(traced: onnx.ModelProto, precision: Precision, exclude: Sequence[str]) -
 def _parts(facts: Facts, model: Any) -> dict[str, Traced]:
     """The modules by their place in the entry, with inputs to trace and to probe."""
     rng = torch.Generator().manual_seed(0)
-    qwen = facts.kind in towers.QWEN
+    qwen = facts.kind in recipes.QWEN
     size = facts.recipe.image.size
     # Of Qwen2-VL `size` is a cell, and images are of any number of them.
     grids = ((4, 6), (3, 5), (2, 2)) if qwen else ((1, 1),) * 3
@@ -177,7 +178,7 @@ def _parts(facts: Facts, model: Any) -> dict[str, Traced]:
     ids = [{"input_ids": torch.randint(3, 10, shape, generator=rng)} for shape in lengths]
     masks = [{"attention_mask": _mask(*shape)} for shape in lengths]
     batch, tokens = ("batch",), ("batch", "sequence")
-    if facts.kind in towers.PAIRS:
+    if facts.kind in recipes.PAIRS:
         texts = ids if fixed else _together(ids, masks)
         return {
             "graph": Traced(towers.Pictures(model), VECTORS, pixels, ("tiles",)),
@@ -220,7 +221,7 @@ def _entry(
     parity: list[Parity],
     files: list[File],
 ) -> ModelSpec:
-    if facts.kind in towers.PAIRS:
+    if facts.kind in recipes.PAIRS:
         inputs = ["pixel_values"]
         texts = ("input_ids",) if facts.text.fixed_length else ("input_ids", "attention_mask")
         recipe = dataclasses.replace(
@@ -228,7 +229,7 @@ def _entry(
         )
     else:
         inputs = ["inputs_embeds", "attention_mask"]
-        inputs += ["position_ids"] if facts.kind in towers.QWEN else []
+        inputs += ["position_ids"] if facts.kind in recipes.QWEN else []
         recipe = dataclasses.replace(
             facts.recipe,
             tile_graph=_part("tile_graph", ("pixel_values",), FEATURES, built),

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import AutoTokenizer
 
-from tessera_export import samples, storage
+from tessera_export import samples, storage, token_check
 from tessera_export.errors import ExportError
 from tessera_export.gate import LIMITS, Shape, batches, figure, measure
 from tessera_export.tokens import TokenizerFile
-from tessera_export.vision_towers import EMBEDS, FEATURES, TEXT_VECTORS, VECTORS
+from tessera_export.vision_recipe import VECTORS
+from tessera_export.vision_towers import EMBEDS, FEATURES, TEXT_VECTORS
 from tessera_onnx import images, prompts
 from tessera_onnx.schema import Image, Parity, Precision, Query, Text, Vision
 
@@ -270,7 +271,7 @@ def check_tokenizer(folder: Path, found: TokenizerFile, recipe: Vision) -> None:
     def theirs(text: str) -> list[int]:
         return list(upstream(text, add_special_tokens=False, verbose=False)["input_ids"])
 
-    texts = samples.texts()
+    texts = [*samples.texts(), *(text for _, text in token_check.texts(found))]
     if recipe.query is not None:
         texts = [query_text(recipe.query, text) for text in texts]
     same = all(found.ids(text) == theirs(text) for text in texts)

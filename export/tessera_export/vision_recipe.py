@@ -9,15 +9,24 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from transformers import AutoConfig, AutoImageProcessor
 
-from tessera_export import tokens
+from tessera_export import refused, tokens
 from tessera_export.errors import ExportError
-from tessera_export.files import read_table
+from tessera_export.files import read_table, read_weights
 from tessera_export.tokens import TokenizerFile
-from tessera_export.vision_towers import PAIRS, QWEN, READERS, RETRIEVERS, VECTORS
 from tessera_onnx.schema import Image, Prompt, Query, Text, Vision
 
+# By model_type: transformers' own retrieval classes, which hold the model that reads images.
+RETRIEVERS = {
+    "colpali": "ColPaliForRetrieval",
+    "colmodernvbert": "ColModernVBertForRetrieval",
+    "colqwen2": "ColQwen2ForRetrieval",
+}
+# By model_type: colpali-engine's folders, whose projection lies beside that model.
+READERS = ("paligemma", "idefics3", "modernvbert", "qwen2_vl")
+PAIRS = ("clip", "siglip")
+QWEN = ("colqwen2", "qwen2_vl")  # images of any size, positions in two dimensions
+VECTORS = "embeddings"  # output of the main graph: of pages and images
 # The classes of transformers, less the suffixes of their implementations.
 SIGLIP, IDEFICS, CLIP = "SiglipImageProcessor", "Idefics3ImageProcessor", "CLIPImageProcessor"
 QWEN_IMAGES = "Qwen2VLImageProcessor"
@@ -29,27 +38,29 @@ DESCRIBE = "Describe the image."
 PAD = "<|endoftext|>"  # of Qwen2
 
 
+def check(folder: Path) -> None:
+    """Raises ExportError for what files alone can say, before torch is imported."""
+    refused.check(folder, ["vision"])
+    kind_of(read_table(folder / "config.json").get("model_type"))
+    read_weights(folder)
+    tokens.check_file(folder)
+
+
 def config(folder: Path) -> Any:
     """The folder's configuration. Raises ExportError for what transformers cannot read."""
-    if not (folder / "config.json").is_file():
-        adapter = (folder / "adapter_config.json").is_file()
-        hint = (
-            "it is a LoRA adapter: load it on its base model with peft, call merge_and_unload(), "
-            "save model and processor to one folder, and export that"
-        )
-        raise ExportError(
-            f"{folder} is not a model folder: {hint if adapter else 'it has no config.json'}"
-        )
+    refused.check(folder, ["vision"])
+    from transformers import AutoConfig
+
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExportError(f"{folder / 'config.json'} cannot be read: {error}") from error
 
 
-def kind_of(model_type: str) -> str:
+def kind_of(model_type: Any) -> str:
     """The model_type, when it is exported. Raises ExportError when it is not, with the reason."""
     if model_type in (*RETRIEVERS, *READERS, *PAIRS):
-        return model_type
+        return str(model_type)
     reasons = {
         "siglip2": "its images keep their aspect in patches of any number (NaFlex), which no "
         "recipe here describes; the SigLIP 2 models of a fixed size are of the type siglip",
@@ -57,7 +68,7 @@ def kind_of(model_type: str) -> str:
     }
     raise ExportError(
         f"the model_type {model_type!r} is not exported as vision: "
-        + reasons.get(model_type, f"known are {', '.join((*RETRIEVERS, *READERS, *PAIRS))}")
+        + reasons.get(str(model_type), f"known are {', '.join((*RETRIEVERS, *READERS, *PAIRS))}")
     )
 
 
@@ -128,6 +139,8 @@ def processor(folder: Path) -> Any:
 
     Raises ExportError when there is none.
     """
+    from transformers import AutoImageProcessor
+
     factory: Any = AutoImageProcessor  # its methods carry no annotations
     try:
         return factory.from_pretrained(folder, backend="pil", local_files_only=True)

@@ -14,21 +14,12 @@ from transformers.models.qwen2_vl import modeling_qwen2_vl
 from tessera_export import tensors
 from tessera_export.errors import ExportError
 from tessera_export.files import Weights
+from tessera_export.vision_recipe import READERS, RETRIEVERS
 
-# By model_type: transformers' own retrieval classes, which hold the model that reads images.
-RETRIEVERS = {
-    "colpali": "ColPaliForRetrieval",
-    "colmodernvbert": "ColModernVBertForRetrieval",
-    "colqwen2": "ColQwen2ForRetrieval",
-}
-# By model_type: colpali-engine's folders, whose projection lies beside that model.
-READERS = ("paligemma", "idefics3", "modernvbert", "qwen2_vl")
-PAIRS = ("clip", "siglip")
-QWEN = ("colqwen2", "qwen2_vl")  # images of any size, positions in two dimensions
 # The projection in transformers, in ColPali and ColModernVBert, and in ColIdefics3.
 PROJECTIONS = ("embedding_proj_layer", "custom_text_proj", "linear")
-# Outputs of the graphs: of tiles, of token ids, the vectors of pages and images, and of texts.
-FEATURES, EMBEDS, VECTORS, TEXT_VECTORS = "features", "inputs_embeds", "embeddings", "text_embeds"
+# Outputs of the other graphs: of tiles, of token ids, the vectors of texts.
+FEATURES, EMBEDS, TEXT_VECTORS = "features", "inputs_embeds", "text_embeds"
 # colpali-engine puts "model." before the reader's names, merged adapters "base_model.model." too.
 SHELL = {r"^(base_model\.model\.)?model\.": ""}
 # But ColQwen2 is its own reader, of which older files name only the language model.

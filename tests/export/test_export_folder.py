@@ -138,10 +138,12 @@ def test_weights_must_be_safetensors(place):
     refused(place / "nothing", "not a model folder")
 
 
-def test_lower_casing_is_the_runtimes_only_where_the_tokenizer_does_not(place):
+def test_lower_casing_is_the_tokenizers_where_sentence_transformers_asks_for_it(place):
     edit(place / "sentence_bert_config.json", do_lower_case=True)
     assert folder.read(place, ["dense"]).tokenizer.text.lowercase is False
     path = place / "tokenizer.json"
     path.write_text(path.read_text().replace('"lowercase":true', '"lowercase":false'))
     path.write_text(path.read_text().replace('"lowercase": true', '"lowercase": false'))
-    assert folder.read(place, ["dense"]).tokenizer.text.lowercase is True
+    found = folder.read(place, ["dense"]).tokenizer
+    assert found.text.lowercase is False
+    assert found.ids("CAT Sat") == found.ids("cat sat") != found.ids("[UNK] cat")

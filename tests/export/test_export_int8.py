@@ -423,8 +423,8 @@ def test_int8_is_the_default_only_where_every_text_is_near(minilm, tmp_path, mon
 
     spec = made("near")
     least = min(row.value for row in spec.export.parity if row.metric == "min_cosine")
-    assert spec.graph.best_cpu == ("int8" if least >= gate.NEAR else "fp32")
-    monkeypatch.setattr(gate, "NEAR", 0.99999)
+    assert spec.graph.best_cpu == ("int8" if least >= artifact.NEAR else "fp32")
+    monkeypatch.setattr(artifact, "NEAR", 0.99999)
     assert made("far").graph.best_cpu == "fp32"
     monkeypatch.setitem(gate.LIMITS, ("int8", "pooled"), {"min_cosine": 0.99999})
     with pytest.raises(ExportError, match="in int8 has min_cosine.*--precision fp32,fp16"):

@@ -15,7 +15,7 @@ from tokenizers import AddedToken
 
 from tessera_export import folder, source
 from tessera_export.errors import ExportError
-from tessera_onnx import registry
+from tessera_onnx import TesseraMultiVector, registry
 from tessera_onnx.schema import MultiVector, TokenRole
 
 pytestmark = pytest.mark.export
@@ -258,6 +258,45 @@ def test_sentence_transformers_own_layout(own, exported, texts, settings, mask, 
     model = MultiVectorEncoder(str(place), device="cpu")
     assert_close(kept(running, texts, recipe.document), model.encode_document(texts))
     assert_close(kept(running, texts, recipe.query), model.encode_query(texts))
+
+
+@pytest.mark.parametrize("default", ["query", "document", "clustering"])
+def test_default_prompts_of_that_layout(own, exported, texts, default):
+    place = own(query_length=24, document_length=90)
+    path = place / "config_sentence_transformers.json"
+    prompts = {"query": "[unused0]", "document": "read: ", "clustering": "group these, "}
+    changes = {"prompts": prompts, "default_prompt_name": default}
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    running = exported(place, "multi-vector")
+    upstream = MultiVectorEncoder(str(place), device="cpu")
+    with TesseraMultiVector(path=running.place, on_long="truncate") as model:
+        assert_close(model.encode_batch(texts), upstream.encode(texts))
+        assert_close(model.encode_query(texts), upstream.encode_query(texts))
+        assert_close(model.encode_document(texts), upstream.encode_document(texts))
+
+
+@pytest.mark.parametrize("default", ["query", "document", "clustering"])
+def test_default_prompts_of_pylates_layout(make, minilm, exported, texts, default):
+    prompts = {"query": "ask, ", "document": "read, ", "clustering": "group these, "}
+    place = pylate_folder(make, minilm, prompts=prompts, default_prompt_name=default)
+    running = exported(place, "multi-vector")
+    upstream = MultiVectorEncoder(str(place), device="cpu")
+    with TesseraMultiVector(path=running.place, on_long="truncate") as model:
+        assert_close(model.encode_batch(texts), upstream.encode(texts))
+        assert_close(model.encode_query(texts), upstream.encode_query(texts))
+        assert_close(model.encode_document(texts), upstream.encode_document(texts))
+
+
+def test_prompts_that_the_caller_gives(stanford):
+    mine = folder.Overrides(query_prompt="ask: ", document_prompt="read: ")
+    place = stanford()
+    recipe = folder.read(place, ["multi-vector"], mine).multi_vector
+    assert (recipe.query.prompt, recipe.document.prompt) == ("ask: ", "read: ")
+    assert (recipe.query.marker_ids, recipe.document.marker_ids) == ((1,), (2,))
+    settings = {"prompts": {"query": "ask: "}, "default_prompt_name": None}
+    (place / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    with pytest.raises(ExportError, match="remove one of the two"):
+        folder.read(place, ["multi-vector"])
 
 
 def test_what_no_recipe_can_say_of_that_layout_is_refused(own):
