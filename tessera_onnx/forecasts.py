@@ -66,7 +66,7 @@ def of(
 def check(output: str | None, plot: str | None) -> None:
     """Raises ConfigError for a file that cannot be written, for a chart also without matplotlib."""
     if output not in {None, STDOUT} and Path(str(output)).suffix not in SUFFIXES:
-        raise ConfigError(f"the output must be a file in {' or '.join(SUFFIXES)}, or {STDOUT}")
+        raise ConfigError(f"the output file must end in {' or '.join(SUFFIXES)}, or be {STDOUT}")
     if plot is not None:
         if Path(plot).suffix not in CHARTS:
             raise ConfigError(f"the chart must end in {', '.join(CHARTS)}")

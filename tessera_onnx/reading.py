@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import gzip
 import json
@@ -105,6 +104,8 @@ class Texts:
 
     def _rows(self) -> Iterator[tuple[int, str, Id | None]]:
         """Of a table. A text with an end of line in it is of the line where its row begins."""
+        import csv
+
         lines, begin = _counted(self.source), 1
         previous = csv.field_size_limit(LONGEST)
         try:
@@ -254,6 +255,8 @@ def _table(
     first: str, rest: Iterator[str], names: tuple[str, str | None]
 ) -> tuple[Any, tuple[int, int], int]:
     """A reader of the rows below the header, the places of text and id (-1: none), the width."""
+    import csv
+
     field, id_field = names
     for separator in SEPARATORS:
         header = [cell.strip() for cell in next(csv.reader([first], delimiter=separator), [])]

@@ -87,7 +87,7 @@ def check(path: str | None, kind: Kind, output: Output, *, ids: bool = False) ->
         raise ConfigError(f"sparse vectors have no {output} form, only float32")
     suffix = None if path is None else _suffix(path)
     if suffix is not None and suffix not in SUFFIXES:
-        raise ConfigError(f"the output must be a file in {', '.join(SUFFIXES)}, or {STDOUT}")
+        raise ConfigError(f"the output file must end in {', '.join(SUFFIXES)}, or be {STDOUT}")
     if suffix == ".npy" and ids:
         raise ConfigError("a .npy file holds no ids: write .npz or .jsonl")
     if suffix == ".npy" and (kind, output) != ("dense", "float32"):

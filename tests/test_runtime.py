@@ -84,7 +84,7 @@ def test_an_explicit_device_never_falls_back():
         with TesseraDense(path=ARTIFACTS / "prompts", device="cuda") as model:
             assert model.device == "cuda"
         return
-    with pytest.raises(DeviceError, match=r"needs CUDAExecutionProvider.*tessera-onnx\[cuda\]"):
+    with pytest.raises(DeviceError, match=r"needs CUDAExecutionProvider.*PATH\[cuda\]"):
         TesseraDense(path=ARTIFACTS / "prompts", device="cuda")
 
 
@@ -100,7 +100,7 @@ def test_auto_falls_back_once_and_says_why(monkeypatch, caplog):
 
 def test_missing_onnxruntime_names_both_extras(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    with pytest.raises(DeviceError, match=r"tessera-onnx\[cpu\].*tessera-onnx\[cuda\]"):
+    with pytest.raises(DeviceError, match=r"PATH\[cpu\].*\[cuda\] in place of"):
         TesseraDense(path=ARTIFACTS / "prompts")
 
 

@@ -487,10 +487,11 @@ def _command(folder: Path) -> Iterator[Case]:
                 yield Case("text", entry_point, what, run, judge, error, "line 1" if error else "")
         if not error and not set("\r\n") & set(text) and not text.startswith("\ufeff"):
             raw = f"cat\n{text}\n".encode()
-            run = lambda r=raw: encoded(written(r, ".txt"), ".npy")[1]
-            yield Case("text", "tessera encode, a .txt", what, run, judge, error=False)
-            run = lambda r=raw: encoded("-", ".npy", stdin=r)[1]
-            yield Case("text", "tessera encode, stdin", what, run, judge, error=False)
+            of_last = judge if text.strip() else equal("cat")  # a blank line is left out
+            run = lambda r=raw: encoded(written(r, ".txt"), ".npy")[-1]
+            yield Case("text", "tessera encode, a .txt", what, run, of_last, error=False)
+            run = lambda r=raw: encoded("-", ".npy", stdin=r)[-1]
+            yield Case("text", "tessera encode, stdin", what, run, of_last, error=False)
         score = (
             None
             if error
@@ -511,7 +512,7 @@ def _command(folder: Path) -> Iterator[Case]:
         "an open string": b'"' + MARKER.encode(), "no such key": b'{"other": "zqxjkv"}',
         "a list": b'["zqxjkv"]', "deep brackets": b"[" * 100_000,
         "an escaped surrogate": b'"\\ud800"',
-        "a huge number": b"9" * 100_000, "NaN": b"NaN", "an empty line": b"", "a NUL": b"\0",
+        "a huge number": b"9" * 100_000, "NaN": b"NaN", "a NUL": b"\0",
         "a number under the key": b'{"text": 3}',
     }  # fmt: skip
     for what, bad in bad_lines.items():
@@ -520,6 +521,17 @@ def _command(folder: Path) -> Iterator[Case]:
         yield Case("text", "tessera encode, a .jsonl", what, run, None, True, "line 2")
         run = lambda c=content: command("rank", "cat", "--file", written(c, ".jsonl"), *model)
         yield Case("text", "tessera rank --file", what, run, None, True, "line 2")
+    for what, blank in {"an empty line": b"", "white space": b" \t\r"}.items():
+        content = b'"cat"\n' + blank + b'\n"dog"\n'
+        run = lambda c=content: encoded(written(c, ".jsonl"), ".npy")[1]
+        yield Case("text", "tessera encode, a .jsonl", what, run, equal("dog"), error=False)
+        run = lambda c=content: json.loads(
+            command("rank", "cat", "--file", written(c, ".jsonl"), *model, "--json")
+        )["ranking"]
+        first = lambda found: np.testing.assert_array_equal(
+            sorted(item["text"] for item in found), ["cat", "dog"]
+        )
+        yield Case("text", "tessera rank --file", what, run, first, error=False)
     for what, path in {
         "missing": "nowhere.txt", "a folder": lines, "another suffix": __file__, "a NUL": "a\0.txt",
         "empty": "", "a long name": "x" * 5000 + ".txt", "a folder's child": f"{__file__}/x.txt",
