@@ -314,11 +314,11 @@ def _unknown(model_id: str, names: Iterable[str]) -> str:
         return f"{name} is a model folder, not an id: open it with path=FOLDER"
     if os.path.isdir(model_id):  # noqa: PTH112
         return (
-            f"{name} is a folder, not an id, and holds no model.toml: export a model with "
-            "`tessera-export MODEL --kind KIND --output DIR` and open it with path=DIR"
+            f"{name} is a folder without a model.toml, so it holds no model: export one with "
+            "`tessera-export MODEL --kind KIND --output DIR`, and open it with path=DIR"
         )
     if os.path.exists(model_id):  # noqa: PTH110
-        return f"{name} is a file: give the folder of its model.toml as path="
+        return f"{name} is a file: open the folder of its model.toml with path=FOLDER"
     if RERANKER.search(model_id[:200]):
         return (
             f"{name} is by its name a reranker (a cross-encoder), which scores pairs of texts and "

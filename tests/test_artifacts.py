@@ -163,7 +163,7 @@ def test_a_folder_in_the_place_of_an_id_says_path(tmp_path, monkeypatch):
                 == f"{name!r} is a model folder, not an id: open it with path=FOLDER"
             )
         with pytest.raises(
-            ModelNotFound, match=r"'\./empty' is a folder, .* no model.toml: export"
+            ModelNotFound, match=r"'\./empty' is a folder without a model.toml, .*: export one"
         ):
             opened("./empty")
         with pytest.raises(TypeError, match="got PosixPath: a folder is opened with path="):

@@ -80,11 +80,13 @@ def test_a_folder_opens_and_what_is_none_says_what_to_do(tmp_path, monkeypatch):
     for name in (folder, "mine", "./mine", folder / "model.toml"):
         found = run("encode", "--text", "a", "-m", name, "--json").stdout
         assert json.loads(found)["model"] == "test-prompts"
-    with pytest.raises(ModelNotFound, match="'mine' is a folder, not the id .* give it as path="):
+    with pytest.raises(
+        ModelNotFound, match="'mine' is a model folder, not an id: open it with path=FOLDER"
+    ):
         TesseraDense("mine")
     with pytest.raises(ModelNotFound, match="'empty' is a folder without a model.toml"):
         TesseraDense("empty")
-    with pytest.raises(ModelNotFound, match="'mine/tokenizer.json' is a file: give the folder"):
+    with pytest.raises(ModelNotFound, match="'mine/tokenizer.json' is a file: open the folder"):
         TesseraDense("mine/tokenizer.json")
     for command in (("encode", "--text", "a", "-m"), ("similarity", "a", "b", "-m"), ("info",)):
         said = run(*command, "empty", code=1).stderr

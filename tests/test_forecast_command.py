@@ -204,9 +204,12 @@ def test_csv_to_stdout_and_compressed_input(sales, tmp_path):
     run(sales, "--horizon", 3, "-o", out, *BOLT)
     for source, stdin in ((packed, None), (sales, None), ("-", packed.read_bytes())):
         done = run(source, "--horizon", 3, "-o", "-", *BOLT, stdin=stdin)
-        assert (done.stdout, done.stderr) == (out.read_text(), "")
-    refused = run(sales, "-o", "-", "--json", *BOLT, code=2)
-    assert "--json and --output - both take stdout" in refused.stderr
+        assert (done.stdout, done.stderr) == (
+            out.read_text(),
+            "2 series, 3 steps each, in stdout\n",
+        )
+    done = run(sales, "--horizon", 3, "-o", "-", "--json", *BOLT)
+    assert (done.stdout, json.loads(done.stderr)["series"]) == (out.read_text(), 2)
 
 
 def test_german_numbers_and_dates(tmp_path):
@@ -302,7 +305,7 @@ def test_without_matplotlib(sales):
         (("--levels", "0.1,2"), 1, "levels[1] must lie between 0 and 1"),
         (("--horizon", "0"), 2, "0 is not in the range"),
         (("--horizon", "999999999"), 1, "horizon must be at most 65536"),
-        (("--output", "out.txt"), 1, "must end in .csv or .jsonl"),
+        (("--output", "out.txt"), 1, "must end in .csv or .jsonl, or be -"),
         (("--plot", "out.gif"), 1, "must end in .png, .svg, .pdf"),
         (("--target", "profit"), 1, "--target 'profit' is no column"),
         (("-m", "all-minilm-l6-v2"), 1, "not time-series"),

@@ -247,7 +247,7 @@ def test_shapes_that_are_no_series(model, context, message):
         (pl.Series([True]), "bool"),
         (iter([FORM]), "got list_iterator"),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_types_that_are_no_series(model, context, message):
     with pytest.raises(TypeError, match=message):
