@@ -152,6 +152,9 @@ def info(model: str, cache_dir: str | None, *, as_json: bool) -> None:
     try:
         artifact = artifacts.resolve(**location(model, cache_dir), offline=True)
         spec, place = artifact.spec, {"where": artifact.origin, "folder": str(artifact.folder)}
+        found = reports.saturating(artifact)
+        if found:
+            place["saturates on x86 without VNNI"] = ", ".join(found)
     except ModelNotFound:
         known = artifacts.named(registry.catalogue(), model)
         if known is None:

@@ -152,7 +152,8 @@ def doctor(report: dict[str, Any]) -> Iterator[str]:
         ]
     )
     for model in report["models"]:
-        yield f"\n{model['id']} ({model['where']}): files {model['files']}"
+        note = "; int8 saturates on x86 without VNNI" if model["saturating"] else ""
+        yield f"\n{model['id']} ({model['where']}): files {model['files']}{note}"
         names = ("kind", "device", "precision", "result")
         yield from table(([probe[name] for name in names] for probe in model["probes"]), "  ")
     yield ""

@@ -5,10 +5,14 @@ from __future__ import annotations
 import functools
 import math
 import os
+import platform
+from collections.abc import Collection
 from pathlib import Path
 
 from tessera_onnx.errors import ConfigError
 
+UNKNOWN = "unknown processor"
+VNNI = {"avx512_vnni", "avx_vnni"}
 MAX_THREADS = 1024  # more is a mistake, and ONNX Runtime's own message for it is a C++ signature
 
 
@@ -75,11 +79,34 @@ def _cgroup_folders(root: Path, controller: str) -> list[Path]:
 @functools.cache
 def physical_summary() -> str:
     """One line about the processor, for `tessera doctor` and export reports."""
+    name, flags = _cpuinfo()
+    wanted = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
+    return f"{name}; {' '.join(flag for flag in wanted if flag in flags)}" if name else UNKNOWN
+
+
+def saturates(flags: Collection[str] | None = None) -> bool:
+    """Whether this processor adds products of unsigned and signed bytes in 16 bits (saturation.py).
+
+    x86 processors without VNNI do. `flags` are those of /proc/cpuinfo; where the system has no such
+    file, NumPy says whether there is AVX-512 VNNI.
+    """
+    if platform.machine().lower() not in {"x86_64", "amd64"}:
+        return False
+    found = _cpuinfo()[1] if flags is None else flags
+    if found:
+        return not VNNI.intersection(found)
+    from numpy._core import _multiarray_umath  # type: ignore[attr-defined]  # no public name
+
+    return not _multiarray_umath.__cpu_features__.get("AVX512VNNI", False)
+
+
+@functools.cache
+def _cpuinfo() -> tuple[str, tuple[str, ...]]:
+    """The name and the flags of the first processor, both empty where the system has no file."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return "unknown processor"
-    name = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), "")
+        return "", ()
+    name = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), UNKNOWN)
     flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
-    wanted = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
-    return f"{name}; {' '.join(flag for flag in wanted if flag in flags)}"
+    return name, tuple(flags)

@@ -6,6 +6,7 @@ This module knows all classes, so it stands beside the command, above them.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -23,6 +24,7 @@ from tessera_onnx import (
     processor,
     registry,
     runtime,
+    saturation,
     schema,
     telemetry,
 )
@@ -154,6 +156,24 @@ def _facts(value: Any, name: str) -> Iterator[tuple[str, str]]:
         yield name, json.dumps(value)  # a prompt's last space and an empty string stay visible
 
 
+def saturating(artifact: Artifact) -> list[str]:
+    """The int8 graphs that are here and whose products saturate on x86 processors without VNNI."""
+    here = set(artifact.present())
+    return [
+        name
+        for name in _int8_graphs(artifact.spec)
+        if name in here
+        and saturation.products(artifact.read(name), functools.partial(artifact.read_beside, name))
+    ]
+
+
+def _int8_graphs(spec: ModelSpec) -> list[str]:
+    vision = spec.vision
+    parts = (vision.tile_graph, vision.token_graph, vision.text_graph) if vision else ()
+    names = [part.int8 for part in parts if part is not None]
+    return [name for name in (spec.graph.int8, *names) if name]
+
+
 def doctor(cache_dir: str | None) -> dict[str, Any]:
     """What is installed, what was tried, and in "problems" a sentence for all that failed."""
     problems: list[str] = []
@@ -183,6 +203,11 @@ def doctor(cache_dir: str | None) -> dict[str, Any]:
     for model in tried:
         if model["files"] != "verified":
             problems.append(model["files"])
+        if model["saturating"] and processor.saturates():
+            problems.append(
+                f"{model['id']}: int8 products of {', '.join(model['saturating'])} can saturate on "
+                "this processor, which has no VNNI: use precision='fp32'"
+            )
         problems += [
             f"{model['id']}, {probe['kind']} on {probe['device']}: {probe['result']}"
             for probe in model["probes"]
@@ -226,10 +251,12 @@ def _tried(artifact: Artifact, providers: list[str], cache_dir: str | None) -> d
     """A model's files compared with their hashes, then one input on every device of each kind."""
     spec = artifact.spec
     tried: dict[str, Any] = {"id": spec.id, "where": artifact.origin, "files": "verified"}
+    tried["saturating"] = []
     try:
         present = artifact.present()
         for name in present:
             artifact.read(name)
+        tried["saturating"] = saturating(artifact)
     except TesseraError as error:
         return {**tried, "files": str(error), "probes": []}
     devices = [name for name, provider in runtime.PROVIDERS.items() if provider in providers]

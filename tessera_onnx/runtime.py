@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import external, processor, telemetry
+from tessera_onnx import external, processor, saturation, telemetry
 from tessera_onnx.errors import (
     ConfigError,
     DeviceError,
@@ -73,6 +73,29 @@ def _note_telemetry(version: str) -> None:
     sentence = telemetry.problem(version)
     if sentence is not None:
         logger.warning("%s", sentence)
+
+
+_saturating: set[tuple[str, int]] = set()  # graphs that were told of
+
+
+def note_saturation(graph_name: str, graph: bytes, read_beside: ReadBeside | None) -> None:
+    """Say once that a graph's int8 products may be other numbers on this processor."""
+    if not processor.saturates() or (graph_name, len(graph)) in _saturating:
+        return
+
+    def read(name: str) -> bytes:
+        return b"" if read_beside is None else read_beside(graph_name, name)
+
+    found = saturation.products(graph, read)
+    if found:
+        _saturating.add((graph_name, len(graph)))
+        logger.warning(
+            "%d int8 products of %s can saturate on this processor, which has no VNNI: its vectors "
+            "may be far from those of other processors. Use precision='fp32', or export the model "
+            "again with tessera-export, whose int8 graphs do not saturate",
+            len(found),
+            graph_name,
+        )
 
 
 def choose_device(device: str, *, static: bool, int8_on_cuda: bool = False) -> list[str]:
@@ -304,6 +327,8 @@ def open_graph(
     # ONNX Runtime would also read its own format, whose files external.py cannot look into.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     missing = _preload(ort) if name == "cuda" else ""
+    if name == "cpu":
+        note_saturation(graph_name, graph, read_beside)
     config = {"device_id": number or "0"} if name == "cuda" else {}
     graph, data = _data(ort, options, graph_name, graph, read_beside)
     try:

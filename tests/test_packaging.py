@@ -29,7 +29,7 @@ LAYERS = {
     "external": {"errors", "protobuf"},
     "saturation": {"protobuf"},
     "processor": {"errors"},
-    "runtime": {"errors", "external", "processor", "telemetry"},
+    "runtime": {"errors", "external", "processor", "saturation", "telemetry"},
     "batching": {"errors"},
     "results": {"errors"},
     "bounds": {"results"},
