@@ -83,3 +83,16 @@ def test_every_block_is_of_a_kind_that_is_run():
     readme = (ROOT / "README.md").read_text()
     assert not re.search(r"@[A-Z_]+@", readme)
     assert len(re.findall(r"^```bash\n", readme, re.MULTILINE)) == 2
+
+
+def test_every_test_that_a_page_names_is_there():
+    named = [
+        name
+        for page in PAGES
+        for name in re.findall(r"`(tests/[\w/]+\.py(?:::\w+)?)`", page.read_text())
+    ]
+    assert len(named) > 60
+    for name in named:
+        path, _, test = name.partition("::")
+        content = (ROOT / path).read_text()
+        assert not test or f"def {test}(" in content, name

@@ -22,15 +22,16 @@ MOST = 512  # texts of a file, and tokens of a text
 
 
 def read(source: str) -> list[str]:
-    """The texts of a .txt file (one a line), a .jsonl file (strings, or objects with "text") or -.
+    """The texts of a .txt file (one a line), of a .jsonl file (strings, or objects with "text"), of
+    the column "text" of a .csv file, or of stdin for -.
 
     Of more than MOST some from all over the file. Raises ExportError for a file that cannot be
     read, naming the line, and for one without texts.
     """
     try:
-        found = [text for text in reading.texts(source, "text") if text.strip()]
+        found = [text for text in reading.Texts(source, "text") if text.strip()]
     except FileError as error:
-        raise ExportError(str(error)) from error
+        raise ExportError(str(error).partition(": --field")[0]) from error  # no option here
     if not found:
         raise ExportError(f"{reading.name(source)} holds no text to calibrate int8 on")
     return _spread(found, min(MOST, len(found)))

@@ -5,7 +5,7 @@ import page_models
 import pytest
 from click.testing import CliRunner
 
-from tessera_export import artifact, cli
+from tessera_export import artifact, cli, text_groups
 from tessera_export.errors import ExportError
 from tessera_onnx import registry
 
@@ -106,11 +106,12 @@ def test_int8_is_calibrated_unless_it_is_refused(place, tmp_path):
         assert result.exit_code == 0, result.output
         (spec,) = registry.read(tmp_path / name / "model.toml")
         graph = onnx.load(tmp_path / name / "model.int8.onnx").graph
-        dynamic = any(node.op_type == "DynamicQuantizeLinear" for node in graph.node)
-        made[name] = (spec.export.tool.rpartition(", ")[2], dynamic)
-    assert made["own"] == ("int8 calibrated on 16 texts", False)
-    assert made["none"] == (f"onnxruntime {onnxruntime.__version__}", True)
-    assert made["built-in"] == ("int8 calibrated on 226 texts", False)
+        fixed = any(node.op_type == "MatMulIntegerToFloat" for node in graph.node)
+        made[name] = (spec.export.tool.rpartition(", ")[2], fixed)
+    assert made["own"] == ("int8 calibrated on 16 texts", True)
+    assert made["none"] == (f"onnxruntime {onnxruntime.__version__}", False)
+    count = 226 + len(text_groups.measured())
+    assert made["built-in"] == (f"int8 calibrated on {count} texts", True)
 
 
 def test_a_calibration_file_without_texts(place, tmp_path):

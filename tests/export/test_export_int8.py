@@ -388,7 +388,8 @@ def test_texts_of_a_file(tmp_path):
         ("empty.txt", b"\n \n", "holds no text"),
         ("broken.jsonl", b'"one"\n{"title": "two"}\n', "broken.jsonl, line 2: neither"),
         ("bytes.txt", b"\xff\xfe", "bytes.txt, line 1: not UTF-8"),
-        ("table.csv", b"one", r"must be a .txt or .jsonl file"),
+        ("table.csv", b"one\n", r"table.csv, line 1: no column is named 'text'$"),
+        ("table.pdf", b"one", r"must be a .txt"),
         ("absent.txt", None, "absent.txt cannot be read"),
     ):
         if content is not None:
