@@ -73,9 +73,8 @@ def items(facts: Facts) -> Iterator[Item]:
     roles = [role for r in recipes if r is not None for role in roles_of(r)]
     longest = min(max(role.max_length for role in roles), LONGEST)
     bodies = [facts.tokenizer.ids(sample) for sample in texts()]
-    judged = [sample for _, sample in text_groups.judged()]
-    odd = [facts.tokenizer.ids(sample) for sample in judged]
-    token_check.check(facts, [*texts(), *judged])
+    odd = [facts.tokenizer.ids(sample) for _, sample in text_groups.judged()]
+    token_check.check(facts, texts())
     room = longest - len(text.prefix_ids) - len(text.suffix_ids)
     long = [number for body in bodies for number in body]
     bodies.append((long * (room // len(long) + 1))[:room])  # exactly the maximum length

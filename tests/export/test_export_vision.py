@@ -364,7 +364,9 @@ def test_every_precision_has_every_graph(name, exported):
     mask = np.ones((1, len(rows[0])), np.int64)
     (found,) = session.run(["embeddings"], {"inputs_embeds": rows[0][None], "attention_mask": mask})
     cosines = (found[0] * truth).sum(axis=1)
-    assert 0.97 < cosines.mean() < 1 - 1e-7  # close, and not the same graph
+    assert cosines.mean() > 0.97
+    graphs = [running.place / file for file in spec.files_for("int8") if file.endswith(".onnx")]
+    assert any(b"_s8" in path.read_bytes() for path in graphs)  # small matrices stay fp32
 
 
 def test_weights_in_files_of_their_own(exported, monkeypatch):
