@@ -150,7 +150,7 @@ def _time_column(
     seeming = [
         name
         for name in names
-        if _seems_time(name, cells.columns[name], regular, first=name == first)
+        if _seems_time(name, cells.columns[name], codes, first=name == first)
     ]
     read = []
     for name in seeming:
@@ -176,27 +176,35 @@ def _is_split(cells: Cells, names: list[str]) -> bool:
 
 
 def _seems_time(
-    name: str, column: list[str], regular: time_numbers.Regular, *, first: bool
+    name: str, column: list[str], codes: NDArray[np.int64], *, first: bool
 ) -> bool:
     """Whether a column that nobody named holds times rather than values."""
-    known = [cell for cell in column if cell.lower() not in csv_numbers.MISSING]
+    is_known = np.array([cell.lower() not in csv_numbers.MISSING for cell in column])
+    known = [column[row] for row in np.flatnonzero(is_known)]
     if not known:
         return False
-    whole = timestamps.whole_numbers(column)
+    codes = np.unique(codes[is_known], return_inverse=True)[1]
+    regular = series_table.regular(codes)
+    whole = timestamps.whole_numbers(known)
     if whole is not None:
-        return time_numbers.are_like_times(whole, name, regular, first=first)
+        return time_numbers.are_like_times(whole, name, regular, first=first) or (
+            time_numbers.is_named(name)
+            and (series_table.is_count(codes, whole, first=first) or timestamps.falls(known))
+        )
     some_cells = known[:: -(-len(known) // SAMPLE)]
     if sum(map(timestamps.seems_time, some_cells)) * 2 >= len(some_cells):
         return True
     if not time_numbers.says(name):
         return False
-    is_time = name.lower() in time_numbers.TIMES
-    decimals = time_numbers.of_decimals(column)
+    is_time = name.lower() in time_numbers.TIMES | time_numbers.PARTS["year"]
+    decimals = time_numbers.of_decimals(known)
     return (
         (decimals is not None and (regular(decimals.stamps) or (first and is_time)))
         or all(re.fullmatch(r"\d\d?\.\d{4}|\d{4}\.\d\d", cell) for cell in known)  # 01.1949
         # A text under the name of a time: it is read, or an error says that it cannot be.
         or (is_time and len(name) > 1 and not any(map(csv_numbers.is_number, known)))
+        or (is_time and first and decimals is None and all(map(csv_numbers.is_number, known)))
+        or (time_numbers.is_named(name) and timestamps.falls(known))
     )
 
 
@@ -280,7 +288,7 @@ class _Numbers:
                 continue
             if np.isnan(values).all():
                 left_out.append(f"column {name!r} holds no number")
-            elif reason := _why_no_series(name, values):
+            elif reason := _why_no_series(name, values, is_ordered=self.time is not None):
                 left_out.append(reason)
             elif part := time_numbers.part_of_time(name, values):
                 parts[name] = part, values
@@ -311,11 +319,17 @@ def _is_row_name(name: str) -> bool:
     return _is_unnamed(name) or name.lower() in ROW_NAMES or series_table.is_id(name)
 
 
-def _why_no_series(name: str, values: NDArray[np.float64]) -> str:
+def _why_no_series(name: str, values: NDArray[np.float64], *, is_ordered: bool) -> str:
     """Why a column of numbers that nobody named is none of a series, else an empty text."""
+    counted = _is_row_name(name) and series_table.are_row_numbers(np.sort(values))
+    if counted and not is_ordered and not series_table.are_row_numbers(values):
+        return (
+            f"column {name!r} numbers the rows in another order than the file's, which is taken: "
+            f"say --timestamp {name!r} to sort by it"
+        )
     if _is_unnamed(name):
         return f"column {name!r} has no name, as the row numbers that pandas writes"
-    if _is_row_name(name) and (series_table.are_row_numbers(values) or (values == values[0]).all()):
+    if counted or (_is_row_name(name) and (values == values[0]).all()):
         return f"column {name!r} numbers the rows"
     if series_table.is_id(name):
         return f"column {name!r} names what the rows are of"

@@ -91,6 +91,17 @@ def regular(codes: NDArray[np.int64]) -> Callable[[Stamps], bool]:
     return is_regular
 
 
+def is_count(codes: NDArray[np.int64], stamps: Stamps, *, first: bool) -> bool:
+    """Whether no number comes twice in a series, and elsewhere than first, all rise or all fall."""
+    try:
+        ordered(codes, stamps)
+    except TwiceError:
+        return False
+    rows = in_file_order(codes).rows
+    between = np.diff(stamps[rows])[np.diff(codes[rows]) == 0]
+    return first or bool((between > 0).all() or (between < 0).all())
+
+
 def tells_apart(columns: Iterable[tuple[str, Sequence[str]]]) -> str | None:
     """The first column that seems to tell series apart, None where there is none.
 
