@@ -148,9 +148,7 @@ def _time_column(
     if _is_split(cells, names):
         names = [n for n in names if not any(n.lower() in p for p in time_numbers.PARTS.values())]
     seeming = [
-        name
-        for name in names
-        if _seems_time(name, cells.columns[name], codes, first=name == first)
+        name for name in names if _seems_time(name, cells.columns[name], codes, first=name == first)
     ]
     read = []
     for name in seeming:
@@ -175,9 +173,7 @@ def _is_split(cells: Cells, names: list[str]) -> bool:
     )
 
 
-def _seems_time(
-    name: str, column: list[str], codes: NDArray[np.int64], *, first: bool
-) -> bool:
+def _seems_time(name: str, column: list[str], codes: NDArray[np.int64], *, first: bool) -> bool:
     """Whether a column that nobody named holds times rather than values."""
     is_known = np.array([cell.lower() not in csv_numbers.MISSING for cell in column])
     known = [column[row] for row in np.flatnonzero(is_known)]

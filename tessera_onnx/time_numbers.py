@@ -99,15 +99,17 @@ def are_like_times(values: NDArray[np.int64], name: str, regular: Regular, *, fi
     named = says(name)
     if len(values) < 2 or (values == values[0]).all():
         return False
-    if not (first or named):
-        compact = _compact(values)
-        return compact is not None and len(values) > 2 and regular(compact.stamps)
-    if _compact(values) is not None or _wrong_date(values) is not None:
-        return True
-    if says(name, "year") and _are_years(values):
-        return True
+    compact = _compact(values)
+    if compact is not None or not (first or named):
+        return compact is not None and (
+            first or named or (len(values) > 2 and regular(compact.stamps))
+        )
     unusual = (("week", _weeks), ("day", _year_days), ("quarter", _quarters))
-    if any(says(name, part) and read(values) is not None for part, read in unusual):
+    if (
+        _wrong_date(values) is not None
+        or (says(name, "year") and _are_years(values))
+        or any(says(name, part) and read(values) is not None for part, read in unusual)
+    ):
         return True
     if _are_years(values) or _epoch(values) is not None:
         return is_named(name) or _is_regular_epoch(values, regular)
