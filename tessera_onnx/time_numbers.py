@@ -188,7 +188,8 @@ def _has_other_digits(values: NDArray[np.int64], name: str, regular: Regular) ->
     """Whether whole numbers under the name of a date are one by digits that are not read."""
     if not any(says(name, part) for part in ("month", "day")) and name.lower() not in TIMES:
         return False
-    if len(values) < 2 or _are_years(values) or _compact(values) is not None:
+    is_year = _are_years(values) and not says(name, "month")
+    if len(values) < 2 or is_year or _compact(values) is not None:
         return False
     digits = len(str(values.max()))
     digits += digits % 2
