@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any, NamedTuple
 
@@ -81,10 +82,12 @@ def read(
         raise ConfigError("the target, the timestamp and the id must be columns of their own")
     codes, ids = _codes(cells, id)
     order, clock, warnings = series_table.in_file_order(codes), None, []
-    time = timestamp if timestamp is not None else _time_column(cells, id, target, codes)
+    time, times = (
+        (timestamp, None) if timestamp is not None else _time_column(cells, id, target, codes)
+    )
     other = None if id is not None or one_series else _other_id(cells, {time, target})
     if time is not None:
-        times = _times(cells, time, codes)
+        times = times or _times(cells, time, codes)
         order = _order(cells, time, times, codes, hint=_hint(other), id=id)
         if order.moved:
             warnings.append(f"{cells.name}: {order.said()} (column {time!r})")
@@ -138,12 +141,15 @@ def _time_column(
     id: str | None,  # noqa: A002
     target: str | None,
     codes: NDArray[np.int64],
-) -> str | None:
-    """The column that seems to hold times: the first without repeats, that is read, of all."""
+) -> tuple[str | None, time_numbers.Times | None]:
+    """The column that seems to hold times: the first without repeats, that is read, of all.
+
+    And its times where they are read.
+    """
     regular = series_table.regular(codes)
     names = [name for name in cells.columns if name not in (id, target)]
     if len(names) < 2 and target is None:  # what is left is the series
-        return None
+        return None, None
     first = next((name for name in names if not _is_row_name(name)), None)
     if _is_split(cells, names):
         names = [n for n in names if not any(n.lower() in p for p in time_numbers.PARTS.values())]
@@ -160,8 +166,8 @@ def _time_column(
         except series_table.TwiceError:
             read.append(name)
         else:
-            return name
-    return next(iter([*read, *seeming]), None)
+            return name, times
+    return next(iter([*read, *seeming]), None), None
 
 
 def _is_split(cells: Cells, names: list[str]) -> bool:
@@ -175,11 +181,12 @@ def _is_split(cells: Cells, names: list[str]) -> bool:
 
 def _seems_time(name: str, column: list[str], codes: NDArray[np.int64], *, first: bool) -> bool:
     """Whether a column that nobody named holds times rather than values."""
-    is_known = np.array([cell.lower() not in csv_numbers.MISSING for cell in column])
-    known = [column[row] for row in np.flatnonzero(is_known)]
+    known = [cell for cell in column if cell.lower() not in csv_numbers.MISSING]
     if not known:
         return False
-    codes = np.unique(codes[is_known], return_inverse=True)[1]
+    if len(known) < len(column):
+        codes = codes[[cell.lower() not in csv_numbers.MISSING for cell in column]]
+        codes = np.unique(codes, return_inverse=True)[1]
     regular = series_table.regular(codes)
     whole = timestamps.whole_numbers(known)
     if whole is not None:
@@ -255,19 +262,22 @@ class _Numbers:
         time: str | None,
     ) -> None:
         self.cells, self.parts, self.time = cells, parts, time
-        known = self.known = {id, time}
-        rest = (column for name, column in cells.columns.items() if name not in known)
-        self.mark = decimal or csv_numbers.file_mark(rest)
-        self.is_told = decimal is not None
+        self.known = {id, time}
+        self.decimal = decimal
+
+    @functools.cached_property
+    def mark(self) -> csv_numbers.Mark | None:
+        """The mark that the columns of the file agree on."""
+        columns = self.cells.columns.items()
+        return csv_numbers.file_mark(column for name, column in columns if name not in self.known)
 
     def of(self, name: str) -> NDArray[np.float64]:
         """The values of a column, NaN where missing, in the order of the file."""
         cells = self.cells
-        mark = self.mark if self.is_told else None
+        column = cells.columns[name]
         try:
-            return csv_numbers.read(
-                cells.columns[name], self.mark, self.parts, cells.delimiter, told=mark
-            )
+            found = self.decimal or csv_numbers.mark(column) or self.mark
+            return csv_numbers.read(column, found, self.parts, cells.delimiter)
         except NoNumberError as error:
             raise cells.wrong(error.row, name, error.what) from None
 

@@ -79,6 +79,8 @@ def seems_time(text: str) -> bool:
 
 def whole_numbers(texts: Sequence[str]) -> NDArray[np.int64] | None:
     """The whole numbers that texts are, 5.0 too; None where one is none, or beyond int64."""
+    if not texts or WHOLE.fullmatch(texts[0]) is None:  # nearly always all are, or none is
+        return None
     found = [match and int(match[1]) for match in map(WHOLE.fullmatch, texts)]
     numbers = [number for number in found if number is not None and -LIMIT <= number < LIMIT]
     return np.array(numbers, np.int64) if len(numbers) == len(texts) else None
