@@ -16,7 +16,20 @@ from tessera_onnx.errors import ConfigError, FileError
 from tessera_onnx.frequency import Stamps, Step
 
 SAMPLE = 100  # cells by which a column is taken for one of times
-ROW_NAMES = {"", "index", "level_0", "row", "rownames", "#", "no", "no.", "nr", "nr."}
+ROW_NAMES = {
+    "",
+    "index",
+    "level_0",
+    "row",
+    "row_nr",
+    "row_index",
+    "rownames",
+    "#",
+    "no",
+    "no.",
+    "nr",
+    "nr.",
+}
 
 
 class Series(NamedTuple):
@@ -318,7 +331,7 @@ class _Numbers:
 
 def _is_unnamed(name: str) -> bool:
     """Whether a column has no name, or that which pandas gives it."""
-    return not name or re.fullmatch(r"Unnamed: \d+(_level_\d+)?", name) is not None
+    return not name or re.fullmatch(r"Unnamed: \d+(\.\d+|_level_\d+)*", name) is not None
 
 
 def _is_row_name(name: str) -> bool:

@@ -96,7 +96,8 @@ def needs_float64(values: Float, finest: float = FINEST) -> bool:
         return False
     level = np.abs(known).max()
     with np.errstate(under="ignore", over="ignore"):
-        spread = (known - known[0]).std()
+        # Over the level: the squares of tiny numbers are 0.
+        spread = level * ((known - known[0]) / (level or 1)).std()
         if spread == 0:
             return bool(level > WHOLE32 and np.float32(level) != level)
         return bool(np.spacing(np.float32(level)) > finest * spread)

@@ -165,6 +165,13 @@ def test_months_without_years_are_told(read):
     assert "has no years: its numbers are counted on" in table.warnings[0]
 
 
+@pytest.mark.parametrize("name", ["Unnamed: 0.1", "Unnamed: 0_level_1", "row_nr", "row_index"])
+def test_row_numbers_of_a_file_that_was_saved_again(read, name):
+    table = read(f",{name},date,sold", range(40), range(40), [f"{t:%Y-%m-%d}" for t in DAYS], UP)
+    assert values(table) == {"sold": UP}
+    assert len(table.warnings) == 2
+
+
 @pytest.mark.parametrize("name", ["", "index"])
 def test_row_numbers_in_another_order_are_told(read, name):
     table = read(f"{name},sold", range(39, -1, -1), UP[::-1])
@@ -232,6 +239,13 @@ def test_other_labels_say_nothing_of_the_order(model, index):
 def test_a_pandas_series_of_several_series_is_an_error(model, index):
     with pytest.raises(ConfigError, match="series 0 has a time twice in its index, or one that"):
         model.forecast(pd.Series(UP, index=index), 3)
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e-200, 1e-300])
+def test_tiny_numbers_are_not_zero(model, unit):
+    waves = np.where(np.arange(70) % 7 < 5, 10.0, 0.0)
+    expected = model.forecast(waves, 3).astype(float)
+    np.testing.assert_allclose(model.forecast(waves * unit, 3) / unit, expected, rtol=1e-4)
 
 
 def test_float64_that_lost_the_changes_is_told(model):
