@@ -17,19 +17,8 @@ from tessera_onnx.frequency import Stamps, Step
 
 SAMPLE = 100  # cells by which a column is taken for one of times
 ROW_NAMES = {
-    "",
-    "index",
-    "level_0",
-    "row",
-    "row_nr",
-    "row_index",
-    "rownames",
-    "#",
-    "no",
-    "no.",
-    "nr",
-    "nr.",
-}
+    "", "index", "level_0", "row", "row_nr", "row_index", "rownames", "#", "no", "no.", "nr", "nr.",
+}  # fmt: skip
 
 
 class Series(NamedTuple):
@@ -166,9 +155,9 @@ def _time_column(
     first = next((name for name in names if not _is_row_name(name)), None)
     if _is_split(cells, names):
         names = [n for n in names if not any(n.lower() in p for p in time_numbers.PARTS.values())]
-    seeming = [
-        name for name in names if _seems_time(name, cells.columns[name], codes, first=name == first)
-    ]
+    columns = [(name, cells.columns[name]) for name in names]
+    seeming = [n for n, column in columns if _seems_time(n, column, codes, first=n == first)]
+    seeming = seeming or [n for n, column in columns if _counts(n, column, codes, first=n == first)]
     read = []
     for name in seeming:
         try:
@@ -203,10 +192,7 @@ def _seems_time(name: str, column: list[str], codes: NDArray[np.int64], *, first
     regular = series_table.regular(codes)
     whole = timestamps.whole_numbers(known)
     if whole is not None:
-        return time_numbers.are_like_times(whole, name, regular, first=first) or (
-            time_numbers.is_named(name)
-            and (series_table.is_count(codes, whole, first=first) or timestamps.falls(known))
-        )
+        return time_numbers.are_like_times(whole, name, regular, first=first)
     some_cells = known[:: -(-len(known) // SAMPLE)]
     if sum(map(timestamps.seems_time, some_cells)) * 2 >= len(some_cells):
         return True
@@ -220,8 +206,16 @@ def _seems_time(name: str, column: list[str], codes: NDArray[np.int64], *, first
         # A text under the name of a time: it is read, or an error says that it cannot be.
         or (is_time and len(name) > 1 and not any(map(csv_numbers.is_number, known)))
         or (is_time and first and decimals is None and all(map(csv_numbers.is_number, known)))
-        or (time_numbers.is_named(name) and timestamps.falls(known))
     )
+
+
+def _counts(name: str, column: list[str], codes: NDArray[np.int64], *, first: bool) -> bool:
+    """Whether a column that is named as times has an order, though no step."""
+    if not time_numbers.is_named(name):
+        return False
+    whole = timestamps.whole_numbers(column)
+    is_count = whole is not None and series_table.is_count(codes, whole, first=first)
+    return is_count or timestamps.falls(column)
 
 
 def _times(cells: Cells, name: str, codes: NDArray[np.int64]) -> time_numbers.Times:

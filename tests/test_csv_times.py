@@ -153,6 +153,15 @@ def test_names_that_go_on_are_left_out(read):
     assert "column 'month' holds no number" in table.warnings[0]
 
 
+def test_dates_go_before_parts_of_them(read):
+    days = pd.bdate_range("2024-01-01", periods=20)[::-1]
+    dates = [f"{t:%Y-%m-%d}" for t in days]
+    table = read("day,date,sold", [t.day for t in days], dates, UP[:20][::-1])
+    assert table.timestamp == "date"
+    assert table.clock.following(1) == [["2024-01-29"]]
+    assert values(table) == {"sold": UP[:20]}
+
+
 def test_hours_of_the_day_are_no_series(read):
     table = read("hour,sold", [i % 24 for i in range(40)], UP)
     assert values(table) == {"sold": UP}
