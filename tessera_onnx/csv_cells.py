@@ -91,6 +91,8 @@ def _text(source: str, name: str) -> str:
         content = stream.read()
     if content.startswith(GZIP):
         content = _unpacked(content, name)
+    if b"\0" in content:
+        raise FileError(f"{name} is no CSV file of UTF-8 text: save it as one")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -121,8 +123,8 @@ def _no_names(header: list[str], rows: list[list[str]]) -> str:
     is_value = [number or time for number, time in zip(numbers, times, strict=True)]
     is_row = any(is_value) and all(v or m for v, m in zip(is_value, missing, strict=True))
     is_row |= any(
-        time and cells and all(map(timestamps.is_like_time, cells))
-        for time, cells in zip(times, below, strict=True)
+        cells and all(_is_date(cell) for cell in [name, *cells])
+        for name, cells in zip(header, below, strict=True)
     )
     is_row |= any(is_value) and any(
         not value and name and name in cells
@@ -145,6 +147,11 @@ def _no_names(header: list[str], rows: list[list[str]]) -> str:
     if sum(times) > 2 or (_are_calendar(header) and not counted):
         return "times stand in place of column names: write a row a time, and a column a series"
     return ""
+
+
+def _is_date(cell: str) -> bool:
+    """Whether a cell is a time, also one that is not read, such as 12/31/24."""
+    return timestamps.is_like_time(cell) or (cell[:1].isdigit() and timestamps.seems_time(cell))
 
 
 def _is_value(cell: str) -> bool:

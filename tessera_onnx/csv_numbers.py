@@ -84,20 +84,19 @@ def is_number(cell: str) -> bool:
 
 def read(
     cells: Sequence[str],
-    others: Mark | None,
+    found: Mark | None,
     parts: Sequence[NDArray[np.intp]],
     delimiter: str,
-    *,
-    told: Mark | None = None,
 ) -> NDArray[np.float64]:
     """The numbers of a column, NaN where one is missing; `parts` are the rows of each series.
 
-    `others` is the mark of the other columns, `told` one that a person gave. Raises NoNumberError,
-    never with what a cell holds.
+    `found` is the decimal mark, None where nothing tells it. Raises NoNumberError, never with what
+    a cell holds.
     """
-    found = told or mark(cells) or others
-    unclear = {match[1] for match in map(UNCLEAR.fullmatch, cells) if match}
-    if found is None and ("," in unclear or (unclear and delimiter == ";")):
+    unclear = set()
+    if found is None:
+        unclear = {match[1] for match in map(UNCLEAR.fullmatch, cells) if match}
+    if "," in unclear or (unclear and delimiter == ";"):
         sign = "comma" if "," in unclear else "point"
         raise NoNumberError(
             None,
@@ -107,14 +106,14 @@ def read(
     plain = [_plain(cell, found or ".") for cell in cells]
     values = np.full(len(cells), np.nan)
     for row, cell in enumerate(plain):
-        if cell.lower() in MISSING:
-            continue
         try:
             values[row] = float(cell if "_" not in cell else "")  # Python reads 1_000 as 1000
         except ValueError:
-            raise NoNumberError(row, "no number") from None
-        if abs(values[row]) > series.LARGEST:
-            raise NoNumberError(row, "infinity, or a value beyond float32")
+            if cell.lower() not in MISSING:
+                raise NoNumberError(row, "no number") from None
+    beyond = np.abs(values) > series.LARGEST
+    if beyond.any():
+        raise NoNumberError(int(beyond.argmax()), "infinity, or a value beyond float32")
     if np.max(np.abs(values), where=~np.isnan(values), initial=0) > series.WHOLE64:
         _check_held(plain, values, parts)
     return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any, NamedTuple
 
@@ -15,7 +16,9 @@ from tessera_onnx.errors import ConfigError, FileError
 from tessera_onnx.frequency import Stamps, Step
 
 SAMPLE = 100  # cells by which a column is taken for one of times
-ROW_NAMES = {"", "index", "level_0", "row", "rownames", "#", "no", "no.", "nr", "nr."}
+ROW_NAMES = {
+    "", "index", "level_0", "row", "row_nr", "row_index", "rownames", "#", "no", "no.", "nr", "nr.",
+}  # fmt: skip
 
 
 class Series(NamedTuple):
@@ -81,10 +84,12 @@ def read(
         raise ConfigError("the target, the timestamp and the id must be columns of their own")
     codes, ids = _codes(cells, id)
     order, clock, warnings = series_table.in_file_order(codes), None, []
-    time = timestamp if timestamp is not None else _time_column(cells, id, target, codes)
+    time, times = (
+        (timestamp, None) if timestamp is not None else _time_column(cells, id, target, codes)
+    )
     other = None if id is not None or one_series else _other_id(cells, {time, target})
     if time is not None:
-        times = _times(cells, time, codes)
+        times = times or _times(cells, time, codes)
         order = _order(cells, time, times, codes, hint=_hint(other), id=id)
         if order.moved:
             warnings.append(f"{cells.name}: {order.said()} (column {time!r})")
@@ -138,20 +143,21 @@ def _time_column(
     id: str | None,  # noqa: A002
     target: str | None,
     codes: NDArray[np.int64],
-) -> str | None:
-    """The column that seems to hold times: the first without repeats, that is read, of all."""
+) -> tuple[str | None, time_numbers.Times | None]:
+    """The column that seems to hold times: the first without repeats, that is read, of all.
+
+    And its times where they are read.
+    """
     regular = series_table.regular(codes)
     names = [name for name in cells.columns if name not in (id, target)]
     if len(names) < 2 and target is None:  # what is left is the series
-        return None
+        return None, None
     first = next((name for name in names if not _is_row_name(name)), None)
     if _is_split(cells, names):
         names = [n for n in names if not any(n.lower() in p for p in time_numbers.PARTS.values())]
-    seeming = [
-        name
-        for name in names
-        if _seems_time(name, cells.columns[name], regular, first=name == first)
-    ]
+    columns = [(name, cells.columns[name]) for name in names]
+    seeming = [n for n, column in columns if _seems_time(n, column, codes, first=n == first)]
+    seeming = seeming or [n for n, column in columns if _counts(n, column, codes, first=n == first)]
     read = []
     for name in seeming:
         try:
@@ -162,8 +168,8 @@ def _time_column(
         except series_table.TwiceError:
             read.append(name)
         else:
-            return name
-    return next(iter([*read, *seeming]), None)
+            return name, times
+    return next(iter([*read, *seeming]), None), None
 
 
 def _is_split(cells: Cells, names: list[str]) -> bool:
@@ -175,14 +181,16 @@ def _is_split(cells: Cells, names: list[str]) -> bool:
     )
 
 
-def _seems_time(
-    name: str, column: list[str], regular: time_numbers.Regular, *, first: bool
-) -> bool:
+def _seems_time(name: str, column: list[str], codes: NDArray[np.int64], *, first: bool) -> bool:
     """Whether a column that nobody named holds times rather than values."""
     known = [cell for cell in column if cell.lower() not in csv_numbers.MISSING]
     if not known:
         return False
-    whole = timestamps.whole_numbers(column)
+    if len(known) < len(column):
+        codes = codes[[cell.lower() not in csv_numbers.MISSING for cell in column]]
+        codes = np.unique(codes, return_inverse=True)[1]
+    regular = series_table.regular(codes)
+    whole = timestamps.whole_numbers(known)
     if whole is not None:
         return time_numbers.are_like_times(whole, name, regular, first=first)
     some_cells = known[:: -(-len(known) // SAMPLE)]
@@ -190,14 +198,24 @@ def _seems_time(
         return True
     if not time_numbers.says(name):
         return False
-    is_time = name.lower() in time_numbers.TIMES
-    decimals = time_numbers.of_decimals(column)
+    is_time = name.lower() in time_numbers.TIMES | time_numbers.PARTS["year"]
+    decimals = time_numbers.of_decimals(known)
     return (
         (decimals is not None and (regular(decimals.stamps) or (first and is_time)))
         or all(re.fullmatch(r"\d\d?\.\d{4}|\d{4}\.\d\d", cell) for cell in known)  # 01.1949
         # A text under the name of a time: it is read, or an error says that it cannot be.
         or (is_time and len(name) > 1 and not any(map(csv_numbers.is_number, known)))
+        or (is_time and first and decimals is None and all(map(csv_numbers.is_number, known)))
     )
+
+
+def _counts(name: str, column: list[str], codes: NDArray[np.int64], *, first: bool) -> bool:
+    """Whether a column that is named as times has an order, though no step."""
+    if not time_numbers.is_named(name):
+        return False
+    whole = timestamps.whole_numbers(column)
+    is_count = whole is not None and series_table.is_count(codes, whole, first=first)
+    return is_count or timestamps.falls(column)
 
 
 def _times(cells: Cells, name: str, codes: NDArray[np.int64]) -> time_numbers.Times:
@@ -251,19 +269,22 @@ class _Numbers:
         time: str | None,
     ) -> None:
         self.cells, self.parts, self.time = cells, parts, time
-        known = self.known = {id, time}
-        rest = (column for name, column in cells.columns.items() if name not in known)
-        self.mark = decimal or csv_numbers.file_mark(rest)
-        self.is_told = decimal is not None
+        self.known = {id, time}
+        self.decimal = decimal
+
+    @functools.cached_property
+    def mark(self) -> csv_numbers.Mark | None:
+        """The mark that the columns of the file agree on."""
+        columns = self.cells.columns.items()
+        return csv_numbers.file_mark(column for name, column in columns if name not in self.known)
 
     def of(self, name: str) -> NDArray[np.float64]:
         """The values of a column, NaN where missing, in the order of the file."""
         cells = self.cells
-        mark = self.mark if self.is_told else None
+        column = cells.columns[name]
         try:
-            return csv_numbers.read(
-                cells.columns[name], self.mark, self.parts, cells.delimiter, told=mark
-            )
+            found = self.decimal or csv_numbers.mark(column) or self.mark
+            return csv_numbers.read(column, found, self.parts, cells.delimiter)
         except NoNumberError as error:
             raise cells.wrong(error.row, name, error.what) from None
 
@@ -280,7 +301,7 @@ class _Numbers:
                 continue
             if np.isnan(values).all():
                 left_out.append(f"column {name!r} holds no number")
-            elif reason := _why_no_series(name, values):
+            elif reason := _why_no_series(name, values, is_ordered=self.time is not None):
                 left_out.append(reason)
             elif part := time_numbers.part_of_time(name, values):
                 parts[name] = part, values
@@ -304,18 +325,24 @@ class _Numbers:
 
 def _is_unnamed(name: str) -> bool:
     """Whether a column has no name, or that which pandas gives it."""
-    return not name or re.fullmatch(r"Unnamed: \d+(_level_\d+)?", name) is not None
+    return not name or re.fullmatch(r"Unnamed: \d+(\.\d+|_level_\d+)*", name) is not None
 
 
 def _is_row_name(name: str) -> bool:
     return _is_unnamed(name) or name.lower() in ROW_NAMES or series_table.is_id(name)
 
 
-def _why_no_series(name: str, values: NDArray[np.float64]) -> str:
+def _why_no_series(name: str, values: NDArray[np.float64], *, is_ordered: bool) -> str:
     """Why a column of numbers that nobody named is none of a series, else an empty text."""
+    counted = _is_row_name(name) and series_table.are_row_numbers(np.sort(values))
+    if counted and not is_ordered and not series_table.are_row_numbers(values):
+        return (
+            f"column {name!r} numbers the rows in another order than the file's, which is taken: "
+            f"say --timestamp {name!r} to sort by it"
+        )
     if _is_unnamed(name):
         return f"column {name!r} has no name, as the row numbers that pandas writes"
-    if _is_row_name(name) and (series_table.are_row_numbers(values) or (values == values[0]).all()):
+    if counted or (_is_row_name(name) and (values == values[0]).all()):
         return f"column {name!r} numbers the rows"
     if series_table.is_id(name):
         return f"column {name!r} names what the rows are of"

@@ -116,13 +116,13 @@ def named(name: object) -> str:
     """A name as messages repeat it: a long one only where it is a place on this machine.
 
     What stands where a name is due may be a text, base64 or a data: URI. Such a thing is longer
-    than a name, so that its length alone is said.
+    than a name, or has several lines, so that its length alone is said.
     """
     try:
         text = os.fsdecode(name) if isinstance(name, bytes | os.PathLike) else str(name)
     except Exception:  # of a stranger's class
         return f"<{type(name).__name__}>"
-    if len(text) <= LONGEST_NAME or _is_place(text):
+    if (len(text) <= LONGEST_NAME and "\n" not in text) or _is_place(text):
         return text
     return f"<{len(text):,} characters>"
 

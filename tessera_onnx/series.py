@@ -44,9 +44,12 @@ def read(context: Any, latest: int) -> list[Float]:
         items = [(row, "context") for row in context]
     else:
         items = [(context, "context")]
-    moved = [i for i, (item, _) in enumerate(items) if _is_out_of_order(item, i)]
-    for i in moved:
-        items[i] = items[i][0].sort_index(), items[i][1]
+    moved = []
+    for i, (item, name) in enumerate(items):
+        order = _order(item, i)
+        if order is not None:
+            moved.append(i)
+            items[i] = item.iloc[order], name
     found = [_one(item, name, i, latest) for i, (item, name) in enumerate(items)]
     if moved:
         tell(of_moved(moved))
@@ -70,8 +73,17 @@ def of_moved(rows: Sequence[int]) -> str:
 
 
 def is_rounded(values: Float) -> bool:
-    """Whether a series came as float32 that holds its changes in a few steps: 1e8, 1e8 + 8."""
-    return values.dtype == np.float32 and needs_float64(values, COARSE)
+    """Whether a series came as floats that hold its changes in a few steps: float32 of 1e8 + 8.
+
+    Numbers of float64 are looked at beyond 2**53 only: smaller ones may be a constant with noise.
+    """
+    if values.dtype == np.float32:
+        return needs_float64(values, COARSE)
+    most = np.max(np.abs(values), where=~np.isnan(values), initial=0)
+    if most <= WHOLE64:
+        return False
+    spread = np.nanstd(values - most)
+    return bool(spread > 0 and np.spacing(most) > COARSE * spread)
 
 
 def needs_float64(values: Float, finest: float = FINEST) -> bool:
@@ -84,7 +96,8 @@ def needs_float64(values: Float, finest: float = FINEST) -> bool:
         return False
     level = np.abs(known).max()
     with np.errstate(under="ignore", over="ignore"):
-        spread = (known - known[0]).std()
+        # Over the level: the squares of tiny numbers are 0.
+        spread = level * ((known - known[0]) / (level or 1)).std()
         if spread == 0:
             return bool(level > WHOLE32 and np.float32(level) != level)
         return bool(np.spacing(np.float32(level)) > finest * spread)
@@ -106,23 +119,49 @@ def check_held(known: Sequence[Any], name: str) -> None:
         )
 
 
-def _is_out_of_order(item: Any, number: int) -> bool:
-    """Whether a series of pandas has times as index that do not ascend.
+def _order(item: Any, number: int) -> NDArray[np.intp] | None:
+    """The order of time of a series of pandas whose index is times, None where they ascend.
 
     Raises ConfigError where a time comes twice or is missing.
     """
     index: Any = getattr(item, "index", None)
-    if not (hasattr(item, "sort_index") and hasattr(index, "freq")) or hasattr(item, "columns"):
-        return False
-    if index.hasnans or not index.is_unique:
+    if not hasattr(item, "sort_index") or hasattr(item, "columns") or not hasattr(index, "nlevels"):
+        return None
+    levels = [index.get_level_values(level) for level in range(index.nlevels)]
+    times = next((found for found in map(_times, levels) if found is not None), None)
+    if times is None:
+        return None
+    if (times != times).any() or len(np.unique(times)) < len(times):  # noqa: PLR0124 (NaT)
         raise ConfigError(
             f"series {number} has a time twice in its index, or one that is missing: are these "
             "several series, or is a row to be dropped?"
         )
-    return not index.is_monotonic_increasing
+    order = np.argsort(times)
+    return order if (np.diff(order) < 0).any() else None
+
+
+def _times(index: Any) -> NDArray[Any] | None:
+    """The times that an index of pandas holds, texts of dates and months as 202401 too."""
+    if hasattr(index, "freq"):
+        return np.asarray(index.asi8).view("m8[ns]")
+    kind = index.inferred_type
+    if kind in {"date", "datetime"}:  # objects, which may have time zones: their ranks
+        if index.hasnans:
+            return np.array(["NaT"], "M8[us]")
+        return np.unique(index.to_numpy(), return_inverse=True)[1]
+    if kind not in {"string", "integer"} or (kind == "integer" and index.is_monotonic_increasing):
+        return None
+    from tessera_onnx import series_table  # which imports this module
+
+    return series_table.of_labels([str(label).strip() for label in index], str(index.name or ""))
 
 
 def _one(item: Any, name: str, index: int, latest: int) -> Float:
+    if hasattr(item, "columns"):
+        raise ConfigError(
+            f"{name} must have one dimension, got 2 of a {type(item).__name__}: forecast_frame "
+            "reads it, or give a list of its columns"
+        )
     values = _array(item)
     if values is None or values.dtype.kind not in "iuf":
         kind = type(item).__name__ if values is None else f"an array of {values.dtype}"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tessera_onnx import frequency, series, timestamps
 from tessera_onnx.errors import ConfigError
 from tessera_onnx.frequency import Stamps
+from tessera_onnx.time_numbers import NoTimeError
 
 # Texts that repeat and tell no series apart.
 FLAGS = {"true", "false", "yes", "no", "y", "n", "t", "f", "ja", "nein", "on", "off"}
@@ -89,6 +90,28 @@ def regular(codes: NDArray[np.int64]) -> Callable[[Stamps], bool]:
         return True
 
     return is_regular
+
+
+def of_labels(texts: Sequence[str], name: str) -> Stamps | None:
+    """The times of labels of rows: dates, or months and days by their digits; None for others."""
+    if not texts or not (timestamps.is_like_time(texts[0]) or texts[0].isdecimal()):
+        return None
+    try:
+        stamps = timestamps.of_texts(texts, name, regular(np.zeros(len(texts), np.int64))).stamps
+    except NoTimeError:
+        return None
+    return stamps if stamps.dtype.kind == "M" else None
+
+
+def is_count(codes: NDArray[np.int64], stamps: Stamps, *, first: bool) -> bool:
+    """Whether no number comes twice in a series, and elsewhere than first, all rise or all fall."""
+    try:
+        ordered(codes, stamps)
+    except TwiceError:
+        return False
+    rows = in_file_order(codes).rows
+    between = np.diff(stamps[rows])[np.diff(codes[rows]) == 0]
+    return first or bool((between > 0).all() or (between < 0).all())
 
 
 def tells_apart(columns: Iterable[tuple[str, Sequence[str]]]) -> str | None:

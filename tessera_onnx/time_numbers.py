@@ -17,10 +17,17 @@ from numpy.typing import NDArray
 from tessera_onnx.frequency import Stamps
 
 NOT_A_DATE = "a date that does not exist"
+NO_CENTURY = (
+    "whole numbers that may be dates by other digits than YYYYMM and YYYYMMDD: write them as "
+    "2024-01 or 2024-01-31, or number the rows from 1"
+)
 Regular = Callable[[Stamps], bool]  # whether timestamps, one a row, have one step
 # Whole numbers by their digits. Of weeks, days of the year and quarters a short run may be a count.
 COMPACT = {6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
-DECIMAL = re.compile(r"[+-]?\d{1,9}(?:\.\d{1,9})?")
+# Other orders of digits, which are not read: a first zero may be lost.
+LAST_YEARS = ["%d%m%y", "%m%d%y"]
+OTHER_DIGITS = {4: ["%y%m"], 6: ["%y%m%d", "%m%Y"], 8: ["%d%m%Y", "%m%d%Y"]}
+DECIMAL = re.compile(r"[+-]?\d{1,12}(?:[.,]\d{1,9})?")
 FIRST_YEAR, LAST_YEAR = 1700, 2199
 EPOCHS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 EPOCH_START, EPOCH_END = 10**8, 42 * 10**8  # seconds: 1973 to 2103
@@ -32,12 +39,15 @@ PARTS = {
     "month": {"month", "months", "monat"},
     "week": {"week", "weeks", "woche", "kw", "yearweek"},
     "day": {"day", "days", "tag", "yearday", "doy"},
-    "step": {"step", "period", "epoch", "hour", "minute", "second"},
+    "hour": {"hour", "stunde"},
+    "minute": {"minute"},
+    "second": {"second"},
+    "step": {"step", "period", "epoch"},
 }
 
 LIMITS = {
     "year": (FIRST_YEAR, LAST_YEAR), "quarter": (1, 4), "month": (1, 12), "week": (1, 53),
-    "day": (1, 366),
+    "day": (1, 366), "hour": (0, 24), "minute": (0, 59), "second": (0, 59),
 }  # fmt: skip
 
 
@@ -64,6 +74,11 @@ def says(name: str, part: str | None = None) -> bool:
     return any(words & each for each in parts)
 
 
+def is_named(name: str) -> bool:
+    """Whether a column's whole name is that of times."""
+    return any(name.lower() in each for each in (TIMES, *PARTS.values()))
+
+
 def part_of_time(name: str, values: NDArray[np.float64]) -> str | None:
     """The part of a date that a column holds by its name and its numbers, such as "month"."""
     known = values[~np.isnan(values)]
@@ -77,22 +92,28 @@ def part_of_time(name: str, values: NDArray[np.float64]) -> str | None:
 def are_like_times(values: NDArray[np.int64], name: str, regular: Regular, *, first: bool) -> bool:
     """Whether whole numbers of a column that nobody named are times rather than a series.
 
-    A calendar's numbers are times in the first column or under a name that says so. Years and
-    epochs need a regular step too, any other whole numbers both the name and the step.
+    A calendar's numbers are times in the first column, under a name that says so, or where they
+    have a regular step. Years and epochs need a regular step or a name that says nothing else, any
+    other whole numbers both the step and a name.
     """
     named = says(name)
-    if not (first or named) or len(values) < 2 or (values == values[0]).all():
+    if len(values) < 2 or (values == values[0]).all():
         return False
-    if _compact(values) is not None or _wrong_date(values) is not None:
-        return True
-    if says(name, "year") and _are_years(values):
-        return True
+    compact = _compact(values)
+    if compact is not None or not (first or named):
+        return compact is not None and (
+            first or named or (len(values) > 2 and regular(compact.stamps))
+        )
     unusual = (("week", _weeks), ("day", _year_days), ("quarter", _quarters))
-    if any(says(name, part) and read(values) is not None for part, read in unusual):
+    if (
+        _wrong_date(values) is not None
+        or (says(name, "year") and _are_years(values))
+        or any(says(name, part) and read(values) is not None for part, read in unusual)
+    ):
         return True
     if _are_years(values) or _epoch(values) is not None:
-        return _is_regular_epoch(values, regular)
-    return named and regular(values)
+        return is_named(name) or _is_regular_epoch(values, regular)
+    return named and (_has_other_digits(values, name, regular) or regular(values))
 
 
 def are_of_calendar(values: NDArray[np.int64]) -> bool:
@@ -102,8 +123,12 @@ def are_of_calendar(values: NDArray[np.int64]) -> bool:
 
 def of_numbers(values: NDArray[np.int64], name: str, regular: Regular) -> Times:
     """The times of whole numbers: of a calendar, of an epoch, or counted steps."""
-    plain = Times(values, lambda stamps: stamps.tolist())
+    is_part = part_of_time(name, values.astype(np.float64)) in {"month", "quarter"}
+    note = "has no years: its numbers are counted on" if is_part else ""
+    plain = Times(values, lambda stamps: stamps.tolist(), note)
     weeks, days, quarters = _weeks(values), _year_days(values), _quarters(values)
+    if _has_other_digits(values, name, regular):
+        raise NoTimeError(None, NO_CENTURY)
     wrong = _wrong_date(values) if weeks is None else None
     if wrong is not None:
         raise NoTimeError(wrong, NOT_A_DATE)
@@ -134,14 +159,20 @@ def of_numbers(values: NDArray[np.int64], name: str, regular: Regular) -> Times:
 
 def of_decimals(texts: Sequence[str]) -> Times | None:
     """Decimals such as seconds, 0.1, 0.2, as whole numbers of their last digit; None for others."""
-    if not all(DECIMAL.fullmatch(text) for text in texts):
+    marks = {mark for mark in ".," for text in texts if mark in text}
+    if len(marks) > 1 or not all(DECIMAL.fullmatch(text) for text in texts):
         return None
-    digits = max(len(text.partition(".")[2]) for text in texts)
-    scaled = [int(Decimal(text).scaleb(digits)) for text in texts]
-    return Times(
-        np.array(scaled, np.int64),
-        lambda stamps: [float(Decimal(stamp).scaleb(-digits)) for stamp in stamps.tolist()],
-    )
+    points = [text.replace(",", ".") for text in texts]
+    digits = max(len(text.partition(".")[2]) for text in points)
+    scaled = [int(Decimal(text).scaleb(digits)) for text in points]
+    if max(map(abs, scaled)) >= 1 << 63:
+        return None
+
+    def write(stamps: Stamps) -> list[Any]:
+        found = [float(Decimal(stamp).scaleb(-digits)) for stamp in stamps.tolist()]
+        return [str(number).replace(".", ",") for number in found] if "," in marks else found
+
+    return Times(np.array(scaled, np.int64), write)
 
 
 def _wrong_date(values: NDArray[np.int64]) -> int | None:
@@ -151,6 +182,32 @@ def _wrong_date(values: NDArray[np.int64]) -> int | None:
         return None
     wrong = [_by_digits(values[i : i + 1], form) is None for i in range(len(values))]
     return wrong.index(True) if sum(wrong) * 2 < len(wrong) else None
+
+
+def _has_other_digits(values: NDArray[np.int64], name: str, regular: Regular) -> bool:
+    """Whether whole numbers under the name of a date are one by digits that are not read."""
+    if not any(says(name, part) for part in ("month", "day")) and name.lower() not in TIMES:
+        return False
+    is_year = _are_years(values) and not says(name, "month")
+    if len(values) < 2 or is_year or _compact(values) is not None:
+        return False
+    digits = len(str(values.max()))
+    digits += digits % 2
+    forms = OTHER_DIGITS.get(digits, [])
+    if digits == 6 and (len(np.unique(values % 100)) <= 3 or not regular(values)):
+        forms = forms + LAST_YEARS  # of many years, they would be counted steps
+    kinds = np.unique(values).tolist()
+    return values.min() >= 0 and any(
+        all(_reads(f"{value:0{digits}}", form) for value in kinds) for form in forms
+    )
+
+
+def _reads(text: str, form: str) -> bool:
+    try:
+        year = datetime.strptime(text, form).year  # noqa: DTZ007
+    except ValueError:
+        return False
+    return FIRST_YEAR <= year <= LAST_YEAR
 
 
 def _by_digits(values: NDArray[np.int64], form: str) -> Times | None:

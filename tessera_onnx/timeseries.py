@@ -202,11 +202,12 @@ class TesseraTimeSeries(Model):
         if not live.all():
             dead = names(np.flatnonzero(~live).tolist())
             tell(f"series {dead}: none of the values that are read is known, the forecast is NaN")
-        if rounded := [i for i, values in enumerate(series) if is_rounded(values)]:
-            tell(
-                f"series {names(rounded)}: float32, in which they came, rounds their changes away: "
-                "give float64 numbers"
-            )
+        for kind, fix in (("float32", "give float64 numbers"), ("float64", "subtract an offset")):
+            if rounded := [i for i, v in enumerate(series) if v.dtype == kind and is_rounded(v)]:
+                tell(
+                    f"series {names(rounded)}: {kind}, in which they came, rounds their changes "
+                    f"away: {fix}"
+                )
         if extrapolate is None and (beyond := outside(wanted, recipe.quantiles)):
             tell(of_outside(beyond, recipe.quantiles))
         return quantiles

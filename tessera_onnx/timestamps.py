@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import time_numbers
+from tessera_onnx import csv_numbers, time_numbers
 from tessera_onnx.frequency import Stamps
 from tessera_onnx.time_numbers import NOT_A_DATE, NoTimeError, Regular, Times
 
@@ -31,6 +31,7 @@ LIMIT = 1 << 63
 WHOLE = re.compile(r"([+-]?\d{1,19})(?:\.0*)?")
 MONTHS = "january february march april may june july august september october november december"
 NAMES = MONTHS.split()
+DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 MONTH = rf"(?P<b>{'|'.join(name[:3] for name in NAMES)})[a-z]*\.?"
 DAY, NUMBER, YEAR, SIGN = r"(?P<d>\d{1,2})", r"(?P<m>\d{1,2})", r"(?P<y>\d{4})", "(?P<s>[-/.])"
 CLOCK = r"(?:[T ](?P<H>\d{1,2}):(?P<M>\d\d)(?::(?P<S>\d\d)(?:\.(?P<f>\d{1,6}))?)?)?"
@@ -78,6 +79,8 @@ def seems_time(text: str) -> bool:
 
 def whole_numbers(texts: Sequence[str]) -> NDArray[np.int64] | None:
     """The whole numbers that texts are, 5.0 too; None where one is none, or beyond int64."""
+    if not texts or WHOLE.fullmatch(texts[0]) is None:  # nearly always all are, or none is
+        return None
     found = [match and int(match[1]) for match in map(WHOLE.fullmatch, texts)]
     numbers = [number for number in found if number is not None and -LIMIT <= number < LIMIT]
     return np.array(numbers, np.int64) if len(numbers) == len(texts) else None
@@ -85,6 +88,11 @@ def whole_numbers(texts: Sequence[str]) -> NDArray[np.int64] | None:
 
 def of_texts(texts: Sequence[str], name: str, regular: Regular) -> Times:
     """The times of texts. Raises NoTimeError, never with what a text holds."""
+    for row, text in enumerate(texts):
+        if text.lower() in csv_numbers.MISSING:
+            raise NoTimeError(row, "no timestamp: drop the row, or write its time")
+    if _are_seasons(texts):
+        raise NoTimeError(None, "pairs of years, as 2023/24: write the first year alone")
     numbers = whole_numbers(texts)
     if numbers is not None:
         return time_numbers.of_numbers(numbers, name, regular)
@@ -96,6 +104,32 @@ def of_texts(texts: Sequence[str], name: str, regular: Regular) -> Times:
     if ISO.fullmatch(texts[0]) or not any(form.fullmatch(texts[0]) for form in FORMS):
         return _iso(texts)
     return _other(texts, regular)
+
+
+def _are_seasons(texts: Sequence[str]) -> bool:
+    """Whether texts are a year and the two digits of the next, which may look like a month."""
+    found = [re.fullmatch(r"(\d\d(\d\d))[-/](\d\d)", text) for text in texts]
+    return len({match[1] for match in found if match}) > 1 and all(
+        match and (int(match[2]) + 1) % 100 == int(match[3]) for match in found
+    )
+
+
+def falls(texts: Sequence[str]) -> bool:
+    """Whether names of months or days, or texts with one number each, go back in every row."""
+    lowered = [text.lower().rstrip(".") for text in texts]
+    for names in (NAMES, list(DAYS)):
+        places = {name: i for i, name in enumerate(names)}
+        places |= {name[:3]: i for name, i in places.items()}
+        if all(text in places for text in lowered):
+            steps = np.diff([places[text] for text in lowered]) % len(names)
+            return len(steps) > 1 and bool((steps == len(names) - 1).all())
+    found = [re.findall(r"\d{1,18}", text) for text in lowered]
+    if len(found) < 3 or any(len(each) != 1 for each in found):
+        return False
+    numbers = np.array([int(each[0]) for each in found])
+    is_month = numbers.min() >= 1 and numbers.max() <= 12
+    back = (np.diff(numbers) % 12 == 11) if is_month else (np.diff(numbers) < 0)
+    return bool(back.all())
 
 
 def _iso(texts: Sequence[str]) -> Times:

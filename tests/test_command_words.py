@@ -119,7 +119,7 @@ def test_a_name_is_repeated_and_a_text_is_not(tmp_path):
     (deep / "c.txt").touch()
     for name in ("", "a.txt", "x" * 100, deep, deep / "c.txt", deep / "missing.txt"):
         assert errors.named(name) == str(name)
-    for name in ("x" * 101, "/" + "x" * 101, f"{deep}/none/{'x' * 9}/c.txt", "a\0" * 60,
+    for name in ("x" * 101, "/" + "x" * 101, f"{deep}/none/{'x' * 9}/c.txt", "a\0" * 60, "t,x\n1,5",
                  "\ud800" * 101, f"{tmp_path}/" + "a b\n" * 99, b"x" * 101):  # fmt: skip
         assert errors.named(name) == f"<{len(name):,} characters>"
 
