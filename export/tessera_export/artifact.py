@@ -230,6 +230,8 @@ def _int8(
         hint = (
             "leave int8 out with --precision fp32,fp16, or keep nodes in fp32 with --int8-exclude"
         )
+        if not inputs:
+            hint = f"measure activations, which --calibrate none left out; or {hint}"
         raise ExportError(f"{error}; {hint}") from error
 
 
