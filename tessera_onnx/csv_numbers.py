@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import series
+from tessera_onnx import exact
 from tessera_onnx.errors import ConfigError
 
 Mark = Literal[".", ","]
@@ -111,10 +111,10 @@ def read(
         except ValueError:
             if cell.lower() not in MISSING:
                 raise NoNumberError(row, "no number") from None
-    beyond = np.abs(values) > series.LARGEST
+    beyond = np.abs(values) > exact.LARGEST
     if beyond.any():
         raise NoNumberError(int(beyond.argmax()), "infinity, or a value beyond float32")
-    if np.max(np.abs(values), where=~np.isnan(values), initial=0) > series.WHOLE64:
+    if np.max(np.abs(values), where=~np.isnan(values), initial=0) > exact.WHOLE64:
         _check_held(plain, values, parts)
     return values
 
@@ -136,7 +136,7 @@ def _check_held(
         known = [Decimal(plain[row]) for row in part if not np.isnan(values[row])]
         whole = [int(v) if v == int(v) else v for v in known]
         try:
-            series.check_held(whole, "it")
+            exact.check_held(whole, "it")
         except ConfigError:
             raise NoNumberError(
                 None, "numbers so large that float64 rounds their changes away: subtract an offset"

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import frequency, series, series_table, time_numbers, timestamps
+from tessera_onnx import exact, frequency, series, series_table, time_numbers, timestamps
 from tessera_onnx.errors import ConfigError, install_hint
 
 FORECAST = "forecast"
@@ -281,12 +281,12 @@ def _numbers(nw: Any, column: Any, name: str, parts: list[NDArray[np.intp]]) -> 
         )
     kind = nw.Float32 if column.dtype == nw.Float32 else nw.Float64
     values = np.asarray(column.cast(kind).fill_null(float("nan")).to_numpy())
-    is_large = np.max(np.abs(values), where=~np.isnan(values), initial=0) > series.WHOLE64
+    is_large = np.max(np.abs(values), where=~np.isnan(values), initial=0) > exact.WHOLE64
     if column.dtype.is_decimal() or (column.dtype.is_integer() and is_large):
-        exact = column.to_list()
+        whole = column.to_list()
         for number, part in enumerate(parts):
-            known = [exact[row] for row in part if exact[row] is not None]
-            series.check_held(known, f"column {name!r}: series {number}")
+            known = [whole[row] for row in part if whole[row] is not None]
+            exact.check_held(known, f"column {name!r}: series {number}")
     return values
 
 

@@ -6,16 +6,17 @@ import calendar
 import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx import frequency, series, timestamps
+from tessera_onnx import frequency, timestamps
 from tessera_onnx.errors import ConfigError
 from tessera_onnx.frequency import Stamps
 from tessera_onnx.time_numbers import NoTimeError
 
+MOST_NAMES = 8  # of series, in a message
 # Texts that repeat and tell no series apart.
 FLAGS = {"true", "false", "yes", "no", "y", "n", "t", "f", "ja", "nein", "on", "off"}
 CALENDAR = {
@@ -41,7 +42,18 @@ class Order(NamedTuple):
 
     def said(self) -> str:
         """What a person should know of rows that changed places, empty where none did."""
-        return series.of_moved(self.moved) if self.moved else ""
+        return of_moved(self.moved) if self.moved else ""
+
+
+def names(rows: Sequence[Any]) -> str:
+    """Numbers of series for a message, the first few."""
+    shown = ", ".join(map(str, rows[:MOST_NAMES]))
+    return shown + (f" and {len(rows) - MOST_NAMES} more" if len(rows) > MOST_NAMES else "")
+
+
+def of_moved(rows: Sequence[int]) -> str:
+    """What a person should know of series whose rows changed places."""
+    return f"the rows of series {names(rows)} were not in order of time and have been sorted"
 
 
 class TwiceError(Exception):

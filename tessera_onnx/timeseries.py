@@ -14,23 +14,20 @@ from numpy.typing import NDArray
 
 from tessera_onnx import batching, patching
 from tessera_onnx.errors import ConfigError, EncodingError
+from tessera_onnx.exact import LARGEST, Float, is_rounded, needs_float64
 from tessera_onnx.model import Model
 from tessera_onnx.runtime import Array
 from tessera_onnx.schema import Kind, Precision, TimeSeries
 from tessera_onnx.series import (
-    LARGEST,
-    Float,
     check_extrapolate,
     check_horizon,
     check_levels,
-    is_rounded,
-    names,
-    needs_float64,
     of_outside,
     outside,
     read,
     tell,
 )
+from tessera_onnx.series_table import names
 
 # Pairs of series at a position that one pass may compare. A pair takes 16 bytes a head (measured),
 # so this is 6 GB for the 12 heads of Chronos-2.

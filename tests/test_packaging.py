@@ -58,13 +58,22 @@ LAYERS = {
     "regions": {"image_encoder", "page_text", "resizing", "similarity"},
     "heatmap": {"errors", "regions", "writing"},
     "patching": set(),
-    "series": {"errors"},
+    "exact": {"errors"},
     "frequency": {"errors"},
     "time_numbers": {"frequency"},
-    "timestamps": {"frequency", "time_numbers"},
-    "series_table": {"errors", "frequency", "series", "timestamps"},
-    "frames": {"errors", "frequency", "series", "series_table", "time_numbers", "timestamps"},
-    "csv_numbers": {"errors", "series"},
+    "timestamps": {"csv_numbers", "frequency", "time_numbers"},
+    "series_table": {"errors", "frequency", "time_numbers", "timestamps"},
+    "series": {"errors", "exact", "series_table"},
+    "frames": {
+        "errors",
+        "exact",
+        "frequency",
+        "series",
+        "series_table",
+        "time_numbers",
+        "timestamps",
+    },
+    "csv_numbers": {"errors", "exact"},
     "csv_cells": {"csv_numbers", "errors", "reading", "time_numbers", "timestamps"},
     "csv_series": {"csv_cells", "csv_numbers", "errors", "frequency", "series_table"}
     | {"time_numbers", "timestamps"},
@@ -110,7 +119,7 @@ LAYERS["timeseries"] = {
     "schema",
     "runtime",
 }
-LAYERS["timeseries"] |= {"series"}
+LAYERS["timeseries"] |= {"exact", "series", "series_table"}
 LAYERS["towers"] = {"errors", "images", "pooling", "prompts", "runtime", "schema", "text"}
 LAYERS["queries"] = {
     "batching",
