@@ -13,7 +13,7 @@ from tessera_onnx import bounds, quantization
 from tessera_onnx.containers import TEXTS, are_texts, check_items, holds_text, is_text, plain
 from tessera_onnx.errors import ConfigError, DimensionMismatch
 from tessera_onnx.quantization import Vectors
-from tessera_onnx.results import BinaryTokens, Int8Vectors, SparseVector, check_binary
+from tessera_onnx.results import BinaryTokens, SparseVector, check_binary
 
 Float = NDArray[np.float32]
 
