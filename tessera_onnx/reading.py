@@ -182,6 +182,15 @@ def by_line(message: str, texts: Texts) -> str:
     return f"{name(texts.source)}, line{plural} {lines}{message[found.end() :]}"
 
 
+def is_readable(text: str) -> bool:
+    """Whether a text is the name of a file whose lines can be read."""
+    return _suffix(text) is not None and os.path.isfile(text)  # noqa: PTH113 (a Path raises for what cannot be a name)
+
+
+def _suffix(source: str) -> str | None:
+    return next((s for s in SUFFIXES if source.removesuffix(PACKED).endswith(s)), None)
+
+
 def _form(source: str) -> str:
     """One of SUFFIXES; of stdin that of lines. Raises FileError for other files."""
     if source == STDIN:
@@ -190,7 +199,7 @@ def _form(source: str) -> str:
         a_model = os.path.isfile(os.path.join(source, "model.toml"))  # noqa: PTH113, PTH118
         hint = " with a model, which goes into --model" if a_model else ""
         raise FileError(f"{name(source)} cannot be read: it is a folder{hint}")
-    form = next((s for s in SUFFIXES if source.removesuffix(PACKED).endswith(s)), None)
+    form = _suffix(source)
     if form is None:  # not named: it may be a text that was meant for --text
         raise FileError(
             f"the input must be a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file, also with "

@@ -133,7 +133,8 @@ class TesseraSparse(TextModel):
     def similarity(self, a: str | SparseVector, b: str | SparseVector) -> float:
         """Dot product of query `a` and document `b`, at least 0; each a text, or made earlier."""
         one = functools.partial(self._encoder.one, several=COMPARED)
-        left, right = a, b
+        left: Any = a
+        right: Any = b
         if are_texts([left]):
             left = one(left, self._query, self._cut(self._query_head), name="a")
         if are_texts([right]):

@@ -258,3 +258,18 @@ def test_ids_and_files_that_have_no_place(args, code, said, tmp_path):
     (tmp_path / "a.jsonl").write_text(FILES["a.jsonl"])
     names = {"a": tmp_path / "a.jsonl", "o": tmp_path / "o"}
     assert said in run(*(arg.format(**names) for arg in args), code=code).stderr
+
+
+def test_a_files_name_that_is_read_as_a_text_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corpus.txt").write_text("a loaf\n")
+    (tmp_path / "notes").write_text("a loaf\n")
+    told = run("rank", *SMALL, "bread", "corpus.txt", "a loaf").stderr
+    assert told == (
+        "Warning: corpus.txt is a file, whose name was read as a text: --file reads its lines\n"
+    )
+    told = run("similarity", *SMALL, "bread", "corpus.txt").stderr
+    assert told == "Warning: corpus.txt is a file, whose name was read as a text\n"
+    for texts in (["notes", "a loaf"], ["other.txt", "rain"], ["a\tb", ""]):
+        assert run("rank", *SMALL, "bread", *texts).stderr == ""
+    assert run("rank", *SMALL, "bread", "--file", "corpus.txt").stderr == ""
