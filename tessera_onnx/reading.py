@@ -115,10 +115,13 @@ class Texts:
             reader, places, width = _table(header, lines, self._names)
             begin = 2  # below the names of the columns
             for row in reader:
-                if any(cell.strip() for cell in row) and len(row) != width:
+                filled = any(cell.strip() for cell in row)
+                if filled and len(row) != width:
                     raise ValueError(f"{len(row)} cells, the first line has {width}")  # noqa: TRY301
+                if filled and places[1] >= 0 and not row[places[1]].strip():
+                    raise ValueError(f"no id under {named(self._names[1])!r}")  # noqa: TRY301
                 number, begin = begin, reader.line_num + 2
-                if not any(cell.strip() for cell in row):
+                if not filled:
                     self.blank += 1
                     continue
                 yield number, row[places[0]], None if places[1] < 0 else row[places[1]]
@@ -142,7 +145,7 @@ def opened(source: str) -> Iterator[BinaryIO]:
             if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
                 raise OSError(errno.EINVAL, "it is a device")  # noqa: TRY301
             with Path(source).open("rb") as stream:
-                if source.endswith(PACKED):
+                if source.lower().endswith(PACKED):
                     with gzip.open(stream) as unpacked:
                         yield cast("BinaryIO", unpacked)
                 else:
@@ -188,7 +191,8 @@ def is_readable(text: str) -> bool:
 
 
 def _suffix(source: str) -> str | None:
-    return next((s for s in SUFFIXES if source.removesuffix(PACKED).endswith(s)), None)
+    name = source.lower().removesuffix(PACKED)
+    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
 
 
 def _form(source: str) -> str:
