@@ -22,23 +22,18 @@ BLOCK_TOKENS = 4096
 BLOCK_PAIRS = 1 << 22
 
 
-def matrix(name: str, value: Vectors, least: int = 1, rows: str = "n_tokens") -> Float:
+def matrix(name: str, value: Vectors, least: int = 1, axes: str = "n_tokens, dim") -> Float:
     """`value` as token vectors (n, dim), float32, in C order.
 
     Int8Vectors and BinaryTokens are taken as `quantization.floats` has them. Raises TypeError for
     another type than numbers, ConfigError for a wrong rank, fewer rows than `least`, NaN
     or infinity; the message begins with `name`.
     """
-    quantization.check_unmasked(value, name)
-    value = quantization.floats(value, name)
-    try:
-        array = np.asarray(plain(value))
-    except ValueError as error:
-        raise ConfigError(f"{name} must be a rectangular array ({rows}, dim)") from error
-    _check_numbers(name, value, array, f"({rows}, dim)")
+    array = _array(name, value, axes)
+    _check_numbers(name, value, array, axes)
     if array.ndim != 2:
-        one = ": put one vector into a list" if rows == "n" and array.ndim == 1 else ""
-        raise ConfigError(f"{name} must have shape ({rows}, dim), got {array.shape}{one}")
+        one = ": put one vector into a list" if axes == "n, dim" and array.ndim == 1 else ""
+        raise ConfigError(f"{name} must have shape ({axes}), got {array.shape}{one}")
     if len(array) < least or array.shape[1] == 0:
         raise ConfigError(f"{name} has no tokens or no dimensions: shape {array.shape}")
     return _finite(name, array)
@@ -46,15 +41,8 @@ def matrix(name: str, value: Vectors, least: int = 1, rows: str = "n_tokens") ->
 
 def vector(name: str, value: Vectors) -> Float:
     """`value` as one vector (dim,), float32. Raises as `matrix`."""
-    quantization.check_unmasked(value, name)
-    value = quantization.floats(value, name)
-    try:
-        array = np.asarray(plain(value))
-    except ValueError as error:
-        raise ConfigError(
-            f"{name} must be one vector (dim,), got rows of several lengths"
-        ) from error
-    _check_numbers(name, value, array, "(dim,)")
+    array = _array(name, value, "dim,")
+    _check_numbers(name, value, array, "dim,")
     if array.ndim != 1 or not len(array):
         raise ConfigError(f"{name} must be one vector (dim,), got shape {array.shape}")
     return _finite(name, array)
@@ -65,7 +53,22 @@ def are_vectors(value: Any) -> bool:
     return not are_texts([value])
 
 
-def _check_numbers(name: str, value: Any, array: NDArray[Any], shape: str) -> None:
+def _array(name: str, value: Any, axes: str) -> NDArray[Any]:
+    """`value` in any form as an array. Raises ConfigError where rows differ in length."""
+    if type(value) is np.ndarray:
+        return value
+    quantization.check_unmasked(value, name)
+    value = plain(quantization.floats(value, name))
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        wanted = f"a rectangular array ({axes})"
+        if axes == "dim,":
+            wanted = "one vector (dim,), got rows of several lengths"
+        raise ConfigError(f"{name} must be {wanted}") from error
+
+
+def _check_numbers(name: str, value: Any, array: NDArray[Any], axes: str) -> None:
     """Raises TypeError unless an array made of `value` holds numbers.
 
     Indices and values of a sparse vector would pass for two rows.
@@ -86,7 +89,7 @@ def _check_numbers(name: str, value: Any, array: NDArray[Any], shape: str) -> No
         found = "records: give one field of it"
     else:
         found = type(value).__name__ if array.dtype == object else f"dtype {array.dtype}"
-    raise TypeError(f"{name} must be a numeric array {shape}, got {found}")
+    raise TypeError(f"{name} must be a numeric array ({axes}), got {found}")
 
 
 def _finite(name: str, array: NDArray[Any]) -> Float:
@@ -238,7 +241,7 @@ def dense_scores(query: Any, documents: Any) -> Float:
                 )
         right = np.stack(rows) if rows else np.empty((0, len(left)), np.float32)
     else:
-        right = matrix("documents", documents, least=0, rows="n")
+        right = matrix("documents", documents, least=0, axes="n, dim")
         if right.shape[1] != len(left):
             raise DimensionMismatch(f"documents have {right.shape[1]} dims, the query {len(left)}")
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
