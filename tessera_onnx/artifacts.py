@@ -324,7 +324,9 @@ def _unknown(model_id: str, names: Iterable[str]) -> str:
             f"{name} is by its name a reranker (a cross-encoder), which scores pairs of texts and "
             "makes no vectors: this version runs no rerankers. `tessera models` lists what it runs"
         )
-    near = difflib.get_close_matches(model_id[:200], sorted(names), n=3, cutoff=0.5)
+    by_lower = {name.lower(): name for name in sorted(names)}
+    close = difflib.get_close_matches(model_id[:200].lower(), by_lower, n=3, cutoff=0.5)
+    near = [by_lower[each] for each in close]
     hint = f"did you mean {', '.join(near)}?" if near else "`tessera models` lists them"
     if re.match(r"[./~\\]", model_id):
         hint = "there is no such folder either: a model folder is opened with path=FOLDER"

@@ -35,6 +35,7 @@ from tessera_onnx.cli_options import (
     THREADS,
     location,
     note_blank,
+    note_names,
     print_json,
     print_lines,
     say,
@@ -320,6 +321,8 @@ def similarity(query: str, document: str, *, as_json: bool, **options: Any) -> N
     with model:
         score = model.search if kind == cli_vision.VISION else model.similarity
         value = score(query, document)
+    if kind != cli_vision.VISION:
+        note_names((query, document), "")
     if as_json:
         print_json({"model": model.model(), "kind": kind, "similarity": value})
     else:
@@ -389,6 +392,7 @@ def rank(
         with reading.naming_lines(lines):
             ranked = model.rank(wanted, texts, top_k)
     note_blank(lines)
+    note_names(documents, ": --file reads its lines")
     ids = None if lines is None else lines.ids
     if as_json:
         found = [

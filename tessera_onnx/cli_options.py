@@ -116,6 +116,13 @@ def note_blank(texts: reading.Texts | None) -> dict[str, int]:
     return {"blank_lines": texts.blank}
 
 
+def note_names(texts: Iterable[str], hint: str) -> None:
+    """Say on stderr that a file's name was read as a text, and what to do."""
+    names = [reading.name(text) for text in texts if reading.is_readable(text)]
+    if names:
+        say(f"Warning: {names[0]} is a file, whose name was read as a text{hint}")
+
+
 def shown_place(output: str) -> str:
     """What reports call the output."""
     return "stdout" if output == writing.STDOUT else click.format_filename(output)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from tessera_onnx import batching, runtime
 from tessera_onnx.blocks import CODE_ZERO, WORD, Block
+from tessera_onnx.bounds import rounding
 from tessera_onnx.errors import ConfigError, DeviceError, shown
 from tessera_onnx.quantization import Output
 
@@ -96,17 +97,23 @@ def score(
 
 
 def keep_bounds(
-    scores: Float, blocks: Sequence[Block], queries: Sequence[NDArray[Any]], output: Output
+    scores: Float,
+    blocks: Sequence[Block],
+    queries: Sequence[NDArray[Any]],
+    output: Output,
+    forms: Sequence[Any],
 ) -> None:
     """Take back, in place, what rounding adds to scores of unit vectors beyond [-n, n].
 
     Vectors that are no unit vectors have no such bounds, and keep their scores. What vectors are is
-    looked at only where a score lies outside, which few do.
+    looked at only where a score lies outside, which few do. `forms` are those in which the queries
+    were given.
     """
     limits = np.array([len(query) for query in queries], dtype=np.float32)
     beyond: NDArray[np.bool_] = np.greater(np.abs(scores), limits[:, None])
     if output != "binary" and beyond.any():
-        units = [float(_longest(query)) <= 1 + UNIT for query in queries]
+        pairs = zip(queries, forms, strict=True)
+        units = [float(_longest(query)) <= 1 + UNIT + rounding(form) for query, form in pairs]
         beyond &= np.array(units, dtype=bool)[:, None]
         suspected: NDArray[np.bool_] = np.any(beyond, axis=0)
         for block in blocks if suspected.any() else ():

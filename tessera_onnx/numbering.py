@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.containers import check_items
+from tessera_onnx.containers import check_items, plain
 from tessera_onnx.errors import ConfigError
 
 Numbers = NDArray[np.int64]
@@ -73,7 +73,7 @@ class Numbering:
             return None
         check_items(ids, "ids", "ids (str)")
         found: dict[str, int] = {}
-        for i, name in enumerate(ids):
+        for i, name in enumerate(map(plain, ids)):
             if not isinstance(name, str):
                 raise TypeError(f"ids[{i}] must be str, got {type(name).__name__}: pass str(id)")
             if name in self.places:
@@ -119,7 +119,8 @@ class Numbering:
                     f"number, ({self.count},)"
                 )
             return np.flatnonzero(documents & self.mask())
-        found = [self._number(item, f"{name}[{i}]") for i, item in enumerate(documents)]
+        items = enumerate(map(plain, documents))
+        found = [self._number(item, f"{name}[{i}]") for i, item in items]
         numbers = np.array(found, dtype=np.int64)
         gone = np.isin(numbers, self.removed)
         if gone.any():

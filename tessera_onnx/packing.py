@@ -116,7 +116,7 @@ class PackedTokens(Pack):
         EncodingError when ONNX Runtime fails.
         """
         state = self._state
-        scores: Float = self._scores(state, [self._query(state, query, "query")])[0]
+        scores: Float = self._scores(state, [self._query(state, query, "query")], [query])[0]
         return scores
 
     def score_batch(self, queries: Sequence[Vectors]) -> Float:
@@ -127,9 +127,9 @@ class PackedTokens(Pack):
         another than the documents'.
         """
         scoring.check_several(queries, "queries", "token vectors")
-        state = self._state
-        found = [self._query(state, query, f"queries[{i}]") for i, query in enumerate(queries)]
-        return self._scores(state, found)
+        state, forms = self._state, list(queries)
+        found = [self._query(state, query, f"queries[{i}]") for i, query in enumerate(forms)]
+        return self._scores(state, found, forms)
 
     def rank(
         self,
@@ -147,10 +147,10 @@ class PackedTokens(Pack):
         tokens = self._query(state, query, "query")
         numbering = state.numbering
         if subset is None:
-            numbers, scores = numbering.live(), self._scores(state, [tokens])[0]
+            numbers, scores = numbering.live(), self._scores(state, [tokens], [query])[0]
         else:
             numbers = numbering.find(subset, "subset")
-            scores = self._scores(state, [tokens], numbers)[0]
+            scores = self._scores(state, [tokens], [query], numbers)[0]
         return ranking(scores, top_k, numbers, numbering.names if numbering.named else ())
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -221,9 +221,16 @@ class PackedTokens(Pack):
         return tokens
 
     def _scores(
-        self, state: _State, queries: Sequence[NDArray[Any]], numbers: Numbers | None = None
+        self,
+        state: _State,
+        queries: Sequence[NDArray[Any]],
+        forms: Sequence[Any],
+        numbers: Numbers | None = None,
     ) -> Float:
-        """By number; those of `numbers` alone are asked for, and right."""
+        """By number; those of `numbers` alone are asked for, and right.
+
+        `forms` are those in which the queries were given.
+        """
         count = state.numbering.count
         packed = _flat(state.segments)
         gone = ~state.numbering.mask()
@@ -240,7 +247,7 @@ class PackedTokens(Pack):
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             scores = kernels.score(packed, parts, kernel, (len(queries), count), workers)
         scoring.check_scores(scores)
-        kernels.keep_bounds(scores, packed, queries, self._output)
+        kernels.keep_bounds(scores, packed, queries, self._output, forms)
         for block in packed:
             blank = block.places[block.lengths == 0]
             if len(blank):

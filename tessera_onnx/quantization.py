@@ -16,7 +16,7 @@ from tessera_onnx.errors import (
     UnsupportedDimension,
     shown,
 )
-from tessera_onnx.results import BinaryTokens, Int8Vectors, check_binary, check_int8
+from tessera_onnx.results import BinaryTokens, Int8Vectors, SparseVector, check_binary, check_int8
 
 Output = Literal["float32", "int8", "binary"]
 Vectors = ArrayLike | Int8Vectors | BinaryTokens  # what has a score
@@ -30,6 +30,8 @@ def check_unmasked(value: Any, name: str) -> None:
 
 def _finite(vectors: ArrayLike, name: str = "vectors") -> NDArray[np.float32]:
     check_unmasked(vectors, name)
+    if isinstance(vectors, SparseVector):  # its indices and values would pass for two rows
+        raise TypeError(f"{name} must be numeric rows, got SparseVector, which has no such form")
     try:
         array = np.asarray(plain(vectors))
     except ValueError as error:

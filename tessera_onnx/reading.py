@@ -115,10 +115,13 @@ class Texts:
             reader, places, width = _table(header, lines, self._names)
             begin = 2  # below the names of the columns
             for row in reader:
-                if any(cell.strip() for cell in row) and len(row) != width:
+                filled = any(cell.strip() for cell in row)
+                if filled and len(row) != width:
                     raise ValueError(f"{len(row)} cells, the first line has {width}")  # noqa: TRY301
+                if filled and places[1] >= 0 and not row[places[1]].strip():
+                    raise ValueError(f"no id under {named(self._names[1])!r}")  # noqa: TRY301
                 number, begin = begin, reader.line_num + 2
-                if not any(cell.strip() for cell in row):
+                if not filled:
                     self.blank += 1
                     continue
                 yield number, row[places[0]], None if places[1] < 0 else row[places[1]]
@@ -142,7 +145,7 @@ def opened(source: str) -> Iterator[BinaryIO]:
             if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
                 raise OSError(errno.EINVAL, "it is a device")  # noqa: TRY301
             with Path(source).open("rb") as stream:
-                if source.endswith(PACKED):
+                if source.lower().endswith(PACKED):
                     with gzip.open(stream) as unpacked:
                         yield cast("BinaryIO", unpacked)
                 else:
@@ -182,6 +185,16 @@ def by_line(message: str, texts: Texts) -> str:
     return f"{name(texts.source)}, line{plural} {lines}{message[found.end() :]}"
 
 
+def is_readable(text: str) -> bool:
+    """Whether a text is the name of a file whose lines can be read."""
+    return _suffix(text) is not None and os.path.isfile(text)  # noqa: PTH113 (a Path raises for what cannot be a name)
+
+
+def _suffix(source: str) -> str | None:
+    name = source.lower().removesuffix(PACKED)
+    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
+
+
 def _form(source: str) -> str:
     """One of SUFFIXES; of stdin that of lines. Raises FileError for other files."""
     if source == STDIN:
@@ -190,7 +203,7 @@ def _form(source: str) -> str:
         a_model = os.path.isfile(os.path.join(source, "model.toml"))  # noqa: PTH113, PTH118
         hint = " with a model, which goes into --model" if a_model else ""
         raise FileError(f"{name(source)} cannot be read: it is a folder{hint}")
-    form = next((s for s in SUFFIXES if source.removesuffix(PACKED).endswith(s)), None)
+    form = _suffix(source)
     if form is None:  # not named: it may be a text that was meant for --text
         raise FileError(
             f"the input must be a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file, also with "

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import bounds, quantization
-from tessera_onnx.containers import TEXTS, check_items, holds_text, is_text, plain
+from tessera_onnx.containers import TEXTS, are_texts, check_items, holds_text, is_text, plain
 from tessera_onnx.errors import ConfigError, DimensionMismatch
 from tessera_onnx.quantization import Vectors
-from tessera_onnx.results import BinaryTokens, Int8Vectors, SparseVector, check_binary
+from tessera_onnx.results import BinaryTokens, SparseVector, check_binary
 
 Float = NDArray[np.float32]
 
@@ -22,22 +22,18 @@ BLOCK_TOKENS = 4096
 BLOCK_PAIRS = 1 << 22
 
 
-def matrix(name: str, value: Vectors, least: int = 1) -> Float:
+def matrix(name: str, value: Vectors, least: int = 1, axes: str = "n_tokens, dim") -> Float:
     """`value` as token vectors (n, dim), float32, in C order.
 
     Int8Vectors and BinaryTokens are taken as `quantization.floats` has them. Raises TypeError for
     another type than numbers, ConfigError for a wrong rank, fewer rows than `least`, NaN
     or infinity; the message begins with `name`.
     """
-    quantization.check_unmasked(value, name)
-    value = quantization.floats(value, name)
-    try:
-        array = np.asarray(plain(value))
-    except ValueError as error:
-        raise ConfigError(f"{name} must be a rectangular array (n_tokens, dim)") from error
-    _check_numbers(name, value, array, "(n_tokens, dim)")
+    array = _array(name, value, axes)
+    _check_numbers(name, value, array, axes)
     if array.ndim != 2:
-        raise ConfigError(f"{name} must have shape (n_tokens, dim), got {array.shape}")
+        one = ": put one vector into a list" if axes == "n, dim" and array.ndim == 1 else ""
+        raise ConfigError(f"{name} must have shape ({axes}), got {array.shape}{one}")
     if len(array) < least or array.shape[1] == 0:
         raise ConfigError(f"{name} has no tokens or no dimensions: shape {array.shape}")
     return _finite(name, array)
@@ -45,31 +41,44 @@ def matrix(name: str, value: Vectors, least: int = 1) -> Float:
 
 def vector(name: str, value: Vectors) -> Float:
     """`value` as one vector (dim,), float32. Raises as `matrix`."""
-    quantization.check_unmasked(value, name)
-    value = quantization.floats(value, name)
-    try:
-        array = np.asarray(plain(value))
-    except ValueError as error:
-        raise ConfigError(
-            f"{name} must be one vector (dim,), got rows of several lengths"
-        ) from error
-    _check_numbers(name, value, array, "(dim,)")
+    array = _array(name, value, "dim,")
+    _check_numbers(name, value, array, "dim,")
     if array.ndim != 1 or not len(array):
         raise ConfigError(f"{name} must be one vector (dim,), got shape {array.shape}")
     return _finite(name, array)
 
 
 def are_vectors(value: Any) -> bool:
-    """Whether it is vectors made earlier, an array or this package's own, and not texts."""
-    made = isinstance(value, np.ndarray | Int8Vectors | BinaryTokens)
-    return made and not holds_text(value)
+    """Whether it is vectors made earlier, an array, a list or this package's own, and not texts."""
+    return not are_texts([value])
 
 
-def _check_numbers(name: str, value: Any, array: NDArray[Any], shape: str) -> None:
-    """Raises TypeError unless an array made of `value` holds numbers."""
-    if array.dtype.kind in "fiub":
+def _array(name: str, value: Any, axes: str) -> NDArray[Any]:
+    """`value` in any form as an array. Raises ConfigError where rows differ in length."""
+    if type(value) is np.ndarray:
+        return value
+    quantization.check_unmasked(value, name)
+    value = plain(quantization.floats(value, name))
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        wanted = f"a rectangular array ({axes})"
+        if axes == "dim,":
+            wanted = "one vector (dim,), got rows of several lengths"
+        raise ConfigError(f"{name} must be {wanted}") from error
+
+
+def _check_numbers(name: str, value: Any, array: NDArray[Any], axes: str) -> None:
+    """Raises TypeError unless an array made of `value` holds numbers.
+
+    Indices and values of a sparse vector would pass for two rows.
+    """
+    sparse = isinstance(value, SparseVector)
+    if array.dtype.kind in "fiub" and not sparse:
         return
-    if holds_text(value) or holds_text(array):
+    if sparse:
+        found = "SparseVector: TesseraSparse and PackedSparse score those"
+    elif holds_text(value) or holds_text(array):
         one = is_text(value) or isinstance(value, bytes)
         found = "a text: give the vectors that `encode_query` or `encode_batch` makes of it"
         if not one:
@@ -80,7 +89,7 @@ def _check_numbers(name: str, value: Any, array: NDArray[Any], shape: str) -> No
         found = "records: give one field of it"
     else:
         found = type(value).__name__ if array.dtype == object else f"dtype {array.dtype}"
-    raise TypeError(f"{name} must be a numeric array {shape}, got {found}")
+    raise TypeError(f"{name} must be a numeric array ({axes}), got {found}")
 
 
 def _finite(name: str, array: NDArray[Any]) -> Float:
@@ -232,7 +241,7 @@ def dense_scores(query: Any, documents: Any) -> Float:
                 )
         right = np.stack(rows) if rows else np.empty((0, len(left)), np.float32)
     else:
-        right = matrix("documents", documents, least=0)
+        right = matrix("documents", documents, least=0, axes="n, dim")
         if right.shape[1] != len(left):
             raise DimensionMismatch(f"documents have {right.shape[1]} dims, the query {len(left)}")
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
@@ -259,6 +268,8 @@ def check_sparse(vector: Any, name: str, size: int = 1 << 31) -> SparseVector:
         raise TypeError(wrong) from None
     for part in pair:
         quantization.check_unmasked(part, name)
+    if not (indices.ndim and values.ndim):  # such as the names of a frame's two columns
+        raise TypeError(wrong)
     if indices.ndim != 1 or indices.shape != values.shape:
         raise ConfigError(f"{name} has indices {indices.shape} and values {values.shape}")
     if len(indices) and (indices.dtype.kind not in "iu" or values.dtype.kind not in "fiu"):

@@ -133,10 +133,11 @@ class TesseraSparse(TextModel):
     def similarity(self, a: str | SparseVector, b: str | SparseVector) -> float:
         """Dot product of query `a` and document `b`, at least 0; each a text, or made earlier."""
         one = functools.partial(self._encoder.one, several=COMPARED)
-        left, right = a, b
-        if not isinstance(left, SparseVector):
+        left: Any = a
+        right: Any = b
+        if are_texts([left]):
             left = one(left, self._query, self._cut(self._query_head), name="a")
-        if not isinstance(right, SparseVector):
+        if are_texts([right]):
             right = one(right, self._document, self._cut(self._head), name="b")
         size = self.vocab_size()
         checked = [

@@ -143,5 +143,8 @@ def test_similarity_of_vectors_made_earlier(sparse):
         sparse.similarity("a", SparseVector(np.array([99999]), np.ones(1, np.float32)))
     with pytest.raises(ConfigError, match="^a: indices must ascend"):
         sparse.similarity(SparseVector(np.array([3, 1]), np.ones(2, np.float32)), "a")
-    with pytest.raises(TypeError, match="^a must be str"):
-        sparse.similarity(([1], [1.0]), "a")
+    entry, weight = max(weights.items(), key=lambda item: item[1])
+    pair = ([entry], [2.0])  # as `rank` takes it
+    assert sparse.similarity(pair, document) == pytest.approx(2 * weight, rel=1e-6)
+    with pytest.raises(TypeError, match="^a must be a SparseVector"):
+        sparse.similarity([1.0], "a")

@@ -85,6 +85,8 @@ def test_unknown_model_names_near_matches():
     with pytest.raises(ModelNotFound, match="did you mean all-minilm-l6-v2") as caught:
         TesseraDense("all-minilm-l6")
     assert isinstance(caught.value, RuntimeError)
+    with pytest.raises(ModelNotFound, match="did you mean all-minilm-l6-v2"):
+        TesseraDense("ALL-MINILM-L6-V2")
     with pytest.raises(ModelNotFound, match="tessera models"):
         TesseraDense("qqqqqq")
 

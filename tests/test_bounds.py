@@ -7,6 +7,7 @@ import pytest
 from artifact_tools import ARTIFACTS
 
 from tessera_onnx import (
+    PackedTokens,
     TesseraMultiVector,
     TesseraVision,
     bounds,
@@ -199,3 +200,22 @@ def test_int8_codes_of_unit_rows_keep_their_bounds_and_others_do_not(unit):
     assert over  # some would be above
     longer = quantization.int8(2 * unit[:3])
     assert score(unit[:3], longer) == pytest.approx(6, abs=0.05)
+
+
+@pytest.mark.parametrize("output", ["float32", "int8"])
+def test_coded_queries_keep_their_bounds_in_packs_and_others_do_not(unit, output):
+    """What rounding to codes adds to a query's length is no part of its score."""
+    rows = [unit[i : i + 3] for i in range(0, 300, 3)]
+    pack = PackedTokens(rows, output=output)
+    queries = [quantization.int8(each) for each in rows]
+    exactly = [exact(query.dequantize(), row) for query, row in zip(queries, rows, strict=True)]
+    assert max(exactly) > 3  # some would be above
+    together = pack.score_batch(queries).diagonal()
+    for i, query in enumerate(queries):
+        alone = [pack.score(query)[i], pack.rank(query, subset=[i])[0].score, together[i]]
+        assert alone == pytest.approx(
+            [min(3, exactly[i])] * 3, abs=2e-2 if output == "int8" else 1e-5
+        )
+        assert max(alone) <= 3
+    longer = quantization.int8(2 * rows[0])
+    assert pack.score(longer)[0] == pytest.approx(6, abs=0.1)

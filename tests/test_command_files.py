@@ -214,6 +214,7 @@ BAD = {
     ),
     "true": (".jsonl", '{"text": "a", "n": true}', ("--id-field", "n"), "line 1: no string or wh"),
     "a string": (".jsonl", '\n"a"', ("--id-field", "n"), "line 2: no string or whole number under"),
+    "empty": (".csv", "n,text\n1,a\n ,b\n", ("--id-field", "n"), "line 3: no id under 'n'"),
     "no place": (".txt", "a", ("--id-field", "n"), "has no ids: they are in a .jsonl or .csv file"),
 }
 
@@ -258,3 +259,25 @@ def test_ids_and_files_that_have_no_place(args, code, said, tmp_path):
     (tmp_path / "a.jsonl").write_text(FILES["a.jsonl"])
     names = {"a": tmp_path / "a.jsonl", "o": tmp_path / "o"}
     assert said in run(*(arg.format(**names) for arg in args), code=code).stderr
+
+
+def test_the_end_of_a_name_may_be_in_capitals(tmp_path):
+    (tmp_path / "A.TXT").write_text("a loaf\nrain\n")
+    (tmp_path / "B.CSV.GZ").write_bytes(gzip.compress(b"text\na loaf\nrain\n"))
+    for name in ("A.TXT", "B.CSV.GZ"):
+        assert list(reading.Texts(str(tmp_path / name), "text")) == ["a loaf", "rain"]
+
+
+def test_a_files_name_that_is_read_as_a_text_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corpus.txt").write_text("a loaf\n")
+    (tmp_path / "notes").write_text("a loaf\n")
+    told = run("rank", *SMALL, "bread", "corpus.txt", "a loaf").stderr
+    assert told == (
+        "Warning: corpus.txt is a file, whose name was read as a text: --file reads its lines\n"
+    )
+    told = run("similarity", *SMALL, "bread", "corpus.txt").stderr
+    assert told == "Warning: corpus.txt is a file, whose name was read as a text\n"
+    for texts in (["notes", "a loaf"], ["other.txt", "rain"], ["a\tb", ""]):
+        assert run("rank", *SMALL, "bread", *texts).stderr == ""
+    assert run("rank", *SMALL, "bread", "--file", "corpus.txt").stderr == ""

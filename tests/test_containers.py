@@ -18,6 +18,7 @@ from artifact_tools import ARTIFACTS
 
 from tessera_onnx import (
     BinaryTokens,
+    ConfigError,
     Int8Vectors,
     PackedSparse,
     PackedTokens,
@@ -250,6 +251,50 @@ def test_text_where_vectors_are_due_is_called_text(models):
         quantization.hamming(quantization.binary(tokens), SECRET)
     with pytest.raises(TypeError, match='query must be BinaryTokens, got str: output="binary"'):
         models.multi.similarity_quantized(SECRET, SECRET)
+
+
+def test_a_sparse_vector_where_rows_are_due_is_refused(models):
+    """Its indices and values would pass for two rows of numbers."""
+    sparse = SparseVector(np.arange(8, dtype=np.int32), np.ones(8, np.float32))
+    tokens = np.eye(8, dtype=np.float32)
+    calls = [
+        lambda v: maxsim(v, tokens),
+        lambda v: maxsim(tokens, v),
+        lambda v: scoring.maxsim_matrix([v], [tokens]),
+        lambda v: scoring.dense_scores(tokens[0], [v]),
+        lambda v: scoring.cosine(v, tokens[0]),
+        lambda v: models.dense.similarity("a", v),
+        lambda v: models.dense.rank(v, ["a"]),
+        lambda v: models.multi.similarity(v, "a"),
+        lambda v: models.multi.rank("a", [v]),
+        models.multi.quantize,
+        quantization.int8,
+        lambda v: PackedTokens([v]),
+        lambda v: PackedTokens([v], output="binary"),
+        PackedTokens([tokens]).score,
+    ]
+    for number, call in enumerate(calls):
+        assert "got SparseVector" in refusal(call, sparse), number
+
+
+def test_vectors_of_another_kind_are_no_texts(models):
+    """`similarity` takes lists of numbers as `rank` does, and names what it takes of vectors."""
+    vector, tokens = models.dense.encode("a b"), models.multi.encode("a b")
+    for form in (vector.tolist(), tuple(vector.tolist()), pa.array(vector), pd.Series(vector)):
+        expected = models.dense.similarity(vector, "a")
+        assert models.dense.similarity(form, "a") == pytest.approx(expected, abs=1e-6)
+    expected = models.multi.similarity("a", tokens)
+    assert models.multi.similarity("a", tokens.tolist()) == pytest.approx(expected, abs=1e-6)
+    pair = tuple(models.sparse.encode("a b"))
+    expected = models.sparse.similarity("a", models.sparse.encode("a b"))
+    assert models.sparse.similarity("a", pair) == pytest.approx(expected, abs=1e-6)
+    for wrong in (vector, vector.tolist(), tokens):
+        message = refusal(models.sparse.similarity, wrong, "a")
+        assert "a must be a SparseVector or (indices, values)" in message
+    with pytest.raises(ConfigError, match=r"shape \(n, dim\), got .*put one vector into a list"):
+        models.dense.rank("a", vector)
+    frame = pd.DataFrame({"text": ["a"], "n": [1]})
+    assert "got DataFrame" in refusal(models.sparse.rank, frame, ["a"])
 
 
 def test_one_document_where_several_are_due(models):

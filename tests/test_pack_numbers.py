@@ -5,6 +5,7 @@ import pickle
 import threading
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tessera_onnx import (
@@ -204,6 +205,21 @@ def test_ids_are_one_a_document_and_each_another(kind, rng):
     pack.add(documents, ids=np.array(["x", "y", "z"]))
     assert pack.ids == ["a", "b", "c", "x", "y", "z"]
     assert all(type(name) is str for name in pack.ids)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ids_and_numbers_may_be_arrows(kind, rng):
+    documents = some(kind, rng, 3)
+    pack = make(kind, documents, ids=pa.chunked_array([["a"], ["b", "c"]]))
+    assert pack.ids == ["a", "b", "c"]
+    asked = query(kind, rng)
+    expected = pack.rank(asked, subset=["a", "c"])
+    assert pack.rank(asked, subset=pa.array(["a", "c"])) == expected
+    assert pack.rank(asked, subset=pa.array([0, 2])) == expected
+    pack.remove(pa.array(["b"]))
+    assert pack.ids == ["a", "c"]
+    with pytest.raises(TypeError, match=r"ids\[1\] must be str, got NoneType"):
+        make(kind, documents, ids=pa.array(["a", None, "c"]))
 
 
 @pytest.mark.parametrize("kind", KINDS)

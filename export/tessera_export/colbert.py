@@ -16,6 +16,7 @@ from tessera_export.tokens import TokenizerFile
 from tessera_onnx.schema import MultiVector, TokenRole
 
 OUTPUT = "token_embeddings"
+MASK = "MultiVectorMask"
 Expansion = Literal["none", "unattended", "attended"]
 
 
@@ -200,7 +201,8 @@ def _own(folder: Path, tokenizer: TokenizerFile, said: Said, before: Prompts) ->
             )
         expansion = "attended" if wanted.get("attend") else "unattended"
         query_length = wanted["length"] if query_length is None else query_length
-    mask = read_table(module_folder(folder, _modules(folder)[-1]) / "config.json")
+    (masking,) = (m for m in _modules(folder) if layers.class_of(m) == MASK)
+    mask = read_table(module_folder(folder, masking) / "config.json")
     if mask.get("keep_only_token_ids"):
         raise ExportError("MultiVectorMask keeps some token ids only, which is for images")
     skipped = _skip_ids(mask.get("skiplist_words") or [], tokenizer)
@@ -263,13 +265,16 @@ def _own_layers(folder: Path) -> tuple[Layer, ...]:
     modules = _modules(folder)
     kinds = [layers.class_of(module) for module in modules]
     dense = modules[1:-2]
-    wanted = ["Transformer", *["Dense"] * len(dense), "Normalize", "MultiVectorMask"]
-    if kinds != wanted:
+    # Rows are scaled one by one, so that they may be left out before or after.
+    first, last = ["Transformer", *["Dense"] * len(dense)], ["Normalize", MASK]
+    if kinds not in (first + last, first + last[::-1]):
         raise ExportError(
             f"{folder / 'modules.json'} lists {kinds or 'nothing'}; a MultiVectorEncoder is one "
-            "Transformer, Dense modules, Normalize and MultiVectorMask"
+            "Transformer, then Dense modules, and last Normalize and MultiVectorMask"
         )
-    for module in modules[1:-1]:
+    for module in modules[1:]:
+        if layers.class_of(module) == MASK:
+            continue
         config = read_table(module_folder(folder, module) / "config.json")
         if config.get("module_input_name") != "token_embeddings":
             raise ExportError(f"{module.get('path')} does not work on token_embeddings")

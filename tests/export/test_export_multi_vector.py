@@ -219,17 +219,17 @@ def test_pylate_without_its_keys_takes_pylates_defaults(make, minilm):
 def own(make, bert, minilm, tmp_path):
     """own(...): a folder that sentence-transformers' MultiVectorEncoder saved itself."""
 
-    def build(name="own", mask=(), similarity=None, **settings):
+    def build(name="own", mask=(), similarity=None, *, mask_first=False, **settings):
         encoder = make("encoder", bert)
         torch.manual_seed(6)
         tokens = {"module_input_name": "token_embeddings"}
+        last = [Normalize(**tokens), MultiVectorMask([",", ".", "nosuchtoken"], **dict(mask))]
         model = MultiVectorEncoder(
             modules=[
                 Transformer(str(encoder), **settings),
                 Dense(64, 32, bias=False, activation_function=torch.nn.Identity(),
                       module_output_name="token_embeddings", **tokens),
-                Normalize(**tokens),
-                MultiVectorMask([",", ".", "nosuchtoken"], **dict(mask)),
+                *(last[::-1] if mask_first else last),
             ],
             prompts={"query": "[unused0]", "document": "read: "},
             similarity_fn_name=similarity,
@@ -255,6 +255,17 @@ def test_sentence_transformers_own_layout(own, exported, texts, settings, mask, 
     recipe = running.spec.multi_vector
     assert (recipe.query.expansion, recipe.score) == (expansion, "mean")
     assert (recipe.query.prompt, recipe.document.prompt) == ("[unused0]", "read: ")
+    model = MultiVectorEncoder(str(place), device="cpu")
+    assert_close(kept(running, texts, recipe.document), model.encode_document(texts))
+    assert_close(kept(running, texts, recipe.query), model.encode_query(texts))
+
+
+def test_that_layout_as_sentence_transformers_begins_one(own, exported, texts):
+    """A MultiVectorEncoder made of a plain encoder masks first and normalizes then."""
+    place = own(mask_first=True, query_length=24, document_length=90)
+    running = exported(place, "multi-vector")
+    recipe = running.spec.multi_vector
+    assert len(recipe.document.skip_ids) == 2
     model = MultiVectorEncoder(str(place), device="cpu")
     assert_close(kept(running, texts, recipe.document), model.encode_document(texts))
     assert_close(kept(running, texts, recipe.query), model.encode_query(texts))
