@@ -30,7 +30,7 @@ from tessera_onnx.cli_options import (
     shown_place,
 )
 from tessera_onnx.errors import EncodingError, FileError
-from tessera_onnx.pages import page_numbers
+from tessera_onnx.pages import is_pdf, page_numbers
 from tessera_onnx.quantization import Output
 from tessera_onnx.regions import Region
 from tessera_onnx.schema import Kind
@@ -181,9 +181,7 @@ def encode(
 )
 @click.argument("query")
 @click.argument("image")
-@click.option(
-    "--page", type=AT_LEAST_1, default=1, show_default=True, help="Page of a PDF or TIFF."
-)
+@click.option("--page", type=AT_LEAST_1, help="Page of a PDF or TIFF, else the first.")
 @PASSWORD
 @click.option("--plot", metavar="FILE", help="Map to draw over the image: .png, .jpg or .webp.")
 @click.option("--token", type=AT_LEAST_1, help="Number of the token to draw, else their mean.")
@@ -197,7 +195,7 @@ def explain(
     *,
     query: str,
     image: str,
-    page: int,
+    page: int | None,
     password: str | None,
     plot: str | None,
     token: int | None,
@@ -229,7 +227,7 @@ def explain(
     width, height = found.image.size
     if as_json:
         facts = {"model": opened.model(), "rows": rows, "columns": columns, "plot": plot}
-        facts |= {"width": width, "height": height, "page": page}
+        facts |= {"width": width, "height": height, "page": page or 1}
         print_json({**facts, "matches": [_match(region) for region in found.regions]})
         return
     print_lines(
@@ -301,10 +299,10 @@ def _is_inline(name: str) -> bool:
 
 
 def _has_pages(name: str) -> bool:
-    """Whether it is a PDF, or a TIFF of several pages."""
-    if name.lower().endswith(PDF):
+    """Whether it is a PDF, or a TIFF of several pages, whatever its name is."""
+    if name.lower().endswith(PDF) or (not sources.is_data(name) and is_pdf(name)):
         return True
-    return name.lower().endswith(TIFF) and images.count_frames(name) > 1
+    return images.count_pages(name) > 1
 
 
 def _title(label: dict[str, Any]) -> str:
