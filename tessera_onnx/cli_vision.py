@@ -288,21 +288,28 @@ def _pages(model: TesseraVision, name: str, wanted: Wanted) -> Iterator[tuple[di
         found = model.encode_pages(name, pages=wanted.pages, password=wanted.password)
         numbers = itertools.count(1) if wanted.pages is None else page_numbers(wanted.pages)
         for number, page in zip(numbers, found, strict=False):
-            yield {"file": name, "page": number}, page
+            yield {"file": sources.label(name), "page": number}, page
     except EncodingError as error:
-        raise EncodingError(f"{name}, {error}") from error
+        raise EncodingError(f"{sources.label(name)}, {error}") from error
 
 
 def _is_inline(name: str) -> bool:
-    """Whether it is an image itself, as a data: URI."""
-    return name[:11].lower() == "data:image/" and sources.is_data(name)
+    """Whether it is an image or a PDF itself, as a data: URI."""
+    kinds = ("data:image/", "data:application/pdf")
+    return name[:20].lower().startswith(kinds) and sources.is_data(name)
 
 
 def _has_pages(name: str) -> bool:
     """Whether it is a PDF, or a TIFF of several pages, whatever its name is."""
-    if name.lower().endswith(PDF) or (not sources.is_data(name) and is_pdf(name)):
+    content: str | bytes = name
+    if sources.is_data(name):
+        try:
+            content = sources.resolved(name, "image")
+        except EncodingError:
+            return False  # its reading says so
+    elif name.lower().endswith(PDF):
         return True
-    return images.count_pages(name) > 1
+    return is_pdf(content) or images.count_pages(content) > 1
 
 
 def _title(label: dict[str, Any]) -> str:

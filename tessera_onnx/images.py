@@ -176,8 +176,11 @@ def _file(
                 yield opening, image
 
 
-def count_pages(path: str | os.PathLike[str]) -> int:
-    """The number of pages of a TIFF, of which nothing is decoded; 1 for all other files."""
+def count_pages(path: str | os.PathLike[str] | bytes) -> int:
+    """The number of pages of a TIFF, by its path or its bytes; 1 for all others.
+
+    Nothing of it is decoded.
+    """
     with contextlib.suppress(EncodingError, FileError), _file(path, "", MAX_PIXELS) as (_, image):
         return frame_count(image) if image.format == "TIFF" else 1
     return 1

@@ -1,5 +1,6 @@
 """Pages of PDFs: as large as their model reads them, those wanted, locked ones, their words."""
 
+import base64
 import dataclasses
 import io
 import json
@@ -521,6 +522,12 @@ def test_what_a_file_is_decides_not_its_name(files, tmp_path):
     ranked = run("rank", "cat", paper, scan, "--pages", "2", *PAGE, "--json").stdout
     found = {(each["file"], each["page"]) for each in json.loads(ranked)["ranking"]}
     assert found == {(str(paper), 2), (str(scan), 2)}
+    for path, kind in ((paper, "application/pdf"), (scan, "image/tiff")):
+        uri = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+        told = run("rank", "cat", uri, "--pages", "2", *PAGE, "--json").stdout
+        (found,) = json.loads(told)["ranking"]
+        assert found["file"].startswith(f"data:{kind};base64,... (")
+        assert (found["page"], len(told) < 500) == (2, True)
     error = run("similarity", "cat", paper, *PAGE, code=1).stderr
     assert "it is a PDF, whose pages are read by `tessera encode`, `rank` and `explain`" in error
 
