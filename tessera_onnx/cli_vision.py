@@ -30,7 +30,7 @@ from tessera_onnx.cli_options import (
     shown_place,
 )
 from tessera_onnx.errors import EncodingError, FileError
-from tessera_onnx.pages import page_numbers
+from tessera_onnx.pages import is_pdf, page_numbers
 from tessera_onnx.quantization import Output
 from tessera_onnx.regions import Region
 from tessera_onnx.schema import Kind
@@ -181,9 +181,7 @@ def encode(
 )
 @click.argument("query")
 @click.argument("image")
-@click.option(
-    "--page", type=AT_LEAST_1, default=1, show_default=True, help="Page of a PDF or TIFF."
-)
+@click.option("--page", type=AT_LEAST_1, help="Page of a PDF or TIFF, else the first.")
 @PASSWORD
 @click.option("--plot", metavar="FILE", help="Map to draw over the image: .png, .jpg or .webp.")
 @click.option("--token", type=AT_LEAST_1, help="Number of the token to draw, else their mean.")
@@ -197,7 +195,7 @@ def explain(
     *,
     query: str,
     image: str,
-    page: int,
+    page: int | None,
     password: str | None,
     plot: str | None,
     token: int | None,
@@ -229,7 +227,7 @@ def explain(
     width, height = found.image.size
     if as_json:
         facts = {"model": opened.model(), "rows": rows, "columns": columns, "plot": plot}
-        facts |= {"width": width, "height": height, "page": page}
+        facts |= {"width": width, "height": height, "page": page or 1}
         print_json({**facts, "matches": [_match(region) for region in found.regions]})
         return
     print_lines(
@@ -290,21 +288,28 @@ def _pages(model: TesseraVision, name: str, wanted: Wanted) -> Iterator[tuple[di
         found = model.encode_pages(name, pages=wanted.pages, password=wanted.password)
         numbers = itertools.count(1) if wanted.pages is None else page_numbers(wanted.pages)
         for number, page in zip(numbers, found, strict=False):
-            yield {"file": name, "page": number}, page
+            yield {"file": sources.label(name), "page": number}, page
     except EncodingError as error:
-        raise EncodingError(f"{name}, {error}") from error
+        raise EncodingError(f"{sources.label(name)}, {error}") from error
 
 
 def _is_inline(name: str) -> bool:
-    """Whether it is an image itself, as a data: URI."""
-    return name[:11].lower() == "data:image/" and sources.is_data(name)
+    """Whether it is an image or a PDF itself, as a data: URI."""
+    kinds = ("data:image/", "data:application/pdf")
+    return name[:20].lower().startswith(kinds) and sources.is_data(name)
 
 
 def _has_pages(name: str) -> bool:
-    """Whether it is a PDF, or a TIFF of several pages."""
-    if name.lower().endswith(PDF):
+    """Whether it is a PDF, or a TIFF of several pages, whatever its name is."""
+    content: str | bytes = name
+    if sources.is_data(name):
+        try:
+            content = sources.resolved(name, "image")
+        except EncodingError:
+            return False  # its reading says so
+    elif name.lower().endswith(PDF):
         return True
-    return name.lower().endswith(TIFF) and images.count_frames(name) > 1
+    return is_pdf(content) or images.count_pages(content) > 1
 
 
 def _title(label: dict[str, Any]) -> str:

@@ -153,7 +153,8 @@ def frames(
                     file.seek(number)
                 image = opening.rgb(file, alpha)
                 if file is source:
-                    file.seek(before)
+                    with opening.decoding():  # Pillow fails to go back in some animations
+                        file.seek(before)
             yield number, image
 
 
@@ -175,10 +176,13 @@ def _file(
                 yield opening, image
 
 
-def count_frames(path: str | os.PathLike[str]) -> int:
-    """The number of frames of a file, of which nothing is decoded; 1 where it is no image."""
+def count_pages(path: str | os.PathLike[str] | bytes) -> int:
+    """The number of pages of a TIFF, by its path or its bytes; 1 for all others.
+
+    Nothing of it is decoded.
+    """
     with contextlib.suppress(EncodingError, FileError), _file(path, "", MAX_PIXELS) as (_, image):
-        return frame_count(image)
+        return frame_count(image) if image.format == "TIFF" else 1
     return 1
 
 
@@ -244,11 +248,15 @@ class _Opening:
 
         self.check_size(*image.size)
         with self.decoding():
-            deep = greys.is_deep(image)
+            deep, stretched = greys.is_deep(image), greys.is_stretched(image)
             image.load()
             # After load, which turns a TIFF upright by itself.
             method = UPRIGHT.get(_orientation(image))
-            result = self.converted(greys.brightened(image) if deep else image, alpha)
+            levels = greys.of_image(image, stretched=stretched)
+            if levels is not None:
+                result = Image.fromarray(levels).convert("RGB")
+            else:
+                result = self.converted(greys.brightened(image) if deep else image, alpha)
             return result.transpose(Image.Transpose[method]) if method else result
 
     def check_size(self, width: int, height: int) -> None:
@@ -285,9 +293,6 @@ class _Opening:
     def converted(self, image: Image.Image, alpha: str) -> Image.Image:
         from PIL import Image
 
-        levels = greys.of_image(image)
-        if levels is not None:
-            return Image.fromarray(levels).convert("RGB")
         if image.mode in {"I", "F"}:
             raise self.error(
                 f"{self.name} has greys of 32 bits or below 0, whose range is not known: "
@@ -350,7 +355,7 @@ def _levels(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
         )
     if not array.size:
         raise ConfigError(f"{where} has no pixels: its shape is {array.shape}")
-    return np.ascontiguousarray(array if array.dtype == np.uint8 else greys.eight_bits(array))
+    return np.ascontiguousarray(array if array.dtype == np.uint8 else greys.of_array(array))
 
 
 def pixels(image: Image.Image, recipe: Recipe) -> Pixels:

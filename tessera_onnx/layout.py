@@ -44,7 +44,10 @@ def as_options(message: str) -> str:
         return f"--{name} {match[2]}".rstrip()
 
     names = "path|device|precision|on_long|threads|dimension|max_length|extrapolate"
-    names += "|password|pages"
+    names += "|password|pages|page"
+    message = message.replace(
+        "encode_pages reads all of them", "`tessera encode` and `tessera rank` read all of a TIFF"
+    ).replace("read with encode_pages", "read by `tessera encode`, `rank` and `explain`")
     return re.sub(rf"(?<=[\s`])({names})=[\"']?([\w:-]*)[\"']?", option, message)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tessera_onnx import images, page_text, sources, views
+from tessera_onnx.containers import check_items
 from tessera_onnx.errors import ConfigError, EncodingError, FileError, install_hint
 from tessera_onnx.page_text import Word
 from tessera_onnx.schema import Image as Recipe
@@ -41,6 +42,7 @@ class Page:
     number: int  # from 1
     image: Image.Image | None  # None: the page has no size
     words: tuple[Word, ...] = ()
+    of: int = 1  # pages of the document
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,8 @@ def page_numbers(pages: Iterable[int] | str) -> tuple[int, ...]:
                 raise ConfigError('pages must be numbers from 1, such as "1-3,7"')
             found += range(first, last + 1)
         return tuple(found)
-    if isinstance(pages, bytes) or not isinstance(pages, Iterable):
+    check_items(pages, "pages", "numbers")
+    if not isinstance(pages, Iterable):
         raise TypeError(
             f'pages must be a list of numbers or a str such as "1-3,7", got {type(pages).__name__}'
         )
@@ -275,7 +278,7 @@ def _page(document: Any, number: int, options: Options) -> Page:
     try:
         size = page.get_size()
         if not (min(size) > 0 and max(size) < math.inf):
-            return Page(number + 1, None)
+            return Page(number + 1, None, of=len(document))
         scale = options.dpi / 72 if options.dpi is not None else _scale(page, size, options.recipe)
         # Of floats, for a dpi without sense: those may be 0, and infinite.
         width, height = (float(np.ceil(points * scale)) for points in size)
@@ -292,7 +295,8 @@ def _page(document: Any, number: int, options: Options) -> Page:
             image = typing.cast("Image.Image", bitmap.to_pil().convert("RGB"))
         finally:
             bitmap.close()
-        return Page(number + 1, image, page_text.words(page, image.size) if options.words else ())
+        words = page_text.words(page, image.size) if options.words else ()
+        return Page(number + 1, image, words, len(document))
     finally:
         page.close()
 

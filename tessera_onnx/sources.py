@@ -159,7 +159,7 @@ def _hint(path: str | os.PathLike[str]) -> str:
     name = os.fsdecode(path)
     if "://" in name[:16]:
         return ": addresses are not fetched, download it first"
-    if len(name) > LONGEST_NAME and re.fullmatch(r"[\w+/=\s-]+", name):
+    if len(name) > LONGEST_NAME and re.fullmatch(r"[\w+/=\r\n-]+", name):
         return ": decode base64 first, or write data:image/png;base64, before it"
     return ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -15,7 +16,14 @@ from tessera_onnx import bounds, heads, heatmap, scoring, similarity, sources, t
 from tessera_onnx import pages as pdf_pages
 from tessera_onnx.batching import Event, Limit
 from tessera_onnx.containers import is_text
-from tessera_onnx.errors import ConfigError, EncodingError, LoadError, TesseraError
+from tessera_onnx.errors import (
+    ConfigError,
+    EncodingError,
+    LoadError,
+    TesseraError,
+    TruncationWarning,
+    callers_level,
+)
 from tessera_onnx.image_encoder import EMPTY, ImageEncoder, check_iterable, checked
 from tessera_onnx.images import MAX_PIXELS
 from tessera_onnx.model import Model
@@ -487,10 +495,10 @@ class TesseraVision(Model):
         """An image, or a page of a PDF or TIFF with the words of its text layer."""
         content = sources.resolved(document, "document")
         (number,) = pdf_pages.page_numbers([1 if page is None else page])
-        is_file = isinstance(content, str | os.PathLike | bytes | bytearray)
-        if not is_file and number > 1:
-            raise ConfigError(f"document has no page {number}: an image in memory is one page")
-        if not is_file or (page is None and not pdf_pages.is_pdf(content)):
+        is_array = isinstance(content, np.ndarray)
+        if is_array and number > 1:
+            raise ConfigError(f"document has no page {number}: an array is one page")
+        if is_array or (page is None and not pdf_pages.is_pdf(content)):
             if dpi is not None:
                 raise ConfigError("dpi is for PDFs: an image has its own pixels")
             return self._encoder.read(content, "document"), ()
@@ -498,6 +506,12 @@ class TesseraVision(Model):
             content, dpi=dpi, recipe=self._recipe.image, pages=[number],
             password=password, max_pixels=self._max_pixels, words=True,
         )  # fmt: skip
+        if page is None and found.of > 1:
+            warnings.warn(
+                f"document has {found.of} pages; only the first was read: `page=` takes another",
+                TruncationWarning,
+                stacklevel=callers_level(),
+            )
         if found.image is None:
             raise EncodingError(f"document: page {found.number} has no size")
         return found.image, found.words

@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 from image_cases import encoded
-from PIL import Image
+from PIL import Image, features
 from test_images import levels, png
 
 from tessera_onnx import EncodingError, greys
@@ -121,11 +121,51 @@ def test_signed_greys_of_a_tiff():
         levels(below)
 
 
-def test_formats_that_pillow_stretches_itself():
-    """PPM says its highest level; Pillow stretches it, so that dark ones are dark."""
+def test_a_ppm_says_its_range_but_for_sixteen_bits():
+    """Pillow stretches what PPM says, so that dark ones are dark; 65535 may stand for any range."""
     dark, _ = filled(10)
     content = b"P5 40 24 4095\n" + dark.astype(">u2").tobytes()
     np.testing.assert_allclose(levels(content)[..., 0], dark.astype(float) * 255 / 4095, atol=1)
+    grey, eight = filled(12)
+    content = b"P5 40 24 65535\n" + grey.astype(">u2").tobytes()
+    np.testing.assert_array_equal(levels(content)[..., 0], eight)
+    text = "P2 40 24 65535\n" + " ".join(map(str, grey.ravel()))
+    np.testing.assert_array_equal(levels(text.encode())[..., 0], eight)
+    colour = np.stack([grey] * 3, axis=-1)
+    content = b"P6 40 24 65535\n" + colour.astype(">u2").tobytes()
+    np.testing.assert_allclose(levels(content), colour * (255 / 4095), atol=26)  # 4 bits are left
+
+
+@pytest.mark.skipif(not features.check_codec("jpg_2000"), reason="Pillow without JPEG 2000")
+@pytest.mark.parametrize("bits", [12, 16])
+def test_greys_of_jpeg_2000(bits):
+    grey, eight = filled(bits)
+    content = encoded(Image.fromarray(grey), "JPEG2000")
+    np.testing.assert_array_equal(levels(content)[..., 0], eight)
+
+
+@pytest.mark.parametrize("clear", [4095, 65535])
+def test_alpha_may_be_of_another_range(clear):
+    """Twelve bits under a full alpha of sixteen: no reason to leave the colours black."""
+    grey, eight = filled(12)
+    whole = np.full_like(grey, clear)
+    expected = np.stack([eight] * 3, axis=-1)
+    colours = np.dstack([grey] * 3 + [whole])
+    np.testing.assert_array_equal(levels(colours), expected)
+    for kind, content in ((4, np.dstack([grey, whole])), (6, colours)):
+        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in content)
+        np.testing.assert_allclose(levels(png(40, 24, 16, kind, rows)), expected, atol=17)
+
+
+def test_what_a_filter_adds_beyond_the_range_is_cut():
+    """A sharpening filter takes white of 4095 to some 4300: that is white, and no 14 bits."""
+    grey, eight = filled(12)
+    sharp = grey.copy()
+    sharp.flat[5] = 4300
+    eight.flat[5] = 255
+    expected = np.stack([eight] * 3, axis=-1)
+    for source in (sharp, Image.fromarray(sharp), encoded(Image.fromarray(sharp), "TIFF")):
+        np.testing.assert_array_equal(levels(source), expected)
 
 
 def test_eight_bits_by_hand():

@@ -1,5 +1,6 @@
 """Pages of PDFs: as large as their model reads them, those wanted, locked ones, their words."""
 
+import base64
 import dataclasses
 import io
 import json
@@ -405,7 +406,8 @@ def test_regions_of_a_pdf_page_hold_its_words(starter, tmp_path):
         assert found["flood"].words == ("flood",)
         assert found["bridges"].words in {("two",), ("bridges",)}  # side by side
         assert min(found[word].score for word in ("flood", "bridges")) > 0.5
-    first = starter.regions("bread", path)
+    with pytest.warns(TruncationWarning, match="document has 2 pages; only the first was read"):
+        first = starter.regions("bread", path)
     assert {each.words for each in first if each.token == "bread"} == {("Bread",)}
     # At another resolution boxes are of that image.
     (page,) = pages.read(path, pages=[2], dpi=100, words=True)
@@ -509,9 +511,45 @@ def test_an_animation_by_the_command_says_what_is_left_out(tmp_path):
         assert run("explain", "cat", tmp_path / name, "--page", 2, *PAGE).stderr == ""
 
 
+def test_what_a_file_is_decides_not_its_name(files, tmp_path):
+    """A PDF and a scan of several pages under other names give all of their pages too."""
+    paper, scan = tmp_path / "paper", tmp_path / "scan.png"
+    paper.write_bytes(pdf.build([pdf.page(), pdf.page()]))
+    scan.write_bytes(files[1].read_bytes())
+    out = tmp_path / "out.jsonl"
+    done = run("encode", paper, scan, "-o", out, *PAGE)
+    assert (out.read_text().count("\n"), done.stderr) == (5, "")
+    ranked = run("rank", "cat", paper, scan, "--pages", "2", *PAGE, "--json").stdout
+    found = {(each["file"], each["page"]) for each in json.loads(ranked)["ranking"]}
+    assert found == {(str(paper), 2), (str(scan), 2)}
+    for path, kind in ((paper, "application/pdf"), (scan, "image/tiff")):
+        uri = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+        told = run("rank", "cat", uri, "--pages", "2", *PAGE, "--json").stdout
+        (found,) = json.loads(told)["ranking"]
+        assert found["file"].startswith(f"data:{kind};base64,... (")
+        assert (found["page"], len(told) < 500) == (2, True)
+    error = run("similarity", "cat", paper, *PAGE, code=1).stderr
+    assert "it is a PDF, whose pages are read by `tessera encode`, `rank` and `explain`" in error
+
+
+def test_explain_tells_of_pages_that_are_left_out(files, tmp_path):
+    password = ("--password", "a secret")
+    done = run("explain", "cat", files[0], *password, *PAGE, "--json")
+    assert "document has 3 pages; only the first was read: `--page` takes another" in done.stderr
+    assert json.loads(done.stdout)["page"] == 1
+    done = run("explain", "cat", files[1], *PAGE)
+    assert f"({files[1]}) has 3 pages or frames; only the first was read" in done.stderr
+    assert "encode_pages" not in done.stderr
+    for file in files[:2]:
+        assert run("explain", "cat", file, "--page", 1, *password, *PAGE).stderr == ""
+    text = tmp_path / "text.png"
+    text.write_text("a text")
+    assert f"{text} is no PNG, JPEG" in run("explain", "cat", text, *PAGE, code=1).stderr
+
+
 def test_passwords_of_the_command(files):
     locked = files[0]
-    for command in (("rank", "cat", locked), ("explain", "cat", locked)):
+    for command in (("rank", "cat", locked), ("explain", "cat", locked, "--page", 1)):
         env = {"TESSERA_PDF_PASSWORD": "a secret"}
         assert run(*command, *PAGE, env=env).stderr == ""
         assert run(*command, *PAGE, "--password", "a secret").stderr == ""

@@ -449,6 +449,15 @@ def test_pages_of_a_tiff(model, tmp_path):
     )
     with pytest.raises(ConfigError, match=f"{path} has no page 4: it has 3"):
         list(model.encode_pages(path, pages=[4]))
+    with Image.open(path) as image:  # it has pages as its file does
+        np.testing.assert_array_equal(
+            model.similarity_map("cat", image, page=3), model.similarity_map("cat", frames[2])
+        )
+        with pytest.raises(ConfigError, match="the image has no page 4: it has 3"):
+            model.regions("cat", image, page=4)
+    for numbers in ({2, 1}, {2: 1}):
+        with pytest.raises(TypeError, match="pages must be a list of numbers, got (set|dict): "):
+            model.encode_pages(path, pages=numbers)
     with pytest.raises(FileError, match=f"{path} has 3 frames, the limit is 2"):
         list(model.encode_pages(path, max_pages=2))
     with pytest.raises(ConfigError, match="scan.tif is an image, .*: dpi is for PDFs"):
@@ -478,6 +487,6 @@ def test_files_are_closed(model, path, tmp_path):
     stream = model.encode_pages(tmp_path / "scan.tif")
     next(stream)
     stream.close()
-    images.count_frames(tmp_path / "scan.tif")
+    images.count_pages(tmp_path / "scan.tif")
     model.encode_document(path)
     assert len(list(Path("/proc/self/fd").iterdir())) <= len(before)
