@@ -52,7 +52,7 @@ LAYERS = {
     "views": {"errors", "resizing", "schema"},
     "images": {"errors", "greys", "resizing", "schema", "sources"},
     "page_text": set(),
-    "pages": {"errors", "images", "page_text", "schema", "sources", "views"},
+    "pages": {"containers", "errors", "images", "page_text", "schema", "sources", "views"},
     "prompts": {"errors", "schema"},
     "similarity": {"bounds", "errors", "quantization", "results"},
     "regions": {"image_encoder", "page_text", "resizing", "similarity"},
