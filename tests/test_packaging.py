@@ -37,7 +37,7 @@ LAYERS = {
     "quantization": {"containers", "errors", "pooling", "results"},
     "scoring": {"bounds", "containers", "errors", "quantization", "results"},
     "blocks": {"errors", "quantization", "results", "scoring"},
-    "kernels": {"batching", "blocks", "errors", "quantization", "runtime"},
+    "kernels": {"batching", "blocks", "bounds", "errors", "quantization", "runtime"},
     "numbering": {"containers", "errors"},
     "packing": {"blocks", "errors", "kernels", "processor", "quantization", "results", "scoring"}
     | {"numbering", "pack_file"},
