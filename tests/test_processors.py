@@ -16,7 +16,14 @@ import pytest
 import tessera_onnx_starter
 from artifact_tools import ARTIFACTS
 
-from tessera_onnx import TesseraDense, TesseraMultiVector, TesseraSparse, TesseraVision, saturation
+from tessera_onnx import (
+    PackedTokens,
+    TesseraDense,
+    TesseraMultiVector,
+    TesseraSparse,
+    TesseraVision,
+    saturation,
+)
 
 STARTER = Path(tessera_onnx_starter.__file__).parent
 TEXTS = json.loads((ARTIFACTS / "starter" / "texts.json").read_text())
@@ -30,8 +37,16 @@ TEXTS = [text[:200] for text in TEXTS] + [
 QEMU = shutil.which("qemu-x86_64")
 
 
+def maxsim():
+    """Scores of random unit rows by the int8 graph of packs, whose two sides are inputs."""
+    rng = np.random.default_rng(1)
+    rows = [rng.normal(size=(n, 128)).astype(np.float32) for n in (9, 40, 7, 120, 32)]
+    query, *documents = [each / np.linalg.norm(each, axis=1, keepdims=True) for each in rows]
+    return PackedTokens([*documents, query], output="int8").score(query)[None]
+
+
 def results():
-    """Vectors of every int8 model of the starter, as lists of arrays."""
+    """Vectors of every int8 model of the starter, and scores of packs, as rows of arrays."""
     pixels = (np.random.default_rng(0).integers(0, 2, (40, 120, 3)) * 255).astype(np.uint8)
     with (
         TesseraDense("all-minilm-l6-v2", threads=1) as dense,
@@ -48,6 +63,7 @@ def results():
             "tokens": np.concatenate(tokens.encode_batch(TEXTS)),
             "sparse": full,
             "page": pages.encode_document(pixels),
+            "maxsim": maxsim(),
         }
 
 
