@@ -9,7 +9,7 @@ from artifact_tools import HANG
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tessera_onnx import batching
+from tessera_onnx.runtime import batching
 
 
 @given(st.lists(st.integers(1, 700), max_size=200), st.integers(1, 1024))

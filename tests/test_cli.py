@@ -19,21 +19,19 @@ import pytest
 from artifact_tools import ARTIFACTS, HANG, add_file, copy, replace
 from click.testing import CliRunner
 
-from tessera_onnx import (
-    FileError,
-    LoadError,
-    TesseraDense,
-    TesseraSparse,
-    __version__,
-    artifacts,
-    quantization,
-    reading,
-    registry,
-    writing,
-)
-from tessera_onnx.cli import main
+from tessera_onnx import FileError, LoadError, TesseraDense, TesseraSparse, __version__, files
+from tessera_onnx.cli import vector_files
+from tessera_onnx.cli.main import main
+from tessera_onnx.cli.texts import LONGEST
+from tessera_onnx.models import artifact as models_artifact
+from tessera_onnx.models import catalogue
+from tessera_onnx.vectors import quantization
 
-PROGRAM = [sys.executable, "-c", "from tessera_onnx.cli import main; main(prog_name='tessera')"]
+PROGRAM = [
+    sys.executable,
+    "-c",
+    "from tessera_onnx.cli.main import main; main(prog_name='tessera')",
+]
 SECRET = "zqxjkv"  # no part of any message
 TEXTS = [
     "The lighthouse keeper wrote down the weather twice a day.",
@@ -178,8 +176,8 @@ def test_a_narrow_encoding_replaces_characters():
 
 
 def test_advice_names_options_of_the_command():
-    here = {artifact.spec.id for artifact in artifacts.installed()}
-    absent = next(s.id for s in registry.catalogue() if s.id not in here and not s.hub)
+    here = {artifact.spec.id for artifact in models_artifact.installed()}
+    absent = next(s.id for s in catalogue.catalogue() if s.id not in here and not s.hub)
     error = run("encode", "--text", "a", "-m", absent, code=1).stderr
     assert "open the folder with --model DIR" in error
     assert "path=" not in error
@@ -219,7 +217,7 @@ def test_demo_ranks_matches_and_expands():
 
 
 def test_without_models_demo_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(artifacts, "ENTRY_POINTS", "tessera_onnx.no_such_group")
+    monkeypatch.setattr(models_artifact, "ENTRY_POINTS", "tessera_onnx.no_such_group")
     result = run("demo", code=1)
     assert result.stdout == ""
     assert "pip install PATH/starter" in result.stderr
@@ -240,7 +238,7 @@ def test_models_lists_the_installed_first_and_then_the_catalogue():
     assert rows[1]["dimension"] == [30522]
     ids = [row["id"] for row in rows]
     assert len(ids) == len(set(ids))
-    assert {spec.id for spec in registry.catalogue()} <= set(ids)
+    assert {spec.id for spec in catalogue.catalogue()} <= set(ids)
     assert {row["where"] for row in rows[4:]} == {"not installed"}
     text = run("models").stdout
     assert all(row["id"] in text for row in rows)
@@ -257,7 +255,7 @@ def test_models_are_chosen_by_kind_and_place():
 
 
 def test_info_holds_every_fact():
-    artifact = artifacts.resolve("all-minilm-l6-v2")
+    artifact = models_artifact.resolve("all-minilm-l6-v2")
     shown = run_json("info", "all-minilm-l6-v2")
     assert shown.pop("folder") == str(artifact.folder)
     assert shown.pop("where") == artifact.origin
@@ -272,16 +270,16 @@ def test_info_of_a_folder_shows_parity_and_prompts_with_their_spaces():
     text = run("info", ARTIFACTS / "prompts").stdout
     assert "aliases" in text
     assert '"query: "' in text
-    parity = artifacts.open_folder(ARTIFACTS / "colbert").spec.export.parity[0]
+    parity = models_artifact.open_folder(ARTIFACTS / "colbert").spec.export.parity[0]
     line = f"{parity.precision} {parity.output} {parity.metric} {parity.value:.3g}"
     assert f"{line}, limit {parity.limit:.3g}" in run("info", ARTIFACTS / "colbert").stdout
 
 
 def test_info_of_the_catalogue_marks_what_nobody_checked():
-    here = {artifact.spec.id for artifact in artifacts.installed()}
+    here = {artifact.spec.id for artifact in models_artifact.installed()}
     spec = next(
         spec
-        for spec in registry.catalogue()
+        for spec in catalogue.catalogue()
         if "graph" in spec.unverified and spec.aliases and spec.id not in here
     )
     shown = run("info", spec.aliases[0]).stdout
@@ -792,15 +790,15 @@ def test_a_line_that_never_ends(tmp_path):
     source = tmp_path / "in.txt"
     with source.open("wb") as stream:
         stream.write(b"a\n")
-        stream.truncate(reading.LONGEST + 2)  # a file of zeros that takes no room
+        stream.truncate(LONGEST + 2)  # a file of zeros that takes no room
     assert run("rank", "a", "--file", source, code=1).stderr == (
-        f"Error: {source}, line 2: longer than {reading.LONGEST - 1} bytes\n"
+        f"Error: {source}, line 2: longer than {LONGEST - 1} bytes\n"
     )
 
 
 def test_a_result_whose_name_is_taken_at_the_end_is_kept(tmp_path):
     with pytest.raises(FileError, match="out.npz cannot be written: .*; the result is in ") as why:
-        with writing.replacing(tmp_path / "out.npz") as stream:
+        with files.replacing(tmp_path / "out.npz") as stream:
             stream.write(b"result")
             (tmp_path / "out.npz").mkdir()
     assert Path(str(why.value).partition("the result is in ")[2]).read_bytes() == b"result"
@@ -820,7 +818,7 @@ def test_a_working_directory_that_is_gone(tmp_path):
     )
     assert result.returncode == 1
     assert result.stderr == "Error: out.npz cannot be written: No such file or directory\n"
-    assert not writing.is_same("a\0", "b")
+    assert not vector_files.is_same("a\0", "b")
 
 
 def test_memory_that_is_not_there_is_one_line(tmp_path):

@@ -14,10 +14,9 @@ from tessera_onnx import (
     TesseraMultiVector,
     TesseraVision,
     maxsim,
-    quantization,
-    scoring,
 )
-from tessera_onnx.pooling import l2_normalize
+from tessera_onnx.vectors import quantization, scoring
+from tessera_onnx.vectors.pooling import l2_normalize
 
 TEXTS = ["a cat sat on a mat", "the parliament passed a law", "kittens purr", ""]
 QUERY = "felines"
@@ -270,7 +269,7 @@ def test_wrong_codes_are_named(dense, call, error, message):
 @pytest.mark.parametrize("numpy", [False, True], ids=["onnxruntime", "numpy"])
 @pytest.mark.parametrize("output", ["float32", "int8", "binary"])
 def test_scores_of_unit_vectors_stay_within_their_bounds(output, numpy, rng, monkeypatch):
-    from tessera_onnx import kernels
+    from tessera_onnx.search import kernels
 
     if numpy:
         monkeypatch.setattr(kernels, "_session", lambda *_: None)

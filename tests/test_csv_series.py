@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tessera_onnx import ConfigError, FileError, csv_series
+from tessera_onnx import ConfigError, FileError
+from tessera_onnx.cli import csv_series
 
 NAN = pytest.approx(np.nan, nan_ok=True)
 

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from artifact_tools import ARTIFACTS
 
-from tessera_onnx import ConfigError, FileError, TesseraTimeSeries, csv_series
+from tessera_onnx import ConfigError, FileError, TesseraTimeSeries
+from tessera_onnx.cli import csv_series
 
 DAYS = pd.date_range("2024-01-01", periods=40)
 MONTHS = pd.date_range("2021-01-01", periods=40, freq="MS")

@@ -8,17 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tessera_onnx import (
-    ConfigError,
-    PackedSparse,
-    PackedTokens,
-    Ranked,
-    SparseVector,
-    blocks,
-    quantization,
-    scoring,
-)
-from tessera_onnx.pooling import l2_normalize
+from tessera_onnx import ConfigError, PackedSparse, PackedTokens, Ranked, SparseVector
+from tessera_onnx.search import blocks
+from tessera_onnx.vectors import quantization, scoring
+from tessera_onnx.vectors.pooling import l2_normalize
 
 KINDS = ["float32", "int8", "binary", "sparse"]
 

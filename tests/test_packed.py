@@ -19,14 +19,11 @@ from tessera_onnx import (
     IntegrityError,
     LoadError,
     PackedTokens,
-    blocks,
-    kernels,
-    mapped_file,
-    quantization,
-    scoring,
-    writing,
 )
-from tessera_onnx.pooling import l2_normalize
+from tessera_onnx.cli import vector_files
+from tessera_onnx.search import blocks, index_file, kernels
+from tessera_onnx.vectors import quantization, scoring
+from tessera_onnx.vectors.pooling import l2_normalize
 
 FORMS = ("float32", "int8", "binary")
 
@@ -286,7 +283,7 @@ def test_no_warning_of_numpy_where_vectors_are_tiny():
 def test_binary_scores_where_no_thread_can_be_started(call):
     """At the interpreter's end a pool takes no work any more; no thread has a stack so large."""
     code = (
-        "import atexit, threading, numpy as np, tessera_onnx.kernels\n"
+        "import atexit, threading, numpy as np, tessera_onnx.search.kernels\n"
         "from tessera_onnx import PackedTokens\n"
         "pack = PackedTokens([np.ones((9000, 8))] * 4, output='binary', threads=2)\n"
         f"ask = lambda: print(pack.score(np.ones((1, 8))))\n{call}"
@@ -477,7 +474,7 @@ def rewrite(path, facts=None, index=None):
     facts = json.loads(header.tobytes()) | (facts or {})
     for number, array in (index or {}).items():
         arrays[number] = np.asarray(array, dtype=arrays[number].dtype)
-    facts["index_crc32"] = mapped_file.crc(arrays[:4])
+    facts["index_crc32"] = index_file.crc(arrays[:4])
     header = np.frombuffer(json.dumps(facts).ljust(512).encode(), np.uint8)
     with path.open("wb") as stream:
         for array in (header, *arrays):
@@ -548,7 +545,7 @@ def test_a_pickle_is_no_pack(tmp_path):
 
 def test_a_failed_save_leaves_the_old_file(saved, monkeypatch, rng):
     content = saved.read_bytes()
-    monkeypatch.setattr(writing.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr(vector_files.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(FileError):
         PackedTokens(collection(rng, 3)).save(saved)
     assert saved.read_bytes() == content

@@ -14,15 +14,15 @@ import pdf_files as pdf
 import pypdfium2
 import pytest
 
-from tessera_onnx import pages
 from tessera_onnx.errors import ConfigError, EncodingError, FileError
+from tessera_onnx.images.pdf import read
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
 
 def rendered(source, **options):
     """The images of the pages."""
-    return (page.image for page in pages.read(source, **options))
+    return (page.image for page in read(source, **options))
 
 
 def corners(image):

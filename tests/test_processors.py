@@ -22,8 +22,8 @@ from tessera_onnx import (
     TesseraMultiVector,
     TesseraSparse,
     TesseraVision,
-    saturation,
 )
+from tessera_onnx.runtime import saturation
 
 STARTER = Path(tessera_onnx_starter.__file__).parent
 TEXTS = json.loads((ARTIFACTS / "starter" / "texts.json").read_text())

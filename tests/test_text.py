@@ -16,8 +16,8 @@ from tessera_onnx import (
     TesseraSparse,
     TokenizationError,
     TruncationWarning,
-    batching,
 )
+from tessera_onnx.runtime import batching
 
 MODELS = {"dense": "prompts", "multi-vector": "colbert", "sparse": "splade"}
 CLASSES = {"dense": TesseraDense, "multi-vector": TesseraMultiVector, "sparse": TesseraSparse}

@@ -26,8 +26,8 @@ from tessera_onnx import (
     TesseraMultiVector,
     TesseraVision,
     maxsim,
-    quantization,
 )
+from tessera_onnx.vectors import quantization
 
 WHITE = np.full((40, 60, 3), 255, np.uint8)
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)

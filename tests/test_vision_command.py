@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from tessera_onnx import TesseraVision
-from tessera_onnx.cli import main
+from tessera_onnx.cli.main import main
 
 PAGE = ("-m", "test-page", "--cache-dir", str(ARTIFACTS))
 COLOURS = {"a.png": (255, 0, 0), "b.jpg": (0, 200, 40), "c.webp": (10, 20, 250)}

@@ -19,7 +19,7 @@ from tessera_export.files import Weights, read_weights
 from tessera_export.tokens import TokenizerFile
 from tessera_export.vision_recipe import VECTORS
 from tessera_export.vision_towers import EMBEDS, FEATURES, TEXT_VECTORS
-from tessera_onnx.schema import (
+from tessera_onnx.models.spec import (
     PRECISIONS,
     UNPINNED,
     File,

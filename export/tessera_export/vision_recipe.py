@@ -14,7 +14,7 @@ from tessera_export import refused, tokens
 from tessera_export.errors import ExportError
 from tessera_export.files import read_table, read_weights
 from tessera_export.tokens import TokenizerFile
-from tessera_onnx.schema import Image, Prompt, Query, Text, Vision
+from tessera_onnx.models.spec import Image, Prompt, Query, Text, Vision
 
 # By model_type: transformers' own retrieval classes, which hold the model that reads images.
 RETRIEVERS = {

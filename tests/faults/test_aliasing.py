@@ -25,9 +25,8 @@ from tessera_onnx import (
     TesseraTimeSeries,
     TesseraVision,
     maxsim,
-    pooling,
-    quantization,
 )
+from tessera_onnx.vectors import pooling, quantization
 
 pytestmark = pytest.mark.filterwarnings("ignore::tessera_onnx.TruncationWarning")
 RNG = np.random.default_rng(5)

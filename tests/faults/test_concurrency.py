@@ -33,10 +33,10 @@ from tessera_onnx import (
     SparseVector,
     TesseraTimeSeries,
     TesseraVision,
-    images,
-    pages,
 )
-from tessera_onnx.images import open_image
+from tessera_onnx.images import decode
+from tessera_onnx.images import pdf as images_pdf
+from tessera_onnx.images.decode import open_image
 
 pytestmark = pytest.mark.filterwarnings("ignore::tessera_onnx.TruncationWarning")
 VISION = {"vision": "tessera-page-mini", "vision, language model": "colqwen2"}
@@ -253,14 +253,14 @@ def test_a_fork_reads_a_pdf_while_a_thread_of_its_parent_does():
     has_it, may_go = threading.Event(), threading.Event()
 
     def hold():
-        with images.LOCKS["pdfium"]:
+        with decode.LOCKS["pdfium"]:
             has_it.set()
             may_go.wait(HANG)
 
     thread = threading.Thread(target=hold)
     thread.start()
     assert has_it.wait(HANG)
-    assert forked(lambda: list(pages.read(pdf))) == ""
+    assert forked(lambda: list(images_pdf.read(pdf))) == ""
     may_go.set()
     thread.join(HANG)
 

@@ -40,9 +40,9 @@ from tessera_onnx import (
     TesseraSparse,
     TesseraTimeSeries,
     TesseraVision,
-    cli,
     maxsim,
 )
+from tessera_onnx.cli.main import main
 
 MARK = "zqxjkv"
 SURROGATE = f"{MARK} \ud800 {MARK}"
@@ -419,14 +419,14 @@ RESULTS = {"rank", "explain", "forecast"}
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_command_says_a_text(command, tmp_path, monkeypatch, caplog):
-    assert set(COMMANDS) == set(cli.main.commands)
+    assert set(COMMANDS) == set(main.main.commands)
     monkeypatch.chdir(tmp_path)
     caplog.set_level(logging.DEBUG)
     marked = files(tmp_path)
     stdin = marked["word.csv" if command == "forecast" else "good.txt"]
     for options in [*COMMANDS[command], [*COMMANDS[command][0], "--json"]]:
         caplog.clear()
-        done = RUN.invoke(cli.main, [command, *options], input=stdin)
+        done = RUN.invoke(main.main, [command, *options], input=stdin)
         text = done.stderr + "\n".join(record.getMessage() for record in caplog.records)
         if done.exit_code or command not in RESULTS:
             text += done.stdout
@@ -438,7 +438,7 @@ def test_no_command_says_a_text(command, tmp_path, monkeypatch, caplog):
 @pytest.mark.parametrize("words", [[MARK], [f"{MARK} and more"], [f"--{MARK}, so"], ["-x", MARK]])
 def test_no_text_in_the_place_of_a_command_is_said(words):
     done = subprocess.run(
-        [sys.executable, "-c", "from tessera_onnx.cli import main; main()", *words],
+        [sys.executable, "-c", "from tessera_onnx.cli.main import main; main()", *words],
         capture_output=True,
         text=True,
         check=False,
