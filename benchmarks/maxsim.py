@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from tessera_onnx import PackedTokens
-from tessera_onnx.runtime import cpu, session
+from tessera_onnx.runtime import cpu, graph
 from tessera_onnx.search import kernels
 from tessera_onnx.vectors import scoring
 from tessera_onnx.vectors.pooling import l2_normalize
@@ -49,7 +49,7 @@ class Peak:
     """ONNX Runtime's matrix product, as fast as it gets."""
 
     def __init__(self) -> None:
-        self.session = session.open_graph("product", PRODUCT, "cpu", cpu.cpu_threads())
+        self.session = graph.open_graph("product", PRODUCT, "cpu", cpu.cpu_threads())
         self.square = np.random.default_rng(1).standard_normal((PEAK, PEAK), dtype=np.float32)
 
     def __call__(self) -> np.ndarray:

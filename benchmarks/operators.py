@@ -22,7 +22,8 @@ import numpy as np
 
 from tessera_onnx import TesseraDense
 from tessera_onnx.runtime.cpu import physical_summary
-from tessera_onnx.runtime.session import onnxruntime, open_graph
+from tessera_onnx.runtime.devices import onnxruntime
+from tessera_onnx.runtime.graph import open_graph
 
 
 def profile(graph: bytes, feeds: dict[str, np.ndarray], runs: int) -> tuple[float, dict]:

@@ -9,17 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from tessera_onnx.errors import LoadError
-from tessera_onnx.models import catalogue
-from tessera_onnx.models.artifact import Artifact, resolve
-from tessera_onnx.models.spec import (
-    KIND_TABLES,
-    Graph,
-    Kind,
-    ModelSpec,
-    Part,
-    Precision,
-)
-from tessera_onnx.runtime import session
+from tessera_onnx.models import rules
+from tessera_onnx.models.artifact import Artifact
+from tessera_onnx.models.resolve import resolve
+from tessera_onnx.models.spec import KIND_TABLES, Graph, Kind, ModelSpec, Precision, SubGraph
+from tessera_onnx.runtime import devices, session
 
 
 class Model:
@@ -57,7 +51,7 @@ class Model:
 
     def _devices(self) -> list[str]:
         """Devices to try in order."""
-        return session.choose_device(
+        return devices.choose_device(
             self._options["device"],
             static=self._spec.graph.static,
             int8_on_cuda=_precision(self._spec, "cuda", self._options["precision"]) == "int8",
@@ -68,7 +62,7 @@ class Model:
         outputs: Mapping[str, tuple[int | None, ...]],
         probe: Mapping[str, session.Array],
         *,
-        table: Graph | Part | None = None,
+        table: Graph | SubGraph | None = None,
         device: str | None = None,
         workers: int | None = None,
     ) -> session.Session:
@@ -76,7 +70,7 @@ class Model:
         precision = self._options["precision"]
         table = table or self._spec.graph
         return session.open_session(
-            {name: _graph(self._artifact, table, name, precision) for name in session.PROVIDERS},
+            {name: _graph(self._artifact, table, name, precision) for name in devices.PROVIDERS},
             device=device or self._options["device"],
             static=self._spec.graph.static,
             int8_on_cuda=_precision(self._spec, "cuda", precision) == "int8",
@@ -129,12 +123,12 @@ def _precision(spec: ModelSpec, device: str, precision: Precision | None) -> Pre
     if precision is None:
         best: Precision = getattr(spec.graph, f"best_{device}")
         return best
-    catalogue.check_precision(spec, precision)
+    rules.check_precision(spec, precision)
     return precision
 
 
 def _graph(
-    artifact: Artifact, table: Graph | Part, device: str, precision: Precision | None
+    artifact: Artifact, table: Graph | SubGraph, device: str, precision: Precision | None
 ) -> tuple[str, Callable[[], bytes]]:
     name = getattr(table, _precision(artifact.spec, device, precision))
     return name, functools.partial(artifact.read, name)

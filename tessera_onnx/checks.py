@@ -1,6 +1,6 @@
-"""What stands for several items: anything whose iteration gives them, in the caller's order.
+"""Check what callers hand over: a list and not a single item, texts, limits, top_k.
 
-No library of tables or arrays is imported: what a value is shows in the attributes of its type.
+What stands for several items is anything whose iteration gives them in the caller's order.
 """
 
 from __future__ import annotations
@@ -9,7 +9,18 @@ from collections.abc import ItemsView, KeysView, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, TypeGuard
 
-from tessera_onnx.errors import is_single
+import numpy as np
+
+from tessera_onnx.errors import ConfigError
+
+
+def check_limit(limit: int, name: str) -> None:
+    """Raises TypeError or ConfigError unless `limit` is a positive int."""
+    if isinstance(limit, bool) or not isinstance(limit, int):
+        raise TypeError(f"{name} must be int, got {type(limit).__name__}")
+    if limit < 1:
+        raise ConfigError(f"{name} must be at least 1, got {limit}")
+
 
 TEXTS = "str"  # what `check_items` is asked for where the items are texts
 ONE_EACH = "give one text in each place"
@@ -141,3 +152,19 @@ def _is_missing(item: Any) -> bool:
     if item is None or type(item).__name__ in {"NAType", "NaTType", "MaskedConstant"}:
         return True
     return isinstance(item, float) and item != item  # noqa: PLR0124 (NaN alone differs from itself)
+
+
+def check_top_k(top_k: int | None, n: int) -> int:
+    """`top_k` cut to n; None means all. Raises TypeError or ConfigError."""
+    if top_k is None:
+        return n
+    if isinstance(top_k, bool) or not isinstance(top_k, int | np.integer):
+        raise TypeError(f"top_k must be int or None, got {type(top_k).__name__}")
+    if top_k < 1:
+        raise ConfigError(f"top_k must be at least 1, got {top_k}")
+    return min(int(top_k), n)
+
+
+def is_single(items: object) -> bool:
+    """Whether a list is due and this is none: nothing to iterate over, an array without axes."""
+    return not hasattr(items, "__iter__") or getattr(items, "ndim", 1) == 0

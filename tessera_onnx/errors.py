@@ -20,6 +20,8 @@ Each takes one message, so that it survives pickling. No message ever holds the 
 item is named by its index and its length. A wrong *type* is a plain TypeError.
 """
 
+from __future__ import annotations
+
 import os
 import re
 import signal
@@ -167,11 +169,6 @@ def is_of_signal(error: BaseException) -> bool:
             return True
         trace = trace.tb_next
     return False
-
-
-def is_single(items: object) -> bool:
-    """Whether a list is due and this is none: nothing to iterate over, an array without axes."""
-    return not hasattr(items, "__iter__") or getattr(items, "ndim", 1) == 0
 
 
 def shown(value: object) -> str:

@@ -7,8 +7,8 @@ from typing import Any, get_args
 from tessera_onnx.base import Model
 from tessera_onnx.errors import ConfigError, shown
 from tessera_onnx.images.vision import TesseraVision
-from tessera_onnx.models import artifact as models_artifact
-from tessera_onnx.models import catalogue
+from tessera_onnx.models import catalogue, resolve
+from tessera_onnx.models import installed as models_installed
 from tessera_onnx.models.spec import Kind
 from tessera_onnx.series.timeseries import TesseraTimeSeries
 from tessera_onnx.text.dense import TesseraDense
@@ -33,7 +33,7 @@ def Tessera(model_id: str | None = None, *, kind: Kind | None = None, **options:
     """
     if kind is not None and kind not in tuple(CLASSES):
         raise ConfigError(f"kind must be one of {', '.join(CLASSES)}, got {shown(kind)}")
-    artifact = models_artifact.resolve(
+    artifact = resolve.resolve(
         model_id,
         kind=kind,
         **{name: options.get(name) for name in ("path", "cache_dir", "offline")},
@@ -48,7 +48,7 @@ def list_models(kind: Kind | None = None, *, installed: bool = False) -> list[st
     """
     if kind is not None and kind not in get_args(Kind):
         raise ConfigError(f"kind must be one of {', '.join(get_args(Kind))}, got {shown(kind)}")
-    specs = [artifact.spec for artifact in models_artifact.installed()]
+    specs = [artifact.spec for artifact in models_installed.installed()]
     if not installed:
         here = {spec.id for spec in specs}
         specs += [spec for spec in catalogue.catalogue() if spec.id not in here]

@@ -23,8 +23,8 @@ from tessera_onnx import FileError, LoadError, TesseraDense, TesseraSparse, __ve
 from tessera_onnx.cli import vector_files
 from tessera_onnx.cli.main import main
 from tessera_onnx.cli.texts import LONGEST
-from tessera_onnx.models import artifact as models_artifact
-from tessera_onnx.models import catalogue
+from tessera_onnx.models import catalogue, installed, resolve
+from tessera_onnx.models.artifact import open_folder
 from tessera_onnx.vectors import quantization
 
 PROGRAM = [
@@ -176,7 +176,7 @@ def test_a_narrow_encoding_replaces_characters():
 
 
 def test_advice_names_options_of_the_command():
-    here = {artifact.spec.id for artifact in models_artifact.installed()}
+    here = {artifact.spec.id for artifact in installed.installed()}
     absent = next(s.id for s in catalogue.catalogue() if s.id not in here and not s.hub)
     error = run("encode", "--text", "a", "-m", absent, code=1).stderr
     assert "open the folder with --model DIR" in error
@@ -217,7 +217,7 @@ def test_demo_ranks_matches_and_expands():
 
 
 def test_without_models_demo_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(models_artifact, "ENTRY_POINTS", "tessera_onnx.no_such_group")
+    monkeypatch.setattr(installed, "ENTRY_POINTS", "tessera_onnx.no_such_group")
     result = run("demo", code=1)
     assert result.stdout == ""
     assert "pip install PATH/starter" in result.stderr
@@ -255,7 +255,7 @@ def test_models_are_chosen_by_kind_and_place():
 
 
 def test_info_holds_every_fact():
-    artifact = models_artifact.resolve("all-minilm-l6-v2")
+    artifact = resolve.resolve("all-minilm-l6-v2")
     shown = run_json("info", "all-minilm-l6-v2")
     assert shown.pop("folder") == str(artifact.folder)
     assert shown.pop("where") == artifact.origin
@@ -270,13 +270,13 @@ def test_info_of_a_folder_shows_parity_and_prompts_with_their_spaces():
     text = run("info", ARTIFACTS / "prompts").stdout
     assert "aliases" in text
     assert '"query: "' in text
-    parity = models_artifact.open_folder(ARTIFACTS / "colbert").spec.export.parity[0]
+    parity = open_folder(ARTIFACTS / "colbert").spec.export.parity[0]
     line = f"{parity.precision} {parity.output} {parity.metric} {parity.value:.3g}"
     assert f"{line}, limit {parity.limit:.3g}" in run("info", ARTIFACTS / "colbert").stdout
 
 
 def test_info_of_the_catalogue_marks_what_nobody_checked():
-    here = {artifact.spec.id for artifact in models_artifact.installed()}
+    here = {artifact.spec.id for artifact in installed.installed()}
     spec = next(
         spec
         for spec in catalogue.catalogue()

@@ -11,7 +11,8 @@ import pytest
 from artifact_tools import ARTIFACTS, TEXTS, add_file, copy, relist, replace
 
 from tessera_onnx import IntegrityError, LoadError, TesseraSparse
-from tessera_onnx.runtime import external_data, protobuf, session
+from tessera_onnx.runtime import devices, external_data, protobuf
+from tessera_onnx.runtime import graph as runtime_graph
 
 NAME, RAW, EXTERNAL_DATA, DATA_LOCATION = 8, 9, 13, 14  # of TensorProto
 
@@ -186,7 +187,7 @@ def test_a_graph_alone_may_name_no_file(tmp_path):
     (tmp_path / "cwd" / "weights.bin").write_bytes(data)
     assert Path("weights.bin").exists()
     with pytest.raises(IntegrityError, match="keeps weights in 'weights.bin', and may not"):
-        session.open_graph("graph", graph, "cpu", 1)
+        runtime_graph.open_graph("graph", graph, "cpu", 1)
 
 
 def test_other_ways_to_write_the_same():
@@ -249,7 +250,7 @@ def test_other_words_than_the_key_are_none():
 def test_an_old_onnxruntime_says_so(tmp_path, monkeypatch):
     folder, data = moved(tmp_path / "m")
     add_file(folder, "weights.bin", data)
-    ort = session.onnxruntime()
+    ort = devices.onnxruntime()
 
     class Old(ort.SessionOptions):
         def __getattribute__(self, name):
@@ -273,9 +274,9 @@ def test_weights_given_beside_the_graph_are_the_same_weights(name, monkeypatch):
         monkeypatch.setattr(external_data, "LARGE", 256)
         rest = external_data.without_weights(graph, path.name)
         assert len(rest) < 0.7 * len(graph)
-        plain = session.open_graph(path.name, graph, "cpu", 1)
-        monkeypatch.setattr(session, "LARGE_GRAPH", 0)
-        split = session.open_graph(path.name, graph, "cpu", 1)
+        plain = runtime_graph.open_graph(path.name, graph, "cpu", 1)
+        monkeypatch.setattr(runtime_graph, "LARGE_GRAPH", 0)
+        split = runtime_graph.open_graph(path.name, graph, "cpu", 1)
         monkeypatch.undo()
         rng = np.random.default_rng(0)
         feeds = {}
@@ -292,7 +293,7 @@ def test_weights_beside_a_graph_and_in_a_file_of_it(tmp_path, monkeypatch):
     folder, data = moved(tmp_path / "m")
     add_file(folder, "weights.bin", data)
     expected = encode(folder)
-    monkeypatch.setattr(session, "LARGE_GRAPH", 0)
+    monkeypatch.setattr(runtime_graph, "LARGE_GRAPH", 0)
     monkeypatch.setattr(external_data, "LARGE", 32)
     for ours, truth in zip(encode(folder), expected, strict=True):
         np.testing.assert_array_equal(ours.values, truth.values)
@@ -302,6 +303,6 @@ def test_weights_beside_a_graph_and_in_a_file_of_it(tmp_path, monkeypatch):
 
 
 def test_what_is_no_graph_keeps_its_own_error(monkeypatch):
-    monkeypatch.setattr(session, "LARGE_GRAPH", 0)
+    monkeypatch.setattr(runtime_graph, "LARGE_GRAPH", 0)
     with pytest.raises(LoadError, match="cannot be opened"):
-        session.open_graph("x.onnx", b"\xff" * 64, "cpu", 1)
+        runtime_graph.open_graph("x.onnx", b"\xff" * 64, "cpu", 1)

@@ -42,14 +42,15 @@ from tessera_onnx import (
 from tessera_onnx.cli.main import main
 from tessera_onnx.models import catalogue as models_catalogue
 from tessera_onnx.models import hub, hub_errors, pins
-from tessera_onnx.models.artifact import installed, named
+from tessera_onnx.models.installed import installed
+from tessera_onnx.models.resolve import find_entry
 from tessera_onnx.models.spec import UNPINNED, File, Hub
 
 REPOSITORY = "tests/splade"
 GRAPH, TOKENIZER = "model.fp32.onnx", "tokenizer.json"
 TOKEN = "hf_zqxjkvzqxjkv"
 FILES = hub_server.folder(ARTIFACTS / "splade")
-SPLADE = models_catalogue.read(ARTIFACTS / "splade" / "model.toml")[0]
+SPLADE = models_catalogue.read_catalogue(ARTIFACTS / "splade" / "model.toml")[0]
 PINNED = dataclasses.replace(
     SPLADE,
     id="hub-splade",
@@ -241,7 +242,7 @@ def test_cache_folder_is_what_huggingface_hub_says(environment):
     code = (
         "import sys; sys.path.insert(0, '.')\n"
         "from huggingface_hub import constants\n"
-        "from tessera_onnx import hub\n"
+        "from tessera_onnx.models import hub\n"
         "print(constants.HF_HUB_CACHE == str(hub.cache_folder()), constants.HF_HUB_CACHE)"
     )
     names = {"HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME"}
@@ -314,7 +315,7 @@ def test_files_for_a_precision():
 
 def test_an_image_model_is_fetched_with_every_graph(server, here):
     files = hub_server.folder(ARTIFACTS / "colsmol")
-    spec = models_catalogue.read(ARTIFACTS / "colsmol" / "model.toml")[0]
+    spec = models_catalogue.read_catalogue(ARTIFACTS / "colsmol" / "model.toml")[0]
     server.repositories["tests/colsmol"] = dict(files)
     loose = tuple(File(file.name, UNPINNED, -1) for file in spec.files)
     source = Hub("tests/colsmol", UNPINNED)
@@ -345,7 +346,7 @@ def test_an_unpinned_model_is_pinned_at_the_first_download(server, here, caplog)
     assert COMMIT in said[0]
     record = here / "cache" / "hub" / "hub-splade" / "model.toml"
     assert str(here) not in record.read_text()
-    (pinned,) = models_catalogue.read(record)
+    (pinned,) = models_catalogue.read_catalogue(record)
     # The hashes are those of the artifact, which the exporter wrote.
     assert pinned.files == SPLADE.files
     assert pinned.hub == PINNED.hub
@@ -390,7 +391,9 @@ def test_an_entry_that_disagrees_with_the_record_is_newer(server, here):
     server.repositories["tests/renamed"] = server.repositories.pop(REPOSITORY)
     catalogue(here, dataclasses.replace(LOOSE, hub=other))
     assert works()
-    (pinned,) = models_catalogue.read(here / "cache" / "hub" / "hub-splade" / "model.toml")
+    (pinned,) = models_catalogue.read_catalogue(
+        here / "cache" / "hub" / "hub-splade" / "model.toml"
+    )
     assert pinned.hub.repository == "tests/renamed"
 
 
@@ -401,7 +404,7 @@ def test_a_damaged_record_is_written_again(here, content):
     record.parent.mkdir(parents=True)
     record.write_text(content)
     assert works()
-    assert models_catalogue.read(record)[0].hub == PINNED.hub
+    assert models_catalogue.read_catalogue(record)[0].hub == PINNED.hub
 
 
 @pytest.mark.parametrize(
@@ -429,7 +432,7 @@ def test_a_hash_is_never_taken_from_a_damaged_cache(here):
         catalogue(here, LOOSE)
         assert works()
         record = here / "cache" / "hub" / "hub-splade" / "model.toml"
-        assert models_catalogue.read(record)[0].files == SPLADE.files
+        assert models_catalogue.read_catalogue(record)[0].files == SPLADE.files
         record.unlink()
 
 
@@ -481,8 +484,8 @@ def test_a_users_entry_takes_the_place_of_a_shipped_one(here, caplog):
 def test_an_alias_hides_no_id(here):
     """Whether fetched or not: the user's alias is tried after every id, as among installed ones."""
     catalogue(here, dataclasses.replace(PINNED, aliases=("bge-m3", "mine")))
-    assert named(models_catalogue.catalogue(), "bge-m3").id == "bge-m3"
-    assert named(models_catalogue.catalogue(), "mine").id == "hub-splade"
+    assert find_entry(models_catalogue.catalogue(), "bge-m3").id == "bge-m3"
+    assert find_entry(models_catalogue.catalogue(), "mine").id == "hub-splade"
 
 
 def test_a_catalogue_that_cannot_be_read_is_named(here):
@@ -932,7 +935,7 @@ def test_two_processes_pin_one_model(server, here):
         assert code == 0, stderr
         assert stdout.startswith("nonzero ")
     assert (
-        models_catalogue.read(here / "cache" / "hub" / "hub-splade" / "model.toml")[0].hub
+        models_catalogue.read_catalogue(here / "cache" / "hub" / "hub-splade" / "model.toml")[0].hub
         == PINNED.hub
     )
 

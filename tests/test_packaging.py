@@ -131,9 +131,9 @@ def test_messages_say_how_to_install_by_a_path():
             is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
             if is_text and by_name.search(node.value):
                 found.add((path.stem, node.value))
-    assert {stem for stem, _ in found} == {"artifact", "errors", "session"}
-    assert {text for stem, text in found if stem == "artifact"} == {"tessera-onnx-starter"}
-    (text,) = (text for stem, text in found if stem == "session")
+    assert {stem for stem, _ in found} == {"errors", "graph", "installed"}
+    assert {text for stem, text in found if stem == "installed"} == {"tessera-onnx-starter"}
+    (text,) = (text for stem, text in found if stem == "graph")
     assert 'pip install "onnxruntime-gpu[cuda,cudnn]"' in text  # which the index has
     asked = {"install_hint": set(), "part_hint": set()}
     for path in PACKAGE.rglob("*.py"):

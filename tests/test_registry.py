@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tessera_onnx.errors import LoadError
 from tessera_onnx.models import catalogue
 from tessera_onnx.models import spec as models_spec
+from tessera_onnx.models.parse import build
 from tessera_onnx.models.spec import ModelSpec
 
 TOML = (ARTIFACTS / "colbert" / "model.toml").read_text()
@@ -54,7 +55,7 @@ def test_every_missing_field_is_an_error(path):
         table = table[key]
     del table[path[-1]]
     with pytest.raises(LoadError, match=rf"{path[-1]} is missing"):
-        catalogue._build(ModelSpec, entry, "model")
+        build(ModelSpec, entry, "model")
 
 
 def faults(document):
@@ -100,7 +101,7 @@ def test_every_fact_that_an_empty_entry_lacks():
     missing = set(re.findall(r"([\w.]+) is missing", message))
     wanted = {"id", "kinds", "files", "graph", "dense.query", "dense.document.max_length"}
     wanted |= {f"graph.{name}" for name in ("inputs", "fp32", "int8", "best_cpu", "static")}
-    wanted |= {f"text.{field.name}" for field in dataclasses.fields(models_spec.Text)}
+    wanted |= {f"text.{field.name}" for field in dataclasses.fields(models_spec.TokenizerSpec)}
     wanted |= {f"dense.{name}" for name in needed(models_spec.Dense)}
     assert wanted <= missing
     table = r"\[model\.multi_vector\].*?\n(?=\[model\.[a-ln-z]|\Z)"
@@ -130,7 +131,7 @@ def test_what_stands_for_no_fact_is_a_value_of_the_field():
             for name in hints.keys() & models_spec.ABSENT.keys():
                 if typing.get_origin(hints[name]) is not types.UnionType:
                     value = tomllib.loads(f"x = {models_spec.ABSENT[name]}")["x"]
-                    catalogue._build(hints[name], value, name)
+                    build(hints[name], value, name)
                     known.add(name)
     assert known == models_spec.ABSENT.keys()
 
@@ -193,13 +194,13 @@ def test_a_huge_file_is_refused_before_it_is_read(tmp_path):
     with path.open("wb") as stream:
         stream.truncate(catalogue.MAX_TOML_BYTES + 1)
     with pytest.raises(LoadError, match="larger than"):
-        catalogue.read(path)
+        catalogue.read_catalogue(path)
 
 
 def test_a_pipe_is_refused_before_it_is_read(tmp_path):
     os.mkfifo(tmp_path / "model.toml")
     with pytest.raises(LoadError, match="no regular file"):
-        catalogue.read(tmp_path / "model.toml")
+        catalogue.read_catalogue(tmp_path / "model.toml")
 
 
 def test_the_catalogue_of_a_user_is_read_again_when_it_is_another_file(tmp_path, monkeypatch):
@@ -226,7 +227,7 @@ def test_hostile_toml_is_one_clear_error(text):
 def test_not_text(tmp_path):
     (tmp_path / "model.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(LoadError, match="cannot be read"):
-        catalogue.read(tmp_path / "model.toml")
+        catalogue.read_catalogue(tmp_path / "model.toml")
 
 
 @given(st.integers(0, len(TOML) - 1), st.characters(codec="utf-8"))

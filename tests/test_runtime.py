@@ -22,8 +22,9 @@ from tessera_onnx import (
     TesseraSparse,
     UnsupportedDimension,
 )
-from tessera_onnx.runtime import cpu
+from tessera_onnx.runtime import cpu, devices
 from tessera_onnx.runtime import session as runtime_session
+from tessera_onnx.runtime.graph import SPIN_US, open_graph
 
 pytestmark = pytest.mark.filterwarnings("ignore::tessera_onnx.TruncationWarning")
 
@@ -66,21 +67,21 @@ def test_cgroup_quota(tmp_path, files, expected):
 
 
 def test_device_names():
-    assert runtime_session.choose_device("cpu", static=False) == ["cpu"]
-    assert runtime_session.choose_device("cuda:1", static=False) == ["cuda:1"]
-    assert runtime_session.choose_device("auto", static=False)[-1] == "cpu"
-    assert runtime_session.choose_device("auto", static=False, int8_on_cuda=True) == ["cpu"]
+    assert devices.choose_device("cpu", static=False) == ["cpu"]
+    assert devices.choose_device("cuda:1", static=False) == ["cuda:1"]
+    assert devices.choose_device("auto", static=False)[-1] == "cpu"
+    assert devices.choose_device("auto", static=False, int8_on_cuda=True) == ["cpu"]
     for name in ("gpu", "cuda:x", "cuda:", "cpu:1", "cpu:", ""):
         with pytest.raises(ConfigError, match="device must be"):
-            runtime_session.choose_device(name, static=False)
+            devices.choose_device(name, static=False)
     with pytest.raises(DeviceError, match="dynamic shapes"):
-        runtime_session.choose_device("coreml", static=False)
+        devices.choose_device("coreml", static=False)
     with pytest.raises(TypeError, match="device must be str"):
-        runtime_session.choose_device(0, static=False)
+        devices.choose_device(0, static=False)
 
 
 def test_an_explicit_device_never_falls_back():
-    if "CUDAExecutionProvider" in runtime_session.onnxruntime().get_available_providers():
+    if "CUDAExecutionProvider" in devices.onnxruntime().get_available_providers():
         with TesseraDense(path=ARTIFACTS / "prompts", device="cuda") as model:
             assert model.device == "cuda"
         return
@@ -90,8 +91,8 @@ def test_an_explicit_device_never_falls_back():
 
 def test_auto_falls_back_once_and_says_why(monkeypatch, caplog):
     """The choice logic alone: a provider that claims to be there and is not."""
-    monkeypatch.setattr(runtime_session, "choose_device", lambda *_, **__: ["cuda", "cpu"])
-    if "CUDAExecutionProvider" not in runtime_session.onnxruntime().get_available_providers():
+    monkeypatch.setattr(devices, "choose_device", lambda *_, **__: ["cuda", "cpu"])
+    if "CUDAExecutionProvider" not in devices.onnxruntime().get_available_providers():
         with TesseraDense(path=ARTIFACTS / "prompts") as model:
             assert model.device == "cpu"
         assert [record.levelname for record in caplog.records] == ["WARNING"]
@@ -299,12 +300,10 @@ def test_sessions_have_the_options_that_were_measured():
     """Each was worth a factor, and none changes a result: nothing else would show its loss."""
     graph = (ARTIFACTS / "prompts" / "model.fp32.onnx").read_bytes()
     threads = len(cpu.cpus())
-    options = runtime_session.open_graph(
-        "model.fp32.onnx", graph, "cpu", threads
-    ).get_session_options()
+    options = open_graph("model.fp32.onnx", graph, "cpu", threads).get_session_options()
     assert options.enable_cpu_mem_arena
     assert not options.enable_mem_pattern
     entry = options.get_session_config_entry
-    assert entry("session.intra_op.spin_duration_us") == str(runtime_session.SPIN_US)
+    assert entry("session.intra_op.spin_duration_us") == str(SPIN_US)
     if threads > 1:  # one place for each thread but the caller's
         assert len(entry("session.intra_op_thread_affinities").split(";")) == threads - 1

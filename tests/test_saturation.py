@@ -13,7 +13,8 @@ from faults import graphs
 from test_cli import run
 
 from tessera_onnx import TesseraDense
-from tessera_onnx.runtime import cpu, saturation, session
+from tessera_onnx.runtime import cpu, saturation
+from tessera_onnx.runtime import graph as runtime_graph
 
 HASWELL = ("fma", "avx", "avx2", "bmi2")
 SKYLAKE = (*HASWELL, "avx512f", "avx512bw")
@@ -51,7 +52,7 @@ def haswell(monkeypatch):
     """What /proc/cpuinfo says of such a processor."""
     monkeypatch.setattr(cpu, "_cpuinfo", lambda: ("a Haswell", HASWELL))
     monkeypatch.setattr(cpu.platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(session, "_saturating", set())
+    monkeypatch.setattr(runtime_graph, "_saturating", set())
 
 
 @pytest.mark.parametrize(

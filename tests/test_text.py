@@ -237,8 +237,8 @@ def test_a_failing_batch_in_a_stream_loses_nothing_before_it(model, monkeypatch,
         return run(feeds, **kwargs)
 
     monkeypatch.setattr(model._encoder.session, "run", broken)
-    plan = batching.plan
-    monkeypatch.setattr(batching, "plan", lambda lengths, _: plan(lengths, 50))
+    plan = batching.plan_batches
+    monkeypatch.setattr(batching, "plan_batches", lambda lengths, _: plan(lengths, 50))
     long, short = "cat " * 20, "cat"
     good, bad = (short, long) if fails == "long" else (long, short)
     seen = []

@@ -22,8 +22,9 @@ from pathlib import Path
 from tessera_export import __version__
 from tessera_export.errors import ExportError
 from tessera_onnx.errors import FileError, LoadError
-from tessera_onnx.models import artifact
-from tessera_onnx.models.artifact import ENTRY_POINTS, Artifact
+from tessera_onnx.models import artifact, installed
+from tessera_onnx.models.artifact import Artifact
+from tessera_onnx.models.installed import ENTRY_POINTS
 from tessera_onnx.models.spec import ModelSpec
 
 # Where models lie that no pack holds: `origin` of an Artifact is one of these or a pack's name.
@@ -96,7 +97,7 @@ def _models(folders: Sequence[Path], distribution: str) -> list[Artifact]:
     """The artifacts in order of id: two packs or folders of one id are an error at load time."""
     found: dict[str, Artifact] = {}
     try:
-        packs = [model for model in artifact.installed() if model.origin not in PLACES]
+        packs = [model for model in installed.installed() if model.origin not in PLACES]
         for folder in folders:
             model = artifact.open_folder(folder)
             if model.spec.id in found:

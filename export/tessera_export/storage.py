@@ -12,7 +12,7 @@ from onnx import TensorProto
 
 from tessera_export.errors import ExportError
 from tessera_onnx.runtime import saturation
-from tessera_onnx.runtime.session import open_graph
+from tessera_onnx.runtime.graph import open_graph
 
 # Bytes of weights that one file holds: protobuf ends at 2 GiB, and the nodes need room.
 INLINE = 1_900_000_000

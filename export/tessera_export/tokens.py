@@ -34,7 +34,7 @@ class TokenizerFile:
 
     json: str
     tokenizer: Tokenizer
-    text: spec.Text
+    text: spec.TokenizerSpec
 
     def id_of(self, token: str, what: str) -> int:
         """The id of a whole token. Raises ExportError, naming `what` wants it, if there is none."""
@@ -79,7 +79,7 @@ def read(folder: Path, config: dict[str, Any]) -> TokenizerFile:
     return TokenizerFile(
         json=text,
         tokenizer=tokenizer,
-        text=spec.Text(
+        text=spec.TokenizerSpec(
             tokenizer=FILE_NAME,
             lowercase=False,  # tokenizer.json does it where it is wanted
             prefix_ids=prefix,

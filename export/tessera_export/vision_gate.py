@@ -25,8 +25,8 @@ from tessera_export.gate import LIMITS, Shape, batches, figure, measure
 from tessera_export.tokens import TokenizerFile
 from tessera_export.vision_recipe import VECTORS
 from tessera_export.vision_towers import EMBEDS, FEATURES, TEXT_VECTORS
-from tessera_onnx.images import decode, prompt_ids
-from tessera_onnx.models.spec import Image, Parity, Precision, Query, Text, Vision
+from tessera_onnx.images import preprocess, prompt_ids
+from tessera_onnx.models.spec import ImageQuery, ImageSpec, Parity, Precision, TokenizerSpec, Vision
 
 Array = NDArray[Any]
 Pairs = list[tuple[Array, Array]]
@@ -50,7 +50,7 @@ class Sample:
     positions: Array  # (3, n), for graphs that take such
 
 
-def query_text(query: Query, text: str) -> str:
+def query_text(query: ImageQuery, text: str) -> str:
     """What the tokenizer reads: with a text between them, the ends may become other tokens."""
     return query.prefix + text + query.suffix
 
@@ -83,7 +83,7 @@ def pages_and_queries(
 
 
 def pictures(
-    rng: np.random.Generator, recipe: Image, count: int, cells: tuple[int, int] = (1, 1)
+    rng: np.random.Generator, recipe: ImageSpec, count: int, cells: tuple[int, int] = (1, 1)
 ) -> NDArray[np.float32]:
     """Normalised pixels (count, 3, h, w) of so many squares down and across.
 
@@ -109,7 +109,7 @@ def _sample(
     pixels = torch.from_numpy(tiles)
     if len(tiles) and kind == "qwen2_vl":
         height, width = (side // model.config.vision_config.patch_size for side in tiles.shape[2:])
-        inputs["pixel_values"] = torch.from_numpy(decode.patches(tiles[0]))
+        inputs["pixel_values"] = torch.from_numpy(preprocess.patches(tiles[0]))
         inputs["image_grid_thw"] = torch.tensor([[1, height, width]])
         inputs["mm_token_type_ids"] = (inputs["input_ids"] == model.config.image_token_id).int()
     elif len(tiles):  # others than PaliGemma take (pages, tiles, 3, size, size)
@@ -231,7 +231,7 @@ def _unit(results: Sequence[Any]) -> Array:
 
 
 def check_towers(
-    paths: Mapping[str, Path], precision: Precision, known: Towers, text: Text
+    paths: Mapping[str, Path], precision: Precision, known: Towers, text: TokenizerSpec
 ) -> list[Parity]:
     """The figures of two graphs, "graph" and "text_graph".
 
@@ -290,16 +290,16 @@ def check_tokenizer(folder: Path, found: TokenizerFile, recipe: Vision) -> None:
         )
 
 
-def check_pixels(upstream: Any, recipe: Image) -> None:
+def check_pixels(upstream: Any, recipe: ImageSpec) -> None:
     """Raises ExportError when `upstream`, an image processor, makes other pixels of a picture."""
     rng = np.random.default_rng(0)
     for width, height in SIZES:
         levels = rng.integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
         picture = PIL.Image.fromarray(levels).resize((width, height))
-        ours = decode.pixels(picture, recipe).tiles
+        ours = preprocess.pixels(picture, recipe).tiles
         theirs = upstream(images=[[picture]] if recipe.resize == "tiles" else picture)
         if recipe.resize == "dynamic":
-            ours = decode.patches(ours[0])
+            ours = preprocess.patches(ours[0])
         truth = np.array(theirs["pixel_values"], np.float32).reshape(-1, *ours.shape[1:])
         # Written so that NaN is refused.
         same = truth.shape == ours.shape

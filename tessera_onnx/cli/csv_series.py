@@ -54,7 +54,7 @@ class Table(NamedTuple):
     warnings: list[str]  # rows that were sorted, columns that are not used
 
 
-def read(
+def read_csv(
     source: str,
     *,
     target: str | None = None,
@@ -287,7 +287,7 @@ class _Numbers:
         column = cells.columns[name]
         try:
             found = self.decimal or series_numbers.mark(column) or self.mark
-            return series_numbers.read(column, found, self.parts, cells.delimiter)
+            return series_numbers.read_numbers(column, found, self.parts, cells.delimiter)
         except NoNumberError as error:
             raise cells.wrong(error.row, name, error.what) from None
 

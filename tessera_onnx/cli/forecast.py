@@ -109,7 +109,7 @@ def forecast(
     forecast_files.check(output, plot)
     if source and output and vector_files.is_same(source, output):
         raise click.UsageError("--output is FILE.csv itself")
-    table = csv_series.read(
+    table = csv_series.read_csv(
         source,
         target=target,
         timestamp=timestamp,

@@ -32,9 +32,9 @@ from tessera_onnx.cli.options import (
 )
 from tessera_onnx.cli.texts import Texts, naming_lines
 from tessera_onnx.errors import EncodingError, FileError
-from tessera_onnx.images import decode, heatmap, sources
+from tessera_onnx.images import decode, similarity_map, sources
 from tessera_onnx.images.pdf import is_pdf, page_numbers
-from tessera_onnx.images.regions import Region
+from tessera_onnx.images.similarity_map import Region
 from tessera_onnx.images.vision import TesseraVision
 from tessera_onnx.models.spec import Kind
 from tessera_onnx.progress import Stderr
@@ -216,7 +216,7 @@ def explain(
     Example: tessera explain "annual rainfall" page.png --plot map.png
     """
     if plot is not None:
-        heatmap.check_file(plot)
+        similarity_map.check_file(plot)
         if vector_files.is_same(image, plot):
             raise click.UsageError("--plot is IMAGE itself")
     with TesseraVision(**location(model, cache_dir), **options) as opened:
@@ -225,7 +225,7 @@ def explain(
             raise click.UsageError(f"--token must lie in 1..{len(tokens)}")
         found = opened.locate(query, image, page=page, password=password)
         if plot is not None:
-            heatmap.save(found, None if token is None else token - 1, plot)
+            similarity_map.save_map(found, None if token is None else token - 1, plot)
     rows, columns = found.map.shape[1:]
     width, height = found.image.size
     if as_json:

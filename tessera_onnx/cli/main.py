@@ -36,8 +36,8 @@ from tessera_onnx.cli.program import Program
 from tessera_onnx.cli.texts import Texts, naming_lines
 from tessera_onnx.errors import ModelNotFound
 from tessera_onnx.kinds import CLASSES
-from tessera_onnx.models import artifact as models_artifact
-from tessera_onnx.models import catalogue
+from tessera_onnx.models import catalogue, resolve
+from tessera_onnx.models import installed as models_installed
 from tessera_onnx.models.spec import KIND_TABLES, PRECISIONS, Kind, Precision
 from tessera_onnx.progress import Stderr
 from tessera_onnx.text.tokenizer import OnLong
@@ -103,10 +103,10 @@ def demo(cache_dir: str | None, *, as_json: bool) -> None:
     Example: tessera demo
     """
     kinds = {
-        kind for artifact in models_artifact.installed(cache_dir) for kind in artifact.spec.kinds
+        kind for artifact in models_installed.installed(cache_dir) for kind in artifact.spec.kinds
     }
     if not kinds:
-        models_artifact.resolve(None, cache_dir=cache_dir)  # raises ModelNotFound with what to do
+        resolve.resolve(None, cache_dir=cache_dir)  # raises ModelNotFound with what to do
     shown = {}
     for kind in CLASSES:
         if kind in kinds:
@@ -149,13 +149,13 @@ def info(model: str, cache_dir: str | None, *, as_json: bool) -> None:
     Example: tessera info all-minilm-l6-v2
     """
     try:
-        artifact = models_artifact.resolve(**location(model, cache_dir), offline=True)
+        artifact = resolve.resolve(**location(model, cache_dir), offline=True)
         spec, place = artifact.spec, {"where": artifact.origin, "folder": str(artifact.folder)}
         found = reports.saturating(artifact)
         if found:
             place["saturates on x86 without VNNI"] = ", ".join(found)
     except ModelNotFound:
-        known = models_artifact.named(catalogue.catalogue(), model)
+        known = resolve.find_entry(catalogue.catalogue(), model)
         if known is None:
             raise
         spec, place = known, {"where": "not installed"}
@@ -460,7 +460,7 @@ def _open(
     if kind is None and model is None and cli_images.are_images(images, may_be_texts=may_be_texts):
         kind = cli_images.VISION
     if kind is None:
-        spec = models_artifact.resolve(**place).spec
+        spec = resolve.resolve(**place).spec
         kind = spec.kinds[0]
         if kind == SERIES:
             raise click.UsageError(
@@ -474,7 +474,7 @@ def _open(
 
 
 def _check_id(model: str) -> None:
-    if os.path.isdir(model) and models_artifact.named(catalogue.catalogue(), model) is None:  # noqa: PTH112 (a Path raises for what cannot be a name)
+    if os.path.isdir(model) and resolve.find_entry(catalogue.catalogue(), model) is None:  # noqa: PTH112 (a Path raises for what cannot be a name)
         raise click.UsageError("ID is the id of a model; the folder of that name is here already")
 
 

@@ -7,18 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from tessera_onnx.errors import DeviceError
-from tessera_onnx.models import catalogue, hub, pins
-from tessera_onnx.models.artifact import (
-    HUB,
-    Artifact,
-    cache_folder,
-    from_hub,
-    installed,
-    named,
-    resolve,
-)
+from tessera_onnx.models import catalogue, hub, pins, rules
+from tessera_onnx.models.artifact import HUB, Artifact
+from tessera_onnx.models.installed import cache_folder, installed
+from tessera_onnx.models.resolve import find_entry, from_hub, resolve
 from tessera_onnx.models.spec import ModelSpec, Precision
-from tessera_onnx.runtime import session
+from tessera_onnx.runtime.devices import choose_device
 
 
 def pull(
@@ -35,7 +29,7 @@ def pull(
         artifact = resolve(model, cache_dir=cache_dir)
         return _report(artifact, artifact.present(), None)
     if precision:
-        catalogue.check_precision(spec, precision)
+        rules.check_precision(spec, precision)
     artifact = from_hub(spec, cache_dir, offline=hub.is_offline())
     precisions = [precision] if precision else _precisions(spec)
     names = list(dict.fromkeys(n for p in precisions for n in artifact.spec.files_for(p)))
@@ -56,7 +50,7 @@ def pin(model: str, cache_dir: str | None) -> Iterator[str]:
 
 
 def _known(model: str) -> ModelSpec | None:
-    return named(catalogue.catalogue(), model)
+    return find_entry(catalogue.catalogue(), model)
 
 
 def _installed(model: str, cache_dir: str | None) -> str | None:
@@ -71,7 +65,7 @@ def _precisions(spec: ModelSpec) -> list[Precision]:
     """What `device="auto"` runs here, its fallback to the CPU included."""
     int8 = spec.graph.best_cuda == "int8"
     try:
-        devices = session.choose_device("auto", static=spec.graph.static, int8_on_cuda=int8)
+        devices = choose_device("auto", static=spec.graph.static, int8_on_cuda=int8)
     except DeviceError:  # no onnxruntime yet is no reason not to download
         devices = ["cpu"]
     return list(dict.fromkeys(getattr(spec.graph, f"best_{device}") for device in devices))

@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 from tessera_onnx.errors import TesseraError, install_hint
 from tessera_onnx.images.vision import TesseraVision
 from tessera_onnx.kinds import CLASSES
-from tessera_onnx.models import artifact as models_artifact
 from tessera_onnx.models import catalogue
-from tessera_onnx.models.artifact import Artifact
+from tessera_onnx.models import installed as models_installed
+from tessera_onnx.models.artifact import HUB, Artifact
 from tessera_onnx.models.spec import (
     KIND_TABLES,
     File,
@@ -33,7 +33,8 @@ from tessera_onnx.models.spec import (
     TimeSeries,
     Vision,
 )
-from tessera_onnx.runtime import cpu, saturation, session, telemetry
+from tessera_onnx.runtime import cpu, saturation, telemetry
+from tessera_onnx.runtime.devices import PROVIDERS, onnxruntime
 from tessera_onnx.series.timeseries import TesseraTimeSeries
 
 T = TypeVar("T")
@@ -98,7 +99,7 @@ def _stands_in(token: str, text: str) -> bool:
 
 def models(cache_dir: str | None, kind: Kind | None, *, installed: bool) -> list[dict[str, Any]]:
     """What tells the models apart: those that are here, then the others of the catalogue."""
-    places = {artifact.spec: artifact.origin for artifact in models_artifact.installed(cache_dir)}
+    places = {artifact.spec: artifact.origin for artifact in models_installed.installed(cache_dir)}
     if not installed:
         here = {spec.id for spec in places}
         places |= {s: "not installed" for s in catalogue.catalogue() if s.id not in here}
@@ -195,13 +196,13 @@ def doctor(cache_dir: str | None) -> dict[str, Any]:
             f"{' and '.join(rivals)} overwrite each other: `pip uninstall {' '.join(rivals)}`, "
             f"then {install_hint('cpu')}; or [cuda] in place of [cpu], never both"
         )
-    ort = attempt(session.onnxruntime, None)
+    ort = attempt(onnxruntime, None)
     providers: list[str] = ort.get_available_providers() if ort else []
     wrong = telemetry.problem(ort.__version__) if ort else None
     problems += [wrong] if wrong else []
     nothing: list[Artifact] = []
-    installed = attempt(lambda: models_artifact.installed(cache_dir), nothing)
-    problems += models_artifact.broken(cache_dir)
+    installed = attempt(lambda: models_installed.installed(cache_dir), nothing)
+    problems += models_installed.broken(cache_dir)
     tried = [_tried(artifact, providers, cache_dir) for artifact in installed]
     for model in tried:
         if model["files"] != "verified":
@@ -219,7 +220,7 @@ def doctor(cache_dir: str | None) -> dict[str, Any]:
     return {
         "python": f"{platform.python_version()} on {sys.platform} {platform.machine()}",
         "packages": packages,
-        "packs": _versions(*(distribution for *_, distribution in models_artifact.entry_points())),
+        "packs": _versions(*(distribution for *_, distribution in models_installed.entry_points())),
         "providers": providers,
         "telemetry": telemetry.state(ort.__version__) if ort else "none",
         "threads": attempt(cpu.cpu_threads, 0),
@@ -262,10 +263,10 @@ def _tried(artifact: Artifact, providers: list[str], cache_dir: str | None) -> d
         tried["saturating"] = saturating(artifact)
     except TesseraError as error:
         return {**tried, "files": str(error), "probes": []}
-    devices = [name for name, provider in session.PROVIDERS.items() if provider in providers]
+    devices = [name for name, provider in PROVIDERS.items() if provider in providers]
     if not spec.graph.static and "coreml" in devices:
         devices.remove("coreml")
-    if artifact.origin == models_artifact.HUB:  # which holds the graphs that somebody asked for
+    if artifact.origin == HUB:  # which holds the graphs that somebody asked for
         best = {name: getattr(spec.graph, f"best_{name}") for name in devices}
         devices = [name for name in devices if getattr(spec.graph, best[name]) in present]
     probes = [

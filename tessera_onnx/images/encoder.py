@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.checks import check_items
-from tessera_onnx.errors import EncodingError, TruncationWarning, callers_level, is_single
+from tessera_onnx.checks import check_items, check_limit, is_single
+from tessera_onnx.errors import EncodingError, TruncationWarning, callers_level
 from tessera_onnx.images import sources, views
-from tessera_onnx.images.decode import check_limit, open_image, pixels
-from tessera_onnx.images.graphs import LanguageTower, Patches, PixelTower
+from tessera_onnx.images.decode import open_image
+from tessera_onnx.images.graphs import PatchVectors, PixelEncoder, VisionLanguageModel
+from tessera_onnx.images.preprocess import pixels
 from tessera_onnx.images.resize import Box
 from tessera_onnx.images.sources import Source
 from tessera_onnx.models.spec import Vision
-from tessera_onnx.runtime import batching
-from tessera_onnx.runtime.batching import ENDLESS, Limit
+from tessera_onnx.runtime import batching, workers
+from tessera_onnx.runtime.workers import ENDLESS, Limit
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -90,7 +91,7 @@ class ImageEncoder:
     def __init__(
         self,
         recipe: Vision,
-        tower: PixelTower | LanguageTower,
+        tower: PixelEncoder | VisionLanguageModel,
         *,
         image_only: bool,
         max_pixels: int,
@@ -199,7 +200,7 @@ class ImageEncoder:
                 bar.update()
 
         alone = [np.array([i]) for i in range(len(window))]
-        _, failed = batching.run(work, alone, self._tower.workers, limit=limit)
+        _, failed = workers.run_batches(work, alone, self._tower.workers, limit=limit)
         for result in results:
             if result is None:
                 break
@@ -232,7 +233,7 @@ class ImageEncoder:
             on_frames=told,
         )
 
-    def _patches(self, image: Image.Image, *, parallel: bool) -> tuple[Patches, Box]:
+    def _patches(self, image: Image.Image, *, parallel: bool) -> tuple[PatchVectors, Box]:
         prepared = pixels(image, self._recipe.image)
         found = self._tower.patches(prepared, image_only=self._image_only, parallel=parallel)
         return found, prepared.box

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx.errors import EncodingError
-from tessera_onnx.images.decode import Pixels
+from tessera_onnx.images.preprocess import Pixels
 from tessera_onnx.images.prompt_ids import document_ids, image_id, positions
 from tessera_onnx.models.spec import ModelSpec, Vision
 from tessera_onnx.runtime.session import Array, Session
@@ -25,7 +25,7 @@ TILES = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Patches:
+class PatchVectors:
     """An image's vectors, (n, dim) float32 unit rows, and where on the image they lie.
 
     `cells` (rows, cols) holds the row of `vectors` that belongs to each cell of the image's grid,
@@ -38,7 +38,7 @@ class Patches:
     cells: Ids
 
 
-class PixelTower:
+class PixelEncoder:
     """A graph that takes pixels and gives the vectors of an image."""
 
     def __init__(self, session: Session, recipe: Vision, texts: Session | None) -> None:
@@ -47,7 +47,7 @@ class PixelTower:
         self._recipe = recipe
         self.workers = session.workers
 
-    def patches(self, pixels: Pixels, *, image_only: bool, parallel: bool) -> Patches:
+    def patches(self, pixels: Pixels, *, image_only: bool, parallel: bool) -> PatchVectors:
         """The vectors of one image; all of them are of the image, whatever `image_only` says."""
         del image_only
         recipe = self._recipe
@@ -56,7 +56,7 @@ class PixelTower:
         vectors = states[recipe.output]
         if recipe.vectors == "one":
             pooled = vectors[:, 0] if recipe.pooling == "cls" else vectors
-            return Patches(pooling.l2_normalize(pooled), np.zeros((1, 1), dtype=np.int64))
+            return PatchVectors(pooling.l2_normalize(pooled), np.zeros((1, 1), dtype=np.int64))
         height, width = pixels.tiles.shape[2:]
         squares = (height // recipe.image.size, width // recipe.image.size)
         rows, cols = _grid(vectors.shape[1], *squares)
@@ -64,10 +64,10 @@ class PixelTower:
         if recipe.keep:
             kept = states[recipe.keep][0] > 0
         cells = np.where(kept, np.cumsum(kept) - 1, -1).reshape(rows, cols)
-        return Patches(pooling.l2_normalize(vectors[0][kept]), cells)
+        return PatchVectors(pooling.l2_normalize(vectors[0][kept]), cells)
 
 
-class LanguageTower:
+class VisionLanguageModel:
     """A language model on embeddings, with the graphs that embed tokens and tiles before it.
 
     To texts it looks like one session of token ids.
@@ -112,7 +112,7 @@ class LanguageTower:
         inputs = _feeds(self.session.inputs, embeddings, feeds["attention_mask"])
         return self.session.run(inputs, outputs=outputs, parallel=parallel)
 
-    def patches(self, pixels: Pixels, *, image_only: bool, parallel: bool) -> Patches:
+    def patches(self, pixels: Pixels, *, image_only: bool, parallel: bool) -> PatchVectors:
         """The vectors of one image in its prompt; `image_only` leaves out those of the text."""
         ids = self._prompt_ids(math.prod(pixels.cells), pixels.rows, pixels.columns)
         places = np.flatnonzero(ids == self._image_token)
@@ -131,7 +131,7 @@ class LanguageTower:
         (states,) = self.session.run(inputs, parallel=parallel)
         kept = places if image_only else np.arange(len(ids))
         cells = _tile_cells(places, pixels)
-        return Patches(pooling.l2_normalize(states[0][kept]), np.searchsorted(kept, cells))
+        return PatchVectors(pooling.l2_normalize(states[0][kept]), np.searchsorted(kept, cells))
 
     def _features(self, tiles: Float, *, parallel: bool) -> Float:
         """(tiles x tokens, hidden), a few tiles at a time."""
@@ -146,9 +146,9 @@ class LanguageTower:
         return self._tokens.run({"input_ids": ids}, parallel=parallel)[0]
 
 
-def open_tower(
+def open_encoder(
     opened: Callable[..., Session], spec: ModelSpec, recipe: Vision, tokenizer: Tokenizer | None
-) -> PixelTower | LanguageTower:
+) -> PixelEncoder | VisionLanguageModel:
     """The graphs of a vision model, each tried with a tiny input.
 
     `opened(outputs, probe, table, workers)` gives the session of a graph. Raises LoadError where
@@ -161,7 +161,7 @@ def open_tower(
         shape = (1, recipe.dimension) if _is_pooled(recipe) else (1, None, recipe.dimension)
         keep = {recipe.keep: (1, None)} if recipe.keep else {}
         session = opened({recipe.output: shape, **keep}, square, spec.graph, None)
-        return PixelTower(session, recipe, _open_texts(opened, spec, recipe))
+        return PixelEncoder(session, recipe, _open_texts(opened, spec, recipe))
     # One session each: a second copy of a language model's weights is too dear.
     one = np.array([[tokenizer.facts.pad_id]], dtype=np.int64)
     token_session = opened({tokens.output: (1, 1, None)}, {"input_ids": one}, tokens, 1)
@@ -180,7 +180,7 @@ def open_tower(
     for name in ("text", "tile", "row_end", "grid_end", "whole", "end"):
         part = getattr(prompt, name).replace("{row}", "1").replace("{column}", "1")
         check_spelled(tokenizer, part, f"model.vision.prompt.{name}")
-    return LanguageTower(tile_session, token_session, session, image_token, prompt_ids)
+    return VisionLanguageModel(tile_session, token_session, session, image_token, prompt_ids)
 
 
 def _open_texts(opened: Callable[..., Session], spec: ModelSpec, recipe: Vision) -> Session | None:

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from tessera_onnx import checks
 from tessera_onnx.checks import check_items
 from tessera_onnx.errors import ConfigError, EncodingError, FileError, install_hint
 from tessera_onnx.images import decode, page_text, sources, views
 from tessera_onnx.images.page_text import Word
-from tessera_onnx.models.spec import Image as Recipe
+from tessera_onnx.models.spec import ImageSpec as Recipe
 
 if typing.TYPE_CHECKING:
     from PIL import Image
@@ -58,7 +59,7 @@ class Options:
     words: bool
 
 
-def read(
+def read_pages(
     source: sources.Source,
     *,
     dpi: float | None = None,
@@ -99,8 +100,8 @@ def read(
             raise ConfigError(f"dpi must be above 0 and finite, got {dpi:g}")
     if password is not None and not isinstance(password, str):
         raise TypeError(f"password must be str or None, got {type(password).__name__}")
-    decode.check_limit(max_pages, "max_pages")
-    decode.check_limit(max_pixels, "max_pixels")
+    checks.check_limit(max_pages, "max_pages")
+    checks.check_limit(max_pixels, "max_pixels")
     numbers_of_pages = None if pages is None else page_numbers(pages)
     options = Options(dpi, recipe, numbers_of_pages, password, max_pages, max_pixels, words)
     content = sources.resolved(source, "the PDF")

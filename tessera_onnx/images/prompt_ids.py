@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx.errors import LoadError
-from tessera_onnx.models.spec import Prompt
+from tessera_onnx.models.spec import ImagePrompt
 
 Encode = Callable[[str], list[int]]
 
 
-def image_id(prompt: Prompt, encode: Encode) -> int:
+def image_id(prompt: ImagePrompt, encode: Encode) -> int:
     """The id of the vocabulary entry that stands for one vector of an image.
 
     Raises LoadError when the tokenizer does not know it.
@@ -28,7 +28,7 @@ def image_id(prompt: Prompt, encode: Encode) -> int:
 
 
 def document_ids(
-    prompt: Prompt, tokens: int, rows: int, columns: int, encode: Encode
+    prompt: ImagePrompt, tokens: int, rows: int, columns: int, encode: Encode
 ) -> NDArray[np.int64]:
     """Ids of the prompt of one image, (n,), with its image tokens in the order of its tiles.
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from tessera_onnx.checks import is_text
 from tessera_onnx.errors import ConfigError, LoadError
-from tessera_onnx.models.spec import Query, Role, Vision
-from tessera_onnx.runtime.batching import ENDLESS, Limit
+from tessera_onnx.models.spec import ImageQuery, Role, Vision
 from tessera_onnx.runtime.session import Array
+from tessera_onnx.runtime.workers import ENDLESS, Limit
 from tessera_onnx.text import encoder
 from tessera_onnx.text.dense import TesseraDense
 from tessera_onnx.text.multi_vector import TesseraMultiVector
@@ -31,7 +31,7 @@ class OwnQueries:
         tokenizer: Tokenizer,
         graphs: Runnable,
         recipe: Vision,
-        query: Query,
+        query: ImageQuery,
         on_long: OnLong,
     ) -> None:
         """Changes the tokenizer's facts. Raises LoadError when it cannot read the query's parts."""
@@ -103,7 +103,7 @@ class OtherModelsQueries:
         self._model.close()
 
 
-def _role(tokenizer: Tokenizer, query: Query) -> Role:
+def _role(tokenizer: Tokenizer, query: ImageQuery) -> Role:
     """The query's prefix as a prompt; its suffix joins the tokens that no cut takes away.
 
     The prefix goes through the tokenizer with the text, as upstream has it: a space at its end

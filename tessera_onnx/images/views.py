@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tessera_onnx.errors import EncodingError
 from tessera_onnx.images.resize import Box
-from tessera_onnx.models.spec import Image as Recipe
+from tessera_onnx.models.spec import ImageSpec as Recipe
 
 # An image is long when it is more than so many times as long as wide: no page, slide or photograph
 # is, but screens of telephones and receipts are.

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx.base import Model
-from tessera_onnx.checks import is_text
+from tessera_onnx.checks import check_top_k, is_text
 from tessera_onnx.errors import (
     ConfigError,
     EncodingError,
@@ -22,20 +22,20 @@ from tessera_onnx.errors import (
     TruncationWarning,
     callers_level,
 )
-from tessera_onnx.images import heatmap, sources
 from tessera_onnx.images import pdf as pdf_pages
+from tessera_onnx.images import sources
 from tessera_onnx.images.decode import MAX_PIXELS
 from tessera_onnx.images.encoder import EMPTY, ImageEncoder, check_iterable, checked
-from tessera_onnx.images.graphs import LanguageTower, PixelTower, open_tower
+from tessera_onnx.images.graphs import PixelEncoder, VisionLanguageModel, open_encoder
 from tessera_onnx.images.page_text import Word
 from tessera_onnx.images.queries import OtherModelsQueries, OwnQueries
-from tessera_onnx.images.regions import Answer, Region, answer
+from tessera_onnx.images.similarity_map import Answer, Region, answer, check_file, save_map
 from tessera_onnx.images.sources import Source
 from tessera_onnx.models.spec import Kind, Precision, Vision
 from tessera_onnx.progress import progress_bar
-from tessera_onnx.results import Ranked, check_top_k, ranking
-from tessera_onnx.runtime.batching import Event, Limit
+from tessera_onnx.results import Ranked, ranking
 from tessera_onnx.runtime.session import Session
+from tessera_onnx.runtime.workers import Event, Limit
 from tessera_onnx.search.token_index import PackedTokens
 from tessera_onnx.text import heads, tokenizer
 from tessera_onnx.vectors import bounds, scoring
@@ -139,13 +139,13 @@ class TesseraVision(Model):
         Raises TypeError for what is no image, FileError for a file that cannot be read,
         EncodingError for one that is no image or larger than `max_pixels`, or when a graph fails.
         """
-        heads.check_form(output, pool_factor)
+        heads.check_output(output, pool_factor)
         if isinstance(image, list | tuple):
             raise TypeError(
                 f"image must be one image, got {type(image).__name__}: `encode_documents` takes "
                 "several"
             )
-        return heads.finish(self._encoder.one(image, "image"), output, pool_factor, fixed=0)
+        return heads.convert_tokens(self._encoder.one(image, "image"), output, pool_factor, fixed=0)
 
     def encode_documents(
         self,
@@ -194,11 +194,11 @@ class TesseraVision(Model):
         pool_factor: int,
         limit: Limit,
     ) -> Iterator[Any]:
-        heads.check_form(output, pool_factor)
+        heads.check_output(output, pool_factor)
         check_iterable(images, "images")
         bar = progress_bar(images, "image") if progress else None
         found = self._encoder.stream(images, "images[{}]".format, bar, limit)
-        return (heads.finish(vectors, output, pool_factor, fixed=0) for vectors in found)
+        return (heads.convert_tokens(vectors, output, pool_factor, fixed=0) for vectors in found)
 
     def encode_pages(
         self,
@@ -228,8 +228,8 @@ class TesseraVision(Model):
         not there, TimedOut and Cancelled as `encode_iter`.
         """
         limit = Limit(timeout, cancel)
-        heads.check_form(output, pool_factor)
-        made = pdf_pages.read(
+        heads.check_output(output, pool_factor)
+        made = pdf_pages.read_pages(
             pdf, dpi=dpi, recipe=self._recipe.image, pages=pages, password=password,
             max_pages=max_pages, max_pixels=self._max_pixels,
         )  # fmt: skip
@@ -241,7 +241,7 @@ class TesseraVision(Model):
                 yield EMPTY if page.image is None else page.image
 
         found = self._encoder.stream(images(), lambda i: f"page {drawn[i]}", limit=limit)
-        return (heads.finish(vectors, output, pool_factor, fixed=0) for vectors in found)
+        return (heads.convert_tokens(vectors, output, pool_factor, fixed=0) for vectors in found)
 
     def encode_query(
         self,
@@ -258,11 +258,11 @@ class TesseraVision(Model):
         `encode_documents`.
         """
         limit = Limit(timeout, cancel)
-        heads.check_form(output, 1)
+        heads.check_output(output, 1)
         found = self._texts.encode(text, limit)
         if is_text(text):
-            return heads.finish(found[0], output, 1)
-        return [heads.finish(vectors, output, 1) for vectors in found]
+            return heads.convert_tokens(found[0], output, 1)
+        return [heads.convert_tokens(vectors, output, 1) for vectors in found]
 
     def query_tokens(self, text: str) -> list[str]:
         """The tokens that the rows of `encode_query(text)` stand for; one name for a lone row."""
@@ -417,9 +417,9 @@ class TesseraVision(Model):
         `similarity_map` does. Raises ConfigError for another name or a token outside the query,
         FileError when the file cannot be written.
         """
-        heatmap.check_file(file)
+        check_file(file)
         found = self.locate(query, document, page=page, dpi=dpi, password=password)
-        heatmap.save(found, token, file)
+        save_map(found, token, file)
         return found.map
 
     def embedding_dim(self) -> int:
@@ -441,7 +441,7 @@ class TesseraVision(Model):
             f"{type(self).__name__}(model={self._spec.id!r}, embedding_dim={self.embedding_dim()})"
         )
 
-    def _open_graphs(self) -> PixelTower | LanguageTower:
+    def _open_graphs(self) -> PixelEncoder | VisionLanguageModel:
         """All graphs on one device; "auto" falls back with all of them."""
         facts = self._spec.text
         self._tokenizer = None
@@ -456,9 +456,9 @@ class TesseraVision(Model):
                 logger.warning("falling back from %s to %s: %s", device, last, error)
         return self._open_tower(last)
 
-    def _open_tower(self, device: str) -> PixelTower | LanguageTower:
+    def _open_tower(self, device: str) -> PixelEncoder | VisionLanguageModel:
         opened = functools.partial(self._opened, device)
-        tower = open_tower(opened, self._spec, self._recipe, self._tokenizer)
+        tower = open_encoder(opened, self._spec, self._recipe, self._tokenizer)
         self._session = tower.session
         return tower
 
@@ -505,7 +505,7 @@ class TesseraVision(Model):
             if dpi is not None:
                 raise ConfigError("dpi is for PDFs: an image has its own pixels")
             return self._encoder.read(content, "document"), ()
-        (found,) = pdf_pages.read(
+        (found,) = pdf_pages.read_pages(
             content, dpi=dpi, recipe=self._recipe.image, pages=[number],
             password=password, max_pixels=self._max_pixels, words=True,
         )  # fmt: skip

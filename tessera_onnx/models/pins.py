@@ -38,7 +38,7 @@ def recorded(spec: ModelSpec, cache: Path) -> ModelSpec | None:
     if not os.path.isfile(path):  # noqa: PTH113 (False too where it may not be looked at)
         return None
     try:
-        found = catalogue.read(path)
+        found = catalogue.read_catalogue(path)
     except LoadError as error:
         logger.warning("left out: %s", error)
         return None

@@ -4,7 +4,8 @@ A model is data: every fact that changes a number stands in its entry, none has 
 TOML has no null, so an absent fact is written out: an empty string, an empty list, "none" or -1,
 as the comment beside the field says. Left out are only the tables of other kinds or of parts that
 a model does not have, task_id where the graph has no such input, letters where all are read, and
-`plain` where a text of neither role is read as a document. catalogue.py parses and checks.
+`plain` where a text of neither role is read as a document. parse.py reads the
+tables and rules.py checks them.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Graph:
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class TokenizerSpec:
     """How text becomes ids: `prefix_ids + marker + text + suffix_ids`, right padded."""
 
     tokenizer: str  # file name of a tokenizer.json
@@ -169,7 +170,7 @@ class Sparse:
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
+class ImageSpec:
     """How a page or a photograph becomes pixels: RGB, resized, scaled to 0..1, normalised."""
 
     size: int  # edge of the square that the encoder reads, of a tile, or of a cell ("fit")
@@ -196,7 +197,7 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SubGraph:
     """A further graph of a vision model: its file in each precision that the main graph has."""
 
     inputs: tuple[Literal["input_ids", "attention_mask", "token_type_ids", "pixel_values"], ...]
@@ -207,7 +208,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class ImagePrompt:
     """The text around an image in the input of a language model, special tokens spelled out."""
 
     text: str  # "{image}" stands for the image's tokens
@@ -220,7 +221,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class ImageQuery:
     """A text that looks for images, special tokens spelled out in what is put around it."""
 
     prefix: str
@@ -244,15 +245,15 @@ class Vision:
     output: str  # of [model.graph]
     keep: str  # output (batch, patches): patches at or below 0 have no vector; "" = all have
     dimension: int
-    image: Image
-    prompt: Prompt | None  # there exactly where the graph reads an image among token ids
-    query: Query | None  # absent where text_model reads the texts
+    image: ImageSpec
+    prompt: ImagePrompt | None  # there exactly where the graph reads an image among token ids
+    query: ImageQuery | None  # absent where text_model reads the texts
     text_model: str  # id of the model whose query vectors share this space; "" = this one
-    tile_graph: Part | None
-    token_graph: Part | None
-    text_graph: Part | None
+    tile_graph: SubGraph | None
+    token_graph: SubGraph | None
+    text_graph: SubGraph | None
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[SubGraph]:
         """The graphs beside the main one."""
         return [part for part in (self.tile_graph, self.token_graph, self.text_graph) if part]
 
@@ -311,7 +312,7 @@ class ModelSpec:
     files: tuple[File, ...]
     hub: Hub | None
     graph: Graph
-    text: Text | None
+    text: TokenizerSpec | None
     dense: Dense | None
     multi_vector: MultiVector | None
     sparse: Sparse | None

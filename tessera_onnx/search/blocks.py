@@ -146,7 +146,7 @@ def words(tokens: BinaryTokens) -> NDArray[np.uint64]:
     return filled.view(WORD)
 
 
-def read(
+def read_blocks(
     documents: Iterable[Any], output: Output, first: int, dim: int | None
 ) -> Iterator[tuple[list[Rows], int]]:
     """Segments of the documents and their dim; the first document's number is `first`.

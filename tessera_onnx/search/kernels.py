@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx.errors import ConfigError, DeviceError, shown
-from tessera_onnx.runtime import batching
-from tessera_onnx.runtime.session import PROVIDERS, Session, onnxruntime, open_session
+from tessera_onnx.runtime.devices import PROVIDERS, onnxruntime
+from tessera_onnx.runtime.session import Session, open_session
+from tessera_onnx.runtime.workers import run_batches
 from tessera_onnx.search.blocks import CODE_ZERO, WORD, Block
 from tessera_onnx.vectors.bounds import rounding
 from tessera_onnx.vectors.quantization import Output
@@ -91,7 +92,7 @@ def score(
             found[:, part.first : part.first + part.share.shape[1]] += kernel(block.tokens, part)
         scores[:, block.places] = (found * block.scales[:, None]).T
 
-    _, failed = batching.run(work, [np.array([i]) for i in range(len(blocks))], workers)
+    _, failed = run_batches(work, [np.array([i]) for i in range(len(blocks))], workers)
     if failed:
         raise failed.pop()
     return scores

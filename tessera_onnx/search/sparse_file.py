@@ -30,7 +30,7 @@ SPARSE = Format(
 )
 
 
-def write(path: Path, packed: Postings, numbering: Numbering) -> None:
+def write_index(path: Path, packed: Postings, numbering: Numbering) -> None:
     """Raises FileError when the file cannot be written; then what was there is still there."""
     index = [
         packed.entries.astype("<i4"),
@@ -56,7 +56,7 @@ def write(path: Path, packed: Postings, numbering: Numbering) -> None:
     index_file.write(path, SPARSE, facts, index, content)
 
 
-def read(path: Path, *, verify: bool) -> tuple[Postings, Numbering]:
+def read_index(path: Path, *, verify: bool) -> tuple[Postings, Numbering]:
     """The documents by entry and their numbering; the former mapped, `verify` reads them once.
 
     Raises FileError when there is no such file, LoadError when it is another kind of file or of a

@@ -10,8 +10,9 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from tessera_onnx.checks import check_top_k
 from tessera_onnx.errors import ConfigError, IntegrityError
-from tessera_onnx.results import Ranked, SparseVector, check_top_k, ranking
+from tessera_onnx.results import Ranked, SparseVector, ranking
 from tessera_onnx.search.numbering import Numbering, Pack
 from tessera_onnx.vectors import scoring
 
@@ -135,7 +136,7 @@ class PackedSparse(Pack):
         for segment in segments:
             whole = _merged(whole, segment)
         _check_numbers(whole.documents, numbering.count)
-        sparse_file.write(Path(path), whole, numbering)
+        sparse_file.write_index(Path(path), whole, numbering)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, verify: bool = False) -> Self:
@@ -147,7 +148,7 @@ class PackedSparse(Pack):
         """
         from tessera_onnx.search import sparse_file
 
-        found, numbering = sparse_file.read(Path(path), verify=verify)
+        found, numbering = sparse_file.read_index(Path(path), verify=verify)
         pack = cls()
         pack._state = _State((found,) if len(found.values) else (), numbering)
         return pack

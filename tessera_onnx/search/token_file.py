@@ -31,7 +31,7 @@ TOKENS = Format(
 )
 
 
-def write(
+def write_index(
     path: Path, packed: Sequence[Block], output: Output, dim: int, numbering: Numbering
 ) -> None:
     """Raises FileError when the file cannot be written; then what was there is still there."""
@@ -61,7 +61,7 @@ def write(
     index_file.write(path, TOKENS, facts, index, [tokens])
 
 
-def read(path: Path, *, verify: bool) -> tuple[list[Block], Output, int, Numbering]:
+def read_index(path: Path, *, verify: bool) -> tuple[list[Block], Output, int, Numbering]:
     """The blocks, their form, dim and numbering. Tokens are mapped; `verify` reads them once.
 
     Raises FileError when there is no such file, LoadError when it is another kind of file or of a

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from tessera_onnx.checks import check_top_k
 from tessera_onnx.errors import ConfigError, DimensionMismatch
-from tessera_onnx.results import BinaryTokens, Ranked, check_binary, check_top_k, ranking
+from tessera_onnx.results import BinaryTokens, Ranked, check_binary, ranking
 from tessera_onnx.runtime import cpu
 from tessera_onnx.search import blocks, kernels
 from tessera_onnx.search.blocks import Block
@@ -85,7 +86,7 @@ class PackedTokens(Pack):
         known = numbering.check(ids, documents)
         kept = list(segments)
         count = 0
-        for found, found_dim in blocks.read(documents, self._output, numbering.count, dim):
+        for found, found_dim in blocks.read_blocks(documents, self._output, numbering.count, dim):
             rows, dim = found, found_dim
             count += len(rows)
             # As a binary counter carries: each merge at least doubles what a document lies in.
@@ -166,7 +167,7 @@ class PackedTokens(Pack):
         dim, segments, numbering = self._state
         if dim is None:
             raise ConfigError("this pack holds no documents: there is nothing to save")
-        token_file.write(Path(path), _flat(segments), self._output, dim, numbering)
+        token_file.write_index(Path(path), _flat(segments), self._output, dim, numbering)
 
     @classmethod
     def load(
@@ -185,7 +186,7 @@ class PackedTokens(Pack):
         """
         from tessera_onnx.search import token_file
 
-        found, output, dim, numbering = token_file.read(Path(path), verify=verify)
+        found, output, dim, numbering = token_file.read_index(Path(path), verify=verify)
         pack = cls(output=output, device=device, threads=threads)
         pack._state = _State(dim, (tuple(found),), numbering)
         return pack

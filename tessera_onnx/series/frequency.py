@@ -38,7 +38,7 @@ def infer(wall: Stamps, elapsed: Stamps, lengths: NDArray[np.int64]) -> Step:
     """The one step of all series, which follow each other with `lengths` timestamps each.
 
     `wall` holds local times and `elapsed` the same instants in UTC, both (n,) datetime64; integers
-    are given twice. Each series ascends, as series_table.ordered has it. Steps of months (quarters,
+    are given twice. Each series ascends, as table.ordered has it. Steps of months (quarters,
     years) on the same day or at the end of the month, whole days, business days Monday to Friday,
     or any fixed time; two steps of one series are needed to tell. Raises ConfigError, naming series
     by their order, for timestamps that are irregular, or step differently from series to series.

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.errors import ConfigError, ForecastWarning, callers_level, is_single
+from tessera_onnx.checks import is_single
+from tessera_onnx.errors import ConfigError, ForecastWarning, callers_level
 from tessera_onnx.series import table
 from tessera_onnx.series.exact import LARGEST, WHOLE64, check_held
 
@@ -22,7 +23,7 @@ MAX_HORIZON = 1 << 16  # more is a mistake, and could take all memory before it 
 NEAR = 1e-9  # levels that differ by less are the same: 0.9 and 1 - 0.1
 
 
-def read(context: Any, latest: int) -> list[Float]:
+def read_series(context: Any, latest: int) -> list[Float]:
     """The `latest` values of each series of a context, 1-D, with NaN for what is missing.
 
     What is float32 stays so, all else becomes float64.

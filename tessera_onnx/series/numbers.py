@@ -82,7 +82,7 @@ def is_number(cell: str) -> bool:
     return bool(re.fullmatch(rf"{SIGN}\d+", cell) or COMMA.fullmatch(cell) or POINT.fullmatch(cell))
 
 
-def read(
+def read_numbers(
     cells: Sequence[str],
     found: Mark | None,
     parts: Sequence[NDArray[np.intp]],

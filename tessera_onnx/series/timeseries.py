@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tessera_onnx.base import Model
 from tessera_onnx.errors import ConfigError, EncodingError
 from tessera_onnx.models.spec import Kind, Precision, TimeSeries
-from tessera_onnx.runtime import batching
+from tessera_onnx.runtime import batching, workers
 from tessera_onnx.runtime.session import Array
 from tessera_onnx.series import patching
 from tessera_onnx.series.exact import LARGEST, Float, is_rounded, needs_float64
@@ -25,7 +25,7 @@ from tessera_onnx.series.inputs import (
     check_levels,
     of_outside,
     outside,
-    read,
+    read_series,
     tell,
 )
 from tessera_onnx.series.table import names
@@ -109,7 +109,7 @@ class TesseraTimeSeries(Model):
         *,
         groups: Sequence[Any] | None = None,
         timeout: float | None = None,
-        cancel: batching.Event | None = None,
+        cancel: workers.Event | None = None,
     ) -> Float:
         """The median of each next step: (b, horizon), float32 or float64 as the class says.
 
@@ -128,7 +128,7 @@ class TesseraTimeSeries(Model):
         groups: Sequence[Any] | None = None,
         extrapolate: Literal["tails"] | None = None,
         timeout: float | None = None,
-        cancel: batching.Event | None = None,
+        cancel: workers.Event | None = None,
     ) -> Float:
         """Quantiles of each next step: (b, horizon, len(levels)), in the order of `levels`.
 
@@ -159,12 +159,12 @@ class TesseraTimeSeries(Model):
         (0, 1), and groups that are not one a series, too large, or that the model cannot read,
         EncodingError when the graph fails.
         """
-        limit = batching.Limit(timeout, cancel)
+        limit = workers.Limit(timeout, cancel)
         recipe = self._recipe
         steps = check_horizon(horizon, recipe.prediction_length)
         wanted = recipe.quantiles if levels is None else check_levels(levels)
         check_extrapolate(extrapolate)
-        series = read(context, recipe.context_length)
+        series = read_series(context, recipe.context_length)
         self._session.check_open()
         limit.check()
         labels = self._labels(groups, len(series))
@@ -172,7 +172,7 @@ class TesseraTimeSeries(Model):
         dtype = np.float64 if any(map(needs_float64, series)) else np.float32
         quantiles = np.full((len(series), steps, len(wanted)), np.nan, dtype=dtype)
         batches = self._plan(series, labels, np.flatnonzero(live), steps)
-        failures: batching.Failures = []
+        failures: workers.Failures = []
 
         def work(picked: NDArray[np.intp]) -> None:
             try:
@@ -194,7 +194,7 @@ class TesseraTimeSeries(Model):
             except EncodingError as error:
                 raise EncodingError(f"series {names(np.sort(picked).tolist())}: {error}") from error
 
-        _, failed = batching.run(work, batches, self._session.workers, failures, limit)
+        _, failed = workers.run_batches(work, batches, self._session.workers, failures, limit)
         if failed:
             raise failed.pop()
         if not live.all():
@@ -221,7 +221,7 @@ class TesseraTimeSeries(Model):
         levels: Sequence[float] | None = None,
         extrapolate: Literal["tails"] | None = None,
         timeout: float | None = None,
-        cancel: batching.Event | None = None,
+        cancel: workers.Event | None = None,
     ) -> Any:
         """Forecasts of the series in a data frame, as a frame of the same library.
 
@@ -335,7 +335,9 @@ class TesseraTimeSeries(Model):
                     "these, and to this horizon, are read together"
                 )
         costs = [len(rows) * int(positions[rows].max()) * paths for rows in members]
-        return [np.concatenate([members[i] for i in picked]) for picked in batching.plan(costs)]
+        return [
+            np.concatenate([members[i] for i in picked]) for picked in batching.plan_batches(costs)
+        ]
 
     def _rollout(
         self,
@@ -345,7 +347,7 @@ class TesseraTimeSeries(Model):
         *,
         parallel: bool,
         failures: Sequence[tuple[int, BaseException]] = (),
-        limit: batching.Limit = batching.ENDLESS,
+        limit: workers.Limit = workers.ENDLESS,
     ) -> Float:
         """The trained quantiles, (n, quantiles, horizon), as the graph orders them.
 

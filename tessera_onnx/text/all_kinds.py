@@ -10,7 +10,7 @@ import numpy as np
 from tessera_onnx.errors import ConfigError
 from tessera_onnx.models.spec import Dense, Kind, ModelSpec, MultiVector, Role, Sparse, TokenRole
 from tessera_onnx.results import Embeddings
-from tessera_onnx.runtime.batching import Limit
+from tessera_onnx.runtime.workers import Limit
 from tessera_onnx.text import heads
 from tessera_onnx.text.encoder import TextEncoder
 from tessera_onnx.text.tokenizer import Head
@@ -48,7 +48,7 @@ def encode_all(
         _head(recipe, roles[kind], dimensions.get(kind, 0), name, most)
         for kind, recipe in recipes.items()
     ]
-    rows = encoder.encode(texts, role, heads.together(parts), progress=progress, limit=limit)
+    rows = encoder.encode(texts, role, heads.combine(parts), progress=progress, limit=limit)
     found: dict[Kind, list[Any]] = {
         kind: [row[i] for row in rows] for i, kind in enumerate(recipes)
     }

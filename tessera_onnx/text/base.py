@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from tessera_onnx.base import Model
 from tessera_onnx.errors import ConfigError, LoadError, UnsupportedDimension, shown
-from tessera_onnx.models import catalogue, spec
+from tessera_onnx.models import rules, spec
 from tessera_onnx.models.spec import Precision, Role, TokenRole
 from tessera_onnx.results import Embeddings
-from tessera_onnx.runtime import batching
+from tessera_onnx.runtime import workers
 from tessera_onnx.text import all_kinds, encoder, heads
 from tessera_onnx.text import tokenizer as text_tokenizer
 from tessera_onnx.vectors.quantization import check_dimension
@@ -117,14 +117,14 @@ class TextModel(Model):
         self._encoder = encoder.TextEncoder(tokenizer, self._session, on_long)
 
     @staticmethod
-    def _with_length(role: AnyRole, facts: spec.Text, max_length: int | None) -> AnyRole:
+    def _with_length(role: AnyRole, facts: spec.TokenizerSpec, max_length: int | None) -> AnyRole:
         if max_length is None or (isinstance(role, TokenRole) and role.expansion != "none"):
             return role
         if isinstance(max_length, bool) or not isinstance(max_length, int):
             raise TypeError(f"max_length must be int or None, got {type(max_length).__name__}")
         changed = dataclasses.replace(role, max_length=max_length)
         try:
-            catalogue.check_length(changed, facts, "this model")
+            rules.check_length(changed, facts, "this model")
         except LoadError as error:
             raise ConfigError(str(error)) from None
         return changed
@@ -143,7 +143,7 @@ class TextModel(Model):
         role: RoleName = "plain",
         progress: bool = False,
         timeout: float | None = None,
-        cancel: batching.Event | None = None,
+        cancel: workers.Event | None = None,
     ) -> Embeddings:
         """The texts in every kind that the model serves, from one run of its graph (bge-m3).
 
@@ -155,7 +155,7 @@ class TextModel(Model):
         that one of its kinds looks up in a table; otherwise as `encode_batch`, TimedOut and
         Cancelled too.
         """
-        limit = batching.Limit(timeout, cancel)
+        limit = workers.Limit(timeout, cancel)
         return all_kinds.encode_all(
             texts,
             self._encoder,

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.checks import are_texts, is_text
+from tessera_onnx.checks import are_texts, check_top_k, is_text
 from tessera_onnx.errors import ConfigError, DimensionMismatch, shown
 from tessera_onnx.models.spec import Dense, Kind, Role
-from tessera_onnx.results import BinaryTokens, Int8Vectors, Ranked, check_top_k, ranking
-from tessera_onnx.runtime.batching import Event, Limit
+from tessera_onnx.results import BinaryTokens, Int8Vectors, Ranked, ranking
+from tessera_onnx.runtime.workers import Event, Limit
 from tessera_onnx.text import heads
 from tessera_onnx.text.base import COMPARED, SEVERAL, RoleName, TextModel
 from tessera_onnx.text.tokenizer import Head, check_text

@@ -23,7 +23,7 @@ from tessera_onnx.errors import (
 )
 from tessera_onnx.models.spec import Role, TokenRole
 from tessera_onnx.progress import progress_bar
-from tessera_onnx.runtime import batching
+from tessera_onnx.runtime import batching, workers
 from tessera_onnx.runtime.session import Array
 from tessera_onnx.text.tokenizer import (
     Batch,
@@ -48,7 +48,7 @@ class _Call:
     head: Head
     on_long: OnLong
     bar: Any = None
-    limit: batching.Limit = batching.ENDLESS
+    limit: workers.Limit = workers.ENDLESS
     n_texts: int = 0
     n_long: int = 0
     longest: int = 0
@@ -80,7 +80,7 @@ class _Window:
     texts: Sequence[str]
     first: int  # the number of the first text in the call
     rows: list[tuple[Ids, int]]  # and how many of them are attended
-    failures: batching.Failures  # by row of this window
+    failures: workers.Failures  # by row of this window
 
 
 class TextEncoder:
@@ -94,7 +94,7 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.session = session
         self._on_long = on_long
-        self._room = batching.Room()  # of all threads that share this object
+        self._room = workers.AttentionBudget()  # of all threads that share this object
 
     def stream(
         self,
@@ -103,7 +103,7 @@ class TextEncoder:
         head: Head,
         *,
         progress: bool = False,
-        limit: batching.Limit = batching.ENDLESS,
+        limit: workers.Limit = workers.ENDLESS,
         finish: Callable[[Any], Any] | None = None,
     ) -> Iterator[Any]:
         """One head result a text, in order, some thousand texts read ahead.
@@ -139,7 +139,7 @@ class TextEncoder:
         head: Head,
         *,
         progress: bool = False,
-        limit: batching.Limit = batching.ENDLESS,
+        limit: workers.Limit = workers.ENDLESS,
     ) -> Any:
         """One head result a text, in order: a list, or one array where the head has a width.
 
@@ -196,7 +196,7 @@ class TextEncoder:
         text: str | Iterable[str],
         role: Role | TokenRole,
         head: Head,
-        limit: batching.Limit = batching.ENDLESS,
+        limit: workers.Limit = workers.ENDLESS,
     ) -> Any:
         """A result for a str, those of `encode` for an iterable of str."""
         if is_text(text):
@@ -229,7 +229,7 @@ class TextEncoder:
         def work(picked: NDArray[np.intp]) -> None:
             self._embed(picked, window, results, call, parallel=parallel)
 
-        return batching.run(work, batches, self.session.workers, window.failures, call.limit)
+        return workers.run_batches(work, batches, self.session.workers, window.failures, call.limit)
 
     def _embed(
         self,
@@ -289,7 +289,7 @@ class TextEncoder:
             filled = np.flatnonzero(lengths)
             n_tokens = int(lengths.sum()) if len(parts) == 1 else sys.maxsize
             budget = batching.budget(n_tokens, self.session.workers)
-            for picked in batching.plan(lengths[filled].tolist(), budget):
+            for picked in batching.plan_batches(lengths[filled].tolist(), budget):
                 yield part[filled[picked]]
 
     def _note_long(

@@ -122,7 +122,7 @@ def heaviest(vector: SparseVector, most: int) -> SparseVector:
     return SparseVector(vector.indices[kept], vector.values[kept])
 
 
-def check_form(output: Output, pool_factor: int) -> None:
+def check_output(output: Output, pool_factor: int) -> None:
     """Raises before anything is encoded."""
     quantization.check_output(output)
     if isinstance(pool_factor, bool) or not isinstance(pool_factor, int):
@@ -131,14 +131,14 @@ def check_form(output: Output, pool_factor: int) -> None:
         raise ConfigError(f"pool_factor must be at least 1, got {pool_factor}")
 
 
-def finish(tokens: Float, output: Output, pool_factor: int, *, fixed: int = 1) -> Any:
+def convert_tokens(tokens: Float, output: Output, pool_factor: int, *, fixed: int = 1) -> Any:
     """Token or patch vectors (n, dim) pooled but for the first `fixed`, in the form asked for."""
     if pool_factor > 1:
         tokens = pooling.pool_tokens(tokens, pool_factor, fixed=fixed)
     return quantization.convert(tokens, output)
 
 
-def together(heads: Sequence[Head]) -> Head:
+def combine(heads: Sequence[Head]) -> Head:
     """The results of several heads from one run of the graph: a tuple a text."""
     names = tuple(dict.fromkeys(name for head in heads for name in head.outputs))
 

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.checks import are_texts, is_text
+from tessera_onnx.checks import are_texts, check_top_k, is_text
 from tessera_onnx.models.spec import Kind, MultiVector, TokenRole
-from tessera_onnx.results import BinaryTokens, Int8Vectors, Ranked, check_top_k, ranking
-from tessera_onnx.runtime.batching import Event, Limit
+from tessera_onnx.results import BinaryTokens, Int8Vectors, Ranked, ranking
 from tessera_onnx.runtime.session import Array
+from tessera_onnx.runtime.workers import Event, Limit
 from tessera_onnx.search.token_index import PackedTokens
 from tessera_onnx.text import heads
 from tessera_onnx.text.base import COMPARED, SEVERAL, RoleName, TextModel
@@ -66,12 +66,12 @@ class TesseraMultiVector(TextModel):
         Cancelled is raised; the model can be used as before.
         """
         limit = Limit(timeout, cancel)
-        heads.check_form(output, pool_factor)
+        heads.check_output(output, pool_factor)
         role = self._plain
         results = self._encoder.encode(
             texts, role, self._head(role), progress=progress, limit=limit
         )
-        return [heads.finish(tokens, output, pool_factor) for tokens in results]
+        return [heads.convert_tokens(tokens, output, pool_factor) for tokens in results]
 
     def encode_query(
         self,
@@ -86,11 +86,11 @@ class TesseraMultiVector(TextModel):
         `output`, `timeout` and `cancel` as for `encode_batch`.
         """
         limit = Limit(timeout, cancel)
-        heads.check_form(output, 1)
+        heads.check_output(output, 1)
         found = self._encoder.one_or_many(text, self._query, self._head(self._query), limit)
         if is_text(text):
-            return heads.finish(found, output, 1)
-        return [heads.finish(tokens, output, 1) for tokens in found]
+            return heads.convert_tokens(found, output, 1)
+        return [heads.convert_tokens(tokens, output, 1) for tokens in found]
 
     def encode_document(
         self,
@@ -105,12 +105,12 @@ class TesseraMultiVector(TextModel):
 
         The other arguments as for `encode_batch`.
         """
-        heads.check_form(output, pool_factor)
+        heads.check_output(output, pool_factor)
         head, limit = self._head(self._document), Limit(timeout, cancel)
         found = self._encoder.one_or_many(text, self._document, head, limit)
         if is_text(text):
-            return heads.finish(found, output, pool_factor)
-        return [heads.finish(tokens, output, pool_factor) for tokens in found]
+            return heads.convert_tokens(found, output, pool_factor)
+        return [heads.convert_tokens(tokens, output, pool_factor) for tokens in found]
 
     def encode_iter(
         self,
@@ -131,8 +131,8 @@ class TesseraMultiVector(TextModel):
         TimedOut or Cancelled.
         """
         limit = Limit(timeout, cancel)
-        heads.check_form(output, pool_factor)
-        finish = functools.partial(heads.finish, output=output, pool_factor=pool_factor)
+        heads.check_output(output, pool_factor)
+        finish = functools.partial(heads.convert_tokens, output=output, pool_factor=pool_factor)
         head = self._head(self._role(role))
         return self._encoder.stream(
             texts, self._role(role), head, progress=progress, limit=limit, finish=finish

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.checks import are_texts, is_text
+from tessera_onnx.checks import are_texts, check_top_k, is_text
 from tessera_onnx.errors import ConfigError, LoadError
 from tessera_onnx.models.spec import Kind, Sparse
-from tessera_onnx.results import Ranked, SparseVector, check_top_k, ranking
-from tessera_onnx.runtime.batching import Event, Limit
+from tessera_onnx.results import Ranked, SparseVector, ranking
+from tessera_onnx.runtime.workers import Event, Limit
 from tessera_onnx.search.sparse_index import PackedSparse
 from tessera_onnx.text import heads
 from tessera_onnx.text.base import COMPARED, SEVERAL, RoleName, TextModel

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tessera_onnx import checks
 from tessera_onnx.errors import LoadError, TokenizationError, is_of_signal
-from tessera_onnx.models.spec import Role, Text, TokenRole
+from tessera_onnx.models.spec import Role, TokenizerSpec, TokenRole
 from tessera_onnx.runtime import batching
 from tessera_onnx.runtime.session import Array
 
@@ -82,7 +82,7 @@ class Tokenizer:
     the file itself asks for (the public all-MiniLM-L6-v2 file pads to 128 and cuts at 128).
     """
 
-    def __init__(self, content: bytes, facts: Text) -> None:
+    def __init__(self, content: bytes, facts: TokenizerSpec) -> None:
         """`content` is that of a tokenizer.json. Raises LoadError when it is none."""
         from tokenizers import Tokenizer as Backend
 
@@ -198,7 +198,7 @@ class Runnable(Protocol):
         """The outputs for one batch."""
 
 
-def padded(rows: Sequence[tuple[Ids, int]], facts: Text) -> Batch:
+def padded(rows: Sequence[tuple[Ids, int]], facts: TokenizerSpec) -> Batch:
     """(ids, attended positions) of each text as one right-padded batch."""
     ids = batching.pad([ids for ids, _ in rows], facts.pad_id, facts.fixed_length)
     attended = np.array([count for _, count in rows])
@@ -216,7 +216,7 @@ def feeds(batch: Batch, role: Role | TokenRole | None, inputs: Sequence[str]) ->
     return {name: known[name] for name in inputs}
 
 
-def probe(facts: Text) -> Batch:
+def probe(facts: TokenizerSpec) -> Batch:
     """One text of no words: what a session is tried with after loading."""
     ids = np.array([*facts.prefix_ids, *facts.suffix_ids] or [facts.pad_id], dtype=np.int64)
     return padded([(ids, len(ids))], facts)

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.results import SparseVector, check_top_k
+from tessera_onnx.checks import check_top_k
+from tessera_onnx.results import SparseVector
 from tessera_onnx.vectors import bounds
 
 

@@ -114,7 +114,7 @@ class Running:
 
     def __init__(self, place):
         self.place = place
-        (self.spec,) = catalogue.read(place / "model.toml")
+        (self.spec,) = catalogue.read_catalogue(place / "model.toml")
         self.tokenizer = tokenizers.Tokenizer.from_file(str(place / self.spec.text.tokenizer))
 
     def ids(self, text, role):

@@ -139,7 +139,7 @@ def test_the_command_and_every_precision(tmp_path):
     for line in ("fp32  quantiles  max_relative", "fp16  quantiles  min_cosine",
                  "int8  quantiles  mean_cosine"):  # fmt: skip
         assert line in result.output
-    (spec,) = catalogue.read(target / "model.toml")
+    (spec,) = catalogue.read_catalogue(target / "model.toml")
     assert (spec.id, spec.licence, spec.kinds) == ("bolt", "apache-2.0", ("time-series",))
     assert (spec.graph.best_cpu, spec.graph.best_cuda) == ("fp32", "fp16")
     sizes = {p: spec.file(f"model.{p}.onnx").size for p in ("fp32", "fp16", "int8")}

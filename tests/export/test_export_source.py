@@ -42,7 +42,7 @@ def test_an_id_of_the_catalogue_needs_no_more(minilm, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Next: TesseraDense(path='made')" in done.stdout
     assert "tessera-export pack made --name NAME" in done.stdout
-    (spec,) = catalogue.read(tmp_path / "made" / "model.toml")
+    (spec,) = catalogue.read_catalogue(tmp_path / "made" / "model.toml")
     assert (spec.id, spec.aliases, spec.licence) == (known.id, known.aliases, "apache-2.0")
     assert (spec.kinds, spec.revision, spec.unverified) == (("dense",), known.revision, ())
     with TesseraDense(path=tmp_path / "made") as model:

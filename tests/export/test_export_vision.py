@@ -12,7 +12,7 @@ from tokenizers.processors import TemplateProcessing
 
 from tessera_export import artifact, storage, vision, vision_gate, vision_towers
 from tessera_export.errors import ExportError
-from tessera_onnx.images import decode, prompt_ids
+from tessera_onnx.images import decode, preprocess, prompt_ids
 from tessera_onnx.models import catalogue
 
 pytestmark = pytest.mark.export
@@ -38,7 +38,7 @@ class Running:
     """An artifact of an image model, its graphs joined in NumPy as its model.toml says."""
 
     def __init__(self, place):
-        (self.spec,) = catalogue.read(place / "model.toml")
+        (self.spec,) = catalogue.read_catalogue(place / "model.toml")
         self.recipe = self.spec.vision
         self.tokenizer = page_models.Tokenizer.from_file(str(place / self.spec.text.tokenizer))
         self.place = place
@@ -53,7 +53,7 @@ class Running:
     def page(self, page):
         """Ids and embeddings of an array (h, w, 3)."""
         picture = decode.open_image(page, where="page", alpha=self.recipe.image.alpha)
-        pixels = decode.pixels(picture, self.recipe.image)
+        pixels = preprocess.pixels(picture, self.recipe.image)
         grid = (pixels.rows, pixels.columns)
         ids = prompt_ids.document_ids(self.recipe.prompt, self.recipe.image.tokens, *grid, self.ids)
         embeddings = self.embeddings(ids)
@@ -64,7 +64,7 @@ class Running:
 
     def any_page(self, page):
         """Ids, embeddings and cells of an image that is one tile of any size."""
-        pixels = decode.pixels(Image.fromarray(page), self.recipe.image)
+        pixels = preprocess.pixels(Image.fromarray(page), self.recipe.image)
         down, across = pixels.cells
         ids = prompt_ids.document_ids(self.recipe.prompt, down * across, 1, 1, self.ids)
         embeddings = self.embeddings(ids)
@@ -255,7 +255,7 @@ def test_transformers_forgets_the_grid_of_colqwen2(tmp_path):
 def test_towers_equal_upstreams_class(name, exported):
     model, processor, running = exported(name)
     pixels = np.concatenate(
-        [decode.pixels(Image.fromarray(page), running.recipe.image).tiles for page in PAGES]
+        [preprocess.pixels(Image.fromarray(page), running.recipe.image).tiles for page in PAGES]
     )
     inputs = processor(images=[Image.fromarray(page) for page in PAGES], return_tensors="pt")
     np.testing.assert_allclose(pixels, inputs["pixel_values"].numpy(), atol=1e-6)
@@ -561,7 +561,7 @@ class TestRefused:
 
     def test_pixels_that_the_recipe_does_not_make(self, place, monkeypatch):
         monkeypatch.setattr(
-            vision_gate.images, "pixels", lambda image, recipe: decode.Pixels(
+            vision_gate.images, "pixels", lambda image, recipe: preprocess.Pixels(
                 np.zeros((13, 3, 32, 32), np.float32), 4, 3, (2, 2), image.size, (0, 0, 1, 1)
             ),
         )  # fmt: skip

@@ -6,7 +6,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tessera_export import folder, graph, int8, vocab_head
 from tessera_export.wrappers import Wrapper, load_model
-from tessera_onnx.runtime.session import open_graph
+from tessera_onnx.runtime.graph import open_graph
 
 pytestmark = pytest.mark.export
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
-from tessera_onnx.images import decode, prompt_ids
+from tessera_onnx.images import decode, preprocess, prompt_ids
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import image_cases as cases
@@ -29,8 +29,8 @@ ENGINES = {
 def mine(model_id, source, alpha):
     recipe = dataclasses.replace(cases.spec(model_id).vision.image, alpha=alpha)
     image = decode.open_image(source, where="image", alpha=alpha)
-    found = decode.pixels(image, recipe)
-    return decode.patches(found.tiles[0]) if recipe.resize == "dynamic" else found.tiles
+    found = preprocess.pixels(image, recipe)
+    return preprocess.patches(found.tiles[0]) if recipe.resize == "dynamic" else found.tiles
 
 
 @pytest.fixture(params=NAMES, ids=lambda name: name.replace(" ", "-"))
@@ -67,7 +67,7 @@ def test_a_tile_that_is_not_cut():
     """Idefics3 of a longest edge of one tile: no grid, no second view, no line end."""
     recipe = dataclasses.replace(cases.spec("colsmol-256m").vision.image, longest=512)
     image = Image.fromarray(cases.picture(300, 200))
-    found = decode.pixels(image, recipe)
+    found = preprocess.pixels(image, recipe)
     processor = upstream.Idefics3ImageProcessorPil(
         size={"longest_edge": 512}, max_image_size={"longest_edge": 512}
     )
@@ -82,7 +82,7 @@ def test_a_tile_that_is_not_cut():
 
 def ids(model_id, size):
     recipe = cases.spec(model_id).vision
-    found = decode.pixels(Image.new("RGB", size, "white"), recipe.image)
+    found = preprocess.pixels(Image.new("RGB", size, "white"), recipe.image)
     tokens = found.cells[0] * found.cells[1]
     encode = cases.encode(cases.tokenizer())
     return prompt_ids.document_ids(recipe.prompt, tokens, found.rows, found.columns, encode)

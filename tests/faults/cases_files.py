@@ -24,7 +24,7 @@ from tessera_onnx import (
     TesseraVision,
 )
 from tessera_onnx.cli import reports
-from tessera_onnx.models import artifact
+from tessera_onnx.models import artifact, installed, resolve
 from tessera_onnx.models import catalogue as models_catalogue
 
 CLASSES: dict[str, Any] = {
@@ -59,7 +59,7 @@ def _outside(path: Path) -> None:
 def _foreign(file: str) -> Path:
     """The file of that role of another model."""
     if file == "tokenizer.json":  # the small artifacts share theirs
-        return artifact.resolve("splade-tiny").folder / file
+        return resolve.resolve("splade-tiny").folder / file
     return ARTIFACTS / "m3" / OTHER.get(file, file)
 
 
@@ -149,11 +149,11 @@ def _damaged(name: str, cls: Any, fresh: Callable[[str], Path]) -> Iterator[Case
 
 def _doctor(cache: Path) -> dict[str, Any]:
     """What it says of one cache folder: it would try all packs too, every time."""
-    group, artifact.ENTRY_POINTS = artifact.ENTRY_POINTS, "tessera_onnx.none"
+    group, installed.ENTRY_POINTS = installed.ENTRY_POINTS, "tessera_onnx.none"
     try:
         return reports.doctor(str(cache))
     finally:
-        artifact.ENTRY_POINTS = group
+        installed.ENTRY_POINTS = group
 
 
 def _dump(value: Any) -> str:

@@ -25,7 +25,7 @@ class Reference:
     def __init__(self, kind: str) -> None:
         folder = ARTIFACTS / MODELS[kind]
         self.kind = kind
-        self.spec = catalogue.read(folder / "model.toml")[0]
+        self.spec = catalogue.read_catalogue(folder / "model.toml")[0]
         self.recipe: Any = self.spec.text_recipes()[kind]
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.session = ort.InferenceSession(

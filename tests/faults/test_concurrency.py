@@ -260,7 +260,7 @@ def test_a_fork_reads_a_pdf_while_a_thread_of_its_parent_does():
     thread = threading.Thread(target=hold)
     thread.start()
     assert has_it.wait(HANG)
-    assert forked(lambda: list(images_pdf.read(pdf))) == ""
+    assert forked(lambda: list(images_pdf.read_pages(pdf))) == ""
     may_go.set()
     thread.join(HANG)
 

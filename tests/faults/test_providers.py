@@ -12,7 +12,7 @@ from artifact_tools import ARTIFACTS, copy
 
 from tessera_onnx import DeviceError, TesseraDense, TesseraTimeSeries
 from tessera_onnx.cli import reports
-from tessera_onnx.runtime.session import onnxruntime
+from tessera_onnx.runtime.devices import onnxruntime
 
 CUDA = "CUDAExecutionProvider" in onnxruntime().get_available_providers()
 

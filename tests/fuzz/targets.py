@@ -30,14 +30,15 @@ from tessera_onnx import (
     TokenizationError,
 )
 from tessera_onnx.cli import csv_series, texts
-from tessera_onnx.images import decode
-from tessera_onnx.images.pdf import read
+from tessera_onnx.images import decode, preprocess
+from tessera_onnx.images.pdf import read_pages
 from tessera_onnx.models import catalogue
 from tessera_onnx.runtime import external_data, session
+from tessera_onnx.runtime import graph as runtime_graph
 from tessera_onnx.text import tokenizer as text_tokenizer
 
 SPLADE = ARTIFACTS / "splade"
-SPEC = catalogue.read(SPLADE / "model.toml")[0]
+SPEC = catalogue.read_catalogue(SPLADE / "model.toml")[0]
 PLACE = Path(tempfile.mkdtemp(prefix="tessera-fuzz-"))
 
 
@@ -50,7 +51,7 @@ def _file(data: bytes, suffix: str) -> Path:
 def description(data: bytes) -> None:
     """model.toml and catalogues."""
     with contextlib.suppress(LoadError):
-        catalogue.read(_file(data, ".toml"))
+        catalogue.read_catalogue(_file(data, ".toml"))
 
 
 def graph_names(data: bytes) -> None:
@@ -70,7 +71,7 @@ def graph(data: bytes) -> None:
     probe = text_tokenizer.probe(facts)
     # The graphs here are small, and go the way of large ones all the same.
     large = (
-        mock.patch.object(session, "LARGE_GRAPH", 0),
+        mock.patch.object(runtime_graph, "LARGE_GRAPH", 0),
         mock.patch.object(external_data, "LARGE", 64),
     )
     with large[0], large[1], contextlib.suppress(LoadError):
@@ -113,28 +114,28 @@ def lines(data: bytes) -> None:
 def table(data: bytes) -> None:
     """The command's CSV files."""
     with contextlib.suppress(FileError, ConfigError):
-        found = csv_series.read(str(_file(data, ".csv")))
+        found = csv_series.read_csv(str(_file(data, ".csv")))
         if found.clock is not None:
             found.clock.following(3)
 
 
 def image(data: bytes) -> None:
     """An image, decoded whole and made ready for a model of tiles."""
-    recipe = catalogue.read(ARTIFACTS / "colsmol" / "model.toml")[0].vision
+    recipe = catalogue.read_catalogue(ARTIFACTS / "colsmol" / "model.toml")[0].vision
     assert recipe is not None
     warnings.simplefilter("ignore")  # Pillow's, of what it reads over
     with contextlib.suppress(EncodingError, ConfigError):
-        for page in read(data, max_pages=5, max_pixels=1 << 22):
+        for page in read_pages(data, max_pages=5, max_pixels=1 << 22):
             assert page.image is None or page.image.mode == "RGB"
         found = decode.open_image(data, where="images[0]", alpha="white", max_pixels=1 << 22)
         assert found.mode == "RGB"
-        assert np.isfinite(decode.pixels(found, recipe.image).tiles).all()
+        assert np.isfinite(preprocess.pixels(found, recipe.image).tiles).all()
 
 
 def pdf(data: bytes) -> None:
     """The pages of a PDF, small."""
     with contextlib.suppress(EncodingError, ConfigError):
-        for found in read(data, dpi=20, max_pages=5, max_pixels=1 << 20, words=True):
+        for found in read_pages(data, dpi=20, max_pages=5, max_pixels=1 << 20, words=True):
             assert found.image is None or found.image.mode == "RGB"
 
 
