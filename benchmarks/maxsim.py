@@ -158,7 +158,7 @@ class Table:
 
     def add_small(self) -> None:
         for output in ("int8", "binary"):
-            pack = PackedTokens(stream(self.n, self.dim, 0), output=output)
+            pack = PackedTokens(stream(self.n, self.dim, 0), output_dtype=output)
             self.runners[f"PackedTokens {output}"] = pack.score
             tokens = sum(
                 int(block.lengths.sum())

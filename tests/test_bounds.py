@@ -198,7 +198,7 @@ def test_int8_codes_of_unit_rows_keep_their_bounds_and_others_do_not(unit):
 def test_coded_queries_keep_their_bounds_in_packs_and_others_do_not(unit, output):
     """What rounding to codes adds to a query's length is no part of its score."""
     rows = [unit[i : i + 3] for i in range(0, 300, 3)]
-    pack = PackedTokens(rows, output=output)
+    pack = PackedTokens(rows, output_dtype=output)
     queries = [quantization.int8(each) for each in rows]
     exactly = [exact(query.dequantize(), row) for query, row in zip(queries, rows, strict=True)]
     assert max(exactly) > 3  # some would be above

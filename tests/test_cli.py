@@ -143,10 +143,10 @@ def test_no_error_holds_a_text(args, code):
         ("encode", "--text", "a", "--precision", "fp16"),
         ("encode", "--text", "a", "--dimension", "7"),
         ("encode", "--text", "a", "--max-length", "100000"),
-        ("encode", "--text", "a", "--kind", "sparse", "--format", "int8"),
+        ("encode", "--text", "a", "--kind", "sparse", "--output-dtype", "int8"),
         ("encode", "--text", "a", "--kind", "sparse", "-o", "out.npy"),
         ("encode", "--text", "a", "--kind", "multi-vector", "-o", "out.npy"),
-        ("encode", "--text", "a", "--format", "binary", "-o", "out.npy"),
+        ("encode", "--text", "a", "--output-dtype", "binary", "-o", "out.npy"),
         ("encode", "--text", "a", "-o", "out.csv"),
         ("encode", "missing.txt", "-o", "out.npy"),
         ("rank", "a", "--file", "missing.jsonl"),
@@ -306,7 +306,7 @@ def test_npy_is_the_matrix_of_the_api(corpus, model, tmp_path):
         "model": "all-minilm-l6-v2",
         "kind": "dense",
         "role": "document",
-        "format": "float32",
+        "output_dtype": "float32",
         "output": str(out),
         "texts": 4,
         "width": 384,
@@ -321,8 +321,8 @@ def test_npy_is_the_matrix_of_the_api(corpus, model, tmp_path):
 @pytest.mark.parametrize("form", ["float32", "int8", "binary"])
 def test_npz_and_jsonl_are_what_the_api_gives(kind, form, corpus, model, tmp_path):
     for name in ("out.npz", "out.jsonl"):
-        run("encode", corpus, "-o", tmp_path / name, "--kind", kind, "--format", form)
-    expected = model.encode_batch(TEXTS, output=form)
+        run("encode", corpus, "-o", tmp_path / name, "--kind", kind, "--output-dtype", form)
+    expected = model.encode_batch(TEXTS, output_dtype=form)
     if kind == "dense":
         expected = [quantization.convert(row, form) for row in model.encode_batch(TEXTS)]
     names = {"int8": ("codes", "scale", "offset"), "binary": ("bits",)}

@@ -237,7 +237,7 @@ def test_text_where_vectors_are_due_is_called_text(models):
         lambda t: PackedSparse([sparse, t]),
     ]
     for output in ("float32", "int8", "binary"):
-        pack = PackedTokens([tokens], output=output)
+        pack = PackedTokens([tokens], output_dtype=output)
         calls += [pack.rank, pack.score, lambda t, p=pack: p.score_batch([t])]
         calls += [lambda t, p=pack: p.add([t])]
     wrong = (SECRET, "ab", [SECRET, "b"], [[SECRET]], np.array([SECRET, "b"]), SECRET.encode(),
@@ -247,7 +247,9 @@ def test_text_where_vectors_are_due_is_called_text(models):
             assert "text" in refusal(call, value), number
     with pytest.raises(TypeError, match="b must be BinaryTokens, got str"):
         quantization.hamming(quantization.binary(tokens), SECRET)
-    with pytest.raises(TypeError, match='query must be BinaryTokens, got str: output="binary"'):
+    with pytest.raises(
+        TypeError, match='query must be BinaryTokens, got str: output_dtype="binary"'
+    ):
         models.multi.similarity_quantized(SECRET, SECRET)
 
 
@@ -268,7 +270,7 @@ def test_a_sparse_vector_where_rows_are_due_is_refused(models):
         models.multi.quantize,
         quantization.int8,
         lambda v: PackedTokens([v]),
-        lambda v: PackedTokens([v], output="binary"),
+        lambda v: PackedTokens([v], output_dtype="binary"),
         PackedTokens([tokens]).score,
     ]
     for number, call in enumerate(calls):

@@ -99,7 +99,7 @@ def test_any_text_is_an_id(kind, ids, tmp_path):
 
 def named_tokens():
     pack = PackedTokens(
-        [np.full((n, 4), n) for n in (1, 3, 2, 5)], ids=["a", "b", "c", "d"], output="int8"
+        [np.full((n, 4), n) for n in (1, 3, 2, 5)], ids=["a", "b", "c", "d"], output_dtype="int8"
     )
     pack.remove(["b"])
     return pack

@@ -19,7 +19,7 @@ KINDS = ["float32", "int8", "binary", "sparse"]
 def make(kind, documents=(), **options):
     if kind == "sparse":
         return PackedSparse(documents, **options)
-    return PackedTokens(documents, output=kind, **options)
+    return PackedTokens(documents, output_dtype=kind, **options)
 
 
 def load(kind, path):

@@ -277,7 +277,7 @@ def test_a_page_without_size_is_told_of_and_has_no_vectors(model, tmp_path):
     assert found[1].shape == (0, 128)
     np.testing.assert_array_equal(found[2], truth[1])
     with pytest.warns(TruncationWarning, match="page 2"):
-        (bits,) = model.encode_pages(content, pages=[2], output="binary", pool_factor=2)
+        (bits,) = model.encode_pages(content, pages=[2], output_dtype="binary", pool_factor=2)
     assert bits.bits.shape == (0, 16)
     with pytest.raises(EncodingError, match="page 2 has no size"):
         model.regions("cat", content, page=2)

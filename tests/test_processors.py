@@ -42,7 +42,7 @@ def maxsim():
     rng = np.random.default_rng(1)
     rows = [rng.normal(size=(n, 128)).astype(np.float32) for n in (9, 40, 7, 120, 32)]
     query, *documents = [each / np.linalg.norm(each, axis=1, keepdims=True) for each in rows]
-    return PackedTokens([*documents, query], output="int8").score(query)[None]
+    return PackedTokens([*documents, query], output_dtype="int8").score(query)[None]
 
 
 def results():

@@ -125,9 +125,9 @@ def test_encode_images(images, pdf, tmp_path, model):
     for ours, theirs in zip(rows, truth, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     lines = tmp_path / "out.jsonl"
-    run("encode", images[0], "-o", lines, *PAGE, "--format", "binary")
+    run("encode", images[0], "-o", lines, *PAGE, "--output-dtype", "binary")
     (line,) = lines.read_text().splitlines()
-    bits = model.encode_document(images[0], output="binary").bits
+    bits = model.encode_document(images[0], output_dtype="binary").bits
     assert json.loads(line) == {"bits": bits.tolist(), "dim": 128}
 
 

@@ -38,7 +38,7 @@ from tessera_onnx.images.similarity_map import Region
 from tessera_onnx.images.vision import TesseraVision
 from tessera_onnx.models.spec import Kind
 from tessera_onnx.progress import Stderr
-from tessera_onnx.vectors.quantization import Output
+from tessera_onnx.vectors.quantization import OutputDtype
 
 VISION: Kind = "vision"
 PDF = ".pdf"
@@ -130,7 +130,7 @@ def encode(
     text: str | None,
     *,
     role: str,
-    form: Output,
+    output_dtype: OutputDtype,
     output: str | None,
     hidden: bool | None,
     field: str,
@@ -141,7 +141,7 @@ def encode(
     """Write the vectors of images and of pages, or of texts as queries."""
     from tqdm import tqdm
 
-    facts = {"model": model.model(), "kind": VISION, "role": role, "format": form}
+    facts = {"model": model.model(), "kind": VISION, "role": role, "output_dtype": output_dtype}
     lines, blank = None, {}
     if role == "query":
         source = names[0] if names else None
@@ -162,13 +162,15 @@ def encode(
         total = None if any(map(_has_pages, names)) else len(names)
     if output is None:
         (vector,) = vectors
-        found = {**facts, **vector_files.row(vector, form)}
+        found = {**facts, **vector_files.row(vector, output_dtype)}
         print_json(found) if as_json else print_lines(cli_output.vector(found))
         return
     unit, width = "text" if role == "query" else "image", model.embedding_dim()
     bar = tqdm(vectors, total=total, unit=unit, disable=hidden, file=Stderr())
     ids = None if lines is None or id_field is None else lambda: lines.ids or []
-    written = vector_files.write(Path(output), bar, kind=VISION, width=width, output=form, ids=ids)
+    written = vector_files.write(
+        Path(output), bar, kind=VISION, width=width, output_dtype=output_dtype, ids=ids
+    )
     to_stdout = output == vector_files.STDOUT
     if as_json:
         counts = {f"{unit}s": written, **blank}
@@ -176,7 +178,7 @@ def encode(
     else:
         where = shown_place(output)
         tell = say if to_stdout else click.echo
-        tell(f"{written} {unit}s in {where}: {model!r}, {form}")
+        tell(f"{written} {unit}s in {where}: {model!r}, {output_dtype}")
 
 
 @click.command(

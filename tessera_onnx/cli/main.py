@@ -41,7 +41,7 @@ from tessera_onnx.models import installed as models_installed
 from tessera_onnx.models.spec import KIND_TABLES, PRECISIONS, Kind, Precision
 from tessera_onnx.progress import Stderr
 from tessera_onnx.text.tokenizer import OnLong
-from tessera_onnx.vectors.quantization import Output
+from tessera_onnx.vectors.quantization import OutputDtype
 
 KIND = click.option("--kind", type=click.Choice(list(CLASSES)), help="Kind of model.")
 TEXT_KIND = click.option(
@@ -217,7 +217,10 @@ def pin(model: str, cache_dir: str | None) -> None:
 @click.option("--task", help="A purpose that a dense model knows by name, such as clustering.")
 @click.option("--prompt", help="Text before every text, in place of a dense model's own.")
 @click.option(
-    "--format", "form", type=click.Choice(get_args(Output)), default="float32", show_default=True
+    "--output-dtype",
+    type=click.Choice(get_args(OutputDtype)),
+    default="float32",
+    show_default=True,
 )
 @FIELD
 @ID_FIELD
@@ -234,7 +237,7 @@ def encode(
     role: Literal["query", "document"] | None,
     task: str | None,
     prompt: str | None,
-    form: Output,
+    output_dtype: OutputDtype,
     field: str,
     id_field: str | None,
     pages: str | None,
@@ -261,7 +264,7 @@ def encode(
     wanted = cli_images.Wanted(pages, password)
     with model:
         wanted.check(sources, kind)
-        vector_files.check(output, kind, form, ids=id_field is not None)
+        vector_files.check(output, kind, output_dtype, ids=id_field is not None)
         if kind != cli_images.VISION and len(sources) > 1:
             raise click.UsageError("too many arguments: a text with spaces needs quotes")
         purpose = {
@@ -271,8 +274,9 @@ def encode(
             raise click.UsageError(f"--task and --prompt are for dense models, this one is {kind}")
         if kind == cli_images.VISION:
             cli_images.encode(
-                model, sources, text, role=role or "document", form=form, output=output,
-                hidden=hidden, field=field, id_field=id_field, wanted=wanted, as_json=as_json,
+                model, sources, text, role=role or "document", output_dtype=output_dtype,
+                output=output, hidden=hidden, field=field, id_field=id_field, wanted=wanted,
+                as_json=as_json,
             )  # fmt: skip
             return
         source = Texts(sources[0], field, id_field) if sources else None
@@ -282,16 +286,17 @@ def encode(
         width = model.vocab_size() if kind == "sparse" else model.dimension()
         plain = getattr(model.spec, KIND_TABLES[kind]).plain
         read_as = role or ("document" if plain is None else "plain")
-        facts = {"model": model.model(), "kind": kind, "role": read_as, "format": form}
+        facts = {"model": model.model(), "kind": kind, "role": read_as}
+        facts["output_dtype"] = output_dtype
         if output is None:
             (vector,) = vectors
-            found = {**facts, **vector_files.row(vector, form)}
+            found = {**facts, **vector_files.row(vector, output_dtype)}
             print_json(found) if as_json else print_lines(cli_output.vector(found))
             return
         bar = tqdm(vectors, total=n_texts, unit="text", disable=hidden, file=Stderr())
         ids = None if source is None or id_field is None else lambda: source.ids or []
         written = vector_files.write(
-            Path(output), bar, kind=kind, width=width, output=form, ids=ids
+            Path(output), bar, kind=kind, width=width, output_dtype=output_dtype, ids=ids
         )
     blank = note_blank(source)
     if as_json:
@@ -300,7 +305,7 @@ def encode(
     else:
         where = shown_place(output)
         tell = say if output == vector_files.STDOUT else click.echo
-        tell(f"{written} texts in {where}: {model!r}, {form}")
+        tell(f"{written} texts in {where}: {model!r}, {output_dtype}")
 
 
 @main.command()

@@ -20,7 +20,7 @@ from tessera_onnx.files import reason, replacing
 from tessera_onnx.models.spec import Kind
 from tessera_onnx.results import BinaryTokens, Int8Vectors, SparseVector
 from tessera_onnx.vectors import quantization
-from tessera_onnx.vectors.quantization import Output
+from tessera_onnx.vectors.quantization import OutputDtype
 
 STDOUT = "-"
 SUFFIXES = (".npy", ".npz", ".jsonl")
@@ -36,19 +36,19 @@ def is_same(source: str, output: str) -> bool:
         return False
 
 
-def check(path: str | None, kind: Kind, output: Output, *, ids: bool = False) -> None:
+def check(path: str | None, kind: Kind, output_dtype: OutputDtype, *, ids: bool = False) -> None:
     """Raises ConfigError when vectors of that kind and form, or ids, have no place in that file.
 
     None is no file, which takes all that there is; "-" is stdout, which gets JSON lines.
     """
-    if kind == "sparse" and output != "float32":
-        raise ConfigError(f"sparse vectors have no {output} form, only float32")
+    if kind == "sparse" and output_dtype != "float32":
+        raise ConfigError(f"sparse vectors have no {output_dtype} form, only float32")
     suffix = None if path is None else _suffix(path)
     if suffix is not None and suffix not in SUFFIXES:
         raise ConfigError(f"the output file must end in {', '.join(SUFFIXES)}, or be {STDOUT}")
     if suffix == ".npy" and ids:
         raise ConfigError("a .npy file holds no ids: write .npz or .jsonl")
-    if suffix == ".npy" and (kind, output) != ("dense", "float32"):
+    if suffix == ".npy" and (kind, output_dtype) != ("dense", "float32"):
         raise ConfigError("a .npy file holds dense float32 vectors alone: write .npz or .jsonl")
 
 
@@ -58,7 +58,7 @@ def write(
     *,
     kind: Kind,
     width: int,
-    output: Output,
+    output_dtype: OutputDtype,
     ids: Callable[[], Sequence[Id]] | None = None,
 ) -> int:
     """Write what `encode_iter` gives to a file of one of SUFFIXES, or stdout; the number of texts.
@@ -81,7 +81,7 @@ def write(
     with opened(path) as stream:
         if _suffix(path) == ".jsonl":
             return _write_each(
-                ({**({} if ids is None else {"id": ids()[i]}), **row(vector, output)}
+                ({**({} if ids is None else {"id": ids()[i]}), **row(vector, output_dtype)}
                  for i, vector in enumerate(vectors)),
                 lambda found: stream.write(json.dumps(found).encode() + b"\n"),
             )  # fmt: skip
@@ -92,20 +92,20 @@ def write(
             _npy_header(stream, (n_texts, width))  # NumPy pads it: both have the same length
             return n_texts
         rows = list(vectors)
-        arrays = _csr(rows, width) if kind == "sparse" else _joined(rows, kind, width, output)
+        arrays = _csr(rows, width) if kind == "sparse" else _joined(rows, kind, width, output_dtype)
         if ids is not None:
             arrays["ids"] = _ids(ids())
         np.savez(stream, **arrays)
         return len(rows)
 
 
-def row(vector: Any, output: Output) -> dict[str, Any]:
-    """One text's vector, token vectors or sparse vector, in the form `output`, as JSON values."""
+def row(vector: Any, output_dtype: OutputDtype) -> dict[str, Any]:
+    """One text's vector, token vectors or sparse vector, of type `output_dtype`, as JSON values."""
     if isinstance(vector, SparseVector):
         parts: dict[str, Any] = vector._asdict()
     else:
         name = "vector" if vector.ndim == 1 else "tokens"
-        parts = _parts(quantization.convert(vector, output), name)
+        parts = _parts(quantization.convert(vector, output_dtype), name)
     return {name: _plain(np.asarray(part)) for name, part in parts.items()}
 
 
@@ -151,11 +151,13 @@ def _npy_header(stream: BinaryIO, shape: tuple[int, int]) -> None:
     np.lib.format.write_array_header_1_0(stream, header)
 
 
-def _joined(rows: list[NDArray[Any]], kind: Kind, width: int, output: Output) -> dict[str, Any]:
+def _joined(
+    rows: list[NDArray[Any]], kind: Kind, width: int, output_dtype: OutputDtype
+) -> dict[str, Any]:
     """Dense vectors as one matrix, token vectors as one matrix with the offsets of the texts."""
     parts = [np.atleast_2d(vectors) for vectors in rows]
     matrix = np.concatenate([np.empty((0, width), dtype=np.float32), *parts])
-    converted = quantization.convert(matrix, output)  # a scale a row: the same as one by one
+    converted = quantization.convert(matrix, output_dtype)  # a scale a row: the same as one by one
     if kind == "dense":
         return _parts(converted, "vectors")
     offsets = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)

@@ -40,7 +40,7 @@ from tessera_onnx.search.token_index import PackedTokens
 from tessera_onnx.text import heads, tokenizer
 from tessera_onnx.vectors import bounds, scoring
 from tessera_onnx.vectors.forms import floats, is_vectors
-from tessera_onnx.vectors.quantization import Output
+from tessera_onnx.vectors.quantization import OutputDtype
 
 Float = NDArray[np.float32]
 logger = logging.getLogger("tessera_onnx")
@@ -129,30 +129,32 @@ class TesseraVision(Model):
             raise
 
     def encode_document(
-        self, image: Source, *, output: Output = "float32", pool_factor: int = 1
+        self, image: Source, *, output_dtype: OutputDtype = "float32", pool_factor: int = 1
     ) -> Any:
         """The vectors of one image: (n_patches, dim) float32, unit rows.
 
-        output="int8" gives Int8Vectors, "binary" BinaryTokens. `pool_factor` 3 keeps about a third
-        of the rows: like rows are merged (see pooling.pool_tokens; arXiv:2407.01449).
+        output_dtype="int8" gives Int8Vectors, "binary" BinaryTokens. `pool_factor` 3 keeps about a
+        third of the rows: like rows are merged (see pooling.pool_tokens; arXiv:2407.01449).
 
         Raises TypeError for what is no image, FileError for a file that cannot be read,
         EncodingError for one that is no image or larger than `max_pixels`, or when a graph fails.
         """
-        heads.check_output(output, pool_factor)
+        heads.check_output(output_dtype, pool_factor)
         if isinstance(image, list | tuple):
             raise TypeError(
                 f"image must be one image, got {type(image).__name__}: `encode_documents` takes "
                 "several"
             )
-        return heads.convert_tokens(self._encoder.one(image, "image"), output, pool_factor, fixed=0)
+        return heads.convert_tokens(
+            self._encoder.one(image, "image"), output_dtype, pool_factor, fixed=0
+        )
 
     def encode_documents(
         self,
         images: Iterable[Source],
         *,
         progress: bool = False,
-        output: Output = "float32",
+        output_dtype: OutputDtype = "float32",
         pool_factor: int = 1,
         timeout: float | None = None,
         cancel: Event | None = None,
@@ -166,14 +168,14 @@ class TesseraVision(Model):
         limit = Limit(timeout, cancel)
         items = checked(images, "images")
         limit.check()
-        return list(self._iter(items, progress, output, pool_factor, limit))
+        return list(self._iter(items, progress, output_dtype, pool_factor, limit))
 
     def encode_iter(
         self,
         images: Iterable[Source],
         *,
         progress: bool = False,
-        output: Output = "float32",
+        output_dtype: OutputDtype = "float32",
         pool_factor: int = 1,
         timeout: float | None = None,
         cancel: Event | None = None,
@@ -184,21 +186,23 @@ class TesseraVision(Model):
         raises, the vectors of everything before it are yielded first. `timeout` counts from this
         call; after it, or when `cancel` is set, the next result is TimedOut or Cancelled.
         """
-        return self._iter(images, progress, output, pool_factor, Limit(timeout, cancel))
+        return self._iter(images, progress, output_dtype, pool_factor, Limit(timeout, cancel))
 
     def _iter(
         self,
         images: Iterable[Source],
         progress: bool,  # noqa: FBT001
-        output: Output,
+        output_dtype: OutputDtype,
         pool_factor: int,
         limit: Limit,
     ) -> Iterator[Any]:
-        heads.check_output(output, pool_factor)
+        heads.check_output(output_dtype, pool_factor)
         check_iterable(images, "images")
         bar = progress_bar(images, "image") if progress else None
         found = self._encoder.stream(images, "images[{}]".format, bar, limit)
-        return (heads.convert_tokens(vectors, output, pool_factor, fixed=0) for vectors in found)
+        return (
+            heads.convert_tokens(vectors, output_dtype, pool_factor, fixed=0) for vectors in found
+        )
 
     def encode_pages(
         self,
@@ -207,7 +211,7 @@ class TesseraVision(Model):
         dpi: float | None = None,
         pages: Iterable[int] | str | None = None,
         password: str | None = None,
-        output: Output = "float32",
+        output_dtype: OutputDtype = "float32",
         pool_factor: int = 1,
         max_pages: int = pdf_pages.MAX_PAGES,
         timeout: float | None = None,
@@ -228,7 +232,7 @@ class TesseraVision(Model):
         not there, TimedOut and Cancelled as `encode_iter`.
         """
         limit = Limit(timeout, cancel)
-        heads.check_output(output, pool_factor)
+        heads.check_output(output_dtype, pool_factor)
         made = pdf_pages.read_pages(
             pdf, dpi=dpi, recipe=self._recipe.image, pages=pages, password=password,
             max_pages=max_pages, max_pixels=self._max_pixels,
@@ -241,13 +245,15 @@ class TesseraVision(Model):
                 yield EMPTY if page.image is None else page.image
 
         found = self._encoder.stream(images(), lambda i: f"page {drawn[i]}", limit=limit)
-        return (heads.convert_tokens(vectors, output, pool_factor, fixed=0) for vectors in found)
+        return (
+            heads.convert_tokens(vectors, output_dtype, pool_factor, fixed=0) for vectors in found
+        )
 
     def encode_query(
         self,
         text: str | Iterable[str],
         *,
-        output: Output = "float32",
+        output_dtype: OutputDtype = "float32",
         timeout: float | None = None,
         cancel: Event | None = None,
     ) -> Any:
@@ -258,11 +264,11 @@ class TesseraVision(Model):
         `encode_documents`.
         """
         limit = Limit(timeout, cancel)
-        heads.check_output(output, 1)
+        heads.check_output(output_dtype, 1)
         found = self._texts.encode(text, limit)
         if is_text(text):
-            return heads.convert_tokens(found[0], output, 1)
-        return [heads.convert_tokens(vectors, output, 1) for vectors in found]
+            return heads.convert_tokens(found[0], output_dtype, 1)
+        return [heads.convert_tokens(vectors, output_dtype, 1) for vectors in found]
 
     def query_tokens(self, text: str) -> list[str]:
         """The tokens that the rows of `encode_query(text)` stand for; one name for a lone row."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tessera_onnx.errors import ConfigError, DimensionMismatch
 from tessera_onnx.results import BinaryTokens, check_binary
 from tessera_onnx.vectors import quantization, scoring
-from tessera_onnx.vectors.quantization import Output
+from tessera_onnx.vectors.quantization import OutputDtype
 
 # Tokens of a full block: the products with 32 query tokens are 2 MB, which the cache takes.
 BLOCK_TOKENS = 16384
@@ -96,31 +96,33 @@ def among(blocks: Sequence[Block], wanted: NDArray[np.bool_]) -> list[Block]:
     return found
 
 
-def width(output: Output, dim: int) -> int:
+def width(output_dtype: OutputDtype, dim: int) -> int:
     """Elements of a token as it is kept."""
-    return -(-dim // 64) if output == "binary" else dim
+    return -(-dim // 64) if output_dtype == "binary" else dim
 
 
-def dtype(output: Output) -> np.dtype[Any]:
+def dtype(output_dtype: OutputDtype) -> np.dtype[Any]:
     """Their type."""
-    return np.dtype({"float32": "<f4", "int8": "u1", "binary": WORD.str}[output])
+    return np.dtype({"float32": "<f4", "int8": "u1", "binary": WORD.str}[output_dtype])
 
 
-def rows(document: Any, output: Output, place: int, name: str) -> tuple[Rows, int]:
+def rows(document: Any, output_dtype: OutputDtype, place: int, name: str) -> tuple[Rows, int]:
     """One document's (n, dim) token vectors in the form in which they are kept, and its dim.
 
     n may be 0. The binary form takes BinaryTokens too. Raises as `scoring.matrix`, with `name`.
     """
     if isinstance(document, BinaryTokens):
-        if output != "binary":
-            raise ConfigError(f"{name} holds sign bits, the pack is {output}: pass float vectors")
+        if output_dtype != "binary":
+            raise ConfigError(
+                f"{name} holds sign bits, the pack is {output_dtype}: pass float vectors"
+            )
         check_binary(document, name, least=0)
         return Rows(place, words(document), 1.0), document.dim
     tokens = scoring.matrix(name, document, least=0)
     dim = tokens.shape[1]
-    if output == "binary":
+    if output_dtype == "binary":
         return Rows(place, words(quantization.binary(tokens)), 1.0), dim
-    if output == "float32":
+    if output_dtype == "float32":
         return Rows(place, tokens, 1.0), dim
     peak = float(np.abs(tokens).max(initial=0))
     # A scale a document: it comes after the maximum, which is then one over integers.
@@ -147,7 +149,7 @@ def words(tokens: BinaryTokens) -> NDArray[np.uint64]:
 
 
 def read_blocks(
-    documents: Iterable[Any], output: Output, first: int, dim: int | None
+    documents: Iterable[Any], output_dtype: OutputDtype, first: int, dim: int | None
 ) -> Iterator[tuple[list[Rows], int]]:
     """Segments of the documents and their dim; the first document's number is `first`.
 
@@ -157,7 +159,7 @@ def read_blocks(
     tokens = 0
     stream = not isinstance(documents, list | tuple)
     for i, document in enumerate(documents):
-        kept, found = rows(document, output, first + i, f"documents[{i}]")
+        kept, found = rows(document, output_dtype, first + i, f"documents[{i}]")
         if stream:  # which may fill one buffer again and again, before a segment is packed
             kept = _own(kept, document)
         if dim not in (None, found):

@@ -23,7 +23,7 @@ from tessera_onnx.runtime.session import Session, open_session
 from tessera_onnx.runtime.workers import run_batches
 from tessera_onnx.search.blocks import CODE_ZERO, WORD, Block
 from tessera_onnx.vectors.bounds import rounding
-from tessera_onnx.vectors.quantization import Output
+from tessera_onnx.vectors.quantization import OutputDtype
 
 Float = NDArray[np.float32]
 logger = logging.getLogger("tessera_onnx")
@@ -35,7 +35,7 @@ NUMPY_TOKENS = 4096  # documents' tokens of one product in NumPy, whose steps wr
 QUERY_PEAK = 63
 UNIT = 1e-4  # by which a unit vector may be longer than 1, such as one that was kept in float16
 INPUTS = ("documents", "query", "share")
-GRAPHS: dict[Output, str] = {"float32": "maxsim.fp32.onnx", "int8": "maxsim.int8.onnx"}
+GRAPHS: dict[OutputDtype, str] = {"float32": "maxsim.fp32.onnx", "int8": "maxsim.int8.onnx"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,12 +47,12 @@ class Part:
     first: int  # the first of those queries
 
 
-def parts(queries: Sequence[NDArray[Any]], output: Output, dim: int) -> list[Part]:
+def parts(queries: Sequence[NDArray[Any]], output_dtype: OutputDtype, dim: int) -> list[Part]:
     """Queries, each (n, dim) float32 or (n, words), as the kernels take them."""
     tokens = np.concatenate(queries)
     owner = np.repeat(np.arange(len(queries)), [len(query) for query in queries])
-    weights = np.full(len(tokens), 1 / dim if output == "binary" else 1, dtype=np.float32)
-    if output == "int8":
+    weights = np.full(len(tokens), 1 / dim if output_dtype == "binary" else 1, dtype=np.float32)
+    if output_dtype == "int8":
         peaks = np.abs(tokens).max(axis=1)
         with np.errstate(under="ignore"):
             weights = np.maximum(peaks / QUERY_PEAK, np.finfo(np.float32).tiny).astype(np.float32)
@@ -102,7 +102,7 @@ def keep_bounds(
     scores: Float,
     blocks: Sequence[Block],
     queries: Sequence[NDArray[Any]],
-    output: Output,
+    output_dtype: OutputDtype,
     forms: Sequence[Any],
 ) -> None:
     """Take back, in place, what rounding adds to scores of unit vectors beyond [-n, n].
@@ -113,7 +113,7 @@ def keep_bounds(
     """
     limits = np.array([len(query) for query in queries], dtype=np.float32)
     beyond: NDArray[np.bool_] = np.greater(np.abs(scores), limits[:, None])
-    if output != "binary" and beyond.any():
+    if output_dtype != "binary" and beyond.any():
         pairs = zip(queries, forms, strict=True)
         units = [float(_longest(query)) <= 1 + UNIT + rounding(form) for query, form in pairs]
         beyond &= np.array(units, dtype=bool)[:, None]
@@ -121,7 +121,7 @@ def keep_bounds(
         for block in blocks if suspected.any() else ():
             picked = np.flatnonzero(suspected[block.places])
             tokens, most = block.tokens[picked], np.full(len(picked), 1 + UNIT)
-            if output == "int8":  # as near as its codes can tell
+            if output_dtype == "int8":  # as near as its codes can tell
                 scales = block.scales[picked]
                 tokens = (tokens.astype(np.float32) - CODE_ZERO) * scales[:, None, None]
                 most += scales / 2 * tokens.shape[2] ** 0.5
@@ -181,16 +181,16 @@ def bits(tokens: NDArray[Any], part: Part, dim: int) -> Float:
     return np.asarray((dim - 2 * best) @ part.share, dtype=np.float32)
 
 
-def kernel(output: Output, dim: int, device: str, threads: int) -> tuple[Kernel, int]:
+def kernel(output_dtype: OutputDtype, dim: int, device: str, threads: int) -> tuple[Kernel, int]:
     """What scores blocks of that form on that device, and on how many threads of the caller.
 
     Raises as runtime.open_session.
     """
-    if output == "binary":
+    if output_dtype == "binary":
         return functools.partial(bits, dim=dim), threads
-    session = _session(os.getpid(), output, device, threads)
+    session = _session(os.getpid(), output_dtype, device, threads)
     if session is None:  # NumPy's product has threads of its own
-        return (exact if output == "float32" else rounded), 1
+        return (exact if output_dtype == "float32" else rounded), 1
     # ONNX Runtime's threads share a block: with a block a thread two of them wait for memory, and a
     # pair took 1.3 times as long (1.5 in int8).
 
@@ -203,15 +203,17 @@ def kernel(output: Output, dim: int, device: str, threads: int) -> tuple[Kernel,
     return run, 1
 
 
-def check_device(output: Output, device: str) -> None:
+def check_device(output_dtype: OutputDtype, device: str) -> None:
     """Raises ConfigError for a device other than the CPU where there are no float products."""
-    if output != "float32" and device not in ("auto", "cpu"):
-        raise ConfigError(f"{output} documents are scored on the CPU, not on {shown(device)}")
+    if output_dtype != "float32" and device not in ("auto", "cpu"):
+        raise ConfigError(f"{output_dtype} documents are scored on the CPU, not on {shown(device)}")
 
 
 # A session for all packs: it is a few kilobytes. By process, since a fork cannot use its parent's.
 @functools.cache
-def _session(_pid: int, output: Output, device: str, threads: int | None) -> Session | None:
+def _session(
+    _pid: int, output_dtype: OutputDtype, device: str, threads: int | None
+) -> Session | None:
     """None where there is no onnxruntime."""
     try:
         onnxruntime()
@@ -220,8 +222,8 @@ def _session(_pid: int, output: Output, device: str, threads: int | None) -> Ses
             raise
         logger.warning("MaxSim runs in NumPy, about four times slower: %s", error)
         return None
-    path = Path(__file__).with_name(GRAPHS[output])
-    integers = output == "int8"
+    path = Path(__file__).with_name(GRAPHS[output_dtype])
+    integers = output_dtype == "int8"
     return open_session(
         dict.fromkeys(PROVIDERS, (path.name, path.read_bytes)),
         device=device,

@@ -20,7 +20,7 @@ from tessera_onnx.search import blocks, index_file
 from tessera_onnx.search.blocks import Block
 from tessera_onnx.search.index_file import Content, Format
 from tessera_onnx.search.numbering import Numbering
-from tessera_onnx.vectors.quantization import Output
+from tessera_onnx.vectors.quantization import OutputDtype
 
 COUNTS = ("dim", "blocks", "documents", "elements", "tokens_crc32")
 TOKENS = Format(
@@ -32,7 +32,7 @@ TOKENS = Format(
 
 
 def write_index(
-    path: Path, packed: Sequence[Block], output: Output, dim: int, numbering: Numbering
+    path: Path, packed: Sequence[Block], output_dtype: OutputDtype, dim: int, numbering: Numbering
 ) -> None:
     """Raises FileError when the file cannot be written; then what was there is still there."""
     shapes = [(len(block.places), _length(block)) for block in packed]
@@ -46,10 +46,10 @@ def write_index(
     if numbering.named or len(numbering.removed):
         index += [numbering.removed.astype("<i8"), index_file.pack_ids(numbering)]
         more = {"removed": len(index[4]), "ids": len(index[5])}
-    tokens = Content(blocks.dtype(output), [block.tokens for block in packed])
+    tokens = Content(blocks.dtype(output_dtype), [block.tokens for block in packed])
     facts = {
         "version": 2 if more else 1,
-        "output": output,
+        "output": output_dtype,
         "dim": dim,
         "blocks": len(packed),
         "documents": len(index[1]),
@@ -61,18 +61,18 @@ def write_index(
     index_file.write(path, TOKENS, facts, index, [tokens])
 
 
-def read_index(path: Path, *, verify: bool) -> tuple[list[Block], Output, int, Numbering]:
+def read_index(path: Path, *, verify: bool) -> tuple[list[Block], OutputDtype, int, Numbering]:
     """The blocks, their form, dim and numbering. Tokens are mapped; `verify` reads them once.
 
     Raises FileError when there is no such file, LoadError when it is another kind of file or of a
     later version, IntegrityError when it is damaged.
     """
 
-    def parse(stream: BinaryIO) -> tuple[list[Block], Output, int, Numbering]:
+    def parse(stream: BinaryIO) -> tuple[list[Block], OutputDtype, int, Numbering]:
         facts = index_file.header(stream, path, TOKENS)
-        if facts.get("output") not in get_args(Output):
+        if facts.get("output") not in get_args(OutputDtype):
             raise IntegrityError(f"{path} is damaged: its header has a missing or wrong field")
-        output: Output = facts["output"]
+        output: OutputDtype = facts["output"]
         n = facts["documents"]
         arrays: list[tuple[str, str, tuple[int, ...]]] = [
             ("blocks", "<i8", (facts["blocks"], 2)),
@@ -120,14 +120,14 @@ def _check_index(
 
 
 def _blocks(
-    flat: NDArray[Any], index: Sequence[NDArray[Any]], output: Output, dim: int
+    flat: NDArray[Any], index: Sequence[NDArray[Any]], output_dtype: OutputDtype, dim: int
 ) -> list[Block]:
     shapes, lengths, places, scales = index
-    width = blocks.width(output, dim)
+    width = blocks.width(output_dtype, dim)
     found = []
     document = element = 0
     for count, length in shapes.tolist():
-        shape = (width, count, length) if output == "binary" else (count, length, width)
+        shape = (width, count, length) if output_dtype == "binary" else (count, length, width)
         tokens = flat[element : element + math.prod(shape)].reshape(shape)
         picked = slice(document, document + count)
         found.append(Block(tokens, lengths[picked], places[picked], scales[picked]))

@@ -18,7 +18,7 @@ from tessera_onnx.search import blocks, kernels
 from tessera_onnx.search.blocks import Block
 from tessera_onnx.search.numbering import Numbering, Numbers, Pack
 from tessera_onnx.vectors import quantization, scoring
-from tessera_onnx.vectors.quantization import Output, Vectors
+from tessera_onnx.vectors.quantization import OutputDtype, Vectors
 
 Float = NDArray[np.float32]
 Segment = tuple[Block, ...]  # documents that were sorted by length together
@@ -52,20 +52,20 @@ class PackedTokens(Pack):
         documents: Iterable[Vectors] = (),
         *,
         ids: Iterable[str] | None = None,
-        output: Output = "float32",
+        output_dtype: OutputDtype = "float32",
         device: str = "cpu",
         threads: int | None = None,
     ) -> None:
         """Pack documents, each (n_tokens, dim) of any numeric dtype; n_tokens may be 0.
 
-        Int8Vectors are taken as the floats that they stand for, and BinaryTokens by `output`
+        Int8Vectors are taken as the floats that they stand for, and BinaryTokens by `output_dtype`
         "binary". `ids` holds a str a document, each another. `device` is "cpu", "auto" or a GPU
         such as "cuda:0", to which float32 blocks are copied at each call; `threads` as for a model.
         Raises as `add`, ConfigError for an unknown form, or a device that has no products of it.
         """
-        quantization.check_output(output)
-        kernels.check_device(output, device)
-        self._output: Output = output
+        quantization.check_output(output_dtype)
+        kernels.check_device(output_dtype, device)
+        self._output: OutputDtype = output_dtype
         self._device = device
         self._threads = cpu.cpu_threads(threads)
         self._state = _State(None, (), Numbering())
@@ -187,12 +187,12 @@ class PackedTokens(Pack):
         from tessera_onnx.search import token_file
 
         found, output, dim, numbering = token_file.read_index(Path(path), verify=verify)
-        pack = cls(output=output, device=device, threads=threads)
+        pack = cls(output_dtype=output, device=device, threads=threads)
         pack._state = _State(dim, (tuple(found),), numbering)
         return pack
 
     @property
-    def output(self) -> Output:
+    def output(self) -> OutputDtype:
         """The form of the documents: "float32", "int8" or "binary"."""
         return self._output
 

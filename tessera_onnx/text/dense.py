@@ -18,7 +18,7 @@ from tessera_onnx.text import heads
 from tessera_onnx.text.base import COMPARED, SEVERAL, RoleName, TextModel
 from tessera_onnx.text.tokenizer import Head, check_text
 from tessera_onnx.vectors import quantization, scoring
-from tessera_onnx.vectors.quantization import Output
+from tessera_onnx.vectors.quantization import OutputDtype
 
 Float = NDArray[np.float32]
 Made = np.ndarray | Int8Vectors | BinaryTokens  # vectors of an earlier call
@@ -58,22 +58,19 @@ class TesseraDense(TextModel):
         task: str | None = None,
         prompt: str | None = None,
         progress: bool = False,
-        output: Output = "float32",
+        output_dtype: OutputDtype = "float32",
         timeout: float | None = None,
         cancel: Event | None = None,
     ) -> Any:
         """Vectors of texts: (n, dimension) float32 C-contiguous; (0, dimension) for no texts.
 
-        output="int8" gives Int8Vectors, "binary" BinaryTokens. After `timeout` seconds, or when
-        another thread sets the event `cancel`, no further batch is begun and TimedOut or Cancelled
-        is raised; the model can be used as before. Every item is checked before the
-        first is encoded; the errors of `encode` name the item's index.
-        """
-        limit = Limit(timeout, cancel)
-        quantization.check_output(output)
-        role = self._purpose(self._plain, task, prompt)
+        output_dtype="int8" gives Int8Vectors, "binary" BinaryTokens. After `timeout` seconds, or
+        when another thread sets the event `cancel`, no further batch is begun and TimedOut or
+        Cancelled is raised; the model can be used as before. Every item is checked before the first
+        is encoded; the errors of `encode` name the item's index. """ limit = Limit(timeout, cancel)
+        quantization.check_output(output_dtype) role = self._purpose(self._plain, task, prompt)
         results = self._encoder.encode(texts, role, self._head, progress=progress, limit=limit)
-        return quantization.convert(results, output)
+        return quantization.convert(results, output_dtype)
 
     def encode_query(
         self,
@@ -81,16 +78,18 @@ class TesseraDense(TextModel):
         *,
         task: str | None = None,
         prompt: str | None = None,
-        output: Output = "float32",
+        output_dtype: OutputDtype = "float32",
         timeout: float | None = None,
         cancel: Event | None = None,
     ) -> Any:
         """A query's vector (dimension,), or (n, dimension) for an iterable of queries.
 
-        `output`, `timeout` and `cancel` as for `encode_batch`.
+        `output_dtype`, `timeout` and `cancel` as for `encode_batch`.
         """
         limit = Limit(timeout, cancel)
-        return self._one_or_many(text, self._purpose(self._query, task, prompt), output, limit)
+        return self._one_or_many(
+            text, self._purpose(self._query, task, prompt), output_dtype, limit
+        )
 
     def encode_document(
         self,
@@ -98,16 +97,18 @@ class TesseraDense(TextModel):
         *,
         task: str | None = None,
         prompt: str | None = None,
-        output: Output = "float32",
+        output_dtype: OutputDtype = "float32",
         timeout: float | None = None,
         cancel: Event | None = None,
     ) -> Any:
         """A document's vector (dimension,), or (n, dimension) for an iterable of documents.
 
-        `output`, `timeout` and `cancel` as for `encode_batch`.
+        `output_dtype`, `timeout` and `cancel` as for `encode_batch`.
         """
         limit = Limit(timeout, cancel)
-        return self._one_or_many(text, self._purpose(self._document, task, prompt), output, limit)
+        return self._one_or_many(
+            text, self._purpose(self._document, task, prompt), output_dtype, limit
+        )
 
     def encode_iter(
         self,
@@ -117,7 +118,7 @@ class TesseraDense(TextModel):
         task: str | None = None,
         prompt: str | None = None,
         progress: bool = False,
-        output: Output = "float32",
+        output_dtype: OutputDtype = "float32",
         timeout: float | None = None,
         cancel: Event | None = None,
     ) -> Iterator[Any]:
@@ -129,9 +130,13 @@ class TesseraDense(TextModel):
         this call; after it, or when `cancel` is set, the next vector is TimedOut or Cancelled.
         """
         limit = Limit(timeout, cancel)
-        quantization.check_output(output)
+        quantization.check_output(output_dtype)
         chosen = self._purpose(self._role(role), task, prompt)
-        finish = None if output == "float32" else lambda row: quantization.convert(row, output)
+        finish = (
+            None
+            if output_dtype == "float32"
+            else lambda row: quantization.convert(row, output_dtype)
+        )
         return self._encoder.stream(
             texts, chosen, self._head, progress=progress, limit=limit, finish=finish
         )
@@ -207,8 +212,8 @@ class TesseraDense(TextModel):
         return found
 
     def _one_or_many(
-        self, text: str | Iterable[str], role: Role, output: Output, limit: Limit
+        self, text: str | Iterable[str], role: Role, output_dtype: OutputDtype, limit: Limit
     ) -> Any:
-        quantization.check_output(output)
+        quantization.check_output(output_dtype)
         found = self._encoder.one_or_many(text, role, self._head, limit)
-        return quantization.convert(found, output)
+        return quantization.convert(found, output_dtype)

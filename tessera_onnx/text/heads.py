@@ -14,7 +14,7 @@ from tessera_onnx.results import SparseVector
 from tessera_onnx.runtime.session import Array
 from tessera_onnx.text.tokenizer import Batch, Head
 from tessera_onnx.vectors import pooling, quantization
-from tessera_onnx.vectors.quantization import Output
+from tessera_onnx.vectors.quantization import OutputDtype
 
 Float = NDArray[np.float32]
 
@@ -122,20 +122,22 @@ def heaviest(vector: SparseVector, most: int) -> SparseVector:
     return SparseVector(vector.indices[kept], vector.values[kept])
 
 
-def check_output(output: Output, pool_factor: int) -> None:
+def check_output(output_dtype: OutputDtype, pool_factor: int) -> None:
     """Raises before anything is encoded."""
-    quantization.check_output(output)
+    quantization.check_output(output_dtype)
     if isinstance(pool_factor, bool) or not isinstance(pool_factor, int):
         raise TypeError(f"pool_factor must be int, got {type(pool_factor).__name__}")
     if pool_factor < 1:
         raise ConfigError(f"pool_factor must be at least 1, got {pool_factor}")
 
 
-def convert_tokens(tokens: Float, output: Output, pool_factor: int, *, fixed: int = 1) -> Any:
+def convert_tokens(
+    tokens: Float, output_dtype: OutputDtype, pool_factor: int, *, fixed: int = 1
+) -> Any:
     """Token or patch vectors (n, dim) pooled but for the first `fixed`, in the form asked for."""
     if pool_factor > 1:
         tokens = pooling.pool_tokens(tokens, pool_factor, fixed=fixed)
-    return quantization.convert(tokens, output)
+    return quantization.convert(tokens, output_dtype)
 
 
 def combine(heads: Sequence[Head]) -> Head:

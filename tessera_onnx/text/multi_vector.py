@@ -20,7 +20,7 @@ from tessera_onnx.text.base import COMPARED, SEVERAL, RoleName, TextModel
 from tessera_onnx.text.tokenizer import Batch, Head
 from tessera_onnx.vectors import explain, quantization, scoring
 from tessera_onnx.vectors.explain import Match
-from tessera_onnx.vectors.quantization import Output
+from tessera_onnx.vectors.quantization import OutputDtype
 
 Float = NDArray[np.float32]
 Made = np.ndarray | Int8Vectors | BinaryTokens  # vectors of an earlier call
@@ -53,50 +53,45 @@ class TesseraMultiVector(TextModel):
         texts: Iterable[str],
         *,
         progress: bool = False,
-        output: Output = "float32",
+        output_dtype: OutputDtype = "float32",
         pool_factor: int = 1,
         timeout: float | None = None,
         cancel: Event | None = None,
     ) -> list[Any]:
         """A list of (n_tokens, dimension) arrays, one a text; [] for no texts.
 
-        output="int8" gives Int8Vectors, "binary" BinaryTokens. `pool_factor` 2 keeps about half
-        of the rows: like rows are merged (see pooling.pool_tokens). After `timeout` seconds, or
-        when another thread sets the event `cancel`, no further batch is begun and TimedOut or
-        Cancelled is raised; the model can be used as before.
-        """
-        limit = Limit(timeout, cancel)
-        heads.check_output(output, pool_factor)
-        role = self._plain
-        results = self._encoder.encode(
-            texts, role, self._head(role), progress=progress, limit=limit
-        )
-        return [heads.convert_tokens(tokens, output, pool_factor) for tokens in results]
+        output_dtype="int8" gives Int8Vectors, "binary" BinaryTokens. `pool_factor` 2 keeps about
+        half of the rows: like rows are merged (see pooling.pool_tokens). After `timeout` seconds,
+        or when another thread sets the event `cancel`, no further batch is begun and TimedOut or
+        Cancelled is raised; the model can be used as before. """ limit = Limit(timeout, cancel)
+        heads.check_output(output_dtype, pool_factor) role = self._plain results =
+        self._encoder.encode( texts, role, self._head(role), progress=progress, limit=limit ) return
+        [heads.convert_tokens(tokens, output_dtype, pool_factor) for tokens in results]
 
     def encode_query(
         self,
         text: str | Iterable[str],
         *,
-        output: Output = "float32",
+        output_dtype: OutputDtype = "float32",
         timeout: float | None = None,
         cancel: Event | None = None,
     ) -> Any:
         """A query's token vectors, or a list of them for an iterable of queries.
 
-        `output`, `timeout` and `cancel` as for `encode_batch`.
+        `output_dtype`, `timeout` and `cancel` as for `encode_batch`.
         """
         limit = Limit(timeout, cancel)
-        heads.check_output(output, 1)
+        heads.check_output(output_dtype, 1)
         found = self._encoder.one_or_many(text, self._query, self._head(self._query), limit)
         if is_text(text):
-            return heads.convert_tokens(found, output, 1)
-        return [heads.convert_tokens(tokens, output, 1) for tokens in found]
+            return heads.convert_tokens(found, output_dtype, 1)
+        return [heads.convert_tokens(tokens, output_dtype, 1) for tokens in found]
 
     def encode_document(
         self,
         text: str | Iterable[str],
         *,
-        output: Output = "float32",
+        output_dtype: OutputDtype = "float32",
         pool_factor: int = 1,
         timeout: float | None = None,
         cancel: Event | None = None,
@@ -105,12 +100,12 @@ class TesseraMultiVector(TextModel):
 
         The other arguments as for `encode_batch`.
         """
-        heads.check_output(output, pool_factor)
+        heads.check_output(output_dtype, pool_factor)
         head, limit = self._head(self._document), Limit(timeout, cancel)
         found = self._encoder.one_or_many(text, self._document, head, limit)
         if is_text(text):
-            return heads.convert_tokens(found, output, pool_factor)
-        return [heads.convert_tokens(tokens, output, pool_factor) for tokens in found]
+            return heads.convert_tokens(found, output_dtype, pool_factor)
+        return [heads.convert_tokens(tokens, output_dtype, pool_factor) for tokens in found]
 
     def encode_iter(
         self,
@@ -118,7 +113,7 @@ class TesseraMultiVector(TextModel):
         *,
         role: RoleName = "plain",
         progress: bool = False,
-        output: Output = "float32",
+        output_dtype: OutputDtype = "float32",
         pool_factor: int = 1,
         timeout: float | None = None,
         cancel: Event | None = None,
@@ -131,8 +126,10 @@ class TesseraMultiVector(TextModel):
         TimedOut or Cancelled.
         """
         limit = Limit(timeout, cancel)
-        heads.check_output(output, pool_factor)
-        finish = functools.partial(heads.convert_tokens, output=output, pool_factor=pool_factor)
+        heads.check_output(output_dtype, pool_factor)
+        finish = functools.partial(
+            heads.convert_tokens, output_dtype=output_dtype, pool_factor=pool_factor
+        )
         head = self._head(self._role(role))
         return self._encoder.stream(
             texts, self._role(role), head, progress=progress, limit=limit, finish=finish

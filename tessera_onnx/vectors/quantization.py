@@ -18,7 +18,7 @@ from tessera_onnx.errors import (
 from tessera_onnx.results import BinaryTokens, Int8Vectors, SparseVector, check_binary, check_int8
 from tessera_onnx.vectors import pooling
 
-Output = Literal["float32", "int8", "binary"]
+OutputDtype = Literal["float32", "int8", "binary"]
 Vectors = ArrayLike | Int8Vectors | BinaryTokens  # what has a score
 
 
@@ -159,15 +159,17 @@ def check_dimension(
     return dimension
 
 
-def convert(vectors: NDArray[np.float32], output: Output) -> Any:
+def convert(vectors: NDArray[np.float32], output_dtype: OutputDtype) -> Any:
     """Float vectors in the form asked for: unchanged, Int8Vectors or BinaryTokens."""
-    check_output(output)
-    if output == "float32":
+    check_output(output_dtype)
+    if output_dtype == "float32":
         return vectors
-    return int8(vectors) if output == "int8" else binary(vectors)
+    return int8(vectors) if output_dtype == "int8" else binary(vectors)
 
 
-def check_output(output: Output) -> None:
+def check_output(output_dtype: OutputDtype) -> None:
     """Raises ConfigError for an unknown form, before any text is encoded."""
-    if output not in get_args(Output):
-        raise ConfigError(f'output must be "float32", "int8" or "binary", got {shown(output)}')
+    if output_dtype not in get_args(OutputDtype):
+        raise ConfigError(
+            f'output_dtype must be "float32", "int8" or "binary", got {shown(output_dtype)}'
+        )

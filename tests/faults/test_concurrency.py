@@ -421,7 +421,7 @@ def pack(request):
         rows = [np.flatnonzero(rng.random(60) < 0.2).astype(np.int32) for _ in range(300)]
         return PackedSparse([SparseVector(ids, rng.random(len(ids)).astype("f4")) for ids in rows])
     rows = [rng.standard_normal((n, 64), np.float32) for n in rng.integers(1, 60, 300)]
-    return PackedTokens(rows, output=request.param, threads=2)
+    return PackedTokens(rows, output_dtype=request.param, threads=2)
 
 
 def scores(pack):
@@ -466,7 +466,7 @@ def test_a_pack_that_is_interrupted_goes_on():
         "rows = [np.random.default_rng(i).standard_normal((50, 64), np.float32)"
         " for i in range(2000)]\n"
         "for output in ('float32', 'int8', 'binary'):\n"
-        "    pack = PackedTokens(rows, output=output, threads=2)\n"
+        "    pack = PackedTokens(rows, output_dtype=output, threads=2)\n"
         "    expected = pack.score(rows[0])\n"
         "    try:\n"
         "        threading.Timer(0.4, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"

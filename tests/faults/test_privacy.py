@@ -83,7 +83,7 @@ NO_IMAGES = [
 IMAGES = {"image", "images", "document", "documents"}
 # Arguments that name a thing: they may be repeated.
 NAMES = {
-    "model_id", "path", "cache_dir", "device", "precision", "kind", "role", "task", "output",
+    "model_id", "path", "cache_dir", "device", "precision", "kind", "role", "task", "output_dtype",
     "pdf", "file", "id", "timestamp", "target", "on_long",
 }  # fmt: skip
 
@@ -226,7 +226,7 @@ def every_wrong(check, what, function, good):
 
 
 # Options of a few words: a text in the place of such a word is not repeated.
-OPTIONS = ("task", "output", "role", "on_long", "device", "precision", "kind")
+OPTIONS = ("task", "output_dtype", "role", "on_long", "device", "precision", "kind")
 
 
 def test_no_option_says_a_text(silent):
@@ -243,8 +243,8 @@ def test_no_option_says_a_text(silent):
                 silent(f"{kind}, {option}", lambda: CLASSES[kind](**folder, **{option: text}))
         silent("Tessera, kind", lambda: tessera_onnx.Tessera(kind=text))
         silent("list_models, kind", lambda: tessera_onnx.list_models(text))
-        silent("PackedTokens, output", lambda: PackedTokens(output=text))
-        silent("PackedTokens, device", lambda: PackedTokens(output="int8", device=text))
+        silent("PackedTokens, output", lambda: PackedTokens(output_dtype=text))
+        silent("PackedTokens, device", lambda: PackedTokens(output_dtype="int8", device=text))
 
 
 @pytest.mark.parametrize("kind", CALLS)
