@@ -67,8 +67,11 @@ class TesseraDense(TextModel):
         output_dtype="int8" gives Int8Vectors, "binary" BinaryTokens. After `timeout` seconds, or
         when another thread sets the event `cancel`, no further batch is begun and TimedOut or
         Cancelled is raised; the model can be used as before. Every item is checked before the first
-        is encoded; the errors of `encode` name the item's index. """ limit = Limit(timeout, cancel)
-        quantization.check_output(output_dtype) role = self._purpose(self._plain, task, prompt)
+        is encoded; the errors of `encode` name the item's index.
+        """
+        limit = Limit(timeout, cancel)
+        quantization.check_output(output_dtype)
+        role = self._purpose(self._plain, task, prompt)
         results = self._encoder.encode(texts, role, self._head, progress=progress, limit=limit)
         return quantization.convert(results, output_dtype)
 

@@ -63,10 +63,15 @@ class TesseraMultiVector(TextModel):
         output_dtype="int8" gives Int8Vectors, "binary" BinaryTokens. `pool_factor` 2 keeps about
         half of the rows: like rows are merged (see pooling.pool_tokens). After `timeout` seconds,
         or when another thread sets the event `cancel`, no further batch is begun and TimedOut or
-        Cancelled is raised; the model can be used as before. """ limit = Limit(timeout, cancel)
-        heads.check_output(output_dtype, pool_factor) role = self._plain results =
-        self._encoder.encode( texts, role, self._head(role), progress=progress, limit=limit ) return
-        [heads.convert_tokens(tokens, output_dtype, pool_factor) for tokens in results]
+        Cancelled is raised; the model can be used as before.
+        """
+        limit = Limit(timeout, cancel)
+        heads.check_output(output_dtype, pool_factor)
+        role = self._plain
+        results = self._encoder.encode(
+            texts, role, self._head(role), progress=progress, limit=limit
+        )
+        return [heads.convert_tokens(tokens, output_dtype, pool_factor) for tokens in results]
 
     def encode_query(
         self,
