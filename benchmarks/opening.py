@@ -107,8 +107,7 @@ def measure(python: str, variables: dict[str, str], target: str, before: str, wh
 
 def row(python: str, variables: dict[str, str], target: str, rounds: int) -> list[str]:
     """Cells: calls and ms with imports, without, and again."""
-    ready = " ".join(measure(python, variables, target, "", "ms")[1])
-    cells = []
+    cells, ready = [], " ".join(measure(python, variables, target, "", "ms")[1])
     calls = {b: measure(python, variables, target, b, "calls")[0] for b in ("", ready)}
     times = {b: [measure(python, variables, target, b, "ms") for _ in range(rounds)] for b in calls}
     for before, place in (("", 0), (ready, 0), (ready, 1)):
