@@ -92,9 +92,7 @@ def score(
             found[:, part.first : part.first + part.share.shape[1]] += kernel(block.tokens, part)
         scores[:, block.places] = (found * block.scales[:, None]).T
 
-    failure = run_batches(work, [np.array([i]) for i in range(len(blocks))], workers)
-    if failure.error is not None:
-        raise failure.error
+    run_batches(work, [np.array([i]) for i in range(len(blocks))], workers).check()
     return scores
 
 
