@@ -232,7 +232,7 @@ class TesseraDense(TextModel):
         output_dtype: OutputDtype = "float32",
         timeout: float | None = None,
         cancel: Event | None = None,
-    ) -> Iterator[Float] | Iterator[Int8Vectors] | Iterator[BinaryTokens]:
+    ) -> Iterator[Float | Int8Vectors | BinaryTokens]:
         """Encode a stream of texts in bounded memory; yields their vectors in order.
 
         Each vector is a row of the result of `encode_batch`: (dimension,) float32, or Int8Vectors

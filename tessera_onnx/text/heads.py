@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tessera_onnx.errors import ConfigError
 from tessera_onnx.models.spec import Dense, MultiVector, Sparse, TokenRole
-from tessera_onnx.results import SparseVector
+from tessera_onnx.results import BinaryTokens, Int8Vectors, SparseVector
 from tessera_onnx.runtime.session import Array
 from tessera_onnx.text.tokenizer import Batch, Head
 from tessera_onnx.vectors import pooling, quantization
@@ -133,7 +133,7 @@ def check_output(output_dtype: OutputDtype, pool_factor: int) -> None:
 
 def convert_tokens(
     tokens: Float, output_dtype: OutputDtype, pool_factor: int, *, fixed: int = 1
-) -> Any:
+) -> Float | Int8Vectors | BinaryTokens:
     """Token or patch vectors (n, dim) pooled but for the first `fixed`, in the form asked for."""
     if pool_factor > 1:
         tokens = pooling.pool_tokens(tokens, pool_factor, fixed=fixed)
