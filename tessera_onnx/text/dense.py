@@ -298,7 +298,7 @@ class TesseraDense(TextModel):
 
     @property
     def _head(self) -> Head:
-        return heads.dense(self._recipe, self._dimension)
+        return heads.dense_head(self._recipe, self._dimension)
 
     def _purpose(self, role: Role, task: str | None, prompt: str | None) -> Role:
         """The role with the prompt and id of a task, or with the caller's own prompt."""

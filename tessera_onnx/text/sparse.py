@@ -53,10 +53,10 @@ class TesseraSparse(TextModel):
         super().__init__(model_id, **options)
         self._options["max_active_dims"] = max_active_dims
         self._most = max_active_dims
-        self._head = heads.sparse(self._recipe)
+        self._head = heads.sparse_head(self._recipe)
         self._query_head = self._head
         if self._recipe.query_weights != "model":
-            self._query_head = heads.lookup(self._load_query_table())
+            self._query_head = heads.lookup_head(self._load_query_table())
 
     def encode(self, text: str, *, max_active_dims: int | None = None) -> SparseVector:
         """Encode one text as a document: indices (k,) int32 ascending, values (k,) float32 > 0.
@@ -234,7 +234,7 @@ class TesseraSparse(TextModel):
         """The head that keeps the `most` largest weights, by default those of the constructor."""
         _check_dims(most)
         most = self._most if most is None else most
-        return head if most is None else heads.limited(head, most)
+        return head if most is None else heads.limited_head(head, most)
 
     def _load_query_table(self) -> NDArray[np.float32]:
         """Weights (vocab_size,) of the tokens of a query that is not run through the graph."""
