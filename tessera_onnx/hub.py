@@ -24,17 +24,8 @@ logger = logging.getLogger("tessera_onnx")
 
 LIBRARY = "tessera-onnx"  # named in the User-Agent
 # The operating system refused, not the network: disk full, no permission, a limit, a broken disk.
-DISK = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EIO,
-    errno.ENOTDIR,
-    errno.EEXIST,
-}
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+DISK |= {errno.EIO, errno.ENOTDIR, errno.EEXIST}
 
 
 class NotOnHub(LoadError):
@@ -188,15 +179,16 @@ def _one_sentence(source: Hub, name: str) -> Iterator[None]:
 
 
 def _explained(error: Exception, source: Hub, name: str) -> TesseraError:
-    """The classes of these errors differ between versions of huggingface_hub.
-
-    So the status, the class's name and the errno are looked at, which do not.
-    """
+    """By status, class name and errno: the classes differ between versions of huggingface_hub."""
     file = f"{name!r} of {source.repository}"
-    if isinstance(error, OSError) and error.errno in DISK:
+    number = getattr(error, "errno", None)
+    if isinstance(error, RuntimeError):  # hf-xet has only the text that Rust gives an errno
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        number = int(found[1]) if found else None
+    if number in DISK:
         return FileError(
-            f"{file} cannot be written to the hub cache {cache_folder()}: {error.strerror}; make "
-            "room or set HF_HOME to a folder with more, then try again"
+            f"{file} cannot be written to the hub cache {cache_folder()}: {os.strerror(number)}; "
+            "make room or set HF_HOME to a folder with more, then try again"
         )
     chain = (error, error.__cause__, error.__context__)
     for cause in chain:

@@ -151,6 +151,8 @@ class _Handler(BaseHTTPRequestHandler):
         fault = hub.status(request)
         if fault is not None:
             self.reply(*fault)
+        elif self.command == "POST":
+            self.reply(200, {})
         elif self.name == "storage" and "reconstruction" in self.path:
             self.reconstruct(request)
         elif self.name == "storage":

@@ -905,26 +905,30 @@ def test_after_a_killed_download_the_next_one_works(big, command):
 def test_a_killed_download_by_xet_starts_again(big):
     """hf-xet fetches the blocks of a file, and keeps none of them for a second process."""
     pytest.importorskip("hf_xet")
-    big.xet = True
-    blocks = -(-len(BIG) // hub_server.XET_BLOCK)
+    big.xet, big.tokens = True, {TOKEN}
+    number = -(-len(BIG) // hub_server.XET_BLOCK)
 
-    def stall(request):
-        if len(big.seen("storage", "GET")) > blocks // 2:
+    def blocks():
+        return [request for request in big.seen("storage", "GET") if GRAPH in request.path]
+
+    def stall(_):
+        if len(blocks()) > number // 2:
             big.down.wait(60)
 
     big.status = stall
-    first = process()
-    wait_for(lambda: len(big.seen("storage", "GET")) > blocks // 2)
+    first = process(HF_TOKEN=TOKEN)
+    wait_for(lambda: len(blocks()) > number // 2)
     first.send_signal(signal.SIGKILL)
     assert outcome(first)[0] == -signal.SIGKILL
     big.status = lambda _: None
     big.requests.clear()
-    code, stdout, stderr = outcome(process())
+    code, stdout, stderr = outcome(process(HF_TOKEN=TOKEN))
     assert code == 0, stderr
     assert stdout.startswith("nonzero ")
-    assert len(big.seen("storage", "GET")) == blocks
+    assert len(blocks()) == number
+    assert {request.authorization for request in blocks()} == {None}
+    assert f"Bearer {TOKEN}" not in {request.authorization for request in big.seen("storage")}
     assert big.seen(path="telemetry") == []
-    assert {request.authorization for request in big.seen("storage")} == {None}
 
 
 @pytest.mark.parametrize("content", [b"not the beginning", b"x" * 150_329])
@@ -964,14 +968,19 @@ def test_two_processes_fetch_one_file_once(big):
     assert len(big.seen("storage", "GET")) == 1
 
 
-def test_a_disk_that_fills_up_during_the_download(server):
+@pytest.mark.parametrize("xet", [False, True], ids=["http", "xet"])
+def test_a_disk_that_fills_up_during_the_download(server, xet):
     """The system's own limit on a file's size: the write fails as on a full disk."""
+    if xet:
+        pytest.importorskip("hf_xet")
+    server.xet = xet
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, 65_536))\n"
     code, _, stderr = outcome(process(limit + CODE))
     assert code == 1
     assert "FileError" in last_line(stderr)
     assert f"'{GRAPH}' of {REPOSITORY} cannot be written to the hub cache" in last_line(stderr)
     assert "make room" in last_line(stderr)
+    server.xet = False
     assert works()
 
 

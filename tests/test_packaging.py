@@ -150,7 +150,7 @@ LAYERS["classes"] |= {"sparse", "timeseries", "vision"}
 LAYERS["__init__"] = {"classes", "dense", "errors", "multi_vector", "results", "scoring", "sparse"}
 LAYERS["__init__"] |= {"packing", "postings", "telemetry", "timeseries", "vision"}
 THIRD_PARTY = {"numpy", "onnxruntime", "huggingface_hub", "tokenizers", "tqdm", "scipy", "PIL"}
-THIRD_PARTY |= {"click", "matplotlib", "narwhals", "pypdfium2"}
+THIRD_PARTY |= {"click", "matplotlib", "narwhals", "pypdfium2", "tomli_w"}
 
 
 def imports(path):
