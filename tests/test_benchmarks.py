@@ -26,6 +26,7 @@ needs_data = pytest.mark.skipif(
 )
 
 
+@pytest.mark.benchmark
 @pytest.mark.parametrize(
     "command",
     [
@@ -97,6 +98,7 @@ def pair(tmp_path_factory):
     return "--model", model, "--weights", weights
 
 
+@pytest.mark.benchmark
 @pytest.mark.parametrize("planted", ["equal", "other", "fewer"])
 def test_peers(pair, planted, tmp_path, monkeypatch):
     (tmp_path / "light_embed.py").write_text(LIGHT_EMBED)
@@ -144,6 +146,7 @@ def test_cosines_of_other_sizes_are_zero(rng):
     assert peers.cosines([a], [a, b]).tolist() == [0, 0]
 
 
+@pytest.mark.benchmark
 def test_startup(pair):
     done = run_benchmark("startup.py", "--rounds", "1", *pair)
     rows = {}
@@ -163,6 +166,7 @@ def test_startup(pair):
     assert sizes["onnxruntime"] + sizes["numpy"] < total < 1000
 
 
+@pytest.mark.benchmark
 def test_operators():
     """The shares of one thread's operators are all of the time, and the products are most of it."""
     lines = run_benchmark("operators.py", "--runs", "5").stdout.splitlines()

@@ -5,7 +5,6 @@ or one clear sentence, after which the next try works.
 """
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import logging
@@ -16,7 +15,6 @@ import signal
 import struct
 import subprocess
 import sys
-import termios
 import time
 from pathlib import Path
 
@@ -573,6 +571,7 @@ def test_a_damaged_download_never_reaches_the_cache(server, here, damage, name, 
     assert works()
 
 
+@pytest.mark.posix
 def test_more_bytes_than_announced_do_not_fill_the_disk(server):
     """The system's own limit is above the file's size: were it reached, the error would differ."""
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
@@ -904,6 +903,7 @@ def half_way():
     return found is not None and found.stat().st_size >= 20_000_000
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("command", [CODE, PULL], ids=["library", "command"])
 def test_a_killed_download_is_resumed(big, command):
     big.stall_after = 21_000_000
@@ -958,6 +958,7 @@ def test_two_processes_fetch_one_file_once(big):
     assert len(big.seen("storage", "GET")) == 1
 
 
+@pytest.mark.posix
 def test_a_second_process_takes_over_from_a_killed_one(big):
     big.stall_after = 21_000_000
     first = process(HF_HUB_DOWNLOAD_TIMEOUT="60")
@@ -983,6 +984,7 @@ def test_a_file_larger_than_the_disk_is_refused_before_it_is_fetched(server, her
         TesseraSparse("hub-splade")
 
 
+@pytest.mark.posix
 def test_a_disk_that_fills_up_during_the_download(server):
     """The system's own limit on a file's size: the write fails as on a full disk."""
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, 65_536))\n"
@@ -1026,7 +1028,11 @@ def test_info_asks_no_hub(server, here):
     assert str(hub.snapshot(PINNED.hub)) in run("info", "hub-splade").stdout
 
 
+@pytest.mark.posix
 def test_pull_shows_a_progress_bar_on_a_terminal(big, monkeypatch):
+    import fcntl
+    import termios
+
     monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS")
     terminal, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))

@@ -185,6 +185,7 @@ def test_damaged_files(name, tmp_path):
         list(rendered(content))
 
 
+@pytest.mark.posix
 def test_paths_that_cannot_be_read(tmp_path):
     (tmp_path / "empty.pdf").touch()
     for path in (tmp_path, tmp_path / "missing.pdf", tmp_path / "empty.pdf", "/dev/zero"):
