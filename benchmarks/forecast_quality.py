@@ -40,7 +40,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tessera_onnx import ForecastWarning, TesseraTimeSeries, list_models
-from tessera_onnx.processor import cpu_threads
+from tessera_onnx.runtime.cpu import cpu_threads
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 LEVELS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]

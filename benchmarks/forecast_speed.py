@@ -28,7 +28,7 @@ from chronos.chronos_bolt import ChronosBoltModelForForecasting
 from transformers import T5Config
 
 from tessera_onnx import TesseraTimeSeries
-from tessera_onnx.processor import cpu_threads, physical_summary
+from tessera_onnx.runtime.cpu import cpu_threads, physical_summary
 
 LEVELS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 HORIZON = 64

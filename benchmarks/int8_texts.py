@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from tessera_onnx import TesseraDense, TesseraMultiVector, TesseraSparse, artifacts
-from tessera_onnx.processor import physical_summary
+from tessera_onnx import TesseraDense, TesseraMultiVector, TesseraSparse
+from tessera_onnx.models import artifact
+from tessera_onnx.runtime.cpu import physical_summary
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "export"))  # text_groups needs no torch
 from tessera_export import text_groups
@@ -99,7 +100,7 @@ def main() -> None:
     options = parser.parse_args()
     table = {}
     for folder in options.model:
-        for kind in artifacts.open_folder(folder).spec.kinds:
+        for kind in artifact.open_folder(folder).spec.kinds:
             table[f"{folder.name} {kind}"] = measured(kind, folder, options.texts, options.rounds)
     print(physical_summary())
     print(f"\n| int8 to fp32, mean / least cosine | {' | '.join(table)} |")

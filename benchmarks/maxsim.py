@@ -27,8 +27,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from tessera_onnx import PackedTokens, kernels, processor, runtime, scoring
-from tessera_onnx.pooling import l2_normalize
+from tessera_onnx import PackedTokens
+from tessera_onnx.runtime import cpu, graph
+from tessera_onnx.search import kernels
+from tessera_onnx.vectors import scoring
+from tessera_onnx.vectors.pooling import l2_normalize
 
 SHORTEST, LONGEST, QUERY = 50, 300, 32
 MEAN = (SHORTEST + LONGEST) / 2
@@ -46,7 +49,7 @@ class Peak:
     """ONNX Runtime's matrix product, as fast as it gets."""
 
     def __init__(self) -> None:
-        self.session = runtime.open_graph("product", PRODUCT, "cpu", processor.cpu_threads())
+        self.session = graph.open_graph("product", PRODUCT, "cpu", cpu.cpu_threads())
         self.square = np.random.default_rng(1).standard_normal((PEAK, PEAK), dtype=np.float32)
 
     def __call__(self) -> np.ndarray:
@@ -68,7 +71,7 @@ def torch_einsum(documents: list[np.ndarray]) -> Callable[[np.ndarray], np.ndarr
     """As PyLate and colpali-engine do: documents padded with zeros, masked after the product."""
     import torch
 
-    torch.set_num_threads(processor.cpu_threads())
+    torch.set_num_threads(cpu.cpu_threads())
     torch.set_grad_enabled(False)
     lengths = torch.tensor([len(rows) for rows in documents])
     padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(d) for d in documents], True)  # noqa: FBT003
@@ -155,7 +158,7 @@ class Table:
 
     def add_small(self) -> None:
         for output in ("int8", "binary"):
-            pack = PackedTokens(stream(self.n, self.dim, 0), output=output)
+            pack = PackedTokens(stream(self.n, self.dim, 0), output_dtype=output)
             self.runners[f"PackedTokens {output}"] = pack.score
             tokens = sum(
                 int(block.lengths.sum())
@@ -220,7 +223,7 @@ def main() -> None:
     parser.add_argument("--cpu-time", action="store_true")
     options = parser.parse_args()
     clock = time.process_time if options.cpu_time else time.perf_counter
-    print(f"{processor.physical_summary()}; {processor.cpu_threads()} threads")
+    print(f"{cpu.physical_summary()}; {cpu.cpu_threads()} threads")
     print(f"{'':30} {'ns/pair':>8} {'maxsim-cpu':>22} {'of peak':>7} {'ten best':>11}")
     queries = list(stream(options.queries, options.dim, 1))
     queries = [rows[:QUERY] for rows in queries]

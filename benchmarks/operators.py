@@ -20,13 +20,15 @@ from pathlib import Path
 import maxsim
 import numpy as np
 
-from tessera_onnx import TesseraDense, runtime
-from tessera_onnx.processor import physical_summary
+from tessera_onnx import TesseraDense
+from tessera_onnx.runtime.cpu import physical_summary
+from tessera_onnx.runtime.devices import onnxruntime
+from tessera_onnx.runtime.graph import open_graph
 
 
 def profile(graph: bytes, feeds: dict[str, np.ndarray], runs: int) -> tuple[float, dict]:
     """Microseconds of a whole run, and of each operator in it."""
-    ort = runtime.onnxruntime()
+    ort = onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.enable_mem_pattern = False
@@ -55,7 +57,7 @@ def profile(graph: bytes, feeds: dict[str, np.ndarray], runs: int) -> tuple[floa
 
 def peak() -> float:
     """GFLOP/s of the large product on one thread."""
-    session = runtime.open_graph("product", maxsim.PRODUCT, "cpu", 1)
+    session = open_graph("product", maxsim.PRODUCT, "cpu", 1)
     square = np.random.default_rng(1).standard_normal((maxsim.PEAK, maxsim.PEAK), dtype=np.float32)
     seconds = []
     for _ in range(4):

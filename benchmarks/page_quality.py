@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tessera_onnx import TesseraMultiVector, TesseraVision, scoring
+from tessera_onnx import TesseraMultiVector, TesseraVision
+from tessera_onnx.vectors import scoring
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 DIMENSION = 128

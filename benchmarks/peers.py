@@ -262,7 +262,7 @@ def table(peers: list[Peer], n_texts: int) -> None:
 def singles(model: str, n: int) -> None:
     """n texts in one call against n calls, and what a call adds to the session's own run."""
     from tessera_onnx import TesseraDense
-    from tessera_onnx.text import feeds, padded
+    from tessera_onnx.text.tokenizer import feeds, padded
 
     with TesseraDense(path=model, precision="int8", max_length=512) as encoder:
         for n_tokens in (16, 64, 256):
@@ -336,7 +336,7 @@ def main() -> None:
     if unknown := pythons.keys() - known:
         parser.error(f"--python knows {sorted(known)}, not {sorted(unknown)}")
     sys.path.insert(0, str(HERE.parents[1]))
-    from tessera_onnx.processor import cpu_threads, physical_summary
+    from tessera_onnx.runtime.cpu import cpu_threads, physical_summary
 
     texts, counts = docstrings(options.model / "tokenizer.json", options.texts)
     with tempfile.TemporaryDirectory(prefix="peers-") as work:

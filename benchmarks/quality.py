@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tessera_onnx import TesseraDense, TesseraMultiVector, TesseraSparse, list_models, scoring
+from tessera_onnx import TesseraDense, TesseraMultiVector, TesseraSparse, list_models
+from tessera_onnx.vectors import scoring
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 CLASSES = {

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from tessera_onnx import TesseraSparse
-from tessera_onnx.processor import cpu_threads, physical_summary
+from tessera_onnx.runtime.cpu import cpu_threads, physical_summary
 
 PEER = "SparseEncoder"
 DEFAULT = f"{PEER} 32"

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tessera_onnx import TesseraDense, batching, runtime
-from tessera_onnx.processor import cpu_threads, physical_summary
+from tessera_onnx import TesseraDense
+from tessera_onnx.runtime import batching, devices
+from tessera_onnx.runtime.cpu import cpu_threads, physical_summary
 
 
 def docstrings(model: TesseraDense, n: int) -> list[str]:
@@ -44,7 +45,7 @@ class PlainLoop:
     def __init__(self, model: TesseraDense, *, in_order: bool) -> None:
         artifact = model._artifact  # noqa: SLF001
         name = getattr(artifact.spec.graph, model.precision)
-        ort = runtime.onnxruntime()
+        ort = devices.onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = cpu_threads()
         self.session = ort.InferenceSession(

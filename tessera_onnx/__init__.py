@@ -10,11 +10,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from tessera_onnx import telemetry
+from tessera_onnx.runtime import telemetry
 
 if TYPE_CHECKING:
-    from tessera_onnx.classes import Tessera, list_models
-    from tessera_onnx.dense import TesseraDense
     from tessera_onnx.errors import (
         Cancelled,
         ConfigError,
@@ -34,14 +32,16 @@ if TYPE_CHECKING:
         TruncationWarning,
         UnsupportedDimension,
     )
-    from tessera_onnx.multi_vector import TesseraMultiVector
-    from tessera_onnx.packing import PackedTokens
-    from tessera_onnx.postings import PackedSparse
+    from tessera_onnx.images.vision import TesseraVision
+    from tessera_onnx.kinds import Tessera, list_models
     from tessera_onnx.results import BinaryTokens, Embeddings, Int8Vectors, Ranked, SparseVector
-    from tessera_onnx.scoring import maxsim
-    from tessera_onnx.sparse import TesseraSparse
-    from tessera_onnx.timeseries import TesseraTimeSeries
-    from tessera_onnx.vision import TesseraVision
+    from tessera_onnx.search.sparse_index import PackedSparse
+    from tessera_onnx.search.token_index import PackedTokens
+    from tessera_onnx.series.timeseries import TesseraTimeSeries
+    from tessera_onnx.text.dense import TesseraDense
+    from tessera_onnx.text.multi_vector import TesseraMultiVector
+    from tessera_onnx.text.sparse import TesseraSparse
+    from tessera_onnx.vectors.scoring import maxsim
 
 __version__ = "0.1.0"
 
@@ -85,8 +85,8 @@ __all__ = [
 # A public name's module is imported when the name is first used: the import of this package alone
 # is then next to free, and a forecast does not wait for what only texts need.
 MODULES = {
-    "classes": ("Tessera", "list_models"),
-    "dense": ("TesseraDense",),
+    "kinds": ("Tessera", "list_models"),
+    "text.dense": ("TesseraDense",),
     "errors": (
         "Cancelled",
         "ConfigError",
@@ -106,14 +106,14 @@ MODULES = {
         "TruncationWarning",
         "UnsupportedDimension",
     ),
-    "multi_vector": ("TesseraMultiVector",),
-    "packing": ("PackedTokens",),
-    "postings": ("PackedSparse",),
+    "text.multi_vector": ("TesseraMultiVector",),
+    "search.token_index": ("PackedTokens",),
+    "search.sparse_index": ("PackedSparse",),
     "results": ("BinaryTokens", "Embeddings", "Int8Vectors", "Ranked", "SparseVector"),
-    "scoring": ("maxsim",),
-    "sparse": ("TesseraSparse",),
-    "timeseries": ("TesseraTimeSeries",),
-    "vision": ("TesseraVision",),
+    "vectors.scoring": ("maxsim",),
+    "text.sparse": ("TesseraSparse",),
+    "series.timeseries": ("TesseraTimeSeries",),
+    "images.vision": ("TesseraVision",),
 }
 
 if not TYPE_CHECKING:  # a type checker would take every name for one of this package's

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from tessera_onnx.checks import check_top_k
 from tessera_onnx.errors import ConfigError
 
 
@@ -158,17 +159,6 @@ def check_int8(vectors: Any, name: str) -> None:
     if not fits or vectors.codes.ndim not in (1, 2):
         shapes = ", ".join(str(part.shape) for part in parts)
         raise ConfigError(f"{name} must hold codes (n, dim), a scale and an offset, got {shapes}")
-
-
-def check_top_k(top_k: int | None, n: int) -> int:
-    """`top_k` cut to n; None means all. Raises TypeError or ConfigError."""
-    if top_k is None:
-        return n
-    if isinstance(top_k, bool) or not isinstance(top_k, int | np.integer):
-        raise TypeError(f"top_k must be int or None, got {type(top_k).__name__}")
-    if top_k < 1:
-        raise ConfigError(f"top_k must be at least 1, got {top_k}")
-    return min(int(top_k), n)
 
 
 def ranking(

@@ -14,7 +14,7 @@ import PIL
 from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from tessera_onnx import registry
+from tessera_onnx.models import catalogue
 
 PAGES = Path(__file__).parents[2] / "shared" / "data" / "docpages" / "pages"
 # Portrait, landscape, small, wide, A4 without a text layer: all with palettes.
@@ -53,7 +53,7 @@ CLEAR = (
 
 @cache
 def spec(model_id):
-    return next(spec for spec in registry.catalogue() if spec.id == model_id)
+    return next(spec for spec in catalogue.catalogue() if spec.id == model_id)
 
 
 def picture(width, height, channels=3, seed=0):

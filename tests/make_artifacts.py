@@ -50,7 +50,7 @@ from transformers import (
 )
 
 from tessera_export import artifact, folder, series
-from tessera_onnx import registry
+from tessera_onnx.models import catalogue
 
 HERE = Path(__file__).parent / "artifacts"
 WORDS = """
@@ -483,7 +483,7 @@ def make_starter(_: Path) -> None:
 def make_forecaster(_: Path) -> None:
     """The starter's forecaster in torch, from the folder that BOLT_CHECKPOINT names."""
     checkpoint = Path(os.environ["BOLT_CHECKPOINT"])
-    (shipped,) = registry.read(
+    (shipped,) = catalogue.read_catalogue(
         HERE.parents[1] / "starter" / "tessera_onnx_starter" / "tessera_bolt" / "model.toml"
     )
     digest = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()

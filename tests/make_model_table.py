@@ -17,8 +17,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from tessera_onnx import registry
-from tessera_onnx.schema import ModelSpec
+from tessera_onnx.models import catalogue
+from tessera_onnx.models.spec import ModelSpec
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "models.md"
@@ -78,7 +78,7 @@ def page(passed: Collection[str] | None = None) -> str:
             by_model.setdefault(model, []).append(letters[check["test"]])
     parts = [HEAD]
     for kind, title in TITLES.items():
-        rows = [spec for spec in registry.catalogue() if kind in spec.kinds]
+        rows = [spec for spec in catalogue.catalogue() if kind in spec.kinds]
         parts.append(f"\n## {title}\n\n" + "\n".join(table(rows, by_model)) + "\n")
     legend = [f"| {letters[c['test']]} | {c['what']} | `{c['test']}` |" for c in checks]
     parts.append("\n## The checks\n\n| | what | test |\n| --- | --- | --- |\n" + "\n".join(legend))

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent / "export"))
 import page_models  # noqa: E402
 
 from tessera_export import artifact, vision  # noqa: E402
-from tessera_onnx.schema import Query  # noqa: E402
+from tessera_onnx.models.spec import ImageQuery  # noqa: E402
 
 PAGES = [page_models.page(96, 64, 1), page_models.page(70, 100, 2), page_models.page(33, 32, 3)]
 QUERIES = [
@@ -32,7 +32,7 @@ QUERIES = [
 ]
 
 
-def make(name: str, build: Callable, query: Query | str | None, run: Callable) -> None:
+def make(name: str, build: Callable, query: ImageQuery | str | None, run: Callable) -> None:
     with tempfile.TemporaryDirectory() as work:
         model, processor = build(Path(work))
         origin = artifact.Origin(f"test-{name}", source="random weights", licence="apache-2.0")

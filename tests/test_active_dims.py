@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from artifact_tools import ARTIFACTS
 
-from tessera_onnx import ConfigError, SparseVector, TesseraSparse, heads
+from tessera_onnx import ConfigError, SparseVector, TesseraSparse
+from tessera_onnx.text import heads
 
 TEXTS = ["a cat sat on a mat", "the parliament passed a law", "kittens purr", "", "cat cat cat"]
 

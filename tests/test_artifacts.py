@@ -22,11 +22,11 @@ from tessera_onnx import (
     TesseraDense,
     TesseraMultiVector,
     TesseraSparse,
-    artifacts,
     list_models,
-    registry,
-    reports,
 )
+from tessera_onnx.cli import reports
+from tessera_onnx.models import catalogue, installed, resolve
+from tessera_onnx.models.artifact import open_folder
 
 
 @pytest.fixture
@@ -205,10 +205,10 @@ def test_a_reranker_is_called_one(name):
 
 
 def test_no_model_of_the_catalogue_is_called_like_a_reranker():
-    names = [n for spec in registry.catalogue() for n in (spec.id, *spec.aliases, spec.source)]
-    assert [name for name in names if artifacts.RERANKER.search(name)] == []
+    names = [n for spec in catalogue.catalogue() for n in (spec.id, *spec.aliases, spec.source)]
+    assert [name for name in names if resolve.RERANKER.search(name)] == []
     for name in ("msmarco-distilbert-base-v4", "ranker", "sentence-transformers/gtr-t5-base"):
-        assert not artifacts.RERANKER.search(name)
+        assert not resolve.RERANKER.search(name)
 
 
 def test_a_link_out_of_the_folder_is_refused_even_with_the_right_content(cache, tmp_path):
@@ -223,10 +223,10 @@ def test_an_artifact_pins_every_file(tmp_path):
     size = (ARTIFACTS / "splade" / "tokenizer.json").stat().st_size
     folder = copy("splade", tmp_path / "m", lambda text: text.replace(str(size), "-1"))
     toml = folder / "model.toml"
-    spec = artifacts.open_folder(folder).spec
+    spec = open_folder(folder).spec
     toml.write_text(toml.read_text().replace(spec.file("tokenizer.json").sha256, "unpinned"))
     with pytest.raises(LoadError, match="an artifact pins every file"):
-        artifacts.open_folder(folder)
+        open_folder(folder)
 
 
 def test_content_is_checked_before_it_is_parsed(cache):
@@ -330,12 +330,12 @@ def test_two_packs_that_claim_one_id(tmp_path, monkeypatch):
         (twin, "pack-b"),
         (ARTIFACTS / "prompts", "pack-b"),
     ]
-    monkeypatch.setattr(artifacts, "_pack_folders", lambda: iter(folders))
+    monkeypatch.setattr(installed, "_pack_folders", lambda: iter(folders))
     said = "the packs pack-a and pack-b both hold"
     for model_id in ("test-splade", None):  # by its name, and as the default
         with pytest.raises(LoadError, match=said):
             TesseraSparse(model_id)
-    assert [artifact.spec.id for artifact in artifacts.installed()] == ["test-prompts"]
+    assert [artifact.spec.id for artifact in installed.installed()] == ["test-prompts"]
     assert [said in problem for problem in reports.doctor(None)["problems"]] == [True]
     with TesseraSparse(path=twin), TesseraDense("test-prompts"):
         pass
@@ -343,7 +343,7 @@ def test_two_packs_that_claim_one_id(tmp_path, monkeypatch):
 
 def test_a_pack_that_is_found_twice_is_one(monkeypatch):
     folders = [(ARTIFACTS / "splade", "pack-a")] * 2
-    monkeypatch.setattr(artifacts, "_pack_folders", lambda: iter(folders))
+    monkeypatch.setattr(installed, "_pack_folders", lambda: iter(folders))
     with TesseraSparse("test-splade"):
         pass
 
@@ -361,9 +361,9 @@ def test_a_broken_folder_hides_no_other_model(cache):
 def test_a_folder_that_cannot_be_looked_into_is_named():
     become = "pass" if os.getuid() else "os.setuid(54321)"  # root looks into every folder
     code = (
-        "import os; from tessera_onnx import artifacts; artifacts.broken()\n"
+        "import os; from tessera_onnx.models.installed import broken; broken()\n"
         f"{become}\n"
-        "print(*artifacts.broken(), sep='\\n')"
+        "print(*broken(), sep='\\n')"
     )
     with tempfile.TemporaryDirectory() as place:  # not tmp_path, which is its owner's alone
         cache = Path(place)
@@ -386,7 +386,7 @@ def test_a_folder_that_cannot_be_looked_into_is_named():
 
 
 def test_no_models_at_all(monkeypatch):
-    monkeypatch.setattr(artifacts, "_pack_folders", lambda: iter(()))
+    monkeypatch.setattr(installed, "_pack_folders", lambda: iter(()))
     with pytest.raises(ModelNotFound, match="pip install PATH/starter"):
         TesseraDense()
 

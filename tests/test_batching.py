@@ -9,12 +9,13 @@ from artifact_tools import HANG
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tessera_onnx import batching
+from tessera_onnx.runtime import batching
+from tessera_onnx.runtime.workers import AttentionBudget, run_batches
 
 
 @given(st.lists(st.integers(1, 700), max_size=200), st.integers(1, 1024))
 def test_plan_covers_every_row_once_under_the_budget(lengths, budget):
-    batches = batching.plan(lengths, budget)
+    batches = batching.plan_batches(lengths, budget)
     rows = [int(row) for batch in batches for row in batch]
     assert sorted(rows) == list(range(len(lengths)))
     for batch in batches:
@@ -56,7 +57,7 @@ def test_run_does_every_batch_once(workers):
             done.extend(batch.tolist())
 
     rows = [np.array([i]) for i in range(100)]
-    assert batching.run(work, rows, workers) == (sys.maxsize, [])
+    assert run_batches(work, rows, workers) == (sys.maxsize, [])
     assert sorted(done) == list(range(100))
 
 
@@ -69,7 +70,7 @@ def test_run_stops_at_the_first_failure_and_returns_it(workers):
             raise KeyboardInterrupt
         done.append(int(batch[0]))
 
-    row, (error,) = batching.run(work, [np.array([i]) for i in range(1000)], workers)
+    row, (error,) = run_batches(work, [np.array([i]) for i in range(1000)], workers)
     assert row == 0
     assert isinstance(error, KeyboardInterrupt)
     assert set(range(5)) <= set(done)
@@ -91,7 +92,7 @@ def test_a_small_call_is_cut_so_that_no_worker_idles(n_tokens, workers, expected
 
 
 def test_room_runs_small_batches_together_and_a_large_one_alone():
-    room = batching.Room(100)
+    room = AttentionBudget(100)
     entered = threading.Event()
 
     def large():
@@ -116,6 +117,6 @@ def test_a_failure_met_while_batches_are_made_keeps_later_rows_from_running():
         yield np.array([4])
         yield np.array([0, 1])
 
-    row, (error,) = batching.run(done.extend, batches(), 1, failures)
+    row, (error,) = run_batches(done.extend, batches(), 1, failures)
     assert (row, str(error)) == (2, "no tokens")
     assert done == [3, 0, 1]

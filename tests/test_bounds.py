@@ -6,18 +6,10 @@ import numpy as np
 import pytest
 from artifact_tools import ARTIFACTS
 
-from tessera_onnx import (
-    PackedTokens,
-    TesseraMultiVector,
-    TesseraVision,
-    bounds,
-    explain,
-    maxsim,
-    quantization,
-    scoring,
-    similarity,
-)
-from tessera_onnx.pooling import l2_normalize
+from tessera_onnx import PackedTokens, TesseraMultiVector, TesseraVision, maxsim
+from tessera_onnx.images import similarity_map
+from tessera_onnx.vectors import bounds, explain, forms, quantization, scoring
+from tessera_onnx.vectors.pooling import l2_normalize
 
 WORDS = ["river", "flood", "bread", "yeast", "bank", "tax", "school", "rain", "bridge", "loaf"]
 TEXTS = [" ".join(WORDS[i % 10 :: 1 + i % 4]) for i in range(52)]
@@ -108,10 +100,10 @@ def test_the_terms_of_an_explanation(unit):
 
 def test_a_map_of_cells(unit):
     cells = np.arange(600).reshape(20, 30)
-    found = similarity.cell_map(unit[:600], unit[:600], cells)
+    found = similarity_map.cell_map(unit[:600], unit[:600], cells)
     assert np.abs(found).max() <= 1
     np.testing.assert_allclose(found.reshape(600, 600), unit[:600] @ unit[:600].T, atol=1e-6)
-    assert similarity.cell_map(unit[:1] * 2, unit[:600], cells).max() > 1.9
+    assert similarity_map.cell_map(unit[:1] * 2, unit[:600], cells).max() > 1.9
 
 
 def test_an_infinite_score_is_no_rounding():
@@ -171,7 +163,7 @@ def test_scores_of_images(output):
         kept = [quantization.convert(vectors, output) for vectors in plain]
         for query in plain:
             scores = model.score(query, kept)
-            floats = [similarity.floats(each, model.embedding_dim(), "x") for each in kept]
+            floats = [forms.floats(each, model.embedding_dim(), "x") for each in kept]
             expected = [exact(query, document) for document in floats]
             np.testing.assert_allclose(scores, np.minimum(expected, len(query)), atol=1e-4)
             assert (np.abs(scores) <= len(query)).all()
@@ -206,7 +198,7 @@ def test_int8_codes_of_unit_rows_keep_their_bounds_and_others_do_not(unit):
 def test_coded_queries_keep_their_bounds_in_packs_and_others_do_not(unit, output):
     """What rounding to codes adds to a query's length is no part of its score."""
     rows = [unit[i : i + 3] for i in range(0, 300, 3)]
-    pack = PackedTokens(rows, output=output)
+    pack = PackedTokens(rows, output_dtype=output)
     queries = [quantization.int8(each) for each in rows]
     exactly = [exact(query.dequantize(), row) for query, row in zip(queries, rows, strict=True)]
     assert max(exactly) > 3  # some would be above

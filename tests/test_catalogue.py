@@ -5,18 +5,12 @@ import re
 
 import pytest
 
-from tessera_onnx import (
-    LoadError,
-    ModelNotFound,
-    Tessera,
-    TesseraDense,
-    TesseraVision,
-    registry,
-    reports,
-)
-from tessera_onnx.schema import PRECISIONS
+from tessera_onnx import LoadError, ModelNotFound, Tessera, TesseraDense, TesseraVision
+from tessera_onnx.cli import reports
+from tessera_onnx.models import catalogue
+from tessera_onnx.models.spec import PRECISIONS
 
-SPECS = registry.catalogue()
+SPECS = catalogue.catalogue()
 BY_NAME = {name: spec for spec in SPECS for name in (spec.id, *spec.aliases)}
 # The ids of the original's registry. Left out are minicoil-v1 and timesfm-1.0-200m, which nothing
 # here can run (docs/models.md says why).

@@ -16,21 +16,19 @@ import pytest
 from artifact_tools import ARTIFACTS, HANG, add_file, copy, replace
 from click.testing import CliRunner
 
-from tessera_onnx import (
-    FileError,
-    LoadError,
-    TesseraDense,
-    TesseraSparse,
-    __version__,
-    artifacts,
-    quantization,
-    reading,
-    registry,
-    writing,
-)
-from tessera_onnx.cli import main
+from tessera_onnx import FileError, LoadError, TesseraDense, TesseraSparse, __version__, files
+from tessera_onnx.cli import vector_files
+from tessera_onnx.cli.main import main
+from tessera_onnx.cli.texts import LONGEST
+from tessera_onnx.models import catalogue, installed, resolve
+from tessera_onnx.models.artifact import open_folder
+from tessera_onnx.vectors import quantization
 
-PROGRAM = [sys.executable, "-c", "from tessera_onnx.cli import main; main(prog_name='tessera')"]
+PROGRAM = [
+    sys.executable,
+    "-c",
+    "from tessera_onnx.cli.main import main; main(prog_name='tessera')",
+]
 SECRET = "zqxjkv"  # no part of any message
 TEXTS = [
     "The lighthouse keeper wrote down the weather twice a day.",
@@ -142,10 +140,10 @@ def test_no_error_holds_a_text(args, code):
         ("encode", "--text", "a", "--precision", "fp16"),
         ("encode", "--text", "a", "--dimension", "7"),
         ("encode", "--text", "a", "--max-length", "100000"),
-        ("encode", "--text", "a", "--kind", "sparse", "--format", "int8"),
+        ("encode", "--text", "a", "--kind", "sparse", "--output-dtype", "int8"),
         ("encode", "--text", "a", "--kind", "sparse", "-o", "out.npy"),
         ("encode", "--text", "a", "--kind", "multi-vector", "-o", "out.npy"),
-        ("encode", "--text", "a", "--format", "binary", "-o", "out.npy"),
+        ("encode", "--text", "a", "--output-dtype", "binary", "-o", "out.npy"),
         ("encode", "--text", "a", "-o", "out.csv"),
         ("encode", "missing.txt", "-o", "out.npy"),
         ("rank", "a", "--file", "missing.jsonl"),
@@ -175,8 +173,8 @@ def test_a_narrow_encoding_replaces_characters():
 
 
 def test_advice_names_options_of_the_command():
-    here = {artifact.spec.id for artifact in artifacts.installed()}
-    absent = next(s.id for s in registry.catalogue() if s.id not in here and not s.hub)
+    here = {artifact.spec.id for artifact in installed.installed()}
+    absent = next(s.id for s in catalogue.catalogue() if s.id not in here and not s.hub)
     error = run("encode", "--text", "a", "-m", absent, code=1).stderr
     assert "open the folder with --model DIR" in error
     assert "path=" not in error
@@ -216,7 +214,7 @@ def test_demo_ranks_matches_and_expands():
 
 
 def test_without_models_demo_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(artifacts, "ENTRY_POINTS", "tessera_onnx.no_such_group")
+    monkeypatch.setattr(installed, "ENTRY_POINTS", "tessera_onnx.no_such_group")
     result = run("demo", code=1)
     assert result.stdout == ""
     assert "pip install PATH/starter" in result.stderr
@@ -237,7 +235,7 @@ def test_models_lists_the_installed_first_and_then_the_catalogue():
     assert rows[1]["dimension"] == [30522]
     ids = [row["id"] for row in rows]
     assert len(ids) == len(set(ids))
-    assert {spec.id for spec in registry.catalogue()} <= set(ids)
+    assert {spec.id for spec in catalogue.catalogue()} <= set(ids)
     assert {row["where"] for row in rows[4:]} == {"not installed"}
     text = run("models").stdout
     assert all(row["id"] in text for row in rows)
@@ -254,7 +252,7 @@ def test_models_are_chosen_by_kind_and_place():
 
 
 def test_info_holds_every_fact():
-    artifact = artifacts.resolve("all-minilm-l6-v2")
+    artifact = resolve.resolve("all-minilm-l6-v2")
     shown = run_json("info", "all-minilm-l6-v2")
     assert shown.pop("folder") == str(artifact.folder)
     assert shown.pop("where") == artifact.origin
@@ -269,16 +267,16 @@ def test_info_of_a_folder_shows_parity_and_prompts_with_their_spaces():
     text = run("info", ARTIFACTS / "prompts").stdout
     assert "aliases" in text
     assert '"query: "' in text
-    parity = artifacts.open_folder(ARTIFACTS / "colbert").spec.export.parity[0]
+    parity = open_folder(ARTIFACTS / "colbert").spec.export.parity[0]
     line = f"{parity.precision} {parity.output} {parity.metric} {parity.value:.3g}"
     assert f"{line}, limit {parity.limit:.3g}" in run("info", ARTIFACTS / "colbert").stdout
 
 
 def test_info_of_the_catalogue_marks_what_nobody_checked():
-    here = {artifact.spec.id for artifact in artifacts.installed()}
+    here = {artifact.spec.id for artifact in installed.installed()}
     spec = next(
         spec
-        for spec in registry.catalogue()
+        for spec in catalogue.catalogue()
         if "graph" in spec.unverified and spec.aliases and spec.id not in here
     )
     shown = run("info", spec.aliases[0]).stdout
@@ -305,7 +303,7 @@ def test_npy_is_the_matrix_of_the_api(corpus, model, tmp_path):
         "model": "all-minilm-l6-v2",
         "kind": "dense",
         "role": "document",
-        "format": "float32",
+        "output_dtype": "float32",
         "output": str(out),
         "texts": 4,
         "width": 384,
@@ -320,8 +318,8 @@ def test_npy_is_the_matrix_of_the_api(corpus, model, tmp_path):
 @pytest.mark.parametrize("form", ["float32", "int8", "binary"])
 def test_npz_and_jsonl_are_what_the_api_gives(kind, form, corpus, model, tmp_path):
     for name in ("out.npz", "out.jsonl"):
-        run("encode", corpus, "-o", tmp_path / name, "--kind", kind, "--format", form)
-    expected = model.encode_batch(TEXTS, output=form)
+        run("encode", corpus, "-o", tmp_path / name, "--kind", kind, "--output-dtype", form)
+    expected = model.encode_batch(TEXTS, output_dtype=form)
     if kind == "dense":
         expected = [quantization.convert(row, form) for row in model.encode_batch(TEXTS)]
     names = {"int8": ("codes", "scale", "offset"), "binary": ("bits",)}
@@ -797,15 +795,15 @@ def test_a_line_that_never_ends(tmp_path):
     source = tmp_path / "in.txt"
     with source.open("wb") as stream:
         stream.write(b"a\n")
-        stream.truncate(reading.LONGEST + 2)  # a file of zeros that takes no room
+        stream.truncate(LONGEST + 2)  # a file of zeros that takes no room
     assert run("rank", "a", "--file", source, code=1).stderr == (
-        f"Error: {source}, line 2: longer than {reading.LONGEST - 1} bytes\n"
+        f"Error: {source}, line 2: longer than {LONGEST - 1} bytes\n"
     )
 
 
 def test_a_result_whose_name_is_taken_at_the_end_is_kept(tmp_path):
     with pytest.raises(FileError, match="out.npz cannot be written: .*; the result is in ") as why:
-        with writing.replacing(tmp_path / "out.npz") as stream:
+        with files.replacing(tmp_path / "out.npz") as stream:
             stream.write(b"result")
             (tmp_path / "out.npz").mkdir()
     assert Path(str(why.value).partition("the result is in ")[2]).read_bytes() == b"result"
@@ -826,7 +824,7 @@ def test_a_working_directory_that_is_gone(tmp_path):
     )
     assert result.returncode == 1
     assert result.stderr == "Error: out.npz cannot be written: No such file or directory\n"
-    assert not writing.is_same("a\0", "b")
+    assert not vector_files.is_same("a\0", "b")
 
 
 @pytest.mark.linux

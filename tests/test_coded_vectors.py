@@ -14,10 +14,9 @@ from tessera_onnx import (
     TesseraMultiVector,
     TesseraVision,
     maxsim,
-    quantization,
-    scoring,
 )
-from tessera_onnx.pooling import l2_normalize
+from tessera_onnx.vectors import quantization, scoring
+from tessera_onnx.vectors.pooling import l2_normalize
 
 TEXTS = ["a cat sat on a mat", "the parliament passed a law", "kittens purr", ""]
 QUERY = "felines"
@@ -56,13 +55,13 @@ def check(found, scores, tolerance=2e-6):
 
 @pytest.mark.parametrize("output", FORMS)
 def test_dense_rank(dense, output):
-    coded = dense.encode_batch(TEXTS, output=output)
+    coded = dense.encode_batch(TEXTS, output_dtype=output)
     query = dense.encode_query(QUERY)
     scores = floats(coded) @ query
     check(dense.rank(QUERY, coded), scores)
     check(dense.rank(query, coded, top_k=9), scores)
-    check(dense.rank(QUERY, list(dense.encode_iter(TEXTS, output=output))), scores)
-    small = dense.encode_query(QUERY, output=output)
+    check(dense.rank(QUERY, list(dense.encode_iter(TEXTS, output_dtype=output))), scores)
+    small = dense.encode_query(QUERY, output_dtype=output)
     check(dense.rank(small, coded), floats(coded) @ floats(small))
     check(dense.rank(small, TEXTS), dense.encode_batch(TEXTS) @ floats(small))
     check(dense.rank(small, dense.encode_batch(TEXTS)), dense.encode_batch(TEXTS) @ floats(small))
@@ -82,8 +81,8 @@ def test_dense_rank_of_codes_with_ranges(dense):
 @pytest.mark.parametrize("output", FORMS)
 def test_dense_similarity(dense, output):
     query, document = dense.encode_query(QUERY), dense.encode(TEXTS[2])
-    left = dense.encode_query(QUERY, output=output)
-    right = dense.encode_document(TEXTS[2], output=output)
+    left = dense.encode_query(QUERY, output_dtype=output)
+    right = dense.encode_document(TEXTS[2], output_dtype=output)
 
     def cosine(a, b):
         return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
@@ -102,8 +101,8 @@ def test_dense_similarity(dense, output):
 @pytest.mark.parametrize("output", FORMS)
 def test_multi_vector_rank_score_and_similarity(multi, output):
     documents, query = multi.encode_batch(TEXTS), multi.encode_query(QUERY)
-    coded = multi.encode_batch(TEXTS, output=output)
-    small = multi.encode_query(QUERY, output=output)
+    coded = multi.encode_batch(TEXTS, output_dtype=output)
+    small = multi.encode_query(QUERY, output_dtype=output)
     mixed = [coded[0], documents[1], coded[2], coded[3]]
     for left, rows in ((query, coded), (small, coded), (small, documents), (query, mixed)):
         a = left if isinstance(left, np.ndarray) else floats(left)
@@ -127,8 +126,8 @@ def test_multi_vector_rank_score_and_similarity(multi, output):
 @pytest.mark.parametrize("output", FORMS)
 def test_a_recipe_that_averages(output, rng):
     with TesseraMultiVector(path=ARTIFACTS / "m3") as model:
-        query = model.encode_query(QUERY, output=output)
-        documents = model.encode_batch(TEXTS[:3], output=output)
+        query = model.encode_query(QUERY, output_dtype=output)
+        documents = model.encode_batch(TEXTS[:3], output_dtype=output)
         scores = [maxsim64(floats(query), floats(rows)) / len(query) for rows in documents]
         check(model.rank(query, documents), scores)
         assert model.similarity(query, documents[1]) == pytest.approx(scores[1], abs=2e-6)
@@ -146,16 +145,16 @@ def test_a_recipe_that_averages(output, rng):
 def test_vision_rank(output):
     with TesseraVision(path=ARTIFACTS / "colpali") as model:
         images = [COLOURS, np.full((40, 60, 3), 255, np.uint8)]
-        coded = model.encode_documents(images, output=output)
+        coded = model.encode_documents(images, output_dtype=output)
         assert [len(each) for each in coded] == [len(model.encode_document(i)) for i in images]
         query = model.encode_query("cat")
-        small = model.encode_query("cat", output=output)
+        small = model.encode_query("cat", output_dtype=output)
         for left, a in (("cat", query), (query, query), (small, floats(small))):
             scores = [maxsim64(a, floats(rows)) for rows in coded]
             np.testing.assert_allclose(model.score(left, coded), scores, atol=1e-4)
             assert pairs(model.rank(left, coded))[0] == ranked(scores)[0]
             assert model.search(left, coded[0]) == pytest.approx(scores[0], abs=1e-4)
-        streamed = list(model.encode_iter(iter(images), output=output))
+        streamed = list(model.encode_iter(iter(images), output_dtype=output))
         for one, other in zip(streamed, coded, strict=True):
             np.testing.assert_array_equal(floats(one), floats(other))
         pack = PackedTokens(model.encode_iter(images), ids=["colours", "white"])
@@ -169,10 +168,13 @@ def test_vision_rank(output):
 @pytest.mark.parametrize("output", ["float32", "int8", "binary"])
 def test_packs_of_coded_vectors(multi, output):
     """int8 codes as documents and queries of every form; sign bits as before in binary packs."""
-    coded = multi.encode_batch(TEXTS, output="int8")
-    query = multi.encode_query(QUERY, output="int8")
-    plain = PackedTokens([each.dequantize() for each in coded], output=output)
-    for pack in (PackedTokens(coded, output=output), PackedTokens(iter(coded), output=output)):
+    coded = multi.encode_batch(TEXTS, output_dtype="int8")
+    query = multi.encode_query(QUERY, output_dtype="int8")
+    plain = PackedTokens([each.dequantize() for each in coded], output_dtype=output)
+    for pack in (
+        PackedTokens(coded, output_dtype=output),
+        PackedTokens(iter(coded), output_dtype=output),
+    ):
         np.testing.assert_array_equal(pack.score(query), plain.score(query.dequantize()))
         np.testing.assert_array_equal(
             pack.score_batch([query] * 2), plain.score_batch([query.dequantize()] * 2)
@@ -183,8 +185,8 @@ def test_packs_of_coded_vectors(multi, output):
 @pytest.mark.parametrize("output", ["float32", "int8", "binary"])
 def test_streams_of_every_form_are_the_batch(dense, multi, output):
     texts = [*TEXTS, "a longer text " * 20] * 3
-    whole = dense.encode_batch(texts, output=output)
-    found = list(dense.encode_iter(iter(texts), output=output))
+    whole = dense.encode_batch(texts, output_dtype=output)
+    found = list(dense.encode_iter(iter(texts), output_dtype=output))
     assert len(found) == len(whole)
     for i, each in enumerate(found):
         if output == "float32":
@@ -196,13 +198,13 @@ def test_streams_of_every_form_are_the_batch(dense, multi, output):
         else:
             assert isinstance(each, BinaryTokens) and each.dim == 384
             np.testing.assert_array_equal(each.bits, whole.bits[i])
-    queries = list(dense.encode_iter(TEXTS, role="query", output=output))
-    expected = dense.encode_query(TEXTS, output=output)
+    queries = list(dense.encode_iter(TEXTS, role="query", output_dtype=output))
+    expected = dense.encode_query(TEXTS, output_dtype=output)
     for i, each in enumerate(queries):
         one = expected[i] if output == "float32" else floats(expected)[i]
         np.testing.assert_array_equal(each if output == "float32" else floats(each), one)
     for pool_factor in (1, 2):
-        options = {"output": output, "pool_factor": pool_factor}
+        options = {"output_dtype": output, "pool_factor": pool_factor}
         whole = multi.encode_batch(texts, **options)
         streamed = list(multi.encode_iter(iter(texts), **options))
         assert [type(each) for each in streamed] == [type(each) for each in whole]
@@ -215,10 +217,10 @@ def test_a_stream_of_codes_ends_as_a_stream_of_floats_does(dense, multi):
     """Wrong arguments now, not at the first result; everything before a bad text is handed out."""
     for model in (dense, multi):
         with pytest.raises(ConfigError, match="output must be"):
-            model.encode_iter(TEXTS, output="uint8")
+            model.encode_iter(TEXTS, output_dtype="uint8")
         with pytest.raises(TypeError, match="texts must be a list"):
-            model.encode_iter("a text", output="int8")
-        stream = model.encode_iter(["a", "b", 3, "c"], output="int8")
+            model.encode_iter("a text", output_dtype="int8")
+        stream = model.encode_iter(["a", "b", 3, "c"], output_dtype="int8")
         assert all(isinstance(next(stream), Int8Vectors) for _ in range(2))
         with pytest.raises(TypeError, match=r"texts\[2\] must be str, got int"):
             next(stream)
@@ -270,7 +272,7 @@ def test_wrong_codes_are_named(dense, call, error, message):
 @pytest.mark.parametrize("numpy", [False, True], ids=["onnxruntime", "numpy"])
 @pytest.mark.parametrize("output", ["float32", "int8", "binary"])
 def test_scores_of_unit_vectors_stay_within_their_bounds(output, numpy, rng, monkeypatch):
-    from tessera_onnx import kernels
+    from tessera_onnx.search import kernels
 
     if numpy:
         monkeypatch.setattr(kernels, "_session", lambda *_: None)
@@ -278,7 +280,7 @@ def test_scores_of_unit_vectors_stay_within_their_bounds(output, numpy, rng, mon
     for dim in (3, 13, 49, 128):
         documents = [l2_normalize(rng.normal(size=(n, dim))) for n in range(1, 60)]
         documents += [-rows[:1] for rows in documents]
-        pack = PackedTokens(documents, output=output)
+        pack = PackedTokens(documents, output_dtype=output)
         with pytest.MonkeyPatch.context() as context:
             context.setattr(kernels, "keep_bounds", lambda *_: None)
             free = pack.score_batch(documents)
@@ -297,7 +299,7 @@ def test_scores_of_unit_vectors_stay_within_their_bounds(output, numpy, rng, mon
 def test_scores_of_other_vectors_are_not_cut(output, rng):
     unit = l2_normalize(rng.normal(size=(4, 16)))
     for query, document in ((unit, unit * 1.5), (unit * 1.5, unit), (unit * 3, unit * 3)):
-        pack = PackedTokens([document, unit, -document], output=output)
+        pack = PackedTokens([document, unit, -document], output_dtype=output)
         expected = scoring.maxsim_scores(query, [document, unit, -document])
         found = pack.score(query)
         np.testing.assert_allclose(found, expected, rtol=0.03, atol=0.05)
@@ -308,7 +310,7 @@ def test_a_closed_model_still_ranks_vectors_but_no_text(dense):
     from tessera_onnx import TesseraDense
 
     with TesseraDense("all-minilm-l6-v2") as model:
-        coded = model.encode_batch(TEXTS, output="int8")
+        coded = model.encode_batch(TEXTS, output_dtype="int8")
     assert model.similarity(quantization.int8(ROW), quantization.int8(ROW)) == pytest.approx(1)
     assert len(model.rank(coded.dequantize()[0], coded)) == 4
     with pytest.raises(EncodingError, match="closed"):

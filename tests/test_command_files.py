@@ -10,8 +10,9 @@ import pytest
 from artifact_tools import ARTIFACTS
 from click.testing import CliRunner
 
-from tessera_onnx import FileError, TesseraDense, reading
-from tessera_onnx.cli import main
+from tessera_onnx import FileError, TesseraDense
+from tessera_onnx.cli import texts as cli_texts
+from tessera_onnx.cli.main import main
 
 MODELS = {
     "dense": ("-m", str(ARTIFACTS / "prompts")),
@@ -77,13 +78,13 @@ def test_every_form_holds_the_same_texts(source, tmp_path):
 
 
 def test_a_text_is_named_by_the_line_where_it_stands(source):
-    texts = reading.Texts(str(source), "body")
+    texts = cli_texts.Texts(str(source), "body")
     found = list(texts)
     assert found == list(texts) == TEXTS  # it can be read again
     begin = 2 if ".csv" in source.name else 1
     assert [texts.line(i) for i in range(4)] == [begin, begin + 1, begin + 3, begin + 4]
     long = "cat " * 500
-    content = reading.gzip.open(source).read() if source.suffix == ".gz" else source.read_bytes()
+    content = cli_texts.gzip.open(source).read() if source.suffix == ".gz" else source.read_bytes()
     changed = content.replace(b"rain", long.encode())
     source.write_bytes(gzip.compress(changed) if source.suffix == ".gz" else changed)
     args = ("rank", "a", "--file", source, "--field", "body", "--on-long", "error", *SMALL)
@@ -93,7 +94,7 @@ def test_a_text_is_named_by_the_line_where_it_stands(source):
 def test_a_row_of_several_lines_is_named_by_its_first(tmp_path):
     source = tmp_path / "a.csv"
     source.write_text('text,id\n"one\ntwo",1\n\n"three\n\nfour",2\n')
-    texts = reading.Texts(str(source), "text", "id")
+    texts = cli_texts.Texts(str(source), "text", "id")
     assert list(texts) == ["one\ntwo", "three\n\nfour"]
     assert (texts.ids, texts.blank, texts.line(0), texts.line(1)) == (["1", "2"], 1, 2, 5)
 
@@ -102,7 +103,7 @@ def test_an_empty_text_that_is_written_out_is_a_text(tmp_path):
     (tmp_path / "a.jsonl").write_text('""\n\n{"text": ""}\n')
     (tmp_path / "a.csv").write_text('id,text\n1,\n2,""\n')
     for name in ("a.jsonl", "a.csv"):
-        assert list(reading.Texts(str(tmp_path / name), "text")) == ["", ""]
+        assert list(cli_texts.Texts(str(tmp_path / name), "text")) == ["", ""]
 
 
 # ---------------------------------------------------------------- ids
@@ -180,7 +181,7 @@ def test_a_forecast_may_go_to_stdout_and_come_out_of_gz(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
 def test_a_stdout_that_is_full_is_an_error_and_one_that_is_left_is_none(tmp_path):
     (tmp_path / "a.txt").write_text("a\n" * 3000)
-    program = "from tessera_onnx.cli import main; main()"
+    program = "from tessera_onnx.cli.main import main; main()"
     command = [sys.executable, "-c", program, "encode", tmp_path / "a.txt", "-o", "-", *SMALL]
     with open("/dev/full", "w") as full:  # noqa: PTH123
         done = subprocess.run(command, stdout=full, stderr=-1, text=True, check=False)
@@ -242,8 +243,8 @@ def test_no_gzip_file_and_half_of_one(tmp_path):
         (tmp_path / name).write_bytes(content)
     for name in ("a.txt.gz", "b.txt.gz"):
         with pytest.raises(FileError, match="cannot be read: it is no whole gzip file"):
-            list(reading.Texts(str(tmp_path / name), "text"))
-    assert list(reading.Texts(str(tmp_path / "c.txt.gz"), "text")) == []
+            list(cli_texts.Texts(str(tmp_path / name), "text"))
+    assert list(cli_texts.Texts(str(tmp_path / "c.txt.gz"), "text")) == []
 
 
 @pytest.mark.parametrize(
@@ -265,7 +266,7 @@ def test_the_end_of_a_name_may_be_in_capitals(tmp_path):
     (tmp_path / "A.TXT").write_text("a loaf\nrain\n")
     (tmp_path / "B.CSV.GZ").write_bytes(gzip.compress(b"text\na loaf\nrain\n"))
     for name in ("A.TXT", "B.CSV.GZ"):
-        assert list(reading.Texts(str(tmp_path / name), "text")) == ["a loaf", "rain"]
+        assert list(cli_texts.Texts(str(tmp_path / name), "text")) == ["a loaf", "rain"]
 
 
 def test_a_files_name_that_is_read_as_a_text_is_told(tmp_path, monkeypatch):

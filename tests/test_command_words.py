@@ -15,7 +15,7 @@ from PIL import Image
 
 import tessera_onnx
 from tessera_onnx import ModelNotFound, PackedTokens, TesseraDense, errors, list_models
-from tessera_onnx.cli import main
+from tessera_onnx.cli.main import main
 
 SMALL = ("-m", str(ARTIFACTS / "prompts"))
 

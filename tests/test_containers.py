@@ -27,12 +27,10 @@ from tessera_onnx import (
     TesseraMultiVector,
     TesseraSparse,
     TesseraVision,
-    containers,
+    checks,
     maxsim,
-    pooling,
-    quantization,
-    scoring,
 )
+from tessera_onnx.vectors import pooling, quantization, scoring
 
 SECRET = "zqxjkv"
 FRAME = pd.DataFrame({"text": [SECRET, "b"], "n": [1, 2]})
@@ -123,7 +121,7 @@ def test_frames_of_other_libraries_go_by_their_columns():
             return iter(self.keys())
 
     for container, fix in ((Dataset(), 'frame["text"]'), (Group(), "list(d.values())")):
-        assert fix in refusal(containers.check_items, container, "texts", "str")
+        assert fix in refusal(checks.check_items, container, "texts", "str")
 
 
 def test_a_series_whose_labels_look_like_methods_is_a_list_of_texts(models):
@@ -239,7 +237,7 @@ def test_text_where_vectors_are_due_is_called_text(models):
         lambda t: PackedSparse([sparse, t]),
     ]
     for output in ("float32", "int8", "binary"):
-        pack = PackedTokens([tokens], output=output)
+        pack = PackedTokens([tokens], output_dtype=output)
         calls += [pack.rank, pack.score, lambda t, p=pack: p.score_batch([t])]
         calls += [lambda t, p=pack: p.add([t])]
     wrong = (SECRET, "ab", [SECRET, "b"], [[SECRET]], np.array([SECRET, "b"]), SECRET.encode(),
@@ -249,7 +247,9 @@ def test_text_where_vectors_are_due_is_called_text(models):
             assert "text" in refusal(call, value), number
     with pytest.raises(TypeError, match="b must be BinaryTokens, got str"):
         quantization.hamming(quantization.binary(tokens), SECRET)
-    with pytest.raises(TypeError, match='query must be BinaryTokens, got str: output="binary"'):
+    with pytest.raises(
+        TypeError, match='query must be BinaryTokens, got str: output_dtype="binary"'
+    ):
         models.multi.similarity_quantized(SECRET, SECRET)
 
 
@@ -270,7 +270,7 @@ def test_a_sparse_vector_where_rows_are_due_is_refused(models):
         models.multi.quantize,
         quantization.int8,
         lambda v: PackedTokens([v]),
-        lambda v: PackedTokens([v], output="binary"),
+        lambda v: PackedTokens([v], output_dtype="binary"),
         PackedTokens([tokens]).score,
     ]
     for number, call in enumerate(calls):
@@ -372,7 +372,7 @@ def test_what_counts_as_texts_among_documents():
     bits = BinaryTokens(np.zeros((1, 1), np.uint8), 8)
     sparse = SparseVector(np.array([1]), np.array([1.0]))
     for item in (vector, vector.tolist(), [vector], codes, bits, sparse, ([1], [2.0]), {3: 0.5}):
-        assert not containers.are_texts([item])
-        assert not containers.are_texts([None, item, "a"])
+        assert not checks.are_texts([item])
+        assert not checks.are_texts([None, item, "a"])
     for item in ("a", np.str_("a"), [["a"]], {"text": "a"}, Row("a", "b"), b"a", 3, FRAME):
-        assert containers.are_texts([item])
+        assert checks.are_texts([item])

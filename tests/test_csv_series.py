@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tessera_onnx import ConfigError, FileError, csv_series
+from tessera_onnx import ConfigError, FileError
+from tessera_onnx.cli import csv_series
 
 NAN = pytest.approx(np.nan, nan_ok=True)
 
@@ -16,7 +17,7 @@ def read(tmp_path):
     def write_and_read(content, **options):
         path = tmp_path / "sales.csv"
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return csv_series.read(str(path), **options)
+        return csv_series.read_csv(str(path), **options)
 
     return write_and_read
 
@@ -164,9 +165,9 @@ def test_bad_files(read, tmp_path, content, options, error, message):
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(FileError, match="cannot be read: No such file"):
-        csv_series.read(str(tmp_path / "x.csv"))
+        csv_series.read_csv(str(tmp_path / "x.csv"))
     with pytest.raises(FileError, match="cannot be read: .*directory"):
-        csv_series.read(str(tmp_path))
+        csv_series.read_csv(str(tmp_path))
 
 
 DAYS = pd.date_range("2024-01-01", periods=20)

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from artifact_tools import ARTIFACTS
 
-from tessera_onnx import ConfigError, FileError, TesseraTimeSeries, csv_series
+from tessera_onnx import ConfigError, FileError, TesseraTimeSeries
+from tessera_onnx.cli import csv_series
 
 DAYS = pd.date_range("2024-01-01", periods=40)
 MONTHS = pd.date_range("2021-01-01", periods=40, freq="MS")
@@ -21,7 +22,7 @@ def read(tmp_path):
         path = tmp_path / "sales.csv"
         rows = zip(*columns, strict=True)
         path.write_text("\n".join([header, *(",".join(map(str, row)) for row in rows)]) + "\n")
-        return csv_series.read(str(path), **options)
+        return csv_series.read_csv(str(path), **options)
 
     return write_and_read
 
@@ -76,7 +77,7 @@ def test_seconds_with_decimal_commas(tmp_path):
     path.write_text(
         "Zeit;Wert\n" + "".join(f"{i // 10},{i % 10};{i},5\n" for i in range(38, 8, -1))
     )
-    table = csv_series.read(str(path))
+    table = csv_series.read_csv(str(path))
     assert values(table) == {"Wert": [i + 0.5 for i in range(9, 39)]}
     assert table.clock.following(2) == [["3,9", "4,0"]]
 
@@ -200,7 +201,7 @@ def test_a_file_that_is_no_text(tmp_path):
     path = tmp_path / "s.parquet"
     path.write_bytes(b"PAR1" + bytes(300))
     with pytest.raises(FileError, match="is no CSV file of UTF-8 text"):
-        csv_series.read(str(path))
+        csv_series.read_csv(str(path))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from artifact_tools import ARTIFACTS, TEXTS, add_file, copy, relist, replace
 
-from tessera_onnx import IntegrityError, LoadError, TesseraSparse, external, protobuf, runtime
+from tessera_onnx import IntegrityError, LoadError, TesseraSparse
+from tessera_onnx.runtime import devices, external_data, protobuf
+from tessera_onnx.runtime import graph as runtime_graph
 
 NAME, RAW, EXTERNAL_DATA, DATA_LOCATION = 8, 9, 13, 14  # of TensorProto
 
@@ -60,12 +62,12 @@ def outside(graph, locate):
 
     def inner(message):
         return b"".join(
-            field(5, tensor(content)) if key == external.INITIALIZER else whole
+            field(5, tensor(content)) if key == external_data.INITIALIZER else whole
             for key, content, whole in parts(message)
         )
 
     return b"".join(
-        field(7, inner(content)) if key == external.GRAPH else whole
+        field(7, inner(content)) if key == external_data.GRAPH else whole
         for key, content, whole in parts(graph)
     ), bytes(data)
 
@@ -120,7 +122,7 @@ def test_several_files(tmp_path):
     relist(folder, GRAPH, graph)
     for name in ("part_0", "part_1"):
         add_file(folder, name, data)
-    assert external.locations(graph, GRAPH) == ["part_0", "part_1"]
+    assert external_data.locations(graph, GRAPH) == ["part_0", "part_1"]
     assert np.array_equal(encode(folder)[0].values, encode(ARTIFACTS / "splade")[0].values)
 
 
@@ -185,7 +187,7 @@ def test_a_graph_alone_may_name_no_file(tmp_path):
     (tmp_path / "cwd" / "weights.bin").write_bytes(data)
     assert Path("weights.bin").exists()
     with pytest.raises(IntegrityError, match="keeps weights in 'weights.bin', and may not"):
-        runtime.open_graph("graph", graph, "cpu", 1)
+        runtime_graph.open_graph("graph", graph, "cpu", 1)
 
 
 def test_other_ways_to_write_the_same():
@@ -195,15 +197,15 @@ def test_other_ways_to_write_the_same():
     for written in (long, turned):
         tensor = field(EXTERNAL_DATA, written)
         graph = field(7, field(5, tensor))
-        assert external.locations(graph, "g") == ["w.bin"]
+        assert external_data.locations(graph, "g") == ["w.bin"]
         # Anywhere but in a weight of the main graph it is refused, here in a node's attribute.
         for place in (field(7, field(1, field(5, field(5, tensor)))), field(25, field(7, tensor))):
             with pytest.raises(IntegrityError, match="not weights of its graph"):
-                external.locations(place, "g")
+                external_data.locations(place, "g")
     twice = field(7, field(5, entry(b"location", b"a"))) + field(
         7, field(5, entry(b"location", b"b"))
     )
-    assert external.locations(twice, "g") == ["a", "b"]
+    assert external_data.locations(twice, "g") == ["a", "b"]
 
 
 # Fields of onnx.proto3 by the way down to a tensor: 7 graph, 1 node, 5 attribute, 6 subgraph of it.
@@ -233,22 +235,22 @@ def test_a_file_that_is_named_elsewhere_than_in_a_weight(way, hidden):
         tensor = field(key, tensor)
     weight = field(7, field(5, entry(b"location", b"listed.bin")))
     with pytest.raises(IntegrityError, match="not weights of its graph"):
-        external.locations(weight + tensor if hidden else tensor, "g")
+        external_data.locations(weight + tensor if hidden else tensor, "g")
 
 
 def test_other_words_than_the_key_are_none():
     name = field(7, field(1, field(3, b"/allocation/relocation")))
-    assert external.locations(name, "g") == []
-    assert external.locations(b"", "g") == []
+    assert external_data.locations(name, "g") == []
+    assert external_data.locations(b"", "g") == []
     for broken in (b"\x3b location", b"\x3a\xff location", b"\x3a" + b"\xff" * 12 + b"location"):
         with pytest.raises(IntegrityError, match="not a readable ONNX graph"):
-            external.locations(broken, "g")
+            external_data.locations(broken, "g")
 
 
 def test_an_old_onnxruntime_says_so(tmp_path, monkeypatch):
     folder, data = moved(tmp_path / "m")
     add_file(folder, "weights.bin", data)
-    ort = runtime.onnxruntime()
+    ort = devices.onnxruntime()
 
     class Old(ort.SessionOptions):
         def __getattribute__(self, name):
@@ -269,12 +271,12 @@ def test_weights_given_beside_the_graph_are_the_same_weights(name, monkeypatch):
     assert graphs
     for path in graphs:
         graph = path.read_bytes()
-        monkeypatch.setattr(external, "LARGE", 256)
-        rest = external.without_weights(graph, path.name)
+        monkeypatch.setattr(external_data, "LARGE", 256)
+        rest = external_data.without_weights(graph, path.name)
         assert len(rest) < 0.7 * len(graph)
-        plain = runtime.open_graph(path.name, graph, "cpu", 1)
-        monkeypatch.setattr(runtime, "LARGE_GRAPH", 0)
-        split = runtime.open_graph(path.name, graph, "cpu", 1)
+        plain = runtime_graph.open_graph(path.name, graph, "cpu", 1)
+        monkeypatch.setattr(runtime_graph, "LARGE_GRAPH", 0)
+        split = runtime_graph.open_graph(path.name, graph, "cpu", 1)
         monkeypatch.undo()
         rng = np.random.default_rng(0)
         feeds = {}
@@ -291,8 +293,8 @@ def test_weights_beside_a_graph_and_in_a_file_of_it(tmp_path, monkeypatch):
     folder, data = moved(tmp_path / "m")
     add_file(folder, "weights.bin", data)
     expected = encode(folder)
-    monkeypatch.setattr(runtime, "LARGE_GRAPH", 0)
-    monkeypatch.setattr(external, "LARGE", 32)
+    monkeypatch.setattr(runtime_graph, "LARGE_GRAPH", 0)
+    monkeypatch.setattr(external_data, "LARGE", 32)
     for ours, truth in zip(encode(folder), expected, strict=True):
         np.testing.assert_array_equal(ours.values, truth.values)
     folder, _ = moved(tmp_path / "itself", GRAPH.encode())
@@ -301,6 +303,6 @@ def test_weights_beside_a_graph_and_in_a_file_of_it(tmp_path, monkeypatch):
 
 
 def test_what_is_no_graph_keeps_its_own_error(monkeypatch):
-    monkeypatch.setattr(runtime, "LARGE_GRAPH", 0)
+    monkeypatch.setattr(runtime_graph, "LARGE_GRAPH", 0)
     with pytest.raises(LoadError, match="cannot be opened"):
-        runtime.open_graph("x.onnx", b"\xff" * 64, "cpu", 1)
+        runtime_graph.open_graph("x.onnx", b"\xff" * 64, "cpu", 1)

@@ -14,8 +14,9 @@ from artifact_tools import ARTIFACTS
 from click.testing import CliRunner
 from PIL import Image
 
-from tessera_onnx import TesseraTimeSeries, layout
-from tessera_onnx.cli import main
+from tessera_onnx import TesseraTimeSeries
+from tessera_onnx.cli import output
+from tessera_onnx.cli.main import main
 
 BOLT = ("-m", str(ARTIFACTS / "bolt"))
 SALES = np.round(np.sin(np.arange(40) / 3) * 5 + np.arange(40), 3)
@@ -262,9 +263,8 @@ def test_a_chart_of_any_id_says_nothing_about_it(tmp_path, name):
 
 
 def test_a_setting_that_matplotlib_refuses(sales):
-    code = (
-        f"from tessera_onnx.cli import main; main(['forecast', {str(sales)!r}, '--plot', 'a.png'])"
-    )
+    words = ["forecast", str(sales), "--plot", "a.png"]
+    code = f"from tessera_onnx.cli.main import main; main({words!r})"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "MPLBACKEND": "nonsense"},
@@ -288,7 +288,7 @@ def test_a_column_name_comes_once_in_a_csv_file(tmp_path, name):
 def test_without_matplotlib(sales):
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"
-        "from tessera_onnx.cli import main\n"
+        "from tessera_onnx.cli.main import main\n"
         f"main(['forecast', {str(sales)!r}, '--plot', 'a.png', '-m', {BOLT[1]!r}])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -332,6 +332,6 @@ def test_input_and_output_differ_and_a_failure_leaves_no_file(sales, tmp_path):
 
 
 def test_sparkline_by_hand():
-    assert layout.sparkline(np.array([0, 7, np.nan, 3, 10.5])) == "▁▆ ▃█"
-    assert layout.sparkline(np.array([2.0, 2.0])) == "▁▁"
-    assert layout.sparkline(np.array([np.nan])) == " "
+    assert output.sparkline(np.array([0, 7, np.nan, 3, 10.5])) == "▁▆ ▃█"
+    assert output.sparkline(np.array([2.0, 2.0])) == "▁▁"
+    assert output.sparkline(np.array([np.nan])) == " "

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from tessera_onnx.errors import ConfigError
-from tessera_onnx.frequency import following, infer
+from tessera_onnx.series.frequency import following, infer
 
 
 def one(values):

@@ -9,7 +9,8 @@ from image_cases import encoded
 from PIL import Image, features
 from test_images import levels, png
 
-from tessera_onnx import EncodingError, greys
+from tessera_onnx import EncodingError
+from tessera_onnx.images import greys
 
 RNG = np.random.default_rng(3)
 

@@ -35,32 +35,30 @@ from tessera_onnx import (
     TesseraDense,
     TesseraSparse,
     TesseraVision,
-    artifacts,
-    hub,
-    hub_errors,
     list_models,
-    pins,
-    registry,
-    schema,
 )
-from tessera_onnx.cli import main
-from tessera_onnx.schema import UNPINNED
+from tessera_onnx.cli.main import main
+from tessera_onnx.models import catalogue as models_catalogue
+from tessera_onnx.models import hub, hub_errors, pins
+from tessera_onnx.models.installed import installed
+from tessera_onnx.models.resolve import find_entry
+from tessera_onnx.models.spec import UNPINNED, File, Hub
 
 REPOSITORY = "tests/splade"
 GRAPH, TOKENIZER = "model.fp32.onnx", "tokenizer.json"
 TOKEN = "hf_zqxjkvzqxjkv"
 FILES = hub_server.folder(ARTIFACTS / "splade")
-SPLADE = registry.read(ARTIFACTS / "splade" / "model.toml")[0]
+SPLADE = models_catalogue.read_catalogue(ARTIFACTS / "splade" / "model.toml")[0]
 PINNED = dataclasses.replace(
     SPLADE,
     id="hub-splade",
     aliases=("hub-alias",),
-    hub=schema.Hub(REPOSITORY, COMMIT),
+    hub=Hub(REPOSITORY, COMMIT),
 )
 LOOSE = dataclasses.replace(
     PINNED,
-    hub=schema.Hub(REPOSITORY, UNPINNED),
-    files=tuple(schema.File(file.name, UNPINNED, -1) for file in SPLADE.files),
+    hub=Hub(REPOSITORY, UNPINNED),
+    files=tuple(File(file.name, UNPINNED, -1) for file in SPLADE.files),
 )
 
 
@@ -77,9 +75,7 @@ BIG = padded(FILES[GRAPH], 35_000_000)
 BIG_PINNED = dataclasses.replace(
     PINNED,
     files=tuple(
-        schema.File(GRAPH, hashlib.sha256(BIG).hexdigest(), len(BIG))
-        if file.name == GRAPH
-        else file
+        File(GRAPH, hashlib.sha256(BIG).hexdigest(), len(BIG)) if file.name == GRAPH else file
         for file in PINNED.files
     ),
 )
@@ -172,7 +168,7 @@ def process(code=CODE, **environment):
     return RUNNING[-1]
 
 
-PULL = "from tessera_onnx.cli import main; main(['pull', 'hub-splade'])"
+PULL = "from tessera_onnx.cli.main import main; main(['pull', 'hub-splade'])"
 
 
 def outcome(running):
@@ -244,7 +240,7 @@ def test_cache_folder_is_what_huggingface_hub_says(environment):
     code = (
         "import sys; sys.path.insert(0, '.')\n"
         "from huggingface_hub import constants\n"
-        "from tessera_onnx import hub\n"
+        "from tessera_onnx.models import hub\n"
         "print(constants.HF_HUB_CACHE == str(hub.cache_folder()), constants.HF_HUB_CACHE)"
     )
     names = {"HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME"}
@@ -309,7 +305,7 @@ def test_only_the_graph_in_use_is_fetched(server, here):
 def test_files_for_a_precision():
     graph = dataclasses.replace(SPLADE.graph, fp32="onnx/m.onnx", fp16="onnx/m_fp16.onnx", int8="")
     names = ("onnx/m.onnx", "onnx/m.onnx_data", "onnx/m_fp16.onnx", "onnx/m_fp16.onnx.data", "t")
-    files = tuple(schema.File(name, UNPINNED, -1) for name in names)
+    files = tuple(File(name, UNPINNED, -1) for name in names)
     spec = dataclasses.replace(SPLADE, graph=graph, files=files)
     assert spec.files_for("fp32") == ["onnx/m.onnx", "onnx/m.onnx_data", "t"]
     assert spec.files_for("fp16") == ["onnx/m_fp16.onnx", "onnx/m_fp16.onnx.data", "t"]
@@ -317,10 +313,10 @@ def test_files_for_a_precision():
 
 def test_an_image_model_is_fetched_with_every_graph(server, here):
     files = hub_server.folder(ARTIFACTS / "colsmol")
-    spec = registry.read(ARTIFACTS / "colsmol" / "model.toml")[0]
+    spec = models_catalogue.read_catalogue(ARTIFACTS / "colsmol" / "model.toml")[0]
     server.repositories["tests/colsmol"] = dict(files)
-    loose = tuple(schema.File(file.name, UNPINNED, -1) for file in spec.files)
-    source = schema.Hub("tests/colsmol", UNPINNED)
+    loose = tuple(File(file.name, UNPINNED, -1) for file in spec.files)
+    source = Hub("tests/colsmol", UNPINNED)
     catalogue(here, dataclasses.replace(spec, id="hub-colsmol", hub=source, files=loose))
     result = CliRunner().invoke(main, ["pull", "hub-colsmol"], catch_exceptions=False)
     assert result.exit_code == 0
@@ -348,7 +344,7 @@ def test_an_unpinned_model_is_pinned_at_the_first_download(server, here, caplog)
     assert COMMIT in said[0]
     record = here / "cache" / "hub" / "hub-splade" / "model.toml"
     assert str(here) not in record.read_text()
-    (pinned,) = registry.read(record)
+    (pinned,) = models_catalogue.read_catalogue(record)
     # The hashes are those of the artifact, which the exporter wrote.
     assert pinned.files == SPLADE.files
     assert pinned.hub == PINNED.hub
@@ -361,7 +357,7 @@ def test_an_unpinned_model_is_pinned_at_the_first_download(server, here, caplog)
 
 
 def test_a_listed_graph_that_the_hub_lacks_hinders_no_other(server, here, caplog):
-    wrong = schema.File("model.int8.onnx", UNPINNED, -1)
+    wrong = File("model.int8.onnx", UNPINNED, -1)
     graph = dataclasses.replace(LOOSE.graph, int8=wrong.name)
     catalogue(here, dataclasses.replace(LOOSE, graph=graph, files=(wrong, *LOOSE.files)))
     assert works()
@@ -389,11 +385,13 @@ def test_a_record_brings_the_same_revision_back_when_the_hub_cache_is_emptied(se
 def test_an_entry_that_disagrees_with_the_record_is_newer(server, here):
     catalogue(here, LOOSE)
     assert works()
-    other = schema.Hub("tests/renamed", UNPINNED)
+    other = Hub("tests/renamed", UNPINNED)
     server.repositories["tests/renamed"] = server.repositories.pop(REPOSITORY)
     catalogue(here, dataclasses.replace(LOOSE, hub=other))
     assert works()
-    (pinned,) = registry.read(here / "cache" / "hub" / "hub-splade" / "model.toml")
+    (pinned,) = models_catalogue.read_catalogue(
+        here / "cache" / "hub" / "hub-splade" / "model.toml"
+    )
     assert pinned.hub.repository == "tests/renamed"
 
 
@@ -404,7 +402,7 @@ def test_a_damaged_record_is_written_again(here, content):
     record.parent.mkdir(parents=True)
     record.write_text(content)
     assert works()
-    assert registry.read(record)[0].hub == PINNED.hub
+    assert models_catalogue.read_catalogue(record)[0].hub == PINNED.hub
 
 
 @pytest.mark.parametrize(
@@ -416,7 +414,7 @@ def test_a_damaged_record_is_written_again(here, content):
     ],
 )
 def test_what_an_entry_pins_of_a_file_is_never_overruled(here, name, listed):
-    wrong = schema.File(name, **listed)
+    wrong = File(name, **listed)
     files = tuple(wrong if file.name == name else file for file in LOOSE.files)
     catalogue(here, dataclasses.replace(LOOSE, files=files))
     with pytest.raises(IntegrityError, match=f"the hub's {name} has .*do not use the file"):
@@ -432,7 +430,7 @@ def test_a_hash_is_never_taken_from_a_damaged_cache(here):
         catalogue(here, LOOSE)
         assert works()
         record = here / "cache" / "hub" / "hub-splade" / "model.toml"
-        assert registry.read(record)[0].files == SPLADE.files
+        assert models_catalogue.read_catalogue(record)[0].files == SPLADE.files
         record.unlink()
 
 
@@ -455,14 +453,14 @@ def test_a_local_cache_that_cannot_be_written(here, monkeypatch):
 
 
 def test_every_entry_survives_its_own_writer():
-    specs = (*registry.catalogue(), *(spec for _, spec in sorted(_starter().items())))
+    specs = (*models_catalogue.catalogue(), *(spec for _, spec in sorted(_starter().items())))
     odd = dataclasses.replace(SPLADE, licence='"\\ \x7f \n\t 😀 é', unverified=("a", "b"))
     for spec in (*specs, odd, PINNED, LOOSE):
-        assert registry.parse(pins.toml(spec), "it") == (spec,)
+        assert models_catalogue.parse(pins.toml(spec), "it") == (spec,)
 
 
 def _starter():
-    return {artifact.spec.id: artifact.spec for artifact in artifacts.installed()}
+    return {artifact.spec.id: artifact.spec for artifact in installed()}
 
 
 # ---------------------------------------------------------------- catalogues of the user
@@ -484,8 +482,8 @@ def test_a_users_entry_takes_the_place_of_a_shipped_one(here, caplog):
 def test_an_alias_hides_no_id(here):
     """Whether fetched or not: the user's alias is tried after every id, as among installed ones."""
     catalogue(here, dataclasses.replace(PINNED, aliases=("bge-m3", "mine")))
-    assert artifacts.named(registry.catalogue(), "bge-m3").id == "bge-m3"
-    assert artifacts.named(registry.catalogue(), "mine").id == "hub-splade"
+    assert find_entry(models_catalogue.catalogue(), "bge-m3").id == "bge-m3"
+    assert find_entry(models_catalogue.catalogue(), "mine").id == "hub-splade"
 
 
 def test_a_catalogue_that_cannot_be_read_is_named(here):
@@ -748,12 +746,12 @@ def test_a_password_in_the_address_of_a_mirror_is_in_no_message(server, monkeypa
     ("spec", "error", "match"),
     [
         (
-            dataclasses.replace(PINNED, hub=schema.Hub("tests/missing", COMMIT)),
+            dataclasses.replace(PINNED, hub=Hub("tests/missing", COMMIT)),
             ModelNotFound,
             "no repository tests/missing",
         ),
         (
-            dataclasses.replace(PINNED, hub=schema.Hub(REPOSITORY, "f" * 40)),
+            dataclasses.replace(PINNED, hub=Hub(REPOSITORY, "f" * 40)),
             ModelNotFound,
             f"{REPOSITORY} has no revision {'f' * 40}",
         ),
@@ -814,7 +812,7 @@ def test_a_storage_that_fails_keeps_what_came(server):
 
 def test_a_renamed_repository_is_followed(server):
     server.renamed["tests/old"] = REPOSITORY
-    spec = dataclasses.replace(PINNED, hub=schema.Hub("tests/old", COMMIT))
+    spec = dataclasses.replace(PINNED, hub=Hub("tests/old", COMMIT))
     hub.download(spec, GRAPH)
     assert (hub.snapshot(spec.hub) / GRAPH).read_bytes() == FILES[GRAPH]
 
@@ -936,7 +934,10 @@ def test_two_processes_pin_one_model(server, here):
     for code, stdout, stderr in (outcome(first), outcome(second)):
         assert code == 0, stderr
         assert stdout.startswith("nonzero ")
-    assert registry.read(here / "cache" / "hub" / "hub-splade" / "model.toml")[0].hub == PINNED.hub
+    assert (
+        models_catalogue.read_catalogue(here / "cache" / "hub" / "hub-splade" / "model.toml")[0].hub
+        == PINNED.hub
+    )
 
 
 def test_a_hub_cache_that_cannot_be_written(here, monkeypatch):
@@ -1060,7 +1061,7 @@ def test_pull_of_one_precision(server):
 
 
 def artifacts_pull(precision):
-    from tessera_onnx import pulling
+    from tessera_onnx.cli import pulling
 
     return pulling.pull("hub-splade", None, precision, force=False)
 
@@ -1101,7 +1102,7 @@ def test_pin_prints_lines_that_a_catalogue_takes(server, here):
     head = [line for line in head if line.split(" ")[0] not in {x.split(" ")[0] for x in lines}]
     rest = loose[loose.index("[model.graph]") :]
     text = "\n".join([*head, 'revision = "unpinned"', *lines[:table], *lines[table:], "", rest])
-    (entry,) = registry.parse(text, "what pin printed")
+    (entry,) = models_catalogue.parse(text, "what pin printed")
     assert entry == PINNED
     assert run("pin", "hub-alias").stdout.splitlines() == lines
     assert "no [model.hub] table" in run("pin", "splade-v3", code=1).stderr

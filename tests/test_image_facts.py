@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tessera_onnx import registry
 from tessera_onnx.errors import LoadError
+from tessera_onnx.models import catalogue
 
-PACKAGE = Path(registry.__file__).parent
+PACKAGE = Path(catalogue.__file__).parent
 PLACES = (PACKAGE / "models.toml", PACKAGE.parent / "models.toml")  # of a wheel, of a source tree
 SHIPPED = next(path for path in PLACES if path.exists()).read_text(encoding="utf-8")
 
@@ -20,7 +20,7 @@ def entry(model_id, *edits):
     for old, new in edits:
         assert old in found
         found = found.replace(old, new, 1)
-    return registry.parse(f"schema = 1\n[[model]]\n{found}", "test")
+    return catalogue.parse(f"schema = 1\n[[model]]\n{found}", "test")
 
 
 @pytest.mark.parametrize(

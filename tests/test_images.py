@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from tessera_onnx import images, prompts
 from tessera_onnx.errors import (
     ConfigError,
     EncodingError,
@@ -23,6 +22,7 @@ from tessera_onnx.errors import (
     LoadError,
     TesseraError,
 )
+from tessera_onnx.images import decode, preprocess, prompt_ids
 
 GOLDEN = dict(np.load(cases.GOLDEN))
 
@@ -35,7 +35,7 @@ FIT = recipe(size=16, resize="fit", longest=64, tokens=0, resample="bilinear")
 
 
 def open_image(source, **options):
-    return images.open_image(source, **{"where": "images[3]", "alpha": "white", **options})
+    return decode.open_image(source, **{"where": "images[3]", "alpha": "white", **options})
 
 
 def levels(source, **options):
@@ -47,10 +47,10 @@ def levels(source, **options):
 
 def check(model_id, source, alpha, golden):
     used = recipe(model_id, alpha=alpha)
-    found = images.pixels(open_image(source, alpha=alpha), used)
+    found = preprocess.pixels(open_image(source, alpha=alpha), used)
     assert found.tiles.dtype == np.float32
     assert found.tiles.flags.c_contiguous
-    tensor = images.patches(found.tiles[0]) if used.resize == "dynamic" else found.tiles
+    tensor = preprocess.patches(found.tiles[0]) if used.resize == "dynamic" else found.tiles
     assert tensor.shape == tuple(golden[: tensor.ndim].astype(int))
     # A level of 255: more than this platform's compiler may round differently.
     level = 1 / 255 / min(used.std) + 1e-6
@@ -78,12 +78,12 @@ def test_ids_are_those_of_transformers(model_id):
     encode = cases.encode(cases.tokenizer())
     used = cases.spec(model_id).vision
     for width, height in cases.SIZES:
-        found = images.pixels(Image.new("RGB", (width, height)), used.image)
+        found = preprocess.pixels(Image.new("RGB", (width, height)), used.image)
         tokens = found.cells[0] * found.cells[1]
-        ids = prompts.document_ids(used.prompt, tokens, found.rows, found.columns, encode)
+        ids = prompt_ids.document_ids(used.prompt, tokens, found.rows, found.columns, encode)
         assert ids.dtype == np.int64
         np.testing.assert_array_equal(ids, GOLDEN[f"{model_id} ids {width} x {height}"])
-        n_image = (ids == prompts.image_id(used.prompt, encode)).sum()
+        n_image = (ids == prompt_ids.image_id(used.prompt, encode)).sum()
         assert n_image == len(found.tiles) * tokens
 
 
@@ -91,10 +91,10 @@ def test_a_prompt_whose_image_token_the_tokenizer_does_not_know():
     prompt = cases.spec("colpali-v1.2").vision.prompt
     encode = cases.encode(cases.tokenizer())
     with pytest.raises(LoadError, match="is 3 tokens and not one"):
-        prompts.document_ids(dataclasses.replace(prompt, token="<i>"), 4, 1, 1, encode)
+        prompt_ids.document_ids(dataclasses.replace(prompt, token="<i>"), 4, 1, 1, encode)
     twice = dataclasses.replace(prompt, end="<image>")
     with pytest.raises(LoadError, match="5 image tokens for 4 vectors"):
-        prompts.document_ids(twice, 4, 1, 1, encode)
+        prompt_ids.document_ids(twice, 4, 1, 1, encode)
 
 
 # ---------------------------------------------------------------- the form of the pixels
@@ -113,7 +113,7 @@ def test_a_prompt_whose_image_token_the_tokenizer_does_not_know():
 )
 def test_fit_by_hand(size, cells, covered):
     image = Image.fromarray(cases.picture(*size))
-    found = images.pixels(image, FIT)
+    found = preprocess.pixels(image, FIT)
     assert (found.rows, found.columns, found.cells) == (1, 1, cells)
     assert found.tiles.shape == (1, 3, cells[0] * 16, cells[1] * 16)
     assert found.size == size
@@ -128,9 +128,9 @@ def test_fit_by_hand(size, cells, covered):
 
 
 def test_crop_by_hand():
-    found = images.pixels(Image.new("RGB", (448, 224)), recipe("clip-vit-b-32"))
+    found = preprocess.pixels(Image.new("RGB", (448, 224)), recipe("clip-vit-b-32"))
     assert found.box == (112, 0, 336, 224)
-    found = images.pixels(Image.new("RGB", (100, 900)), recipe("clip-vit-b-32"))
+    found = preprocess.pixels(Image.new("RGB", (100, 900)), recipe("clip-vit-b-32"))
     # 224 x 2016, of which the rows from 896 to 1120.
     assert found.box == pytest.approx((0, 400, 100, 500))
 
@@ -141,7 +141,7 @@ def test_a_cell_lies_where_the_box_says(model_id, size):
     """A black spot on a white page darkens the cell that the box puts there, and no other more."""
     used = recipe(size=14, resize="fit", longest=640, tokens=0) if model_id == "fit" else None
     used = used or recipe(model_id)
-    blank = images.pixels(Image.new("RGB", size, "white"), used)
+    blank = preprocess.pixels(Image.new("RGB", size, "white"), used)
     down, across = blank.rows * blank.cells[0], blank.columns * blank.cells[1]
     left, top, right, bottom = blank.box
     for row, column in ((0, 0), (down // 3, across // 2), (down // 2, across - 2)):
@@ -149,7 +149,7 @@ def test_a_cell_lies_where_the_box_says(model_id, size):
         spot = (left + column * x, top + row * y, left + (column + 1) * x, top + (row + 1) * y)
         image = Image.new("RGB", size, "white")
         image.paste("black", tuple(round(edge) for edge in spot))
-        found = images.pixels(image, used)
+        found = preprocess.pixels(image, used)
         tiles = found.tiles[: found.rows * found.columns, 0]
         tiles = tiles.reshape(found.rows, found.columns, *tiles.shape[1:])
         whole = np.concatenate([np.concatenate(list(line), axis=1) for line in tiles])
@@ -161,15 +161,15 @@ def test_a_cell_lies_where_the_box_says(model_id, size):
 def test_lines_and_points(size):
     image = Image.new("RGB", size, (255, 0, 0))
     for model_id in ("colpali-v1.2", "siglip2-base-patch16-224", "colsmol-256m"):
-        found = images.pixels(image, recipe(model_id)).tiles
+        found = preprocess.pixels(image, recipe(model_id)).tiles
         assert (found[:, 0] == 1).all()
         assert (found[:, 1:] == -1).all()
     for model_id in ("clip-vit-b-32", "colqwen2-v1.0"):
         if size == (1, 1):
-            assert images.pixels(image, recipe(model_id)).size == (1, 1)
+            assert preprocess.pixels(image, recipe(model_id)).size == (1, 1)
             continue
         with pytest.raises(EncodingError, match=r"no image more than 200 times as long as wide"):
-            images.pixels(image, recipe(model_id))
+            preprocess.pixels(image, recipe(model_id))
 
 
 # ---------------------------------------------------------------- sources

@@ -25,9 +25,8 @@ from tessera_onnx import (
     TesseraTimeSeries,
     TesseraVision,
     TimedOut,
-    batching,
-    runtime,
 )
+from tessera_onnx.runtime import batching, session
 
 WORKERS = 2
 MANY = [f"text {i} " + "word " * (i % 90) for i in range(600)]
@@ -109,14 +108,14 @@ def runs(monkeypatch):
     """Runs of graphs begun, and what is done within each, by the real session."""
     begun = itertools.count(1)
     counted = {"n": 0, "within": lambda n: None}
-    run = runtime.Session.run
+    run = session.Session.run
 
     def counting(self, *args, **kwargs):
         counted["n"] = next(begun)
         counted["within"](counted["n"])
         return run(self, *args, **kwargs)
 
-    monkeypatch.setattr(runtime.Session, "run", counting)
+    monkeypatch.setattr(session.Session, "run", counting)
     return counted
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import make_model_table
 import pytest
 
-from tessera_onnx import registry
+from tessera_onnx.models import catalogue
 
 ROOT = Path(__file__).parents[1]
 CHECKS = make_model_table.read_checks()
@@ -21,13 +21,13 @@ def test_a_check_names_a_test_and_models_that_exist(check):
     path, name = check["test"].split("::")
     tree = ast.parse((ROOT / path).read_text("utf-8"))
     assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-    assert set(check["models"]) <= {spec.id for spec in registry.catalogue()}
+    assert set(check["models"]) <= {spec.id for spec in catalogue.catalogue()}
     assert len(set(check["models"])) == len(check["models"])
 
 
 def test_every_model_has_a_row():
     page = make_model_table.page()
-    for spec in registry.catalogue():
+    for spec in catalogue.catalogue():
         assert f"| {spec.id} | {spec.source} | {spec.licence} |" in page
 
 

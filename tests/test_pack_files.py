@@ -7,15 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tessera_onnx import (
-    FileError,
-    IntegrityError,
-    LoadError,
-    PackedSparse,
-    PackedTokens,
-    mapped_file,
-    writing,
-)
+from tessera_onnx import FileError, IntegrityError, LoadError, PackedSparse, PackedTokens
+from tessera_onnx.cli import vector_files
+from tessera_onnx.search import index_file
 
 # Written by PackedTokens.save as it was before there were ids: two documents, then two more.
 VERSION_1 = Path(__file__).parent / "packs"
@@ -105,7 +99,7 @@ def test_any_text_is_an_id(kind, ids, tmp_path):
 
 def named_tokens():
     pack = PackedTokens(
-        [np.full((n, 4), n) for n in (1, 3, 2, 5)], ids=["a", "b", "c", "d"], output="int8"
+        [np.full((n, 4), n) for n in (1, 3, 2, 5)], ids=["a", "b", "c", "d"], output_dtype="int8"
     )
     pack.remove(["b"])
     return pack
@@ -162,7 +156,7 @@ def rewrite(path, n_mapped, facts=None, index=None):
     known = json.loads(header.tobytes()) | (facts or {})
     for number, array in (index or {}).items():
         arrays[number] = np.asarray(array, dtype=arrays[number].dtype)
-    known["index_crc32"] = mapped_file.crc(arrays[:-n_mapped])
+    known["index_crc32"] = index_file.crc(arrays[:-n_mapped])
     header = np.frombuffer(json.dumps(known).ljust(512).encode(), np.uint8)
     with path.open("wb") as stream:
         for array in (header, *arrays):
@@ -290,7 +284,7 @@ def test_a_file_of_the_other_kind(saved, tmp_path):
 def test_a_failed_save_leaves_the_old_file(saved, monkeypatch):
     path, cls, _ = saved
     content = path.read_bytes()
-    monkeypatch.setattr(writing.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr(vector_files.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(FileError):
         cls.load(path).save(path)
     assert path.read_bytes() == content

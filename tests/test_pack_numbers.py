@@ -8,17 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tessera_onnx import (
-    ConfigError,
-    PackedSparse,
-    PackedTokens,
-    Ranked,
-    SparseVector,
-    blocks,
-    quantization,
-    scoring,
-)
-from tessera_onnx.pooling import l2_normalize
+from tessera_onnx import ConfigError, PackedSparse, PackedTokens, Ranked, SparseVector
+from tessera_onnx.search import blocks
+from tessera_onnx.vectors import quantization, scoring
+from tessera_onnx.vectors.pooling import l2_normalize
 
 KINDS = ["float32", "int8", "binary", "sparse"]
 
@@ -26,7 +19,7 @@ KINDS = ["float32", "int8", "binary", "sparse"]
 def make(kind, documents=(), **options):
     if kind == "sparse":
         return PackedSparse(documents, **options)
-    return PackedTokens(documents, output=kind, **options)
+    return PackedTokens(documents, output_dtype=kind, **options)
 
 
 def load(kind, path):

@@ -14,144 +14,35 @@ from tessera_onnx import errors
 
 PACKAGE = Path(tessera_onnx.__file__).parent
 
-# What each module may import of the package. `explain` and below are pure NumPy.
-LAYERS = {
-    "errors": set(),
-    "containers": {"errors"},
-    "telemetry": set(),
-    "schema": {"errors"},
-    "registry": {"errors", "schema"},
-    "hub_errors": {"errors", "registry", "schema"},
-    "hub": {"errors", "hub_errors", "registry", "schema"},
-    "pins": {"errors", "hub", "hub_errors", "registry", "schema"},
-    "artifacts": {"errors", "hub", "pins", "registry", "schema"},
-    "protobuf": set(),
-    "external": {"errors", "protobuf"},
-    "saturation": {"protobuf"},
-    "processor": {"errors"},
-    "runtime": {"errors", "external", "processor", "saturation", "telemetry"},
-    "batching": {"errors"},
-    "results": {"errors"},
-    "bounds": {"results"},
-    "pooling": {"containers", "errors"},
-    "quantization": {"containers", "errors", "pooling", "results"},
-    "scoring": {"bounds", "containers", "errors", "quantization", "results"},
-    "blocks": {"errors", "quantization", "results", "scoring"},
-    "kernels": {"batching", "blocks", "bounds", "errors", "quantization", "runtime"},
-    "numbering": {"containers", "errors"},
-    "packing": {"blocks", "errors", "kernels", "processor", "quantization", "results", "scoring"}
-    | {"numbering", "pack_file"},
-    "mapped_file": {"errors", "numbering", "writing"},
-    "pack_file": {"blocks", "errors", "mapped_file", "numbering", "quantization"},
-    "postings": {"errors", "numbering", "postings_file", "results", "scoring"},
-    "postings_file": {"errors", "mapped_file", "numbering", "postings"},
-    "explain": {"bounds", "results"},
-    "resizing": {"errors", "schema"},
-    "sources": {"errors"},
-    "greys": set(),
-    "views": {"errors", "resizing", "schema"},
-    "images": {"errors", "greys", "resizing", "schema", "sources"},
-    "page_text": set(),
-    "pages": {"containers", "errors", "images", "page_text", "schema", "sources", "views"},
-    "prompts": {"errors", "schema"},
-    "similarity": {"bounds", "errors", "quantization", "results"},
-    "regions": {"image_encoder", "page_text", "resizing", "similarity"},
-    "heatmap": {"errors", "regions", "writing"},
-    "patching": set(),
-    "exact": {"errors"},
-    "frequency": {"errors"},
-    "time_numbers": {"frequency"},
-    "timestamps": {"csv_numbers", "frequency", "time_numbers"},
-    "series_table": {"errors", "frequency", "time_numbers", "timestamps"},
-    "series": {"errors", "exact", "series_table"},
-    "frames": {
-        "errors",
-        "exact",
-        "frequency",
-        "series",
-        "series_table",
-        "time_numbers",
-        "timestamps",
-    },
-    "csv_numbers": {"errors", "exact"},
-    "csv_cells": {"csv_numbers", "errors", "reading", "time_numbers", "timestamps"},
-    "csv_series": {"csv_cells", "csv_numbers", "errors", "frequency", "series_table"}
-    | {"time_numbers", "timestamps"},
-    "forecasts": {"csv_series", "errors", "reading", "series", "writing"},
-    "text": {"batching", "containers", "errors", "registry", "schema", "runtime"},
-    "heads": {
-        "errors",
-        "pooling",
-        "quantization",
-        "registry",
-        "results",
-        "runtime",
-        "schema",
-        "text",
-    },
-    "encoder": {"batching", "containers", "errors", "runtime", "schema", "text"},
-    "combined": {"batching", "encoder", "errors", "heads", "registry", "schema", "results", "text"},
-    "model": {
-        "artifacts",
-        "combined",
-        "encoder",
-        "errors",
-        "heads",
-        "quantization",
-        "registry",
-        "schema",
-        "results",
-    }
-    | {"batching", "runtime", "text"},
-}
-TEXT_CLASS = {"batching", "containers", "explain", "pooling", "quantization", "scoring", "results"}
-TEXT_CLASS |= {"errors", "heads", "model", "registry", "schema", "runtime", "text"}
-LAYERS |= dict.fromkeys(("dense", "multi_vector", "sparse"), TEXT_CLASS)
-LAYERS["multi_vector"] = TEXT_CLASS | {"packing"}
-LAYERS["sparse"] = TEXT_CLASS | {"postings"}
-LAYERS["timeseries"] = {
-    "batching",
+# A file imports its own package and packages in earlier rows; those in one row do not know each
+# other.
+ROWS = (
     "errors",
-    "frames",
-    "model",
-    "patching",
-    "registry",
-    "schema",
-    "runtime",
+    "checks files progress",
+    "results",
+    "models runtime vectors",
+    "base search",
+    "text series",
+    "images",
+    "kinds",
+    "cli",
+    "__init__",  # only where a type checker reads it, and the switch of the telemetry
+)
+# Where each package from elsewhere may be imported; NumPy may be everywhere above models.
+THIRD_PARTY = {
+    "onnxruntime": "runtime",
+    "tokenizers": "text/tokenizer.py",
+    "huggingface_hub": "models/hub",
+    "tomli_w": "models/pins.py",
+    "PIL": "images cli/reports.py",
+    "pypdfium2": "images",
+    "narwhals": "series/frames.py",
+    "matplotlib": "cli/forecast_files.py",
+    "scipy": "results.py",
+    "click": "cli",
+    "tqdm": "progress.py cli",
+    "numpy": "checks.py results.py runtime vectors base.py search text series images cli",
 }
-LAYERS["timeseries"] |= {"exact", "series", "series_table"}
-LAYERS["towers"] = {"errors", "images", "pooling", "prompts", "runtime", "schema", "text"}
-LAYERS["queries"] = {
-    "batching",
-    "containers",
-    "dense",
-    "encoder",
-    "errors",
-    "multi_vector",
-    "pooling",
-    "runtime",
-    "schema",
-    "text",
-}
-LAYERS["image_encoder"] = {"batching", "containers", "errors", "images", "resizing", "schema"}
-LAYERS["image_encoder"] |= {"sources", "towers", "views"}
-LAYERS["vision"] = TEXT_CLASS - {"explain"} | {"heatmap", "image_encoder", "images", "pages"}
-LAYERS["vision"] |= {
-    "bounds",
-    "packing",
-    "page_text",
-    "queries",
-    "regions",
-    "similarity",
-    "sources",
-    "towers",
-}
-LAYERS["classes"] = {"artifacts", "dense", "errors", "model", "multi_vector", "registry", "schema"}
-LAYERS["classes"] |= {"sparse", "timeseries", "vision"}
-LAYERS["__init__"] = {"classes", "dense", "errors", "multi_vector", "results", "scoring", "sparse"}
-LAYERS["__init__"] |= {"packing", "postings", "telemetry", "timeseries", "vision"}
-THIRD_PARTY = {"numpy", "onnxruntime", "huggingface_hub", "tokenizers", "tqdm", "scipy", "PIL"}
-THIRD_PARTY |= {"click", "matplotlib", "narwhals", "pypdfium2"}
 
 
 def imports(path):
@@ -159,21 +50,30 @@ def imports(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            if node.module == "tessera_onnx":
-                yield from (f"tessera_onnx.{alias.name}" for alias in node.names)
-            else:
-                yield node.module
+            assert not node.level, "imports are absolute"
+            of_package = node.module == "tessera_onnx"
+            yield from (
+                (f"{node.module}.{alias.name}" for alias in node.names)
+                if of_package
+                else [node.module]
+            )
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
 def test_layers(path):
-    found = list(imports(path))
-    own = {name.split(".")[1] for name in found if name.startswith("tessera_onnx.")}
-    others = {name.split(".")[0] for name in found} - {"tessera_onnx", "__future__"}
-    if path.stem in LAYERS:
-        assert own <= LAYERS[path.stem]
-    assert others - set(sys.stdlib_module_names) <= THIRD_PARTY
-    assert "pickle" not in others
+    row_of = {name: row for row, names in enumerate(ROWS) for name in names.split()}
+    here = path.relative_to(PACKAGE)
+    home = here.parts[0].removesuffix(".py")
+    for name in imports(path):
+        first, *rest = name.split(".")
+        if first == "tessera_onnx":
+            assert rest[0] in {home, "__version__"} or row_of[rest[0]] < row_of[home], name
+        elif first not in sys.stdlib_module_names:
+            assert any(here.as_posix().startswith(place) for place in THIRD_PARTY[first].split()), (
+                name
+            )
 
 
 def run(code, *options):
@@ -200,7 +100,7 @@ def test_the_package_alone_imports_one_of_its_modules():
         "tessera_onnx.ConfigError, tessera_onnx.TesseraDense\n"
         "assert {'TesseraDense', '__version__', 'maxsim'} <= set(dir(tessera_onnx))\n"
     )
-    assert run(code) == "tessera_onnx.telemetry"
+    assert run(code) == "tessera_onnx.runtime tessera_onnx.runtime.telemetry"
     listed = [name for names in tessera_onnx.MODULES.values() for name in names]
     assert sorted(listed) == tessera_onnx.__all__
     with pytest.raises(AttributeError, match="has no attribute 'TesseraDence'"):
@@ -226,17 +126,17 @@ def test_messages_say_how_to_install_by_a_path():
     """No index has this package's names: a command that names them fails. Two functions say how."""
     by_name = re.compile(r"pip install|tessera-onnx\[|tessera-onnx-\w+")
     found = set()
-    for path in sorted(PACKAGE.glob("*.py")):
+    for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
             if is_text and by_name.search(node.value):
                 found.add((path.stem, node.value))
-    assert {stem for stem, _ in found} == {"artifacts", "errors", "runtime"}
-    assert {text for stem, text in found if stem == "artifacts"} == {"tessera-onnx-starter"}
-    (text,) = (text for stem, text in found if stem == "runtime")
+    assert {stem for stem, _ in found} == {"errors", "graph", "installed"}
+    assert {text for stem, text in found if stem == "installed"} == {"tessera-onnx-starter"}
+    (text,) = (text for stem, text in found if stem == "graph")
     assert 'pip install "onnxruntime-gpu[cuda,cudnn]"' in text  # which the index has
     asked = {"install_hint": set(), "part_hint": set()}
-    for path in PACKAGE.glob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             name = getattr(node.func, "id", None) if isinstance(node, ast.Call) else None
             if name in asked:

@@ -19,14 +19,11 @@ from tessera_onnx import (
     IntegrityError,
     LoadError,
     PackedTokens,
-    blocks,
-    kernels,
-    mapped_file,
-    quantization,
-    scoring,
-    writing,
 )
-from tessera_onnx.pooling import l2_normalize
+from tessera_onnx.cli import vector_files
+from tessera_onnx.search import blocks, index_file, kernels
+from tessera_onnx.vectors import quantization, scoring
+from tessera_onnx.vectors.pooling import l2_normalize
 
 FORMS = ("float32", "int8", "binary")
 
@@ -75,7 +72,7 @@ def test_both_ways_agree(lengths, n_query, whole_numbers):
     documents, query = [tokens(rng, n, 8) for n in lengths], tokens(rng, n_query, 8)
     rounding = {"rtol": 1e-6, "atol": 1e-7 * n_query + 1e-6}  # sums of n_query terms may cancel
     for output in ("float32", "int8") if whole_numbers else ("float32",):
-        pack = PackedTokens(documents, output=output)
+        pack = PackedTokens(documents, output_dtype=output)
         with pytest.MonkeyPatch.context() as context:
             in_numpy(context)
             expected = pack.score(query)
@@ -88,14 +85,14 @@ def test_negative_similarities_stay_negative():
     """A padding of zeros would score 0."""
     documents = [np.array([[-1.0, 0.0]]), np.array([[-0.5, 0.0], [-0.25, 0.0], [-1.0, 0.0]])]
     for output, tolerance in (("float32", 0), ("int8", 0.01)):
-        found = PackedTokens(documents, output=output).score([[1.0, 0.0]])
+        found = PackedTokens(documents, output_dtype=output).score([[1.0, 0.0]])
         np.testing.assert_allclose(found, [-1, -0.25], atol=tolerance)
-    assert PackedTokens(documents, output="binary").score([[1.0, -1.0]]).tolist() == [0, 0]
+    assert PackedTokens(documents, output_dtype="binary").score([[1.0, -1.0]]).tolist() == [0, 0]
 
 
 def test_int8_by_hand():
     # Peaks 1 and 2: scales 1/127 and 2/127; the query's is 3/63. Codes 127, -64 and 127, 64.
-    pack = PackedTokens([[[1.0, -0.5]], [[2.0, 1.0]]], output="int8")
+    pack = PackedTokens([[[1.0, -0.5]], [[2.0, 1.0]]], output_dtype="int8")
     query = np.array([[3.0, 1.0]])  # codes 63, 21
     expected = [(127 * 63 - 64 * 21) * 3 / 63 / 127, (127 * 63 + 64 * 21) * 3 / 63 * 2 / 127]
     np.testing.assert_allclose(pack.score(query), expected, rtol=1e-6)
@@ -104,7 +101,7 @@ def test_int8_by_hand():
 def test_int8_is_near_and_ranks_alike(rng):
     documents, query = collection(rng, 500, 64), tokens(rng, 32, 64)
     exact = scoring.maxsim_scores(query, documents)
-    found = PackedTokens(documents, output="int8").score(query)
+    found = PackedTokens(documents, output_dtype="int8").score(query)
     np.testing.assert_allclose(found, exact, atol=0.05)
     assert len({*np.argsort(-found)[:10]} & {*np.argsort(-exact)[:10]}) >= 8
 
@@ -113,7 +110,7 @@ def test_extreme_codes_do_not_overflow():
     """All codes at their ends, which a sum of byte pairs in 16 bits would not hold."""
     rows = np.where(np.arange(256) % 3, 1.0, -1.0)[None]
     for query in (rows, -rows, np.ones((1, 256))):
-        found = PackedTokens([rows], output="int8").score(query)
+        found = PackedTokens([rows], output_dtype="int8").score(query)
         np.testing.assert_allclose(found, (rows * query).sum(), rtol=1e-6)
 
 
@@ -121,15 +118,15 @@ def test_extreme_codes_do_not_overflow():
 def test_binary_scores_are_those_of_the_plain_form(rng, small_blocks, dim):
     documents, query = collection(rng, dim=dim), tokens(rng, 7, dim)
     expected = binary_scores(query, documents)
-    pack = PackedTokens(documents, output="binary")
+    pack = PackedTokens(documents, output_dtype="binary")
     np.testing.assert_allclose(pack.score(query), expected, atol=1e-5)
-    of_bits = PackedTokens(map(quantization.binary, documents), output="binary")
+    of_bits = PackedTokens(map(quantization.binary, documents), output_dtype="binary")
     np.testing.assert_allclose(of_bits.score(quantization.binary(query)), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("output", FORMS)
 def test_many_queries_are_single_ones(rng, small_blocks, output):
-    pack = PackedTokens(collection(rng), output=output)
+    pack = PackedTokens(collection(rng), output_dtype=output)
     queries = [tokens(rng, n) for n in (1, 70, 3, 64, 40, 200)]
     found = pack.score_batch(queries)
     assert found.shape == (6, 40) and found.dtype == np.float32
@@ -139,8 +136,8 @@ def test_many_queries_are_single_ones(rng, small_blocks, output):
 @pytest.mark.parametrize("output", FORMS)
 def test_adding_is_packing_at_once(rng, small_blocks, output):
     documents, query = collection(rng, 60), tokens(rng, 5)
-    whole = PackedTokens(documents, output=output)
-    pack = PackedTokens(output=output)
+    whole = PackedTokens(documents, output_dtype=output)
+    pack = PackedTokens(output_dtype=output)
     for document in documents[:30]:
         pack.add([document])
     pack.add(iter(documents[30:]))
@@ -175,7 +172,7 @@ def test_rank_breaks_ties_by_number(rng):
 
 @pytest.mark.parametrize("output", FORMS)
 def test_empty_pack(output):
-    pack = PackedTokens(output=output)
+    pack = PackedTokens(output_dtype=output)
     assert pack.score(np.ones((2, 4))).shape == (0,)
     assert pack.score_batch([]).shape == (0, 0)
     assert pack.rank(np.ones((2, 4))) == []
@@ -194,8 +191,8 @@ def test_a_blank_page_scores_least(rng, monkeypatch, small_blocks, tmp_path, out
     if output == "binary":
         blank, documents = quantization.binary(blank), [quantization.binary(d) for d in documents]
     queries = [tokens(rng, 5), tokens(rng, 40)]
-    plain = PackedTokens(documents, output=output).score_batch(queries)
-    pack = PackedTokens([blank], output=output)
+    plain = PackedTokens(documents, output_dtype=output).score_batch(queries)
+    pack = PackedTokens([blank], output_dtype=output)
     assert pack.dimension() == 16
     np.testing.assert_array_equal(pack.score_batch(queries), [[-5], [-40]])
     pack.add([*documents[:7], *[blank] * 300, *documents[7:]])
@@ -224,9 +221,9 @@ def test_wrong_documents_are_named_and_nothing_is_added(rng):
     with pytest.raises(ConfigError, match="the pack is float32"):
         pack.add([quantization.binary(tokens(rng, 2))])
     with pytest.raises(ConfigError, match=r"documents\[0\]: .* do not hold 0 bits"):
-        PackedTokens([BinaryTokens(np.zeros((2, 0), np.uint8), 0)], output="binary")
+        PackedTokens([BinaryTokens(np.zeros((2, 0), np.uint8), 0)], output_dtype="binary")
     with pytest.raises(ConfigError, match=r"documents\[0\]: .* do not hold 32 bits"):
-        PackedTokens([BinaryTokens(np.zeros((2, 2), np.uint8), 32)], output="binary")
+        PackedTokens([BinaryTokens(np.zeros((2, 2), np.uint8), 32)], output_dtype="binary")
     assert len(pack) == 1
 
 
@@ -240,9 +237,9 @@ def test_a_stream_may_fill_one_buffer_again_and_again(rng, output):
             buffer[:] = document
             yield buffer
 
-    expected = PackedTokens(documents, output=output).score(query)
+    expected = PackedTokens(documents, output_dtype=output).score(query)
     for kind in (np.float32, np.float64):
-        found = PackedTokens(stream(kind), output=output).score(query)
+        found = PackedTokens(stream(kind), output_dtype=output).score(query)
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
@@ -266,7 +263,7 @@ def test_scores_beyond_float32_are_refused(monkeypatch, output, numpy):
     if numpy:
         in_numpy(monkeypatch)
     large = np.full((2, 4), 1e30)
-    pack = PackedTokens([np.ones((1, 4)), large], output=output)
+    pack = PackedTokens([np.ones((1, 4)), large], output_dtype=output)
     for query in (large, -large):
         with pytest.raises(ConfigError, match="the scores, whose products leave float32"):
             pack.rank(np.concatenate([query] * 2) * 1e8)
@@ -279,14 +276,14 @@ def test_no_warning_of_numpy_where_vectors_are_tiny():
     with np.errstate(all="raise"):
         for output in FORMS:
             for rows in (tiny, tiny * 1e-12):
-                assert PackedTokens([rows], output=output).score(rows).shape == (1,)
+                assert PackedTokens([rows], output_dtype=output).score(rows).shape == (1,)
 
 
 @pytest.mark.parametrize("call", ["atexit.register(ask)", "threading.stack_size(2**40); ask()"])
 def test_binary_scores_where_no_thread_can_be_started(call):
     """At the interpreter's end a pool takes no work any more; no thread has a stack so large."""
     code = (
-        "import atexit, threading, numpy as np, tessera_onnx.kernels\n"
+        "import atexit, threading, numpy as np, tessera_onnx.search.kernels\n"
         "from tessera_onnx import PackedTokens\n"
         "pack = PackedTokens([np.ones((9000, 8))] * 4, output='binary', threads=2)\n"
         f"ask = lambda: print(pack.score(np.ones((1, 8))))\n{call}"
@@ -298,11 +295,11 @@ def test_binary_scores_where_no_thread_can_be_started(call):
 def test_bits_of_any_whole_number_of_dimensions_and_none_after_them():
     bits = np.full((2, 12), 0xFF, np.uint8)
     for dim in (96, np.int64(96), np.uint8(96)):
-        assert PackedTokens([BinaryTokens(bits, dim)], output="binary").dimension() == 96
+        assert PackedTokens([BinaryTokens(bits, dim)], output_dtype="binary").dimension() == 96
     with pytest.raises(ConfigError, match=r"documents\[0\] has bits after its 92 dimensions"):
-        PackedTokens([BinaryTokens(bits, 92)], output="binary")
+        PackedTokens([BinaryTokens(bits, 92)], output_dtype="binary")
     with pytest.raises(TypeError, match="a whole number of dimensions"):
-        PackedTokens([BinaryTokens(bits, 96.0)], output="binary")
+        PackedTokens([BinaryTokens(bits, 96.0)], output_dtype="binary")
 
 
 @pytest.mark.parametrize("bad", [3, np.array(3.0), "a text"])
@@ -325,9 +322,9 @@ def test_wrong_queries_and_options(rng):
     with pytest.raises(ConfigError, match="query holds sign bits"):
         pack.score(quantization.binary(tokens(rng, 2)))
     with pytest.raises(ConfigError, match="output must be"):
-        PackedTokens(output="float16")
+        PackedTokens(output_dtype="float16")
     with pytest.raises(ConfigError, match="scored on the CPU"):
-        PackedTokens(output="int8", device="cuda")
+        PackedTokens(output_dtype="int8", device="cuda")
 
 
 def test_a_device_that_is_not_there(rng):
@@ -378,7 +375,8 @@ def test_without_onnxruntime_numpy_scores():
         "sys.meta_path.insert(0, Refuse())\n"
         "from tessera_onnx import PackedTokens\n"
         "for output in ('float32', 'int8', 'binary'):\n"
-        "    print(PackedTokens([[[1, 0]], [[0, 1]]], output=output).score([[1, -1]]).tolist())"
+        "    pack = PackedTokens([[[1, 0]], [[0, 1]]], output_dtype=output)\n"
+        "    print(pack.score([[1, -1]]).tolist())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:3] == ["[1.0, -1.0]"] * 3
@@ -388,7 +386,7 @@ def test_without_onnxruntime_numpy_scores():
 @pytest.mark.parametrize("output", FORMS)
 def test_a_file_gives_the_same_scores(rng, small_blocks, tmp_path, output):
     documents, query = collection(rng), tokens(rng, 5)
-    pack = PackedTokens(documents[:20], output=output)
+    pack = PackedTokens(documents[:20], output_dtype=output)
     pack.add(documents[20:])
     path = tmp_path / "some.pack"
     pack.save(path)
@@ -442,7 +440,7 @@ def test_a_file_that_cannot_be_read_or_written(tmp_path):
 @pytest.fixture
 def saved(rng, small_blocks, tmp_path):
     path = tmp_path / "p"
-    PackedTokens(collection(rng, 12), output="int8").save(path)
+    PackedTokens(collection(rng, 12), output_dtype="int8").save(path)
     return path
 
 
@@ -478,7 +476,7 @@ def rewrite(path, facts=None, index=None):
     facts = json.loads(header.tobytes()) | (facts or {})
     for number, array in (index or {}).items():
         arrays[number] = np.asarray(array, dtype=arrays[number].dtype)
-    facts["index_crc32"] = mapped_file.crc(arrays[:4])
+    facts["index_crc32"] = index_file.crc(arrays[:4])
     header = np.frombuffer(json.dumps(facts).ljust(512).encode(), np.uint8)
     with path.open("wb") as stream:
         for array in (header, *arrays):
@@ -549,7 +547,7 @@ def test_a_pickle_is_no_pack(tmp_path):
 
 def test_a_failed_save_leaves_the_old_file(saved, monkeypatch, rng):
     content = saved.read_bytes()
-    monkeypatch.setattr(writing.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr(vector_files.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(FileError):
         PackedTokens(collection(rng, 3)).save(saved)
     assert saved.read_bytes() == content

@@ -21,10 +21,10 @@ from tessera_onnx import (
     LoadError,
     TesseraVision,
     TruncationWarning,
-    page_text,
-    pages,
 )
-from tessera_onnx.cli import main
+from tessera_onnx.cli.main import main
+from tessera_onnx.images import page_text
+from tessera_onnx.images.pdf import read_pages
 
 LINES = ["The river flood closed two bridges", "Repairs will take until autumn"] * 2
 PAGE = ("-m", "test-page", "--cache-dir", str(ARTIFACTS))
@@ -33,7 +33,7 @@ NO_SIZE = pdf.page(entries="/CropBox [300 300 400 400]")  # all of it outside of
 
 def rendered(source, **options):
     """The images of the pages."""
-    return (page.image for page in pages.read(source, **options))
+    return (page.image for page in read_pages(source, **options))
 
 
 def text_page(width, height, size, lines=LINES, entries="", matrix="1 0 0 1"):
@@ -277,7 +277,7 @@ def test_a_page_without_size_is_told_of_and_has_no_vectors(model, tmp_path):
     assert found[1].shape == (0, 128)
     np.testing.assert_array_equal(found[2], truth[1])
     with pytest.warns(TruncationWarning, match="page 2"):
-        (bits,) = model.encode_pages(content, pages=[2], output="binary", pool_factor=2)
+        (bits,) = model.encode_pages(content, pages=[2], output_dtype="binary", pool_factor=2)
     assert bits.bits.shape == (0, 16)
     with pytest.raises(EncodingError, match="page 2 has no size"):
         model.regions("cat", content, page=2)
@@ -309,7 +309,7 @@ def test_a_media_box_without_size_is_letter_paper_as_pdfium_has_it(box, model):
 
 
 def words_of(content, **options):
-    (page,) = pages.read(content, words=True, **options)
+    (page,) = read_pages(content, words=True, **options)
     return page
 
 
@@ -410,7 +410,7 @@ def test_regions_of_a_pdf_page_hold_its_words(starter, tmp_path):
         first = starter.regions("bread", path)
     assert {each.words for each in first if each.token == "bread"} == {("Bread",)}
     # At another resolution boxes are of that image.
-    (page,) = pages.read(path, pages=[2], dpi=100, words=True)
+    (page,) = read_pages(path, pages=[2], dpi=100, words=True)
     by_word = {word.text: word.box for word in page.words}
     for each in starter.regions("flood bridges", path, page=2, dpi=100):
         if each.token == "flood":

@@ -14,15 +14,15 @@ import pdf_files as pdf
 import pypdfium2
 import pytest
 
-from tessera_onnx import pages
 from tessera_onnx.errors import ConfigError, EncodingError, FileError
+from tessera_onnx.images.pdf import read_pages
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
 
 def rendered(source, **options):
     """The images of the pages."""
-    return (page.image for page in pages.read(source, **options))
+    return (page.image for page in read_pages(source, **options))
 
 
 def corners(image):
@@ -134,10 +134,10 @@ def test_a_page_that_is_too_large_comes_after_the_others(tmp_path):
 def test_memory_does_not_grow_with_the_pages():
     code = (
         "import resource, pdf_files as pdf\n"
-        "from tessera_onnx import pages\n"
+        "from tessera_onnx.images import pdf as pages\n"
         "content = pdf.build([pdf.page(595, 842)] * 500)\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10\n"
-        "made = pages.read(content, dpi=60)\n"
+        "made = pages.read_pages(content, dpi=60)\n"
         "for _ in range(5): next(made)\n"
         "early = peak()\n"
         "for image in made: pass\n"

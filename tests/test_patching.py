@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tessera_onnx import patching
+from tessera_onnx.series import patching
 
 NAN = np.nan
 TENTHS = [i / 10 for i in range(1, 10)]

@@ -15,7 +15,7 @@ from tessera_onnx import (
     TesseraSparse,
     TruncationWarning,
 )
-from tessera_onnx.cli import main
+from tessera_onnx.cli.main import main
 
 CLASSES = {"dense": TesseraDense, "multi_vector": TesseraMultiVector, "sparse": TesseraSparse}
 MODELS = {"dense": "prompts", "multi_vector": "colbert", "sparse": "splade"}

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.cluster import hierarchy
 
-from tessera_onnx import pooling
 from tessera_onnx.errors import ConfigError
+from tessera_onnx.vectors import pooling
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import sparse as scipy_sparse
 
-from tessera_onnx import ConfigError, PackedSparse, SparseVector, scoring
+from tessera_onnx import ConfigError, PackedSparse, SparseVector
+from tessera_onnx.vectors import scoring
 
 VOCABULARY = 50
 

@@ -22,8 +22,8 @@ from tessera_onnx import (
     TesseraMultiVector,
     TesseraSparse,
     TesseraVision,
-    saturation,
 )
+from tessera_onnx.runtime import saturation
 
 STARTER = Path(tessera_onnx_starter.__file__).parent
 TEXTS = json.loads((ARTIFACTS / "starter" / "texts.json").read_text())
@@ -42,7 +42,7 @@ def maxsim():
     rng = np.random.default_rng(1)
     rows = [rng.normal(size=(n, 128)).astype(np.float32) for n in (9, 40, 7, 120, 32)]
     query, *documents = [each / np.linalg.norm(each, axis=1, keepdims=True) for each in rows]
-    return PackedTokens([*documents, query], output="int8").score(query)[None]
+    return PackedTokens([*documents, query], output_dtype="int8").score(query)[None]
 
 
 def results():

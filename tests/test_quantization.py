@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tessera_onnx import quantization
 from tessera_onnx.errors import (
     ConfigError,
     DimensionMismatch,
@@ -14,6 +13,7 @@ from tessera_onnx.errors import (
     UnsupportedDimension,
 )
 from tessera_onnx.results import BinaryTokens
+from tessera_onnx.vectors import quantization
 
 finite = st.floats(-1e6, 1e6, width=32)
 matrices = hnp.arrays(

@@ -16,8 +16,8 @@ from tessera_onnx import (
     TesseraDense,
     TesseraMultiVector,
     TesseraSparse,
-    registry,
 )
+from tessera_onnx.models import catalogue
 
 pytestmark = pytest.mark.filterwarnings("ignore::tessera_onnx.TruncationWarning")
 M3 = ARTIFACTS / "m3"
@@ -247,7 +247,7 @@ def test_a_batch_of_fixed_length_stays_within_the_budget(monkeypatch):
 
 
 def edited(name, *pairs):
-    return registry.parse(replace(*pairs)((ARTIFACTS / name / "model.toml").read_text()), "m.toml")
+    return catalogue.parse(replace(*pairs)((ARTIFACTS / name / "model.toml").read_text()), "m.toml")
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,17 @@ from artifact_tools import ARTIFACTS, replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tessera_onnx import registry, schema
 from tessera_onnx.errors import LoadError
-from tessera_onnx.schema import ModelSpec
+from tessera_onnx.models import catalogue
+from tessera_onnx.models import spec as models_spec
+from tessera_onnx.models.parse import build
+from tessera_onnx.models.spec import ModelSpec
 
 TOML = (ARTIFACTS / "colbert" / "model.toml").read_text()
 
 
 def parse(*pairs):
-    return registry.parse(replace(*pairs)(TOML), "model.toml")
+    return catalogue.parse(replace(*pairs)(TOML), "model.toml")
 
 
 def test_a_valid_entry():
@@ -53,12 +55,12 @@ def test_every_missing_field_is_an_error(path):
         table = table[key]
     del table[path[-1]]
     with pytest.raises(LoadError, match=rf"{path[-1]} is missing"):
-        registry._build(ModelSpec, entry, "model")
+        build(ModelSpec, entry, "model")
 
 
 def faults(document):
     with pytest.raises(LoadError) as caught:
-        registry.parse(document, "model.toml")
+        catalogue.parse(document, "model.toml")
     return str(caught.value)
 
 
@@ -99,15 +101,15 @@ def test_every_fact_that_an_empty_entry_lacks():
     missing = set(re.findall(r"([\w.]+) is missing", message))
     wanted = {"id", "kinds", "files", "graph", "dense.query", "dense.document.max_length"}
     wanted |= {f"graph.{name}" for name in ("inputs", "fp32", "int8", "best_cpu", "static")}
-    wanted |= {f"text.{field.name}" for field in dataclasses.fields(schema.Text)}
-    wanted |= {f"dense.{name}" for name in needed(schema.Dense)}
+    wanted |= {f"text.{field.name}" for field in dataclasses.fields(models_spec.TokenizerSpec)}
+    wanted |= {f"dense.{name}" for name in needed(models_spec.Dense)}
     assert wanted <= missing
     table = r"\[model\.multi_vector\].*?\n(?=\[model\.[a-ln-z]|\Z)"
     without = re.sub(table, "", TOML, flags=re.DOTALL)
     message = faults(without)
     assert "kinds ['multi-vector'] but tables for []" in message
     missing = set(re.findall(r"\[model\.multi_vector\]\.([\w.]+) is missing", message))
-    assert needed(schema.MultiVector) <= missing
+    assert needed(models_spec.MultiVector) <= missing
     assert '[model.multi_vector].query.prompt is missing (write "" where there is none)' in message
 
 
@@ -123,15 +125,15 @@ def test_thousands_of_faults_are_counted_and_not_listed():
 def test_what_stands_for_no_fact_is_a_value_of_the_field():
     """What the message says to write is taken where it is written."""
     known = set()
-    for table in vars(schema).values():
+    for table in vars(models_spec).values():
         if dataclasses.is_dataclass(table):
             hints = typing.get_type_hints(table)
-            for name in hints.keys() & schema.ABSENT.keys():
+            for name in hints.keys() & models_spec.ABSENT.keys():
                 if typing.get_origin(hints[name]) is not types.UnionType:
-                    value = tomllib.loads(f"x = {schema.ABSENT[name]}")["x"]
-                    registry._build(hints[name], value, name)
+                    value = tomllib.loads(f"x = {models_spec.ABSENT[name]}")["x"]
+                    build(hints[name], value, name)
                     known.add(name)
-    assert known == schema.ABSENT.keys()
+    assert known == models_spec.ABSENT.keys()
 
 
 @pytest.mark.parametrize(
@@ -184,22 +186,22 @@ def test_a_bad_hash_names_the_file():
 def test_two_models_of_one_name():
     body = TOML.split("schema = 1", 1)[1]
     with pytest.raises(LoadError, match="names two models"):
-        registry.parse(TOML + body, "models.toml")
+        catalogue.parse(TOML + body, "models.toml")
 
 
 def test_a_huge_file_is_refused_before_it_is_read(tmp_path):
     path = tmp_path / "model.toml"
     with path.open("wb") as stream:
-        stream.truncate(registry.MAX_TOML_BYTES + 1)
+        stream.truncate(catalogue.MAX_TOML_BYTES + 1)
     with pytest.raises(LoadError, match="larger than"):
-        registry.read(path)
+        catalogue.read_catalogue(path)
 
 
 @pytest.mark.posix
 def test_a_pipe_is_refused_before_it_is_read(tmp_path):
     os.mkfifo(tmp_path / "model.toml")
     with pytest.raises(LoadError, match="no regular file"):
-        registry.read(tmp_path / "model.toml")
+        catalogue.read_catalogue(tmp_path / "model.toml")
 
 
 def test_the_catalogue_of_a_user_is_read_again_when_it_is_another_file(tmp_path, monkeypatch):
@@ -209,29 +211,29 @@ def test_the_catalogue_of_a_user_is_read_again_when_it_is_another_file(tmp_path,
         (tmp_path / name / "models.toml").write_text(replace(("test-colbert", name))(TOML))
         os.utime(tmp_path / name / "models.toml", ns=(0, 0))
         monkeypatch.chdir(tmp_path / name)
-        assert registry.catalogue()[0].id == name
+        assert catalogue.catalogue()[0].id == name
     other = tmp_path / "other.toml"
     other.write_text(replace(("test-colbert", "six"))(TOML))
     os.utime(other, ns=(0, 0))
     other.replace("models.toml")
-    assert registry.catalogue()[0].id == "six"
+    assert catalogue.catalogue()[0].id == "six"
 
 
 @pytest.mark.parametrize("text", ["a = " + "[" * 20_000, "schema = " + "1" * 5_000])
 def test_hostile_toml_is_one_clear_error(text):
     with pytest.raises(LoadError, match="model.toml"):
-        registry.parse(text, "model.toml")
+        catalogue.parse(text, "model.toml")
 
 
 def test_not_text(tmp_path):
     (tmp_path / "model.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(LoadError, match="cannot be read"):
-        registry.read(tmp_path / "model.toml")
+        catalogue.read_catalogue(tmp_path / "model.toml")
 
 
 @given(st.integers(0, len(TOML) - 1), st.characters(codec="utf-8"))
 def test_one_changed_character_is_valid_or_one_clear_error(position, character):
     try:
-        registry.parse(TOML[:position] + character + TOML[position + 1 :], "model.toml")
+        catalogue.parse(TOML[:position] + character + TOML[position + 1 :], "model.toml")
     except LoadError as error:
         assert "model.toml" in str(error)

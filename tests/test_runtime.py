@@ -21,31 +21,32 @@ from tessera_onnx import (
     TesseraMultiVector,
     TesseraSparse,
     UnsupportedDimension,
-    processor,
-    runtime,
 )
+from tessera_onnx.runtime import cpu, devices
+from tessera_onnx.runtime import session as runtime_session
+from tessera_onnx.runtime.graph import SPIN_US, open_graph
 
 pytestmark = pytest.mark.filterwarnings("ignore::tessera_onnx.TruncationWarning")
 
 
 def test_threads_follow_argument_environment_affinity(monkeypatch):
-    assert processor.cpu_threads(3) == 3
+    assert cpu.cpu_threads(3) == 3
     monkeypatch.setenv("TESSERA_THREADS", "5")
-    assert processor.cpu_threads() == 5
-    assert processor.cpu_threads(1) == 1
+    assert cpu.cpu_threads() == 5
+    assert cpu.cpu_threads(1) == 1
     monkeypatch.setenv("TESSERA_THREADS", "many")
     with pytest.raises(ConfigError, match="TESSERA_THREADS must be a whole number"):
-        processor.cpu_threads()
+        cpu.cpu_threads()
     monkeypatch.delenv("TESSERA_THREADS")
-    assert 1 <= processor.cpu_threads() <= os.cpu_count()
+    assert 1 <= cpu.cpu_threads() <= os.cpu_count()
     if hasattr(os, "sched_getaffinity"):
-        assert processor.cpu_threads() <= len(os.sched_getaffinity(0))
+        assert cpu.cpu_threads() <= len(os.sched_getaffinity(0))
     with pytest.raises(ConfigError, match=r"threads must lie in 1\.\.1024, got 0"):
-        processor.cpu_threads(0)
+        cpu.cpu_threads(0)
     with pytest.raises(ConfigError, match=r"lie in 1\.\.1024"):
-        processor.cpu_threads(1 << 40)
+        cpu.cpu_threads(1 << 40)
     with pytest.raises(TypeError, match="threads must be int"):
-        processor.cpu_threads("2")
+        cpu.cpu_threads("2")
 
 
 @pytest.mark.parametrize(
@@ -64,25 +65,25 @@ def test_cgroup_quota(tmp_path, files, expected):
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
-    assert processor.cgroup_quota(tmp_path) == expected
+    assert cpu.cgroup_quota(tmp_path) == expected
 
 
 def test_device_names():
-    assert runtime.choose_device("cpu", static=False) == ["cpu"]
-    assert runtime.choose_device("cuda:1", static=False) == ["cuda:1"]
-    assert runtime.choose_device("auto", static=False)[-1] == "cpu"
-    assert runtime.choose_device("auto", static=False, int8_on_cuda=True) == ["cpu"]
+    assert devices.choose_device("cpu", static=False) == ["cpu"]
+    assert devices.choose_device("cuda:1", static=False) == ["cuda:1"]
+    assert devices.choose_device("auto", static=False)[-1] == "cpu"
+    assert devices.choose_device("auto", static=False, int8_on_cuda=True) == ["cpu"]
     for name in ("gpu", "cuda:x", "cuda:", "cpu:1", "cpu:", ""):
         with pytest.raises(ConfigError, match="device must be"):
-            runtime.choose_device(name, static=False)
+            devices.choose_device(name, static=False)
     with pytest.raises(DeviceError, match="dynamic shapes"):
-        runtime.choose_device("coreml", static=False)
+        devices.choose_device("coreml", static=False)
     with pytest.raises(TypeError, match="device must be str"):
-        runtime.choose_device(0, static=False)
+        devices.choose_device(0, static=False)
 
 
 def test_an_explicit_device_never_falls_back():
-    if "CUDAExecutionProvider" in runtime.onnxruntime().get_available_providers():
+    if "CUDAExecutionProvider" in devices.onnxruntime().get_available_providers():
         with TesseraDense(path=ARTIFACTS / "prompts", device="cuda") as model:
             assert model.device == "cuda"
         return
@@ -92,8 +93,8 @@ def test_an_explicit_device_never_falls_back():
 
 def test_auto_falls_back_once_and_says_why(monkeypatch, caplog):
     """The choice logic alone: a provider that claims to be there and is not."""
-    monkeypatch.setattr(runtime, "choose_device", lambda *_, **__: ["cuda", "cpu"])
-    if "CUDAExecutionProvider" not in runtime.onnxruntime().get_available_providers():
+    monkeypatch.setattr(devices, "choose_device", lambda *_, **__: ["cuda", "cpu"])
+    if "CUDAExecutionProvider" not in devices.onnxruntime().get_available_providers():
         with TesseraDense(path=ARTIFACTS / "prompts") as model:
             assert model.device == "cpu"
         assert [record.levelname for record in caplog.records] == ["WARNING"]
@@ -292,7 +293,7 @@ def test_a_large_batch_leaves_no_memory_behind(monkeypatch):
         session.run(feeds)
         held = {}
         for large in (False, True):
-            monkeypatch.setattr(runtime, "LARGE_BATCH", 1 if large else 1 << 40)
+            monkeypatch.setattr(runtime_session, "LARGE_BATCH", 1 if large else 1 << 40)
             for _ in range(2):
                 session.run({name: np.repeat(rows, 30, axis=0) for name, rows in feeds.items()})
             held[large] = resident()
@@ -302,11 +303,11 @@ def test_a_large_batch_leaves_no_memory_behind(monkeypatch):
 def test_sessions_have_the_options_that_were_measured():
     """Each was worth a factor, and none changes a result: nothing else would show its loss."""
     graph = (ARTIFACTS / "prompts" / "model.fp32.onnx").read_bytes()
-    threads = len(processor.cpus())
-    options = runtime.open_graph("model.fp32.onnx", graph, "cpu", threads).get_session_options()
+    threads = len(cpu.cpus())
+    options = open_graph("model.fp32.onnx", graph, "cpu", threads).get_session_options()
     assert options.enable_cpu_mem_arena
     assert not options.enable_mem_pattern
     entry = options.get_session_config_entry
-    assert entry("session.intra_op.spin_duration_us") == str(runtime.SPIN_US)
+    assert entry("session.intra_op.spin_duration_us") == str(SPIN_US)
     if threads > 1:  # one place for each thread but the caller's
         assert len(entry("session.intra_op_thread_affinities").split(";")) == threads - 1

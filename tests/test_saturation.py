@@ -12,7 +12,9 @@ from artifact_tools import ARTIFACTS, copy, relist, replace
 from faults import graphs
 from test_cli import run
 
-from tessera_onnx import TesseraDense, processor, runtime, saturation
+from tessera_onnx import TesseraDense
+from tessera_onnx.runtime import cpu, saturation
+from tessera_onnx.runtime import graph as runtime_graph
 
 HASWELL = ("fma", "avx", "avx2", "bmi2")
 SKYLAKE = (*HASWELL, "avx512f", "avx512bw")
@@ -48,9 +50,9 @@ def artifact(tmp_path, weight):
 @pytest.fixture
 def haswell(monkeypatch):
     """What /proc/cpuinfo says of such a processor."""
-    monkeypatch.setattr(processor, "_cpuinfo", lambda: ("a Haswell", HASWELL))
-    monkeypatch.setattr(processor.platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(runtime, "_saturating", set())
+    monkeypatch.setattr(cpu, "_cpuinfo", lambda: ("a Haswell", HASWELL))
+    monkeypatch.setattr(cpu.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(runtime_graph, "_saturating", set())
 
 
 @pytest.mark.parametrize(
@@ -65,19 +67,19 @@ def haswell(monkeypatch):
     ],
 )
 def test_processors(monkeypatch, machine, flags, expected):
-    monkeypatch.setattr(processor.platform, "machine", lambda: machine)
-    assert processor.saturates(flags) is expected
+    monkeypatch.setattr(cpu.platform, "machine", lambda: machine)
+    assert cpu.saturates(flags) is expected
 
 
 def test_where_there_is_no_file_of_the_processor_numpy_tells(monkeypatch):
     from numpy._core import _multiarray_umath
 
-    monkeypatch.setattr(processor.platform, "machine", lambda: "AMD64")
-    monkeypatch.setattr(processor, "_cpuinfo", lambda: ("", ()))
+    monkeypatch.setattr(cpu.platform, "machine", lambda: "AMD64")
+    monkeypatch.setattr(cpu, "_cpuinfo", lambda: ("", ()))
     for vnni in (True, False):
         features = {**_multiarray_umath.__cpu_features__, "AVX512VNNI": vnni}
         monkeypatch.setattr(_multiarray_umath, "__cpu_features__", features)
-        assert processor.saturates() is not vnni
+        assert cpu.saturates() is not vnni
 
 
 def test_one_warning_a_graph(tmp_path, haswell, caplog):
@@ -96,7 +98,7 @@ def test_one_warning_a_graph(tmp_path, haswell, caplog):
 def test_small_weights_and_other_processors_are_not_told_of(tmp_path, haswell, caplog, monkeypatch):
     with TesseraDense(path=artifact(tmp_path, 60), precision="int8") as model:
         model.encode("a cat")
-    monkeypatch.setattr(processor, "_cpuinfo", lambda: ("an Ice Lake", ICE_LAKE))
+    monkeypatch.setattr(cpu, "_cpuinfo", lambda: ("an Ice Lake", ICE_LAKE))
     with TesseraDense(path=artifact(tmp_path, 100), precision="int8") as model:
         model.encode("a cat")
     assert not caplog.records

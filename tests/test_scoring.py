@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tessera_onnx import maxsim, quantization, scoring
+from tessera_onnx import maxsim
 from tessera_onnx.errors import ConfigError, DimensionMismatch
-from tessera_onnx.pooling import l2_normalize
 from tessera_onnx.results import BinaryTokens, SparseVector
+from tessera_onnx.vectors import quantization, scoring
+from tessera_onnx.vectors.pooling import l2_normalize
 
 
 def naive_maxsim(query, document):

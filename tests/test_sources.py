@@ -22,16 +22,9 @@ from click.testing import CliRunner
 from image_cases import encoded, picture
 from PIL import Image, features
 
-from tessera_onnx import (
-    ConfigError,
-    EncodingError,
-    FileError,
-    TesseraVision,
-    TruncationWarning,
-    images,
-    sources,
-)
-from tessera_onnx.cli import main
+from tessera_onnx import ConfigError, EncodingError, FileError, TesseraVision, TruncationWarning
+from tessera_onnx.cli.main import main
+from tessera_onnx.images import decode, sources
 
 SMALL = Image.fromarray(picture(40, 24))
 PNG = encoded(SMALL)
@@ -188,30 +181,30 @@ def test_avif_and_jpeg_2000(model):
         ("JPEG2000", {"no_jp2": True}),
     ):
         content = encoded(image, kind, **options)
-        found = np.asarray(images.open_image(content, where="image", alpha="white"))
+        found = np.asarray(decode.open_image(content, where="image", alpha="white"))
         np.testing.assert_allclose(found, np.asarray(image), atol=4)
         assert len(model.encode_document(content)) == len(model.encode_document(image))
     with pytest.raises(EncodingError, match="the limit is 99"):
-        images.open_image(content, where="image", alpha="white", max_pixels=99)
+        decode.open_image(content, where="image", alpha="white", max_pixels=99)
     with pytest.raises(EncodingError, match="image cannot be decoded"):
-        images.open_image(content[:100], where="image", alpha="white")
+        decode.open_image(content[:100], where="image", alpha="white")
 
 
 def test_jpeg_2000_of_sixteen_bits():
     grey = (np.arange(64 * 64, dtype=np.uint16) * 16).reshape(64, 64)
     content = encoded(Image.fromarray(grey), "JPEG2000")
-    found = np.asarray(images.open_image(content, where="image", alpha="white"))
+    found = np.asarray(decode.open_image(content, where="image", alpha="white"))
     np.testing.assert_array_equal(found[..., 0], grey >> 8)
 
 
 @pytest.mark.parametrize("kind", ["AVIF", "JPEG2000", "WebP"])
 def test_a_pillow_without_the_decoder(kind, monkeypatch):
     content = encoded(SMALL, kind)
-    monkeypatch.setattr(images, "find_spec", lambda _: None)
+    monkeypatch.setattr(decode, "find_spec", lambda _: None)
     monkeypatch.setattr(features, "check_codec", lambda _: False)
     name = kind.replace("JPEG2", "JPEG 2")
     with pytest.raises(EncodingError, match=rf"images\[0\] is {name}, which this build of Pillow"):
-        images.open_image(content, where="images[0]", alpha="white")
+        decode.open_image(content, where="images[0]", alpha="white")
 
 
 # ---------------------------------------------------------------- wrong ones
@@ -278,7 +271,7 @@ def test_an_open_file_that_does_not_end(monkeypatch):
         with pytest.raises(
             EncodingError, match=r"images\[3\] is an open file of more than 2097152"
         ):
-            images.open_image(stream, where="images[3]", alpha="white")
+            decode.open_image(stream, where="images[3]", alpha="white")
 
 
 @pytest.mark.parametrize(
@@ -488,6 +481,6 @@ def test_files_are_closed(model, path, tmp_path):
     stream = model.encode_pages(tmp_path / "scan.tif")
     next(stream)
     stream.close()
-    images.count_pages(tmp_path / "scan.tif")
+    decode.count_pages(tmp_path / "scan.tif")
     model.encode_document(path)
     assert len(list(Path("/proc/self/fd").iterdir())) <= len(before)

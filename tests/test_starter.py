@@ -13,8 +13,10 @@ import pytest
 import tessera_onnx_starter
 from artifact_tools import ARTIFACTS, golden
 
-from tessera_onnx import ForecastWarning, TesseraTimeSeries, artifacts, scoring
-from tessera_onnx.pooling import l2_normalize
+from tessera_onnx import ForecastWarning, TesseraTimeSeries
+from tessera_onnx.models.artifact import open_folder
+from tessera_onnx.vectors import scoring
+from tessera_onnx.vectors.pooling import l2_normalize
 
 TEXTS = json.loads((ARTIFACTS / "starter" / "texts.json").read_text())
 
@@ -133,7 +135,7 @@ def test_every_listed_file_is_there_and_nothing_else_and_small():
     assert metadata.version("tessera-onnx-starter")
     total = 0
     for folder in (root / "minilm", root / "splade", root / "tessera_bolt"):
-        artifact = artifacts.open_folder(folder)
+        artifact = open_folder(folder)
         listed = {file.name for file in artifact.spec.files} | {"model.toml"}
         assert {path.name for path in folder.iterdir()} == listed
         assert artifact.spec.export.parity

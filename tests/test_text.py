@@ -16,8 +16,8 @@ from tessera_onnx import (
     TesseraSparse,
     TokenizationError,
     TruncationWarning,
-    batching,
 )
+from tessera_onnx.runtime import batching
 
 MODELS = {"dense": "prompts", "multi-vector": "colbert", "sparse": "splade"}
 CLASSES = {"dense": TesseraDense, "multi-vector": TesseraMultiVector, "sparse": TesseraSparse}
@@ -237,8 +237,8 @@ def test_a_failing_batch_in_a_stream_loses_nothing_before_it(model, monkeypatch,
         return run(feeds, **kwargs)
 
     monkeypatch.setattr(model._encoder.session, "run", broken)
-    plan = batching.plan
-    monkeypatch.setattr(batching, "plan", lambda lengths, _: plan(lengths, 50))
+    plan = batching.plan_batches
+    monkeypatch.setattr(batching, "plan_batches", lambda lengths, _: plan(lengths, 50))
     long, short = "cat " * 20, "cat"
     good, bad = (short, long) if fails == "long" else (long, short)
     seen = []
@@ -389,13 +389,14 @@ def test_progress_reports_every_text(model, capsys):
 def test_outputs_in_every_form():
     with open_kind("dense") as dense, open_kind("multi-vector") as multi:
         vectors = dense.encode_batch(["cat", "dog"])
-        codes = dense.encode_batch(["cat", "dog"], output="int8")
+        codes = dense.encode_batch(["cat", "dog"], output_dtype="int8")
         np.testing.assert_allclose(codes.dequantize(), vectors, atol=0.01)
         np.testing.assert_array_equal(
-            dense.encode_query("cat", output="binary").unpack() > 0, dense.encode_query("cat") > 0
+            dense.encode_query("cat", output_dtype="binary").unpack() > 0,
+            dense.encode_query("cat") > 0,
         )
         tokens = multi.encode("cat")
-        (bits,) = multi.encode_batch(["cat"], output="binary")
+        (bits,) = multi.encode_batch(["cat"], output_dtype="binary")
         np.testing.assert_array_equal(bits.bits, multi.encode_quantized("cat").bits)
         np.testing.assert_array_equal(bits.bits, multi.quantize(tokens).bits)
         query = multi.quantize(multi.encode_query("cat"))
@@ -404,7 +405,7 @@ def test_outputs_in_every_form():
         pooled = multi.encode_document("the cat sat on the mat", pool_factor=2)
         assert pooled.shape == (5, 128)  # 9 rows: [CLS] and 8 // 2
         with pytest.raises(ValueError, match="output must be"):
-            dense.encode_batch(["cat"], output="bits")
+            dense.encode_batch(["cat"], output_dtype="bits")
         with pytest.raises(ValueError, match="pool_factor"):
             multi.encode_batch(["cat"], pool_factor=0)
 
@@ -440,7 +441,7 @@ def test_malformed_arguments_are_clear_errors():
                 (lambda: multi.explain(3, "a"), TypeError, "query must be str, got int"),
                 (lambda: multi.rank("a", [[[1, 2], [3]]]), ValueError, "rectangular"),
                 (lambda: multi.quantize([[1, 2], [3]]), ValueError, "rectangular"),
-                (lambda: multi.encode_batch([], output="x"), ValueError, "output must be"),
+                (lambda: multi.encode_batch([], output_dtype="x"), ValueError, "output must be"),
                 (lambda: multi.encode_batch([], pool_factor=0), ValueError, "pool_factor"),
                 (lambda: sparse.rank(None, ["a"]), TypeError, "query must be a SparseVector"),
                 (lambda: sparse.rank("a", [sparse.encode("a"), "b"]), TypeError, r"documents\[1\]"),

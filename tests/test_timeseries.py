@@ -14,14 +14,8 @@ from artifact_tools import ARTIFACTS, copy, golden, replace
 from click.testing import CliRunner
 
 import tessera_onnx
-from tessera_onnx import (
-    ConfigError,
-    EncodingError,
-    ForecastWarning,
-    LoadError,
-    TesseraTimeSeries,
-    cli,
-)
+from tessera_onnx import ConfigError, EncodingError, ForecastWarning, LoadError, TesseraTimeSeries
+from tessera_onnx.cli.main import main
 
 STORED = golden("bolt")
 # The last one has no observed value: upstream invents its forecast, here it is NaN.
@@ -388,7 +382,7 @@ def test_the_command_shows_it_and_reads_it_no_text(tmp_path, monkeypatch):
     monkeypatch.setenv("TESSERA_CACHE", str(tmp_path))
 
     def run(*args):
-        return CliRunner().invoke(cli.main, args)
+        return CliRunner().invoke(main.main, args)
 
     info = run("info", "test-bolt").output
     for fact in ("time_series.patch_size          16", "time_series.context_length      2048"):

@@ -4,15 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tessera_onnx import frequency, series_table, time_numbers, timestamps
+from tessera_onnx.series import frequency, table, time_numbers, timestamps
 
 
 def ahead(texts, horizon, name="x"):
     """The next times of one series in the form of its own, and the note."""
     codes = np.zeros(len(texts), np.int64)
-    times = timestamps.of_texts(texts, name, series_table.regular(codes))
-    order = series_table.ordered(codes, times.stamps)
-    step = series_table.step_of(order, times.stamps, times.stamps)
+    times = timestamps.of_texts(texts, name, table.regular(codes))
+    order = table.ordered(codes, times.stamps)
+    step = table.step_of(order, times.stamps, times.stamps)
     last = times.stamps[order.rows[order.lasts]]
     return times.write(frequency.following(last, last, step, horizon)[0]), times.note
 
@@ -120,7 +120,7 @@ def test_decimals_of_time():
     ],
 )
 def test_no_timestamps(texts, row, message):
-    regular = series_table.regular(np.zeros(len(texts), np.int64))
+    regular = table.regular(np.zeros(len(texts), np.int64))
     with pytest.raises(time_numbers.NoTimeError, match=message) as caught:
         timestamps.of_texts(texts, "x", regular)
     assert caught.value.row == row
@@ -128,16 +128,16 @@ def test_no_timestamps(texts, row, message):
 
 def test_rows_in_order():
     codes = np.array([0, 1, 0, 1, 0])
-    order = series_table.ordered(codes, np.array([3, 1, 2, 2, 1]))
+    order = table.ordered(codes, np.array([3, 1, 2, 2, 1]))
     assert order.rows.tolist() == [4, 2, 0, 1, 3]
     assert (order.lengths.tolist(), order.moved) == ([3, 2], [0])
     assert order.said().startswith("the rows of series 0 were not in order of time")
-    assert series_table.ordered(codes, np.array([1, 1, 2, 2, 3])).said() == ""
-    with pytest.raises(series_table.TwiceError) as caught:
-        series_table.ordered(codes, np.array([3, 1, 2, 1, 1]))
+    assert table.ordered(codes, np.array([1, 1, 2, 2, 3])).said() == ""
+    with pytest.raises(table.TwiceError) as caught:
+        table.ordered(codes, np.array([3, 1, 2, 1, 1]))
     assert (caught.value.first, caught.value.second) == (1, 3)
     many = np.repeat(np.arange(20), 2)
-    moved = series_table.ordered(many, np.tile([1, 0], 20))
+    moved = table.ordered(many, np.tile([1, 0], 20))
     assert "0, 1, 2, 3, 4, 5, 6, 7 and 12 more were" in moved.said()
 
 
@@ -157,5 +157,5 @@ def test_rows_in_order():
     ],
 )
 def test_columns_that_tell_series_apart(name, texts, tells):
-    found = series_table.tells_apart([("first", ["x"] * 4), (name, texts)])
+    found = table.tells_apart([("first", ["x"] * 4), (name, texts)])
     assert found == (name if tells else None)

@@ -14,8 +14,9 @@ from click.testing import CliRunner
 from PIL import Image, ImageDraw, ImageFont
 from test_images import FIT
 
-from tessera_onnx import EncodingError, TesseraVision, TruncationWarning, views
-from tessera_onnx.cli import main
+from tessera_onnx import EncodingError, TesseraVision, TruncationWarning
+from tessera_onnx.cli.main import main
+from tessera_onnx.images import views
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 LINES = ["The river flood closed two bridges", "Repairs will take until autumn"]

@@ -26,8 +26,8 @@ from tessera_onnx import (
     TesseraMultiVector,
     TesseraVision,
     maxsim,
-    quantization,
 )
+from tessera_onnx.vectors import quantization
 
 WHITE = np.full((40, 60, 3), 255, np.uint8)
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -255,15 +255,15 @@ def test_forms_and_pooling_of_a_document(model):
     means = np.stack([whole[:3].mean(axis=0), whole[3:].mean(axis=0)])
     expected = means / np.linalg.norm(means, axis=1, keepdims=True)
     np.testing.assert_allclose(pooled, expected, atol=1e-6)
-    assert isinstance(model.encode_document(image, output="int8"), Int8Vectors)
-    bits = model.encode_documents([image, WHITE], output="binary", pool_factor=3)
+    assert isinstance(model.encode_document(image, output_dtype="int8"), Int8Vectors)
+    bits = model.encode_documents([image, WHITE], output_dtype="binary", pool_factor=3)
     assert [type(each) for each in bits] == [BinaryTokens] * 2
     assert [each.bits.shape for each in bits] == [(2, 16), (0, 16)]
     assert model.rank("cat", bits)[1].index == 1
     with pytest.raises(ConfigError, match="pool_factor"):
         model.encode_documents([image], pool_factor=0)
     with pytest.raises(ConfigError, match="output"):
-        model.encode_query("cat", output="bits")
+        model.encode_query("cat", output_dtype="bits")
 
 
 def test_similarity_map_by_hand(model):

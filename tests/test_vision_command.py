@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from tessera_onnx import TesseraVision
-from tessera_onnx.cli import main
+from tessera_onnx.cli.main import main
 
 PAGE = ("-m", "test-page", "--cache-dir", str(ARTIFACTS))
 COLOURS = {"a.png": (255, 0, 0), "b.jpg": (0, 200, 40), "c.webp": (10, 20, 250)}
@@ -125,9 +125,9 @@ def test_encode_images(images, pdf, tmp_path, model):
     for ours, theirs in zip(rows, truth, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     lines = tmp_path / "out.jsonl"
-    run("encode", images[0], "-o", lines, *PAGE, "--format", "binary")
+    run("encode", images[0], "-o", lines, *PAGE, "--output-dtype", "binary")
     (line,) = lines.read_text().splitlines()
-    bits = model.encode_document(images[0], output="binary").bits
+    bits = model.encode_document(images[0], output_dtype="binary").bits
     assert json.loads(line) == {"bits": bits.tolist(), "dim": 128}
 
 

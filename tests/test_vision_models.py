@@ -21,9 +21,9 @@ from tessera_onnx import (
     TesseraDense,
     TesseraVision,
     TruncationWarning,
-    images,
 )
-from tessera_onnx.towers import PixelTower
+from tessera_onnx.images import preprocess
+from tessera_onnx.images.graphs import PixelEncoder
 
 LATE = ("colpali", "colsmol", "colqwen2")
 PAIRS = ("clip", "siglip2")
@@ -271,8 +271,8 @@ def test_the_first_state_of_a_tower_that_does_not_pool():
         recipe = dataclasses.replace(model.spec.vision, vectors="one", pooling="cls", keep="")
         pixels = np.zeros((16, 16, 3), np.uint8)
         pixels[:8, :8] = 255, 0, 255
-        prepared = images.pixels(Image.fromarray(pixels), recipe.image)
-        tower = PixelTower(model._session, recipe, None)
+        prepared = preprocess.pixels(Image.fromarray(pixels), recipe.image)
+        tower = PixelEncoder(model._session, recipe, None)
         found = tower.patches(prepared, image_only=False, parallel=False).vectors
     expected = np.zeros((1, 128), np.float32)
     expected[0, :3] = np.array([1, -1, 1]) / np.sqrt(3)

@@ -21,9 +21,9 @@ from tessera_export import __version__, measured, optimum_backend
 from tessera_export.errors import ExportError
 from tessera_export.files import sha256
 from tessera_export.folder import Facts
-from tessera_onnx import registry
 from tessera_onnx.errors import LoadError
-from tessera_onnx.schema import (
+from tessera_onnx.models import catalogue
+from tessera_onnx.models.spec import (
     KIND_TABLES,
     PRECISIONS,
     UNPINNED,
@@ -324,9 +324,9 @@ def _first(built: Sequence[Precision], order: Sequence[Precision]) -> Precision:
 
 def document(spec: ModelSpec) -> str:
     """The text of model.toml. Raises ExportError when the runtime's parser refuses it."""
-    text = tomli_w.dumps({"schema": registry.SCHEMA, "model": [_table(spec)]})
+    text = tomli_w.dumps({"schema": catalogue.SCHEMA, "model": [_table(spec)]})
     try:
-        registry.parse(text, "model.toml")
+        catalogue.parse(text, "model.toml")
     except LoadError as error:
         raise ExportError(f"the facts do not make a valid entry: {error}") from error
     return text

@@ -1,7 +1,7 @@
 """Chronos-Bolt: what its folder says, and its graph between scaled patches and scaled quantiles.
 
-Scaling and patching stay in NumPy (tessera_onnx.patching): a NaN-aware mean has no ONNX operator,
-and tracing would freeze upstream's `if length % patch_size`.
+Scaling and patching stay in NumPy (tessera_onnx.series.patching): a NaN-aware mean has no ONNX
+operator, and tracing would freeze upstream's `if length % patch_size`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tessera_export.errors import ExportError
-from tessera_onnx.schema import TimeSeries
+from tessera_onnx.models.spec import TimeSeries
 
 ARCHITECTURE = "ChronosBoltModelForForecasting"
 INPUTS = ("patches", "attention_mask")

@@ -17,7 +17,7 @@ from tessera_export.errors import ExportError
 from tessera_export.files import read_text, read_weights
 from tessera_export.pickles import unpickled
 from tessera_onnx.errors import LoadError
-from tessera_onnx.schema import PRECISIONS, Precision
+from tessera_onnx.models.spec import PRECISIONS, Precision
 
 CLASSES = {
     "dense": "Dense",

@@ -13,7 +13,7 @@ from tessera_export.files import Weights, module_folder, read_list, read_table
 from tessera_export.layers import Layer
 from tessera_export.prompts import Prompts
 from tessera_export.tokens import TokenizerFile
-from tessera_onnx.schema import MultiVector, TokenRole
+from tessera_onnx.models.spec import MultiVector, TokenRole
 
 OUTPUT = "token_embeddings"
 MASK = "MultiVectorMask"

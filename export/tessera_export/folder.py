@@ -12,7 +12,7 @@ from tessera_export.errors import ExportError
 from tessera_export.files import Weights, module_folder, read_list, read_table, read_weights
 from tessera_export.layers import Layer
 from tessera_export.tokens import TokenizerFile
-from tessera_onnx.schema import Dense, MultiVector, Role, Sparse
+from tessera_onnx.models.spec import Dense, MultiVector, Role, Sparse
 
 Pooling = Literal["cls", "mean", "last"]
 KINDS = ("dense", "multi-vector", "sparse")

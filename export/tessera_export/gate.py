@@ -21,7 +21,7 @@ from tessera_export.errors import ExportError
 from tessera_export.folder import Facts
 from tessera_export.layers import Layer
 from tessera_export.samples import Item, items
-from tessera_onnx.schema import Parity, Precision
+from tessera_onnx.models.spec import Parity, Precision
 
 Array = NDArray[Any]
 Metric = Literal["max_abs", "max_relative", "min_cosine", "min_text_cosine", "mean_cosine"]

@@ -13,7 +13,7 @@ from tessera_export.errors import ExportError
 from tessera_export.layers import Layer
 from tessera_export.prompts import Prompts
 from tessera_export.tokens import TokenizerFile
-from tessera_onnx.schema import MultiVector, Role, Sparse, TokenRole
+from tessera_onnx.models.spec import MultiVector, Role, Sparse, TokenRole
 
 SPARSE, COLBERT = "sparse_linear", "colbert_linear"
 # Words that FlagEmbedding gives no weight, by the tokenizer's names for them.

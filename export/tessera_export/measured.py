@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from tessera_export import corpus, samples, text_groups
 from tessera_export.errors import ExportError
 from tessera_export.folder import Facts
-from tessera_onnx import reading
+from tessera_onnx.cli import texts
 from tessera_onnx.errors import FileError
-from tessera_onnx.schema import Role, TokenRole, roles_of
+from tessera_onnx.models.spec import Role, TokenRole, roles_of
 
 Array = NDArray[Any]
 
@@ -29,11 +29,11 @@ def read(source: str) -> list[str]:
     read, naming the line, and for one without texts.
     """
     try:
-        found = [text for text in reading.Texts(source, "text") if text.strip()]
+        found = [text for text in texts.Texts(source, "text") if text.strip()]
     except FileError as error:
         raise ExportError(str(error).partition(": --field")[0]) from error  # no option here
     if not found:
-        raise ExportError(f"{reading.name(source)} holds no text to calibrate int8 on")
+        raise ExportError(f"{texts.name(source)} holds no text to calibrate int8 on")
     return _spread(found, min(MOST, len(found)))
 
 

@@ -21,13 +21,14 @@ from pathlib import Path
 
 from tessera_export import __version__
 from tessera_export.errors import ExportError
-from tessera_onnx import artifacts
-from tessera_onnx.artifacts import ENTRY_POINTS, Artifact
 from tessera_onnx.errors import FileError, LoadError
-from tessera_onnx.schema import ModelSpec
+from tessera_onnx.models import artifact, installed
+from tessera_onnx.models.artifact import Artifact
+from tessera_onnx.models.installed import ENTRY_POINTS
+from tessera_onnx.models.spec import ModelSpec
 
 # Where models lie that no pack holds: `origin` of an Artifact is one of these or a pack's name.
-PLACES = {"path", "cache", artifacts.HUB}
+PLACES = {"path", "cache", artifact.HUB}
 # "starter" is the entry point that brings the runtime's default models.
 RESERVED = {"starter", "tessera-onnx", "tessera-onnx-export", "tessera-onnx-starter", *PLACES}
 VERSION = r"\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?"
@@ -96,9 +97,9 @@ def _models(folders: Sequence[Path], distribution: str) -> list[Artifact]:
     """The artifacts in order of id: two packs or folders of one id are an error at load time."""
     found: dict[str, Artifact] = {}
     try:
-        packs = [model for model in artifacts.installed() if model.origin not in PLACES]
+        packs = [model for model in installed.installed() if model.origin not in PLACES]
         for folder in folders:
-            model = artifacts.open_folder(folder)
+            model = artifact.open_folder(folder)
             if model.spec.id in found:
                 raise ExportError(
                     f"{found[model.spec.id].folder} and {folder} both hold {model.spec.id!r}"

@@ -21,7 +21,7 @@ from tessera_export.errors import ExportError
 from tessera_export.gate import Metric
 from tessera_export.page_canvas import CELL
 from tessera_export.page_model import DIMENSION, Tower
-from tessera_onnx.schema import Image, ModelSpec, Parity, Precision, Vision
+from tessera_onnx.models.spec import ImageSpec, ModelSpec, Parity, Precision, Vision
 
 OUTPUTS = ("vectors", "keep")
 LETTERS = 17  # pixels of a font's size: up to 18 are read as well as 12, 20 are not
@@ -134,7 +134,7 @@ def export(
 
 def recipe(text_model: str) -> Vision:
     """How a page becomes the tower's input, and what its outputs are."""
-    image = Image(
+    image = ImageSpec(
         size=CELL,
         resize="fit",
         longest=LONGEST,

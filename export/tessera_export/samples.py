@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tessera_export import text_groups, token_check
 from tessera_export.folder import Facts
-from tessera_onnx.schema import TokenRole, roles_of
+from tessera_onnx.models.spec import TokenRole, roles_of
 
 Array = NDArray[Any]
 

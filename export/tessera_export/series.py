@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from tessera_export import artifact, bolt, chronos2, gate, graph, int8, refused, storage
 from tessera_export.errors import ExportError, install
 from tessera_export.files import Weights, read_table, read_weights
-from tessera_onnx import patching, timeseries
-from tessera_onnx.schema import (
+from tessera_onnx.models.spec import (
     PRECISIONS,
     UNPINNED,
     File,
@@ -27,6 +26,7 @@ from tessera_onnx.schema import (
     Precision,
     TimeSeries,
 )
+from tessera_onnx.series import patching, timeseries
 
 Array = NDArray[Any]
 KIND = "time-series"

@@ -15,8 +15,8 @@ from tessera_export import refused
 from tessera_export.errors import ExportError
 from tessera_export.files import read_text
 from tessera_export.folder import Facts, Overrides
-from tessera_onnx import registry
-from tessera_onnx.schema import UNPINNED, ModelSpec, Sparse
+from tessera_onnx.models import catalogue
+from tessera_onnx.models.spec import UNPINNED, ModelSpec, Sparse
 
 # What the export reads; other frameworks' weights and ready graphs stay on the hub. The two heads
 # of bge-m3 are pickles, of which tensors alone are read; so are weights without safetensors.
@@ -49,7 +49,7 @@ def known(model: str) -> ModelSpec | None:
     """The entry that the catalogue has for an id, an alias or a repository; None for a folder."""
     if is_folder(model):
         return None
-    names = ((spec, {spec.id, spec.source, *spec.aliases}) for spec in registry.catalogue())
+    names = ((spec, {spec.id, spec.source, *spec.aliases}) for spec in catalogue.catalogue())
     return next((spec for spec, found in names if model in found), None)
 
 
@@ -96,7 +96,7 @@ def _near(model: str) -> str:
         here = [other for other in place.iterdir() if other.is_dir()]
         names = difflib.get_close_matches(Path(model).name, [other.name for other in here], 1)
         found = [str(place / name) for name in names]
-    ids = [spec.id for spec in registry.catalogue()]
+    ids = [spec.id for spec in catalogue.catalogue()]
     found = found or difflib.get_close_matches(model, ids, 1)
     return f"; is it {found[0]!r}?" if found else ""
 

@@ -14,7 +14,7 @@ from tessera_export.errors import ExportError
 from tessera_export.files import module_folder, read_list, read_table
 from tessera_export.layers import class_of
 from tessera_export.tokens import TokenizerFile
-from tessera_onnx.schema import Role, Sparse
+from tessera_onnx.models.spec import Role, Sparse
 
 IDF = "idf.json"
 OUTPUT = "sparse_embedding"

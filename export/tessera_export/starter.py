@@ -16,7 +16,7 @@ from tessera_export import artifact, folder, rotation
 from tessera_export.artifact import Origin
 from tessera_export.errors import ExportError
 from tessera_export.folder import Facts, Overrides
-from tessera_onnx.schema import MultiVector, Precision, TokenRole
+from tessera_onnx.models.spec import MultiVector, Precision, TokenRole
 
 
 @dataclass(frozen=True, slots=True)

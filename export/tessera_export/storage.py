@@ -11,7 +11,8 @@ import onnxruntime
 from onnx import TensorProto
 
 from tessera_export.errors import ExportError
-from tessera_onnx import runtime, saturation
+from tessera_onnx.runtime import saturation
+from tessera_onnx.runtime.graph import open_graph
 
 # Bytes of weights that one file holds: protobuf ends at 2 GiB, and the nodes need room.
 INLINE = 1_900_000_000
@@ -70,4 +71,4 @@ def session(path: Path) -> onnxruntime.InferenceSession:
             f"{len(found)} int8 products of {path.name}, {found[0]!r} first, can exceed the 16-bit "
             "sums of processors without VNNI: nothing was written"
         )
-    return runtime.open_graph(path.name, graph, "cpu", 1, lambda _, name: read_beside(name))
+    return open_graph(path.name, graph, "cpu", 1, lambda _, name: read_beside(name))

@@ -16,8 +16,8 @@ from tessera_export.errors import ExportError
 from tessera_export.files import read_table
 from tessera_export.folder import Facts
 from tessera_export.tokens import TokenizerFile, lowers, wants_lower
-from tessera_onnx import text as runtime
-from tessera_onnx.schema import roles_of
+from tessera_onnx.models.spec import roles_of
+from tessera_onnx.text import tokenizer as runtime
 
 # By sort, since an error names the sort and never the text.
 HOSTILE = {

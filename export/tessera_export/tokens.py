@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from tessera_export.errors import ExportError
 from tessera_export.files import read_json, read_table
-from tessera_onnx import schema
+from tessera_onnx.models import spec
 
 FILE_NAME = "tokenizer.json"
 # Positions of these start at pad_token_id + 1, so that much of the table is never reached.
@@ -34,7 +34,7 @@ class TokenizerFile:
 
     json: str
     tokenizer: Tokenizer
-    text: schema.Text
+    text: spec.TokenizerSpec
 
     def id_of(self, token: str, what: str) -> int:
         """The id of a whole token. Raises ExportError, naming `what` wants it, if there is none."""
@@ -79,7 +79,7 @@ def read(folder: Path, config: dict[str, Any]) -> TokenizerFile:
     return TokenizerFile(
         json=text,
         tokenizer=tokenizer,
-        text=schema.Text(
+        text=spec.TokenizerSpec(
             tokenizer=FILE_NAME,
             lowercase=False,  # tokenizer.json does it where it is wanted
             prefix_ids=prefix,

@@ -19,16 +19,16 @@ from tessera_export.files import Weights, read_weights
 from tessera_export.tokens import TokenizerFile
 from tessera_export.vision_recipe import VECTORS
 from tessera_export.vision_towers import EMBEDS, FEATURES, TEXT_VECTORS
-from tessera_onnx.schema import (
+from tessera_onnx.models.spec import (
     PRECISIONS,
     UNPINNED,
     File,
+    ImageQuery,
     ModelSpec,
     Parity,
-    Part,
     Precision,
-    Query,
-    Text,
+    SubGraph,
+    TokenizerSpec,
     Vision,
 )
 
@@ -48,7 +48,7 @@ class Facts:
     hidden: int  # of the language model
     weights: Weights
     tokenizer: TokenizerFile
-    text: Text
+    text: TokenizerSpec
     recipe: Vision  # without its graphs
 
 
@@ -62,7 +62,7 @@ class Traced:
     produced: tuple[str, ...]  # names of the output's leading dimensions that vary
 
 
-def read(folder: Path, query: Query | str | None = None) -> Facts:
+def read(folder: Path, query: ImageQuery | str | None = None) -> Facts:
     """The facts of a ColPali, ColSmol, ColModernVBERT, CLIP or SigLIP folder.
 
     `query` is what stands around a query, or the text before it, where the folder does not say.
@@ -247,6 +247,8 @@ def _entry(
     )
 
 
-def _part(stem: str, inputs: tuple[Any, ...], output: str, built: Collection[Precision]) -> Part:
+def _part(
+    stem: str, inputs: tuple[Any, ...], output: str, built: Collection[Precision]
+) -> SubGraph:
     fp32, fp16, int8 = (name(stem, each) if each in built else "" for each in PRECISIONS)
-    return Part(inputs, output, fp32, fp16, int8)
+    return SubGraph(inputs, output, fp32, fp16, int8)

@@ -25,8 +25,8 @@ from tessera_export.gate import LIMITS, Shape, batches, figure, measure
 from tessera_export.tokens import TokenizerFile
 from tessera_export.vision_recipe import VECTORS
 from tessera_export.vision_towers import EMBEDS, FEATURES, TEXT_VECTORS
-from tessera_onnx import images, prompts
-from tessera_onnx.schema import Image, Parity, Precision, Query, Text, Vision
+from tessera_onnx.images import preprocess, prompt_ids
+from tessera_onnx.models.spec import ImageQuery, ImageSpec, Parity, Precision, TokenizerSpec, Vision
 
 Array = NDArray[Any]
 Pairs = list[tuple[Array, Array]]
@@ -50,7 +50,7 @@ class Sample:
     positions: Array  # (3, n), for graphs that take such
 
 
-def query_text(query: Query, text: str) -> str:
+def query_text(query: ImageQuery, text: str) -> str:
     """What the tokenizer reads: with a text between them, the ends may become other tokens."""
     return query.prefix + text + query.suffix
 
@@ -66,7 +66,7 @@ def pages_and_queries(
         raise ExportError("a model of page vectors has a prompt and a query")
     rng = np.random.default_rng(0)
     inputs = []
-    image = prompts.image_id(recipe.prompt, found.ids)
+    image = prompt_ids.image_id(recipe.prompt, found.ids)
     whole = recipe.image.resize == "dynamic"  # one tile, of any number of cells
     for rows, columns in GRIDS if recipe.image.resize != "stretch" else GRIDS[:1] * PAGES:
         grid = (1, 1) if whole else (rows, columns)
@@ -74,16 +74,16 @@ def pages_and_queries(
         count = math.prod(grid) + (math.prod(grid) > 1)
         tiles = pictures(rng, recipe.image, count, cells)
         n_tokens = math.prod(cells) if whole else recipe.image.tokens
-        ids = prompts.document_ids(recipe.prompt, n_tokens, *grid, found.ids)
-        inputs.append((ids, tiles, prompts.positions(ids, image, *cells)))
+        ids = prompt_ids.document_ids(recipe.prompt, n_tokens, *grid, found.ids)
+        inputs.append((ids, tiles, prompt_ids.positions(ids, image, *cells)))
     for text in samples.texts()[:QUERIES]:
         ids = np.array(found.ids(query_text(recipe.query, text)), np.int64)
-        inputs.append((ids, tiles[:0], prompts.positions(ids, image, 0, 0)))
+        inputs.append((ids, tiles[:0], prompt_ids.positions(ids, image, 0, 0)))
     return [_sample(model, projection, *each) for each in inputs]
 
 
 def pictures(
-    rng: np.random.Generator, recipe: Image, count: int, cells: tuple[int, int] = (1, 1)
+    rng: np.random.Generator, recipe: ImageSpec, count: int, cells: tuple[int, int] = (1, 1)
 ) -> NDArray[np.float32]:
     """Normalised pixels (count, 3, h, w) of so many squares down and across.
 
@@ -109,7 +109,7 @@ def _sample(
     pixels = torch.from_numpy(tiles)
     if len(tiles) and kind == "qwen2_vl":
         height, width = (side // model.config.vision_config.patch_size for side in tiles.shape[2:])
-        inputs["pixel_values"] = torch.from_numpy(images.patches(tiles[0]))
+        inputs["pixel_values"] = torch.from_numpy(preprocess.patches(tiles[0]))
         inputs["image_grid_thw"] = torch.tensor([[1, height, width]])
         inputs["mm_token_type_ids"] = (inputs["input_ids"] == model.config.image_token_id).int()
     elif len(tiles):  # others than PaliGemma take (pages, tiles, 3, size, size)
@@ -231,7 +231,7 @@ def _unit(results: Sequence[Any]) -> Array:
 
 
 def check_towers(
-    paths: Mapping[str, Path], precision: Precision, known: Towers, text: Text
+    paths: Mapping[str, Path], precision: Precision, known: Towers, text: TokenizerSpec
 ) -> list[Parity]:
     """The figures of two graphs, "graph" and "text_graph".
 
@@ -279,7 +279,8 @@ def check_tokenizer(folder: Path, found: TokenizerFile, recipe: Vision) -> None:
         facts, count = recipe.prompt, recipe.image.tokens or 1
         for grid in GRIDS:
             ours, other = (
-                prompts.document_ids(facts, count, *grid, encode) for encode in (found.ids, theirs)
+                prompt_ids.document_ids(facts, count, *grid, encode)
+                for encode in (found.ids, theirs)
             )
             same = same and np.array_equal(ours, other)
     if not same:
@@ -289,16 +290,16 @@ def check_tokenizer(folder: Path, found: TokenizerFile, recipe: Vision) -> None:
         )
 
 
-def check_pixels(upstream: Any, recipe: Image) -> None:
+def check_pixels(upstream: Any, recipe: ImageSpec) -> None:
     """Raises ExportError when `upstream`, an image processor, makes other pixels of a picture."""
     rng = np.random.default_rng(0)
     for width, height in SIZES:
         levels = rng.integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
         picture = PIL.Image.fromarray(levels).resize((width, height))
-        ours = images.pixels(picture, recipe).tiles
+        ours = preprocess.pixels(picture, recipe).tiles
         theirs = upstream(images=[[picture]] if recipe.resize == "tiles" else picture)
         if recipe.resize == "dynamic":
-            ours = images.patches(ours[0])
+            ours = preprocess.patches(ours[0])
         truth = np.array(theirs["pixel_values"], np.float32).reshape(-1, *ours.shape[1:])
         # Written so that NaN is refused.
         same = truth.shape == ours.shape

@@ -14,7 +14,7 @@ from tessera_export import refused, tokens
 from tessera_export.errors import ExportError
 from tessera_export.files import read_table, read_weights
 from tessera_export.tokens import TokenizerFile
-from tessera_onnx.schema import Image, Prompt, Query, Text, Vision
+from tessera_onnx.models.spec import ImagePrompt, ImageQuery, ImageSpec, TokenizerSpec, Vision
 
 # By model_type: transformers' own retrieval classes, which hold the model that reads images.
 RETRIEVERS = {
@@ -83,8 +83,8 @@ def recipe(
     settings: Any,
     found: TokenizerFile,
     dimension: int,
-    query: Query | str | None,
-) -> tuple[Vision, Text]:
+    query: ImageQuery | str | None,
+) -> tuple[Vision, TokenizerSpec]:
     """Everything but the graphs' files.
 
     `query` is the catalogue's, or the text before a query. Raises ExportError naming the fact
@@ -101,7 +101,7 @@ def recipe(
             before, after = (_spelled(found, ids) for ids in (text.prefix_ids, text.suffix_ids))
             around = replace(around, text=before + around.text + after)
             if query is None or isinstance(query, str):
-                asked = Query(before + asked.prefix, asked.suffix + after, asked.max_length)
+                asked = ImageQuery(before + asked.prefix, asked.suffix + after, asked.max_length)
         text = replace(text, prefix_ids=(), suffix_ids=())
     elif kind == "siglip":
         # Its vector is the last position's, padding or not, of those that it was trained with.
@@ -148,7 +148,7 @@ def processor(folder: Path) -> Any:
         raise ExportError(f"transformers finds no image processor in {folder}: {error}") from error
 
 
-def image(folder: Path, kind: str, settings: Any) -> Image:
+def image(folder: Path, kind: str, settings: Any) -> ImageSpec:
     """The pixels' recipe, from the folder's image processor.
 
     `settings` is the configuration of the model that reads images. Raises ExportError for a step
@@ -174,7 +174,7 @@ def image(folder: Path, kind: str, settings: Any) -> Image:
     return found
 
 
-def _image(table: dict[str, Any], settings: Any, alpha: Literal["white", "dropped"]) -> Image:
+def _image(table: dict[str, Any], settings: Any, alpha: Literal["white", "dropped"]) -> ImageSpec:
     name = table["image_processor_type"].removesuffix("Fast").removesuffix("Pil")
     for step in ("do_resize", "do_rescale", "do_normalize"):
         if table[step] is not True:
@@ -187,7 +187,7 @@ def _image(table: dict[str, Any], settings: Any, alpha: Literal["white", "droppe
     mean, std = (tuple(map(float, table[name])) for name in ("image_mean", "image_std"))
     if not (len(mean) == len(std) == 3 and np.isfinite([mean, std]).all() and min(std) > 0):
         raise ValueError(f"image_mean is {mean} and image_std {std}, three numbers each are due")
-    return Image(
+    return ImageSpec(
         size=steps.size,
         resize=steps.resize,
         longest=steps.longest,
@@ -252,7 +252,7 @@ def _count(settings: Any) -> int:
     return patches // int(factor) ** 2
 
 
-def prompt(settings: Any, said: dict[str, Any], found: TokenizerFile) -> Prompt:
+def prompt(settings: Any, said: dict[str, Any], found: TokenizerFile) -> ImagePrompt:
     """The text around an image: processor_config.json's, else that of upstream's class.
 
     Sources: ColPaliProcessor and ColModernVBertProcessor of transformers; the classes of these
@@ -271,19 +271,21 @@ def prompt(settings: Any, said: dict[str, Any], found: TokenizerFile) -> Prompt:
         found.id_of("<bos>", "the prompt's")
         # One <bos>, as in training (colpali-engine 0.2) and in transformers. Later versions of
         # colpali-engine spell one out where PaliGemmaProcessor adds another: 1,031 rows a page.
-        return Prompt(f"{{image}}<bos>{describe or DESCRIBE}\n", image_token, "", "", "", "", "")
+        return ImagePrompt(
+            f"{{image}}<bos>{describe or DESCRIBE}\n", image_token, "", "", "", "", ""
+        )
     if settings.model_type in QWEN:
         for token in ("<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|im_end|>", PAD):
             found.id_of(token, "the prompt's")
         around = "<|im_start|>user\n<|vision_start|>{image}<|vision_end|>"
         describe = describe.replace(image_token, "{image}") if describe else None
         text = describe or f"{around}{DESCRIBE}<|im_end|>{PAD}"
-        return Prompt(text, image_token, "", "", "", "", "")
+        return ImagePrompt(text, image_token, "", "", "", "", "")
     start = "<|begin_of_text|>" if settings.model_type == "modernvbert" else "<|im_start|>"
     for token in (start, fake, "<global-img>", "<end_of_utterance>", "<row_1_col_1>"):
         found.id_of(token, "the prompt's")
     text = describe or f"{start}User:{image_token}{DESCRIBE}<end_of_utterance>\nAssistant:"
-    return Prompt(
+    return ImagePrompt(
         text=text.replace(image_token, "{image}"),
         token=image_token,
         tile=f"{fake}<row_{{row}}_col_{{column}}>",
@@ -295,13 +297,13 @@ def prompt(settings: Any, said: dict[str, Any], found: TokenizerFile) -> Prompt:
 
 
 def _query(
-    kind: str, said: dict[str, Any], found: TokenizerFile, known: Query | str | None
-) -> Query:
-    if isinstance(known, Query):
+    kind: str, said: dict[str, Any], found: TokenizerFile, known: ImageQuery | str | None
+) -> ImageQuery:
+    if isinstance(known, ImageQuery):
         return known
     length = found.text.max_positions
     if kind in PAIRS:
-        return Query(known or "", "", length)
+        return ImageQuery(known or "", "", length)
     if known is None and kind in RETRIEVERS:  # what transformers does with the folder
         default = {"colpali": "Question: ", "colqwen2": "Query: "}.get(kind, "")
         known = str(said.get("query_prefix") or default)
@@ -311,7 +313,7 @@ def _query(
             "nothing there at different times; give --query-prompt as the model was trained"
         )
     if kind == "colpali":
-        return Query(f"<bos>{known}", f"{'<pad>' * BUFFERS}\n", length)
+        return ImageQuery(f"<bos>{known}", f"{'<pad>' * BUFFERS}\n", length)
     if kind == "paligemma":
-        return Query(f"<bos>{known}", "<pad>" * BUFFERS, length)
-    return Query(known, (PAD if kind in QWEN else "<end_of_utterance>") * BUFFERS, length)
+        return ImageQuery(f"<bos>{known}", "<pad>" * BUFFERS, length)
+    return ImageQuery(known, (PAD if kind in QWEN else "<end_of_utterance>") * BUFFERS, length)

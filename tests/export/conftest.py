@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from tessera_export import artifact, folder, storage
-from tessera_onnx import registry
+from tessera_onnx.models import catalogue
 
 TEXTS = [
     "Hello",
@@ -114,7 +114,7 @@ class Running:
 
     def __init__(self, place):
         self.place = place
-        (self.spec,) = registry.read(place / "model.toml")
+        (self.spec,) = catalogue.read_catalogue(place / "model.toml")
         self.tokenizer = tokenizers.Tokenizer.from_file(str(place / self.spec.text.tokenizer))
 
     def ids(self, text, role):

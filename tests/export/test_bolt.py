@@ -12,7 +12,8 @@ from transformers import T5Config
 
 from tessera_export import artifact, cli, series
 from tessera_export.errors import ExportError
-from tessera_onnx import TesseraTimeSeries, registry
+from tessera_onnx import TesseraTimeSeries
+from tessera_onnx.models import catalogue
 
 pytestmark = [
     pytest.mark.export,
@@ -138,7 +139,7 @@ def test_the_command_and_every_precision(tmp_path):
     for line in ("fp32  quantiles  max_relative", "fp16  quantiles  min_cosine",
                  "int8  quantiles  mean_cosine"):  # fmt: skip
         assert line in result.output
-    (spec,) = registry.read(target / "model.toml")
+    (spec,) = catalogue.read_catalogue(target / "model.toml")
     assert (spec.id, spec.licence, spec.kinds) == ("bolt", "apache-2.0", ("time-series",))
     assert (spec.graph.best_cpu, spec.graph.best_cuda) == ("fp32", "fp16")
     sizes = {p: spec.file(f"model.{p}.onnx").size for p in ("fp32", "fp16", "int8")}

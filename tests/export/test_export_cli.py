@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from tessera_export import artifact, cli, text_groups
 from tessera_export.errors import ExportError
-from tessera_onnx import registry
+from tessera_onnx.models import catalogue
 
 pytestmark = pytest.mark.export
 
@@ -28,7 +28,7 @@ def test_model_is_the_default_command(place, tmp_path):
                  "--matryoshka", "32,16", "--revision", "a" * 40)  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "fp16  sentence_embedding  min_cosine" in result.output
-    (spec,) = registry.read(target / "model.toml")
+    (spec,) = catalogue.read_catalogue(target / "model.toml")
     assert (spec.id, spec.licence, spec.revision) == ("my-model", "mit", "a" * 40)
     assert (spec.unverified, spec.dense.matryoshka) == (("source",), (32, 16))
     assert [spec.graph.best_cpu, spec.graph.best_cuda] == ["fp32", "fp16"]
@@ -86,7 +86,7 @@ def test_an_idf_table_makes_queries_free(splade, tmp_path):
     base = (splade, "--kind", "sparse", "--precision", "fp32", "--max-length", 32, "--output")
     result = run(*base, target, "--idf", table)
     assert result.exit_code == 0, result.output
-    (spec,) = registry.read(target / "model.toml")
+    (spec,) = catalogue.read_catalogue(target / "model.toml")
     assert (spec.sparse.query_weights, spec.sparse.idf) == ("idf", "idf.json")
     assert (target / "idf.json").read_text() == table.read_text()
     assert spec.file("idf.json").size == table.stat().st_size
@@ -104,7 +104,7 @@ def test_int8_is_calibrated_unless_it_is_refused(place, tmp_path):
         extra = () if option is None else ("--calibrate", option)
         result = run(*base, tmp_path / name, *extra)
         assert result.exit_code == 0, result.output
-        (spec,) = registry.read(tmp_path / name / "model.toml")
+        (spec,) = catalogue.read_catalogue(tmp_path / name / "model.toml")
         graph = onnx.load(tmp_path / name / "model.int8.onnx").graph
         fixed = any(node.op_type == "MatMulIntegerToFloat" for node in graph.node)
         made[name] = (spec.export.tool.rpartition(", ")[2], fixed)
@@ -139,7 +139,7 @@ def test_an_image_model(tmp_path):
     assert result.exit_code == 0, result.output
     assert "fp32  features  max_relative" in result.output
     assert f"TesseraVision(path={str(target)!r})" in result.output
-    (spec,) = registry.read(target / "model.toml")
+    (spec,) = catalogue.read_catalogue(target / "model.toml")
     assert (spec.id, spec.kinds) == ("page-model", ("vision",))
     assert spec.vision.query.prefix == "Query: "
 
@@ -150,8 +150,8 @@ def test_the_catalogue_says_what_stands_around_a_query(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_args, **_options: place)
     result = run("colsmol-256m", "--precision", "fp32", "--output", target)
     assert result.exit_code == 0, result.output
-    (spec,) = registry.read(target / "model.toml")
-    entry = next(each for each in registry.catalogue() if each.id == "colsmol-256m")
+    (spec,) = catalogue.read_catalogue(target / "model.toml")
+    entry = next(each for each in catalogue.catalogue() if each.id == "colsmol-256m")
     assert spec.vision.query == entry.vision.query
     assert spec.vision.query.suffix == "<end_of_utterance>" * 10
     assert "vision.query" in entry.unverified

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 
 from tessera_export import artifact, folder
-from tessera_onnx.schema import Task
+from tessera_onnx.models.spec import Task
 
 pytestmark = pytest.mark.export
 

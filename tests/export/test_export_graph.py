@@ -6,7 +6,7 @@ import tessera_onnx
 from tessera_export import artifact, folder, graph, int8, storage, wrappers
 from tessera_export.errors import ExportError
 from tessera_onnx import IntegrityError
-from tessera_onnx.schema import PRECISIONS
+from tessera_onnx.models.spec import PRECISIONS
 
 pytestmark = pytest.mark.export
 

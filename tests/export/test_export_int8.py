@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tessera_export import artifact, corpus, folder, gate, graph, int8, measured, pairs, wrappers
 from tessera_export.errors import ExportError
-from tessera_onnx.schema import MultiVector, TokenRole
+from tessera_onnx.models.spec import MultiVector, TokenRole
 
 pytestmark = pytest.mark.export
 WIDTH, COLUMNS = 64, 96

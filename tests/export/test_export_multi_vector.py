@@ -15,8 +15,9 @@ from tokenizers import AddedToken
 
 from tessera_export import folder, source
 from tessera_export.errors import ExportError
-from tessera_onnx import TesseraMultiVector, registry
-from tessera_onnx.schema import MultiVector, TokenRole
+from tessera_onnx import TesseraMultiVector
+from tessera_onnx.models import catalogue
+from tessera_onnx.models.spec import MultiVector, TokenRole
 
 pytestmark = pytest.mark.export
 
@@ -66,7 +67,7 @@ def assert_close(ours, theirs):
 
 def test_the_catalogue_adds_the_sizes_that_a_folder_does_not_name(stanford):
     """jina-colbert-v2 was trained for smaller vectors; its catalogue entry alone says so."""
-    known = next(spec for spec in registry.catalogue() if spec.id == "jina-colbert-v2")
+    known = next(spec for spec in catalogue.catalogue() if spec.id == "jina-colbert-v2")
     role = replace(known.multi_vector.query, max_length=32)
     recipe = replace(known.multi_vector, matryoshka=(16, 8), query=role, document=role)
     for doubts, sizes in (((), (16, 8)), (("multi_vector.matryoshka",), ())):

@@ -16,7 +16,8 @@ from click.testing import CliRunner
 import tessera_onnx
 from tessera_export import cli, pack
 from tessera_export.errors import ExportError
-from tessera_onnx import artifacts, hub, pins, registry, schema
+from tessera_onnx.models import artifact, catalogue, hub, installed, pins
+from tessera_onnx.models.spec import Hub
 
 pytestmark = pytest.mark.export
 
@@ -134,17 +135,17 @@ def test_a_damaged_artifact_is_not_packed(tmp_path):
 def test_one_id_one_model(tmp_path, monkeypatch):
     refused("both hold 'test-splade'", folders("splade", "splade"), "m", "1.0", tmp_path)
     held = [(ARTIFACTS / "splade", "other-pack")]
-    monkeypatch.setattr(artifacts, "_pack_folders", lambda: iter(held))
+    monkeypatch.setattr(installed, "_pack_folders", lambda: iter(held))
     refused("installed pack other-pack holds", folders("splade"), "models", "1.0", tmp_path)
     assert pack.build(folders("splade"), "Other_Pack", "2.0", tmp_path).exists()
 
 
 def test_a_model_that_was_pulled_may_be_packed(tmp_path, monkeypatch):
     """A pack comes before the hub cache, so the two do not contend for the id."""
-    (spec,) = registry.read(ARTIFACTS / "splade" / "model.toml")
-    spec = dataclasses.replace(spec, hub=schema.Hub("tests/splade", "0" * 40))
+    (spec,) = catalogue.read_catalogue(ARTIFACTS / "splade" / "model.toml")
+    spec = dataclasses.replace(spec, hub=Hub("tests/splade", "0" * 40))
     (tmp_path / "models.toml").write_text(pins.toml(spec))
     monkeypatch.setenv("TESSERA_MODELS", str(tmp_path / "models.toml"))
     shutil.copytree(ARTIFACTS / "splade", hub.snapshot(spec.hub))
-    assert artifacts.HUB in {model.origin for model in artifacts.installed()}
+    assert artifact.HUB in {model.origin for model in installed.installed()}
     assert pack.build(folders("splade"), "models", "1.0", tmp_path).exists()

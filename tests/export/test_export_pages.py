@@ -14,7 +14,7 @@ from tessera_export.artifact import Origin
 from tessera_export.errors import ExportError
 from tessera_export.page_canvas import ALPHABET, CELL, IGNORED, NO_LETTER, PLACES, STRIP
 from tessera_export.page_model import FARTHEST, LETTER_HEAD, LETTERS, PER_STRIP, Tower
-from tessera_onnx import registry
+from tessera_onnx.models import catalogue
 
 pytestmark = pytest.mark.export
 MINILM = Path(tessera_onnx_starter.__file__).parent / "minilm"
@@ -203,7 +203,7 @@ def test_graphs_give_torchs_vectors(tower, tmp_path, precision):
 
 def test_the_artifact_says_what_the_runtime_needs(tower, tmp_path):
     page_artifact.export(tower, tmp_path / "a", Origin("pages"), ["fp32", "int8"])
-    (spec,) = registry.read(tmp_path / "a" / "model.toml")
+    (spec,) = catalogue.read_catalogue(tmp_path / "a" / "model.toml")
     assert spec.kinds == ("vision",)
     assert (spec.vision.output, spec.vision.keep) == page_artifact.OUTPUTS
     assert (spec.vision.image.resize, spec.vision.image.size) == ("fit", CELL)

@@ -13,7 +13,7 @@ from sentence_transformers.sparse_encoder.modules import SpladePooling
 from tessera_export import folder, prompts
 from tessera_export.errors import ExportError
 from tessera_onnx import TesseraDense, TesseraSparse
-from tessera_onnx.schema import Role
+from tessera_onnx.models.spec import Role
 
 pytestmark = pytest.mark.export
 

@@ -20,7 +20,7 @@ from sentence_transformers import CrossEncoder
 
 from tessera_export import cli, errors, folder, optimum_backend, refused, series, source, vision
 from tessera_export.errors import ExportError
-from tessera_onnx.schema import Role
+from tessera_onnx.models.spec import Role
 
 pytestmark = pytest.mark.export
 

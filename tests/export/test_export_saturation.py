@@ -14,7 +14,7 @@ from onnxruntime.quantization import (
 
 from tessera_export import storage
 from tessera_export.errors import ExportError
-from tessera_onnx import saturation
+from tessera_onnx.runtime import saturation
 
 pytestmark = pytest.mark.export
 WIDTH, COLUMNS = 64, 96

@@ -17,14 +17,15 @@ from safetensors.torch import save_file
 from tessera_export import folder, source
 from tessera_export.cli import main
 from tessera_export.errors import ExportError
-from tessera_onnx import TesseraDense, registry
-from tessera_onnx.schema import Role, Task
+from tessera_onnx import TesseraDense
+from tessera_onnx.models import catalogue
+from tessera_onnx.models.spec import Role, Task
 
 pytestmark = pytest.mark.export
 
 
 def entry(name):
-    return next(spec for spec in registry.catalogue() if spec.id == name)
+    return next(spec for spec in catalogue.catalogue() if spec.id == name)
 
 
 def test_an_id_of_the_catalogue_needs_no_more(minilm, tmp_path):
@@ -41,7 +42,7 @@ def test_an_id_of_the_catalogue_needs_no_more(minilm, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Next: TesseraDense(path='made')" in done.stdout
     assert "tessera-export pack made --name NAME" in done.stdout
-    (spec,) = registry.read(tmp_path / "made" / "model.toml")
+    (spec,) = catalogue.read_catalogue(tmp_path / "made" / "model.toml")
     assert (spec.id, spec.aliases, spec.licence) == (known.id, known.aliases, "apache-2.0")
     assert (spec.kinds, spec.revision, spec.unverified) == (("dense",), known.revision, ())
     with TesseraDense(path=tmp_path / "made") as model:

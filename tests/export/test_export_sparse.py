@@ -14,7 +14,7 @@ from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, 
 from tessera_export import folder
 from tessera_export.errors import ExportError
 from tessera_onnx import TesseraSparse
-from tessera_onnx.schema import MultiVector, TokenRole
+from tessera_onnx.models.spec import MultiVector, TokenRole
 
 pytestmark = pytest.mark.export
 

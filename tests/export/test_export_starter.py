@@ -7,7 +7,8 @@ import pytest
 
 from tessera_export import artifact, corpus, folder, rotation, starter
 from tessera_export.errors import ExportError
-from tessera_onnx import TesseraDense, TesseraMultiVector, TesseraSparse, scoring
+from tessera_onnx import TesseraDense, TesseraMultiVector, TesseraSparse
+from tessera_onnx.vectors import scoring
 
 pytestmark = pytest.mark.export
 

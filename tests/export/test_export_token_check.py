@@ -17,7 +17,7 @@ from tokenizers import (
 
 from tessera_export import artifact, folder, samples, token_check
 from tessera_export.errors import ExportError
-from tessera_onnx import text as runtime
+from tessera_onnx.text import tokenizer as runtime
 
 pytestmark = pytest.mark.export
 

@@ -12,7 +12,8 @@ from tokenizers.processors import TemplateProcessing
 
 from tessera_export import artifact, storage, vision, vision_gate, vision_towers
 from tessera_export.errors import ExportError
-from tessera_onnx import images, prompts, registry
+from tessera_onnx.images import decode, preprocess, prompt_ids
+from tessera_onnx.models import catalogue
 
 pytestmark = pytest.mark.export
 
@@ -37,7 +38,7 @@ class Running:
     """An artifact of an image model, its graphs joined in NumPy as its model.toml says."""
 
     def __init__(self, place):
-        (self.spec,) = registry.read(place / "model.toml")
+        (self.spec,) = catalogue.read_catalogue(place / "model.toml")
         self.recipe = self.spec.vision
         self.tokenizer = page_models.Tokenizer.from_file(str(place / self.spec.text.tokenizer))
         self.place = place
@@ -51,24 +52,24 @@ class Running:
 
     def page(self, page):
         """Ids and embeddings of an array (h, w, 3)."""
-        picture = images.open_image(page, where="page", alpha=self.recipe.image.alpha)
-        pixels = images.pixels(picture, self.recipe.image)
+        picture = decode.open_image(page, where="page", alpha=self.recipe.image.alpha)
+        pixels = preprocess.pixels(picture, self.recipe.image)
         grid = (pixels.rows, pixels.columns)
-        ids = prompts.document_ids(self.recipe.prompt, self.recipe.image.tokens, *grid, self.ids)
+        ids = prompt_ids.document_ids(self.recipe.prompt, self.recipe.image.tokens, *grid, self.ids)
         embeddings = self.embeddings(ids)
         features = self.run(self.recipe.tile_graph, "features", pixel_values=pixels.tiles)
-        image = prompts.image_id(self.recipe.prompt, self.ids)
+        image = prompt_ids.image_id(self.recipe.prompt, self.ids)
         embeddings[ids == image] = features.reshape(-1, features.shape[-1])
         return ids, embeddings
 
     def any_page(self, page):
         """Ids, embeddings and cells of an image that is one tile of any size."""
-        pixels = images.pixels(Image.fromarray(page), self.recipe.image)
+        pixels = preprocess.pixels(Image.fromarray(page), self.recipe.image)
         down, across = pixels.cells
-        ids = prompts.document_ids(self.recipe.prompt, down * across, 1, 1, self.ids)
+        ids = prompt_ids.document_ids(self.recipe.prompt, down * across, 1, 1, self.ids)
         embeddings = self.embeddings(ids)
         features = self.run(self.recipe.tile_graph, "features", pixel_values=pixels.tiles)
-        image = prompts.image_id(self.recipe.prompt, self.ids)
+        image = prompt_ids.image_id(self.recipe.prompt, self.ids)
         embeddings[ids == image] = features[0]
         return ids, embeddings, (down, across)
 
@@ -211,7 +212,7 @@ def test_colqwen2_equals_upstreams_class(exported):
             batch["input_ids"], kinds, image_grid_thw=grid, attention_mask=mask
         )
         image = model.config.image_token_id
-        positions.append(prompts.positions(ids, image, *cells))
+        positions.append(prompt_ids.positions(ids, image, *cells))
         assert np.array_equal(positions[-1], places[:, 0].numpy())
         rows.append(embeddings)
         seen.add(cells)
@@ -227,7 +228,7 @@ def test_colqwen2_equals_upstreams_class(exported):
         batch = {"input_ids": torch.from_numpy(ids)[None]}
         batch["attention_mask"] = torch.ones_like(batch["input_ids"])
         theirs += upstream_vectors(model, batch)
-    positions = [prompts.positions(ids, -1, 0, 0) for ids, _ in rows]
+    positions = [prompt_ids.positions(ids, -1, 0, 0) for ids, _ in rows]
     close(running.vectors([embeddings for _, embeddings in rows], positions), theirs)
 
 
@@ -245,7 +246,7 @@ def test_transformers_forgets_the_grid_of_colqwen2(tmp_path):
     found = upstream_vectors(model, batch)
     line = torch.arange(9).expand(3, 1, -1)
     close(found, upstream_vectors(model, {**batch, "position_ids": line}), 1e-6)
-    grid = torch.from_numpy(prompts.positions(ids[0].numpy(), image, 2, 3))[:, None]
+    grid = torch.from_numpy(prompt_ids.positions(ids[0].numpy(), image, 2, 3))[:, None]
     trained = upstream_vectors(model, {**batch, "position_ids": grid})
     assert np.abs(found[0] - trained[0]).max() > 0.01
 
@@ -254,7 +255,7 @@ def test_transformers_forgets_the_grid_of_colqwen2(tmp_path):
 def test_towers_equal_upstreams_class(name, exported):
     model, processor, running = exported(name)
     pixels = np.concatenate(
-        [images.pixels(Image.fromarray(page), running.recipe.image).tiles for page in PAGES]
+        [preprocess.pixels(Image.fromarray(page), running.recipe.image).tiles for page in PAGES]
     )
     inputs = processor(images=[Image.fromarray(page) for page in PAGES], return_tensors="pt")
     np.testing.assert_allclose(pixels, inputs["pixel_values"].numpy(), atol=1e-6)
@@ -560,7 +561,7 @@ class TestRefused:
 
     def test_pixels_that_the_recipe_does_not_make(self, place, monkeypatch):
         monkeypatch.setattr(
-            vision_gate.images, "pixels", lambda image, recipe: images.Pixels(
+            vision_gate.images, "pixels", lambda image, recipe: preprocess.Pixels(
                 np.zeros((13, 3, 32, 32), np.float32), 4, 3, (2, 2), image.size, (0, 0, 1, 1)
             ),
         )  # fmt: skip

@@ -6,7 +6,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tessera_export import folder, graph, int8, vocab_head
 from tessera_export.wrappers import Wrapper, load_model
-from tessera_onnx import runtime
+from tessera_onnx.runtime.graph import open_graph
 
 pytestmark = pytest.mark.export
 
@@ -18,7 +18,7 @@ def traced(splade):
 
 
 def run(model, feeds):
-    session = runtime.open_graph("g", model.SerializeToString(), "cpu", 1)
+    session = open_graph("g", model.SerializeToString(), "cpu", 1)
     return session.run(None, feeds)[0]
 
 

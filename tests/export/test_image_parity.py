@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
-from tessera_onnx import images, prompts
+from tessera_onnx.images import decode, preprocess, prompt_ids
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import image_cases as cases
@@ -28,9 +28,9 @@ ENGINES = {
 
 def mine(model_id, source, alpha):
     recipe = dataclasses.replace(cases.spec(model_id).vision.image, alpha=alpha)
-    image = images.open_image(source, where="image", alpha=alpha)
-    found = images.pixels(image, recipe)
-    return images.patches(found.tiles[0]) if recipe.resize == "dynamic" else found.tiles
+    image = decode.open_image(source, where="image", alpha=alpha)
+    found = preprocess.pixels(image, recipe)
+    return preprocess.patches(found.tiles[0]) if recipe.resize == "dynamic" else found.tiles
 
 
 @pytest.fixture(params=NAMES, ids=lambda name: name.replace(" ", "-"))
@@ -67,7 +67,7 @@ def test_a_tile_that_is_not_cut():
     """Idefics3 of a longest edge of one tile: no grid, no second view, no line end."""
     recipe = dataclasses.replace(cases.spec("colsmol-256m").vision.image, longest=512)
     image = Image.fromarray(cases.picture(300, 200))
-    found = images.pixels(image, recipe)
+    found = preprocess.pixels(image, recipe)
     processor = upstream.Idefics3ImageProcessorPil(
         size={"longest_edge": 512}, max_image_size={"longest_edge": 512}
     )
@@ -75,17 +75,17 @@ def test_a_tile_that_is_not_cut():
     assert (found.rows, found.columns) == (1, 1)
     np.testing.assert_array_equal(found.tiles, expected)
     spec = cases.spec("colsmol-256m").vision
-    ids = prompts.document_ids(spec.prompt, 64, 1, 1, cases.encode(cases.tokenizer()))
+    ids = prompt_ids.document_ids(spec.prompt, 64, 1, 1, cases.encode(cases.tokenizer()))
     expected = upstream.document_ids("colsmol-256m", (300, 200), longest=512)
     np.testing.assert_array_equal(ids, expected)
 
 
 def ids(model_id, size):
     recipe = cases.spec(model_id).vision
-    found = images.pixels(Image.new("RGB", size, "white"), recipe.image)
+    found = preprocess.pixels(Image.new("RGB", size, "white"), recipe.image)
     tokens = found.cells[0] * found.cells[1]
     encode = cases.encode(cases.tokenizer())
-    return prompts.document_ids(recipe.prompt, tokens, found.rows, found.columns, encode)
+    return prompt_ids.document_ids(recipe.prompt, tokens, found.rows, found.columns, encode)
 
 
 @pytest.mark.parametrize("size", cases.SIZES)

@@ -10,7 +10,8 @@ import numpy as np
 from cases_text import open_kind
 from outcomes import Case
 
-from tessera_onnx import BinaryTokens, SparseVector, maxsim, pooling, quantization, scoring
+from tessera_onnx import BinaryTokens, SparseVector, maxsim
+from tessera_onnx.vectors import pooling, quantization, scoring
 
 DIM = 32
 RNG = np.random.default_rng(11)

@@ -22,10 +22,10 @@ from tessera_onnx import (
     TesseraSparse,
     TesseraTimeSeries,
     TesseraVision,
-    artifacts,
-    registry,
-    reports,
 )
+from tessera_onnx.cli import reports
+from tessera_onnx.models import artifact, installed, resolve
+from tessera_onnx.models import catalogue as models_catalogue
 
 CLASSES: dict[str, Any] = {
     "prompts": TesseraDense,
@@ -59,7 +59,7 @@ def _outside(path: Path) -> None:
 def _foreign(file: str) -> Path:
     """The file of that role of another model."""
     if file == "tokenizer.json":  # the small artifacts share theirs
-        return artifacts.resolve("splade-tiny").folder / file
+        return resolve.resolve("splade-tiny").folder / file
     return ARTIFACTS / "m3" / OTHER.get(file, file)
 
 
@@ -149,11 +149,11 @@ def _damaged(name: str, cls: Any, fresh: Callable[[str], Path]) -> Iterator[Case
 
 def _doctor(cache: Path) -> dict[str, Any]:
     """What it says of one cache folder: it would try all packs too, every time."""
-    group, artifacts.ENTRY_POINTS = artifacts.ENTRY_POINTS, "tessera_onnx.none"
+    group, installed.ENTRY_POINTS = installed.ENTRY_POINTS, "tessera_onnx.none"
     try:
         return reports.doctor(str(cache))
     finally:
-        artifacts.ENTRY_POINTS = group
+        installed.ENTRY_POINTS = group
 
 
 def _dump(value: Any) -> str:
@@ -315,7 +315,7 @@ def _catalogues(folder: Path) -> Iterator[Case]:
 
     for what, content in contents.items():
         for entry, call in {
-            "registry.catalogue": registry.catalogue, "list_models": tessera_onnx.list_models,
+            "catalogue": models_catalogue.catalogue, "list_models": tessera_onnx.list_models,
             "Tessera": lambda: tessera_onnx.Tessera("test-splade"),
             "tessera models": lambda: command("models"),
             "TesseraSparse, path a catalogue": lambda: TesseraSparse("test-splade", path=path),
@@ -329,7 +329,7 @@ def _catalogues(folder: Path) -> Iterator[Case]:
         def elsewhere(where: str = where) -> Any:
             os.environ["TESSERA_MODELS"] = where
             try:
-                return registry.catalogue()
+                return models_catalogue.catalogue()
             finally:
                 del os.environ["TESSERA_MODELS"]
 
@@ -356,7 +356,7 @@ def _names(fresh: Callable[[str], Path]) -> Iterator[Case]:
             "TesseraDense, from the cache": lambda p: TesseraDense(
                 "test-prompts", cache_dir=p.parent
             ).encode("cat").shape,
-            "artifacts.open_folder": lambda p: (artifacts.open_folder(p).spec.dense.dimension,),
+            "artifacts.open_folder": lambda p: (artifact.open_folder(p).spec.dense.dimension,),
             "TesseraDense, from a cache of that name": lambda p: TesseraDense(
                 "test-prompts", cache_dir=_under(p)
             ).encode("cat").shape,

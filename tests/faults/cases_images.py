@@ -394,7 +394,7 @@ def _pages(model: TesseraVision, name: str, files: dict[str, Path]) -> Iterator[
                   "True": [True], "an odd str": "1-", "backwards": "3-1", "a word": MARKER},
         "password": {"a number": 3, "bytes": b"a"},
         "max_pages": {"0": 0, "a str": "3", "True": True, "a float": 3.0, "None": None},
-        "output": {"unknown": "bits", "None": None},
+        "output_dtype": {"unknown": "bits", "None": None},
         "pool_factor": {"0": 0, "a str": "2"},
     }.items():  # fmt: skip
         for what, value in values.items():
@@ -488,8 +488,8 @@ def _arguments(model: TesseraVision, name: str, folder: Path) -> Iterator[Case]:
                 yield Case("queries", name, f"{option}: {what}", run, None, True, option)
     page = COLOURS
     for what, (call, says) in {
-        "output: unknown": (lambda: model.encode_document(page, output="bits"), "output"),
-        "output: None": (lambda: model.encode_documents([page], output=None), "output"),
+        "output: unknown": (lambda: model.encode_document(page, output_dtype="bits"), "output"),
+        "output: None": (lambda: model.encode_documents([page], output_dtype=None), "output"),
         "pool_factor: 0": (lambda: model.encode_document(page, pool_factor=0), "pool_factor"),
         "pool_factor: True": (lambda: model.encode_iter([page], pool_factor=True), "pool_factor"),
         "pool_factor: a str": (lambda: model.encode_documents([page], pool_factor="2"),

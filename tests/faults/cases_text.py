@@ -191,9 +191,9 @@ def entries(kind: str) -> dict[str, tuple[Callable[[Any, Any], Any], str, str]]:
     if kind != "sparse":
         found["encode_batch, int8"] = (
             lambda m, t: (
-                m.encode_batch([t], output="int8")[0].dequantize()
+                m.encode_batch([t], output_dtype="int8")[0].dequantize()
                 if kind == "multi-vector"
-                else m.encode_batch([t], output="int8").dequantize()[0]
+                else m.encode_batch([t], output_dtype="int8").dequantize()[0]
             ),
             "near",
             r"texts?\W+0\b",
@@ -427,8 +427,10 @@ def _options(kind: str, model: Any) -> Iterator[Case]:
     if kind == "sparse":
         return
     for what, form in {"unknown": "bits", "None": None, "a list": ["int8"]}.items():
-        run = lambda f=form: model.encode_batch(["cat"], output=f)
-        yield Case("text", f"{name}.encode_batch", f"output: {what}", run, None, True, "output")
+        run = lambda f=form: model.encode_batch(["cat"], output_dtype=f)
+        yield Case(
+            "text", f"{name}.encode_batch", f"output_dtype: {what}", run, None, True, "output_dtype"
+        )
     if kind == "multi-vector":
         for what, factor in {"0": 0, "a str": "2", "True": True, "a float": 2.0}.items():
             run = lambda f=factor: model.encode_batch(["cat"], pool_factor=f)

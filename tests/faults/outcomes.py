@@ -28,7 +28,7 @@ from click.testing import CliRunner
 
 import tessera_onnx
 from tessera_onnx import ForecastWarning, TesseraError, TruncationWarning
-from tessera_onnx.cli import main
+from tessera_onnx.cli.main import main
 
 resource = pytest.importorskip("resource", reason="signals and limits of POSIX")
 PACKAGE = str(Path(tessera_onnx.__file__).parent)

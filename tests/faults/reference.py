@@ -14,7 +14,7 @@ import onnxruntime as ort
 from artifact_tools import ARTIFACTS
 from tokenizers import Tokenizer
 
-from tessera_onnx import registry
+from tessera_onnx.models import catalogue
 
 MODELS = {"dense": "prompts", "multi-vector": "colbert", "sparse": "splade"}
 
@@ -25,7 +25,7 @@ class Reference:
     def __init__(self, kind: str) -> None:
         folder = ARTIFACTS / MODELS[kind]
         self.kind = kind
-        self.spec = registry.read(folder / "model.toml")[0]
+        self.spec = catalogue.read_catalogue(folder / "model.toml")[0]
         self.recipe: Any = self.spec.text_recipes()[kind]
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.session = ort.InferenceSession(

@@ -25,9 +25,8 @@ from tessera_onnx import (
     TesseraTimeSeries,
     TesseraVision,
     maxsim,
-    pooling,
-    quantization,
 )
+from tessera_onnx.vectors import pooling, quantization
 
 pytestmark = pytest.mark.filterwarnings("ignore::tessera_onnx.TruncationWarning")
 RNG = np.random.default_rng(5)
@@ -62,8 +61,8 @@ def calls(kind, model):
         return {
             "encode_document": (lambda: model.encode_document(image), [image]),
             "encode_documents": (lambda: model.encode_documents([image, image]), [image]),
-            "int8": (lambda: model.encode_document(image, output="int8"), [image]),
-            "binary": (lambda: model.encode_document(image, output="binary"), [image]),
+            "int8": (lambda: model.encode_document(image, output_dtype="int8"), [image]),
+            "binary": (lambda: model.encode_document(image, output_dtype="binary"), [image]),
             "pooled": (lambda: model.encode_document(image, pool_factor=2), [image]),
             "encode_query": (lambda: model.encode_query(TEXTS[:2]), []),
             "score": (lambda: model.score("cat", [image]), [image]),
@@ -79,7 +78,7 @@ def calls(kind, model):
     }
     if kind == "dense":
         for output in ("int8", "binary"):
-            found[output] = (lambda o=output: model.encode_batch(TEXTS, output=o), [])
+            found[output] = (lambda o=output: model.encode_batch(TEXTS, output_dtype=o), [])
     if kind == "multi-vector":
         found["quantize"] = (lambda: model.quantize(rows), [rows])
         found["score"] = (lambda: model.score(rows, [rows, rows[:2]]), [rows])
@@ -188,7 +187,10 @@ def changed(pack):
         (lambda: PackedTokens([ROWS, UNIT], ids=["a", "b"]).numbers, [ROWS, UNIT]),
         (lambda: changed(PackedTokens([ROWS, UNIT], ids=["a", "b"])).score(ROWS), [ROWS, UNIT]),
         (lambda: changed(PackedSparse([SPARSE] * 2, ids=["a", "b"])).score(SPARSE), [*SPARSE]),
-        (lambda: PackedTokens([CODES], output="int8").score(CODES), [CODES.codes, CODES.scale]),
+        (
+            lambda: PackedTokens([CODES], output_dtype="int8").score(CODES),
+            [CODES.codes, CODES.scale],
+        ),
         (lambda: quantization.floats(CODES, "codes"), [CODES.codes, CODES.scale]),
         (lambda: np.array([maxsim(ROWS, ROWS)]), [ROWS]),
         (lambda: PackedSparse([SPARSE]).score(SPARSE), [*SPARSE]),
@@ -209,7 +211,7 @@ def test_what_is_made_of_arrays_is_the_callers(call, inputs):
 def test_a_pack_keeps_nothing_of_its_callers(output):
     documents = [RNG.standard_normal((n, 32), np.float32) for n in (3, 9, 1)]
     made = documents if output != "binary" else [quantization.binary(rows) for rows in documents]
-    pack = PackedTokens(made, output=output)
+    pack = PackedTokens(made, output_dtype=output)
     pack.add(made)
     expected = pack.score(ROWS)
     for each in made:

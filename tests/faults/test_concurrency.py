@@ -32,10 +32,10 @@ from tessera_onnx import (
     SparseVector,
     TesseraTimeSeries,
     TesseraVision,
-    images,
-    pages,
 )
-from tessera_onnx.images import open_image
+from tessera_onnx.images import decode
+from tessera_onnx.images import pdf as images_pdf
+from tessera_onnx.images.decode import open_image
 
 resource = pytest.importorskip("resource", reason="signals, forks and limits of POSIX")
 pytestmark = pytest.mark.filterwarnings("ignore::tessera_onnx.TruncationWarning")
@@ -253,14 +253,14 @@ def test_a_fork_reads_a_pdf_while_a_thread_of_its_parent_does():
     has_it, may_go = threading.Event(), threading.Event()
 
     def hold():
-        with images.LOCKS["pdfium"]:
+        with decode.LOCKS["pdfium"]:
             has_it.set()
             may_go.wait(HANG)
 
     thread = threading.Thread(target=hold)
     thread.start()
     assert has_it.wait(HANG)
-    assert forked(lambda: list(pages.read(pdf))) == ""
+    assert forked(lambda: list(images_pdf.read_pages(pdf))) == ""
     may_go.set()
     thread.join(HANG)
 
@@ -424,7 +424,7 @@ def pack(request):
         rows = [np.flatnonzero(rng.random(60) < 0.2).astype(np.int32) for _ in range(300)]
         return PackedSparse([SparseVector(ids, rng.random(len(ids)).astype("f4")) for ids in rows])
     rows = [rng.standard_normal((n, 64), np.float32) for n in rng.integers(1, 60, 300)]
-    return PackedTokens(rows, output=request.param, threads=2)
+    return PackedTokens(rows, output_dtype=request.param, threads=2)
 
 
 def scores(pack):
@@ -469,7 +469,7 @@ def test_a_pack_that_is_interrupted_goes_on():
         "rows = [np.random.default_rng(i).standard_normal((50, 64), np.float32)"
         " for i in range(2000)]\n"
         "for output in ('float32', 'int8', 'binary'):\n"
-        "    pack = PackedTokens(rows, output=output, threads=2)\n"
+        "    pack = PackedTokens(rows, output_dtype=output, threads=2)\n"
         "    expected = pack.score(rows[0])\n"
         "    try:\n"
         "        threading.Timer(0.4, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"

@@ -25,10 +25,10 @@ from tessera_onnx import (
     TesseraTimeSeries,
     TesseraVision,
     TokenizationError,
-    artifacts,
     list_models,
-    reports,
 )
+from tessera_onnx.cli import reports
+from tessera_onnx.models import installed, resolve
 
 GRAPH = "model.fp32.onnx"
 BODY = graphs.summing(half=False)
@@ -317,7 +317,7 @@ def install(
     info = site / f"{distribution.replace('-', '_')}-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{artifacts.ENTRY_POINTS}]\n{entry}\n")
+    (info / "entry_points.txt").write_text(f"[{installed.ENTRY_POINTS}]\n{entry}\n")
     if package:
         (site / package).mkdir()
         (site / package / "__init__.py").write_text(code)
@@ -347,7 +347,7 @@ def test_a_pack_takes_the_place_of_no_other(site):
     with TesseraSparse() as model:  # others are not hindered
         assert model.model() == "splade-tiny"
     assert "all-minilm-l6-v2" not in list_models(installed=True)
-    assert any(claim in sentence for sentence in artifacts.broken())
+    assert any(claim in sentence for sentence in installed.broken())
     folder = site / "a_evil" / "prompts"
     with TesseraDense(path=folder) as model:
         model.encode("cat")
@@ -358,7 +358,7 @@ def test_a_pack_takes_the_place_of_no_other(site):
     with TesseraDense("a-new-one") as model:
         model.encode("cat")
     with pytest.raises(LoadError) as caught:  # its alias is the id of a model of the catalogue
-        artifacts.resolve("colbertv2.0")
+        resolve.resolve("colbertv2.0")
     assert "a-new-one" not in str(caught.value)
 
 
@@ -391,7 +391,7 @@ def test_a_damaged_package_hinders_no_other(site, metadata, entry, caplog):
     info.mkdir()
     if metadata is not None:
         (info / "METADATA").write_bytes(metadata)
-    (info / "entry_points.txt").write_bytes(f"[{artifacts.ENTRY_POINTS}]\n".encode() + entry)
+    (info / "entry_points.txt").write_bytes(f"[{installed.ENTRY_POINTS}]\n".encode() + entry)
     with TesseraDense() as model:
         assert model.model() == "all-minilm-l6-v2"
     assert "left out: " in caplog.text

@@ -40,9 +40,9 @@ from tessera_onnx import (
     TesseraSparse,
     TesseraTimeSeries,
     TesseraVision,
-    cli,
     maxsim,
 )
+from tessera_onnx.cli.main import main
 
 MARK = "zqxjkv"
 SURROGATE = f"{MARK} \ud800 {MARK}"
@@ -83,7 +83,7 @@ NO_IMAGES = [
 IMAGES = {"image", "images", "document", "documents"}
 # Arguments that name a thing: they may be repeated.
 NAMES = {
-    "model_id", "path", "cache_dir", "device", "precision", "kind", "role", "task", "output",
+    "model_id", "path", "cache_dir", "device", "precision", "kind", "role", "task", "output_dtype",
     "pdf", "file", "id", "timestamp", "target", "on_long",
 }  # fmt: skip
 
@@ -226,7 +226,7 @@ def every_wrong(check, what, function, good):
 
 
 # Options of a few words: a text in the place of such a word is not repeated.
-OPTIONS = ("task", "output", "role", "on_long", "device", "precision", "kind")
+OPTIONS = ("task", "output_dtype", "role", "on_long", "device", "precision", "kind")
 
 
 def test_no_option_says_a_text(silent):
@@ -243,8 +243,8 @@ def test_no_option_says_a_text(silent):
                 silent(f"{kind}, {option}", lambda: CLASSES[kind](**folder, **{option: text}))
         silent("Tessera, kind", lambda: tessera_onnx.Tessera(kind=text))
         silent("list_models, kind", lambda: tessera_onnx.list_models(text))
-        silent("PackedTokens, output", lambda: PackedTokens(output=text))
-        silent("PackedTokens, device", lambda: PackedTokens(output="int8", device=text))
+        silent("PackedTokens, output", lambda: PackedTokens(output_dtype=text))
+        silent("PackedTokens, device", lambda: PackedTokens(output_dtype="int8", device=text))
 
 
 @pytest.mark.parametrize("kind", CALLS)
@@ -419,14 +419,14 @@ RESULTS = {"rank", "explain", "forecast"}
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_command_says_a_text(command, tmp_path, monkeypatch, caplog):
-    assert set(COMMANDS) == set(cli.main.commands)
+    assert set(COMMANDS) == set(main.main.commands)
     monkeypatch.chdir(tmp_path)
     caplog.set_level(logging.DEBUG)
     marked = files(tmp_path)
     stdin = marked["word.csv" if command == "forecast" else "good.txt"]
     for options in [*COMMANDS[command], [*COMMANDS[command][0], "--json"]]:
         caplog.clear()
-        done = RUN.invoke(cli.main, [command, *options], input=stdin)
+        done = RUN.invoke(main.main, [command, *options], input=stdin)
         text = done.stderr + "\n".join(record.getMessage() for record in caplog.records)
         if done.exit_code or command not in RESULTS:
             text += done.stdout
@@ -438,7 +438,7 @@ def test_no_command_says_a_text(command, tmp_path, monkeypatch, caplog):
 @pytest.mark.parametrize("words", [[MARK], [f"{MARK} and more"], [f"--{MARK}, so"], ["-x", MARK]])
 def test_no_text_in_the_place_of_a_command_is_said(words):
     done = subprocess.run(
-        [sys.executable, "-c", "from tessera_onnx.cli import main; main()", *words],
+        [sys.executable, "-c", "from tessera_onnx.cli.main import main; main()", *words],
         capture_output=True,
         text=True,
         check=False,

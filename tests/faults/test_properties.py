@@ -9,15 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reference import MODELS, Reference, plain
 
-from tessera_onnx import (
-    TesseraTimeSeries,
-    TruncationWarning,
-    maxsim,
-    pooling,
-    quantization,
-    scoring,
-)
+from tessera_onnx import TesseraTimeSeries, TruncationWarning, maxsim
 from tessera_onnx.results import SparseVector
+from tessera_onnx.vectors import pooling, quantization, scoring
 
 pytestmark = pytest.mark.filterwarnings("ignore::tessera_onnx.TruncationWarning")
 lawful = settings(

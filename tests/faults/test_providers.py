@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from artifact_tools import ARTIFACTS, copy
 
-from tessera_onnx import DeviceError, TesseraDense, TesseraTimeSeries, reports, runtime
+from tessera_onnx import DeviceError, TesseraDense, TesseraTimeSeries
+from tessera_onnx.cli import reports
+from tessera_onnx.runtime.devices import onnxruntime
 
-CUDA = "CUDAExecutionProvider" in runtime.onnxruntime().get_available_providers()
+CUDA = "CUDAExecutionProvider" in onnxruntime().get_available_providers()
 
 
 def _works() -> bool:
@@ -60,7 +62,7 @@ def test_the_cuda_wheel_without_cuda_never_runs_elsewhere_unasked(device):
 @broken_cuda
 def test_doctor_tells_the_fix(tmp_path):
     copy("prompts", tmp_path / "cache" / "prompts")
-    code = "from tessera_onnx.cli import main; main(prog_name='tessera')"
+    code = "from tessera_onnx.cli.main import main; main(prog_name='tessera')"
     done = subprocess.run(
         [sys.executable, "-c", code, "doctor", "--json", "--cache-dir", tmp_path / "cache"],
         capture_output=True,

@@ -50,7 +50,7 @@ def test_the_lock_brings_nothing_that_calls_home():
 
 def test_the_source_never_names_what_would_send_or_run():
     """Beside the hub, which asks for a model by name, nothing opens a connection or runs code."""
-    modules = sorted(Path(tessera_onnx.__file__).parent.glob("*.py"))
+    modules = sorted(Path(tessera_onnx.__file__).parent.rglob("*.py"))
     assert len(modules) > 20
     for path in modules:
         text = path.read_text()
@@ -121,7 +121,7 @@ OPENED = {
     "time-series": "t.TesseraTimeSeries('tessera-bolt-mini').forecast([1.0, 2.0, 3.0])",
 }
 ALONE = Path(__file__).parent / "alone.py"
-PROGRAM = "from tessera_onnx.cli import main; main()"
+PROGRAM = "from tessera_onnx.cli.main import main; main()"
 CALLER_FIRST = "import onnxruntime\n"
 # Wheels of Linux that are known to hold it; of others the control runs tell nothing.
 KNOWN = (1, 29) <= tuple(int(part) for part in onnxruntime.__version__.split(".")[:2]) <= (1, 32)
@@ -246,7 +246,7 @@ def test_nothing_is_sent(tmp_path):
     one with two calls of Python's own, show that this network would hear it.
     """
     wait = "\nimport time; time.sleep(20)"
-    demo = "\nfrom tessera_onnx.cli import main\nmain(['demo'], standalone_mode=False)"
+    demo = "\nfrom tessera_onnx.cli.main import main\nmain(['demo'], standalone_mode=False)"
     calls = """
 import socket
 for host in ("example.org", "192.0.2.7"):

@@ -28,18 +28,17 @@ from tessera_onnx import (
     PackedSparse,
     PackedTokens,
     TokenizationError,
-    csv_series,
-    external,
-    images,
-    pages,
-    reading,
-    registry,
-    runtime,
-    text,
 )
+from tessera_onnx.cli import csv_series, texts
+from tessera_onnx.images import decode, preprocess
+from tessera_onnx.images.pdf import read_pages
+from tessera_onnx.models import catalogue
+from tessera_onnx.runtime import external_data, session
+from tessera_onnx.runtime import graph as runtime_graph
+from tessera_onnx.text import tokenizer as text_tokenizer
 
 SPLADE = ARTIFACTS / "splade"
-SPEC = registry.read(SPLADE / "model.toml")[0]
+SPEC = catalogue.read_catalogue(SPLADE / "model.toml")[0]
 PLACE = Path(tempfile.mkdtemp(prefix="tessera-fuzz-"))
 
 
@@ -52,28 +51,31 @@ def _file(data: bytes, suffix: str) -> Path:
 def description(data: bytes) -> None:
     """model.toml and catalogues."""
     with contextlib.suppress(LoadError):
-        registry.read(_file(data, ".toml"))
+        catalogue.read_catalogue(_file(data, ".toml"))
 
 
 def graph_names(data: bytes) -> None:
     """Names of other files in a graph."""
     with contextlib.suppress(IntegrityError):
-        for name in external.locations(data, "graph"):
+        for name in external_data.locations(data, "graph"):
             assert "/" not in name
             assert name not in ("", ".", "..")
     with contextlib.suppress(ValueError):
-        external.without_weights(data, "graph")
+        external_data.without_weights(data, "graph")
 
 
 def graph(data: bytes) -> None:
     """A graph, opened and run on the probe as a model's is."""
     facts = SPEC.text
     assert facts is not None
-    probe = text.probe(facts)
+    probe = text_tokenizer.probe(facts)
     # The graphs here are small, and go the way of large ones all the same.
-    large = mock.patch.object(runtime, "LARGE_GRAPH", 0), mock.patch.object(external, "LARGE", 64)
+    large = (
+        mock.patch.object(runtime_graph, "LARGE_GRAPH", 0),
+        mock.patch.object(external_data, "LARGE", 64),
+    )
     with large[0], large[1], contextlib.suppress(LoadError):
-        runtime.open_session(
+        session.open_session(
             {"cpu": ("graph", lambda: data)},
             device="cpu",
             static=False,
@@ -90,48 +92,50 @@ def tokenizer(data: bytes) -> None:
     facts = SPEC.text
     assert facts is not None
     with contextlib.suppress(LoadError, TokenizationError):
-        text.Tokenizer(data, facts).ids(["", "The cat, 12!", "\u0641\u200d\U0001f469", "x" * 300])
+        text_tokenizer.Tokenizer(data, facts).ids(
+            ["", "The cat, 12!", "\u0641\u200d\U0001f469", "x" * 300]
+        )
 
 
 def jsonl(data: bytes) -> None:
     """The command's lines of JSON."""
     with contextlib.suppress(FileError):
-        for found in reading.Texts(str(_file(data, ".jsonl")), "text"):
+        for found in texts.Texts(str(_file(data, ".jsonl")), "text"):
             found.encode()  # valid Unicode
 
 
 def lines(data: bytes) -> None:
     """The command's lines of text."""
     with contextlib.suppress(FileError):
-        for found in reading.Texts(str(_file(data, ".txt")), "text"):
+        for found in texts.Texts(str(_file(data, ".txt")), "text"):
             found.encode()
 
 
 def table(data: bytes) -> None:
     """The command's CSV files."""
     with contextlib.suppress(FileError, ConfigError):
-        found = csv_series.read(str(_file(data, ".csv")))
+        found = csv_series.read_csv(str(_file(data, ".csv")))
         if found.clock is not None:
             found.clock.following(3)
 
 
 def image(data: bytes) -> None:
     """An image, decoded whole and made ready for a model of tiles."""
-    recipe = registry.read(ARTIFACTS / "colsmol" / "model.toml")[0].vision
+    recipe = catalogue.read_catalogue(ARTIFACTS / "colsmol" / "model.toml")[0].vision
     assert recipe is not None
     warnings.simplefilter("ignore")  # Pillow's, of what it reads over
     with contextlib.suppress(EncodingError, ConfigError):
-        for page in pages.read(data, max_pages=5, max_pixels=1 << 22):
+        for page in read_pages(data, max_pages=5, max_pixels=1 << 22):
             assert page.image is None or page.image.mode == "RGB"
-        found = images.open_image(data, where="images[0]", alpha="white", max_pixels=1 << 22)
+        found = decode.open_image(data, where="images[0]", alpha="white", max_pixels=1 << 22)
         assert found.mode == "RGB"
-        assert np.isfinite(images.pixels(found, recipe.image).tiles).all()
+        assert np.isfinite(preprocess.pixels(found, recipe.image).tiles).all()
 
 
 def pdf(data: bytes) -> None:
     """The pages of a PDF, small."""
     with contextlib.suppress(EncodingError, ConfigError):
-        for found in pages.read(data, dpi=20, max_pages=5, max_pixels=1 << 20, words=True):
+        for found in read_pages(data, dpi=20, max_pages=5, max_pixels=1 << 20, words=True):
             assert found.image is None or found.image.mode == "RGB"
 
 

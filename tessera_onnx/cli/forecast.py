@@ -1,0 +1,145 @@
+"""`tessera forecast`: series of a CSV file in, quantiles of the next steps out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tessera_onnx.cli import csv_series, forecast_files, vector_files
+from tessera_onnx.cli import output as cli_output
+from tessera_onnx.cli.options import (
+    AT_LEAST_1,
+    CACHE,
+    DEVICE,
+    JSON,
+    MODEL,
+    PRECISION,
+    THREADS,
+    ProgramCommand,
+    location,
+    print_json,
+    print_lines,
+    say,
+    shown_place,
+)
+from tessera_onnx.series import numbers
+from tessera_onnx.series.timeseries import TesseraTimeSeries
+
+
+def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
+    """The numbers of a list with commas; the model checks that they are levels."""
+    try:
+        levels = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter("expected numbers between commas, such as 0.1,0.5,0.9") from None
+    if len({f"{level:g}" for level in levels}) < len(levels):  # as columns and keys are named
+        raise click.BadParameter("a level comes twice")
+    return levels
+
+
+@click.command(
+    cls=ProgramCommand, short_help="Forecast the series of a CSV file: quantiles of each step."
+)
+@click.argument("source", metavar="FILE.csv")
+@click.option("--horizon", type=AT_LEAST_1, help="Steps ahead, else as many as the model's pass.")
+@click.option(
+    "--levels",
+    callback=_levels,
+    default="0.1,0.5,0.9",
+    show_default=True,
+    help="Quantiles. Outside the levels that the model was trained for (`tessera info`), its "
+    "outermost ones stand: a warning and the field or column outside_trained say so.",
+)
+@click.option(
+    "--extrapolate",
+    type=click.Choice(["tails"]),
+    help="Levels outside the trained ones are estimated from the outermost two.",
+)
+@click.option("--target", metavar="COL", help="Column of values, else every column of numbers.")
+@click.option("--timestamp", metavar="COL", help="Column of times, else the first of dates.")
+@click.option("--id", metavar="COL", help="Column that tells series apart.")
+@click.option(
+    "--one-series", is_flag=True, help="Columns of texts that repeat tell no series apart."
+)
+@click.option(
+    "--decimal", type=click.Choice([".", ","]), help="Decimal mark, else what the cells tell."
+)
+@click.option("-o", "--output", metavar="OUT", help="File to write: .csv or .jsonl; - writes CSV.")
+@click.option("--plot", metavar="IMAGE", help="Chart to write: .png, .svg or .pdf.")
+@MODEL
+@PRECISION
+@DEVICE
+@THREADS
+@CACHE
+@JSON
+def forecast(
+    *,
+    source: str,
+    horizon: int | None,
+    levels: list[float],
+    extrapolate: str | None,
+    output: str | None,
+    plot: str | None,
+    model: str | None,
+    cache_dir: str | None,
+    as_json: bool,
+    target: str | None,
+    timestamp: str | None,
+    id: str | None,  # noqa: A002 (the option's name)
+    one_series: bool,
+    decimal: numbers.Mark | None,
+    **options: Any,
+) -> None:
+    """Forecast the series of a CSV file: the quantiles of each step ahead.
+
+    FILE.csv, or FILE.csv.gz, has the column names in its first line and a row a step; - is stdin.
+    Every column of numbers is a series of its own, and with --id every value of that column starts
+    one. Rows are sorted by time; without a column of times the latest is last. Empty cells, NA and
+    - are gaps; a series of gaps alone has no forecast. OUT and IMAGE are written whole or not at
+    all.
+
+    Times are written 2024-12-31, 2024-12, 31.12.2024, 12/31/2024, 202412, 2024Q4, Dec 2024 and so
+    on, with a year of four digits, and go on in that form.
+
+    \b
+    Example: tessera forecast sales.csv --horizon 12 --timestamp month --output next.csv
+    """
+    forecast_files.check(output, plot)
+    if source and output and vector_files.is_same(source, output):
+        raise click.UsageError("--output is FILE.csv itself")
+    table = csv_series.read_csv(
+        source,
+        target=target,
+        timestamp=timestamp,
+        id=id,
+        decimal=decimal,
+        one_series=one_series,
+    )
+    for warning in table.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    if output is not None and not output.endswith(".jsonl"):
+        forecast_files.header(table, levels)
+    with TesseraTimeSeries(**location(model, cache_dir), **options) as opened:
+        found = forecast_files.of(table, opened, horizon, levels, extrapolate)
+    if output is not None:
+        forecast_files.write(Path(output), table, found, levels)
+    if plot is not None:
+        titles = [cli_output.one_line(series.title()) for series in found]
+        shown = forecast_files.draw(Path(plot), found, titles, levels)
+        if shown < len(found):
+            click.echo(f"Warning: the first {shown} of {len(found)} series are drawn", err=True)
+    if as_json:
+        facts = {"model": opened.model(), "horizon": len(found[0].median), "levels": levels}
+        if found[0].outside:
+            facts[forecast_files.OUTSIDE] = found[0].outside
+        series = len(found) if output is not None else list(forecast_files.objects(found, levels))
+        report = {**facts, "output": output, "plot": plot, "series": series}
+        print_json(report, err=output == vector_files.STDOUT)
+    elif output is None:
+        print_lines(cli_output.forecast(found, levels, forecast_files.time_name(table)))
+    else:
+        steps = len(found[0].median)
+        tell = say if output == vector_files.STDOUT else click.echo
+        tell(f"{len(found)} series, {steps} steps each, in {shown_place(output)}")

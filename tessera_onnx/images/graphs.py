@@ -1,0 +1,231 @@
+"""From an image's pixels to its vectors: the graphs of a vision model, in either of their forms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera_onnx.errors import EncodingError
+from tessera_onnx.images.preprocess import Pixels
+from tessera_onnx.images.prompt_ids import document_ids, image_id, positions
+from tessera_onnx.models.spec import ModelSpec, Vision
+from tessera_onnx.runtime.session import Array, Session
+from tessera_onnx.text import tokenizer as text_tokenizer
+from tessera_onnx.text.tokenizer import Runnable, Tokenizer, check_spelled
+from tessera_onnx.vectors import pooling
+
+Float = NDArray[np.float32]
+Ids = NDArray[np.int64]
+# Tiles in one run of the tile graph: more are no faster a tile on CPUs and cost memory.
+TILES = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PatchVectors:
+    """An image's vectors, (n, dim) float32 unit rows, and where on the image they lie.
+
+    `cells` (rows, cols) holds the row of `vectors` that belongs to each cell of the image's grid,
+    -1 where a cell has none. Rows that no cell names are the text around the image and the whole
+    view of an image that was cut into tiles. Of a long image, which is read in views, cells are
+    (layers, rows, cols): in each layer those of views that do not overlap.
+    """
+
+    vectors: Float
+    cells: Ids
+
+
+class PixelEncoder:
+    """A graph that takes pixels and gives the vectors of an image."""
+
+    def __init__(self, session: Session, recipe: Vision, texts: Session | None) -> None:
+        self.session = session
+        self.texts: Runnable | None = texts  # None: another model reads them
+        self._recipe = recipe
+        self.workers = session.workers
+
+    def patches(self, pixels: Pixels, *, image_only: bool, parallel: bool) -> PatchVectors:
+        """The vectors of one image; all of them are of the image, whatever `image_only` says."""
+        del image_only
+        recipe = self._recipe
+        found = self.session.run({"pixel_values": pixels.tiles}, parallel=parallel)
+        states = dict(zip(self.session.outputs, found, strict=True))
+        vectors = states[recipe.output]
+        if recipe.vectors == "one":
+            pooled = vectors[:, 0] if recipe.pooling == "cls" else vectors
+            return PatchVectors(pooling.l2_normalize(pooled), np.zeros((1, 1), dtype=np.int64))
+        height, width = pixels.tiles.shape[2:]
+        squares = (height // recipe.image.size, width // recipe.image.size)
+        rows, cols = _grid(vectors.shape[1], *squares)
+        kept = np.ones(rows * cols, dtype=bool)
+        if recipe.keep:
+            kept = states[recipe.keep][0] > 0
+        cells = np.where(kept, np.cumsum(kept) - 1, -1).reshape(rows, cols)
+        return PatchVectors(pooling.l2_normalize(vectors[0][kept]), cells)
+
+
+class VisionLanguageModel:
+    """A language model on embeddings, with the graphs that embed tokens and tiles before it.
+
+    To texts it looks like one session of token ids.
+    """
+
+    inputs = ("input_ids", "attention_mask")
+
+    def __init__(
+        self,
+        tiles: Session,
+        tokens: Session,
+        model: Session,
+        image_token: int,
+        prompt_ids: Callable[[int, int, int], Ids],
+    ) -> None:
+        """`prompt_ids(tokens, rows, columns)` is the prompt of tiles of so many tokens each."""
+        self.session = model
+        self._tiles = tiles
+        self._tokens = tokens
+        self._image_token = image_token
+        self._prompt_ids = prompt_ids
+        self.workers = model.workers
+
+    @property
+    def texts(self) -> Runnable:
+        """What reads texts: the language model, by `run`."""
+        return self  # kept, it would keep this object until the garbage collector comes by
+
+    def check_open(self) -> None:
+        """Raises EncodingError when the model is closed or belongs to a parent process."""
+        self.session.check_open()
+
+    def run(
+        self,
+        feeds: Mapping[str, Array],
+        *,
+        outputs: Sequence[str] | None = None,
+        parallel: bool = False,
+    ) -> list[Array]:
+        """The outputs for texts: input_ids and attention_mask (b, n) int64."""
+        embeddings = self._embeddings(feeds["input_ids"], parallel=parallel)
+        inputs = _feeds(self.session.inputs, embeddings, feeds["attention_mask"])
+        return self.session.run(inputs, outputs=outputs, parallel=parallel)
+
+    def patches(self, pixels: Pixels, *, image_only: bool, parallel: bool) -> PatchVectors:
+        """The vectors of one image in its prompt; `image_only` leaves out those of the text."""
+        ids = self._prompt_ids(math.prod(pixels.cells), pixels.rows, pixels.columns)
+        places = np.flatnonzero(ids == self._image_token)
+        features = self._features(pixels.tiles, parallel=parallel)
+        if len(features) != len(places):
+            raise EncodingError(
+                f"the tile graph gives {len(features)} vectors for {len(pixels.tiles)} tiles, the "
+                f"prompt of model.toml has places for {len(places)}"
+            )
+        embeddings = self._embeddings(ids[None], parallel=parallel)
+        embeddings[0, places] = features
+        inputs = _feeds(self.session.inputs, embeddings, np.ones((1, len(ids)), dtype=np.int64))
+        if "position_ids" in inputs:
+            grid = positions(ids, self._image_token, *pixels.cells)
+            inputs["position_ids"] = grid[:, None]
+        (states,) = self.session.run(inputs, parallel=parallel)
+        kept = places if image_only else np.arange(len(ids))
+        cells = _tile_cells(places, pixels)
+        return PatchVectors(pooling.l2_normalize(states[0][kept]), np.searchsorted(kept, cells))
+
+    def _features(self, tiles: Float, *, parallel: bool) -> Float:
+        """(tiles x tokens, hidden), a few tiles at a time."""
+        parts = [
+            self._tiles.run({"pixel_values": tiles[i : i + TILES]}, parallel=parallel)[0]
+            for i in range(0, len(tiles), TILES)
+        ]
+        features = np.concatenate(parts)
+        return features.reshape(-1, features.shape[-1])
+
+    def _embeddings(self, ids: Ids, *, parallel: bool) -> Array:
+        return self._tokens.run({"input_ids": ids}, parallel=parallel)[0]
+
+
+def open_encoder(
+    opened: Callable[..., Session], spec: ModelSpec, recipe: Vision, tokenizer: Tokenizer | None
+) -> PixelEncoder | VisionLanguageModel:
+    """The graphs of a vision model, each tried with a tiny input.
+
+    `opened(outputs, probe, table, workers)` gives the session of a graph. Raises LoadError where
+    graphs, tokenizer and recipe do not belong together.
+    """
+    size, n_tokens = recipe.image.size, recipe.image.tokens or None
+    square = {"pixel_values": np.zeros((1, 3, size, size), dtype=np.float32)}
+    tiles, tokens, prompt = recipe.tile_graph, recipe.token_graph, recipe.prompt
+    if tiles is None or tokens is None or prompt is None or tokenizer is None:
+        shape = (1, recipe.dimension) if _is_pooled(recipe) else (1, None, recipe.dimension)
+        keep = {recipe.keep: (1, None)} if recipe.keep else {}
+        session = opened({recipe.output: shape, **keep}, square, spec.graph, None)
+        return PixelEncoder(session, recipe, _open_texts(opened, spec, recipe))
+    # One session each: a second copy of a language model's weights is too dear.
+    one = np.array([[tokenizer.facts.pad_id]], dtype=np.int64)
+    token_session = opened({tokens.output: (1, 1, None)}, {"input_ids": one}, tokens, 1)
+    (embedding,) = token_session.run({"input_ids": one})
+    tile_session = opened({tiles.output: (1, n_tokens, embedding.shape[2])}, square, tiles, 1)
+    probe = _feeds(spec.graph.inputs, embedding, np.ones_like(one))
+    session = opened({recipe.output: (1, 1, recipe.dimension)}, probe, spec.graph, 1)
+
+    def encode(part: str) -> list[int]:
+        return [int(i) for i in tokenizer.ids([part])[0]]
+
+    def prompt_ids(n_tokens: int, rows: int, columns: int) -> Ids:
+        return document_ids(prompt, n_tokens, rows, columns, encode)
+
+    image_token = image_id(prompt, encode)
+    for name in ("text", "tile", "row_end", "grid_end", "whole", "end"):
+        part = getattr(prompt, name).replace("{row}", "1").replace("{column}", "1")
+        check_spelled(tokenizer, part, f"model.vision.prompt.{name}")
+    return VisionLanguageModel(tile_session, token_session, session, image_token, prompt_ids)
+
+
+def _open_texts(opened: Callable[..., Session], spec: ModelSpec, recipe: Vision) -> Session | None:
+    if recipe.text_graph is None or spec.text is None:
+        return None
+    part = recipe.text_graph
+    probe = text_tokenizer.probe(spec.text)
+    one = recipe.vectors == "one"
+    shape = (1, recipe.dimension) if one else (1, probe.ids.shape[1], recipe.dimension)
+    return opened({part.output: shape}, text_tokenizer.feeds(probe, None, part.inputs), part, None)
+
+
+def _is_pooled(recipe: Vision) -> bool:
+    return recipe.vectors == "one" and recipe.pooling == "graph"
+
+
+def _feeds(inputs: Sequence[str], embeddings: Array, attention: Ids) -> dict[str, Array]:
+    """The inputs of a language model on the embeddings (b, n, hidden) of texts, by name."""
+    known: dict[str, Array] = {
+        "inputs_embeds": embeddings,
+        "attention_mask": attention,
+        # All of a prompt and all of a query is read in both directions (PaliGemma).
+        "token_type_ids": np.zeros_like(attention),
+        # In time, down and across; a text goes on by one in all three (Qwen2-VL).
+        "position_ids": np.tile(np.arange(attention.shape[1]), (3, len(attention), 1)),
+    }
+    return {name: known[name] for name in inputs}
+
+
+def _grid(n_vectors: int, rows: int, columns: int) -> tuple[int, int]:
+    """Rows and columns of cells, of which each of `rows` x `columns` squares holds k x k."""
+    per_edge = math.isqrt(max(1, n_vectors // (rows * columns)))
+    if rows * columns * per_edge**2 != n_vectors:
+        raise EncodingError(
+            f"the graph gives {n_vectors} vectors for {rows} x {columns} squares of pixels: not "
+            "a square number for each"
+        )
+    return rows * per_edge, columns * per_edge
+
+
+def _tile_cells(places: Ids, pixels: Pixels) -> Ids:
+    """Positions of the image's tokens, tile after tile, as a grid in the order of the page.
+
+    The whole view, which comes after several tiles, is left out.
+    """
+    rows, columns, (down, across) = pixels.rows, pixels.columns, pixels.cells
+    cells = places[: rows * columns * down * across].reshape(rows, columns, down, across)
+    return cells.transpose(0, 2, 1, 3).reshape(rows * down, columns * across)

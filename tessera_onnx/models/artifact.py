@@ -1,0 +1,154 @@
+"""One model folder: its description, and its files compared with their size and sha256.
+
+os.path looks at files that may be anywhere: it says False where a folder may not be looked at or a
+name cannot be one, and pathlib raises. hashlib is imported where it is used, since it takes long to
+import.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from tessera_onnx.errors import (
+    FileError,
+    IntegrityError,
+    LoadError,
+    ModelNotFound,
+)
+from tessera_onnx.errors import named as said
+from tessera_onnx.models import catalogue, hub
+from tessera_onnx.models.spec import UNPINNED, ModelSpec
+
+HUB = "hub"  # origin of an artifact whose files lie in the hub cache or are fetched into it
+logger = logging.getLogger("tessera_onnx")
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A model folder that is here: its spec and where its files lie."""
+
+    spec: ModelSpec
+    folder: Path
+    origin: str  # "path", "cache", "hub", or the name of the pack's distribution
+    offline: bool = True  # whether files of the origin "hub" must be there already
+
+    def read(self, name: str) -> bytes:
+        """Content of a listed file, compared with model.toml by size and sha256.
+
+        What is compared is what is returned, so a file that changes on disk later changes nothing.
+        A file of the hub that is missing is fetched first, a damaged one is fetched again, once.
+        Raises LoadError for a file that is not listed, IntegrityError for one that is missing,
+        truncated, changed, or a link to somewhere else, ModelNotFound for one that would have to
+        be fetched offline, and what `hub.download` raises.
+        """
+        self.locate(name)
+        try:
+            return self._checked(name)
+        except IntegrityError as error:
+            if self.origin != HUB or self.offline:
+                raise
+            damage = error
+        logger.warning("%s; fetching it now", damage)
+        try:
+            hub.download(self.spec, name, again=True)
+        except LoadError as error:
+            raise IntegrityError(f"{damage}; that was tried and failed: {error}") from None
+        return self._checked(name)
+
+    def locate(self, name: str) -> Path:
+        """Where a listed file lies, fetched from the hub if need be; not compared with its hash.
+
+        Raises as `read` does, but for what only the content can tell.
+        """
+        self.spec.file(name)
+        path = self.folder / name
+        if self.origin == HUB and not os.path.isfile(path):  # noqa: PTH113
+            if self.offline:
+                raise offline_error(self.spec, f"its file {name}")
+            hub.download(self.spec, name)
+        return path
+
+    def present(self) -> list[str]:
+        """Listed files to look at: all of them, of a model from the hub those that were fetched."""
+        names = [file.name for file in self.spec.files]
+        return [n for n in names if self.origin != HUB or os.path.isfile(self.folder / n)]  # noqa: PTH113
+
+    def _checked(self, name: str) -> bytes:
+        import hashlib
+
+        listed = self.spec.file(name)
+        path = self.folder / name
+        where = f"model {self.spec.id!r}: {path}"
+        fix = "install or export the model again"
+        if self.origin == HUB:
+            fix = f"`tessera pull {self.spec.id} --force` fetches it again"
+        if not os.path.isfile(path):  # noqa: PTH113
+            raise IntegrityError(f"{where} is missing: {fix}")
+        if not any(path.resolve().is_relative_to(root.resolve()) for root in self._roots()):
+            raise IntegrityError(f"{where} is a link out of its folder: {fix}")
+        size = path.stat().st_size
+        if size != listed.size:  # before reading: a huge file is refused unread
+            raise IntegrityError(f"{where} has {size} bytes, expected {listed.size}: {fix}")
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise FileError(f"{path} cannot be read: {error.strerror}") from error
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != listed.sha256:
+            raise IntegrityError(
+                f"{where} has sha256 {digest[:12]}…, expected {listed.sha256[:12]}…: {fix}"
+            )
+        return content
+
+    def read_beside(self, graph: str, name: str) -> bytes:
+        """Content of the listed file `name` in the folder of the graph, as `read` gives it."""
+        return self.read((PurePosixPath(graph).parent / name).as_posix())
+
+    def _roots(self) -> list[Path]:
+        """Folders that a listed file may lie in; a snapshot of the hub cache is made of links."""
+        if self.origin == HUB and self.spec.hub is not None:
+            return [hub.repository_folder(self.spec.hub), hub.shared_store()]
+        return [self.folder]
+
+
+def open_folder(folder: str | os.PathLike[str], origin: str = "path") -> Artifact:
+    """The artifact in `folder`. Raises LoadError when its model.toml is not one valid entry."""
+    path = Path(folder)
+    description = path / "model.toml"
+    if not os.path.isfile(description):  # noqa: PTH113
+        what = "is a file and no model folder" if os.path.isfile(path) else "is not a model folder"  # noqa: PTH113
+        raise LoadError(
+            f"{said(path)} {what}: it has no model.toml that can be read. Export one with "
+            "`tessera-export MODEL --kind KIND --output DIR`"
+        )
+    if not description.resolve().is_relative_to(path.resolve()):
+        raise IntegrityError(f"{description} is a link out of its folder: put the file there")
+    specs = catalogue.read_catalogue(description)
+    if len(specs) != 1:
+        raise LoadError(f"{description} describes {len(specs)} models, an artifact holds one")
+    return pinned_folder(specs[0], description, origin)
+
+
+def pinned_folder(spec: ModelSpec, description: Path, origin: str) -> Artifact:
+    """The artifact beside `description`. Raises LoadError when a file of it is not pinned."""
+    if any(file.sha256 == UNPINNED for file in spec.files):
+        raise LoadError(f"{description} lists an unpinned file; an artifact pins every file")
+    return Artifact(spec, description.parent, origin)
+
+
+def in_hub_cache(spec: ModelSpec, *, offline: bool) -> Artifact:
+    """The artifact whose files lie in the hub cache, or are fetched into it unless `offline`."""
+    if spec.hub is None:
+        raise LoadError(f"model {spec.id!r} has no [model.hub] table")
+    return Artifact(spec, hub.snapshot(spec.hub), HUB, offline)
+
+
+def offline_error(spec: ModelSpec, what: str) -> ModelNotFound:
+    """The error for what would have to be fetched, and may not be."""
+    return ModelNotFound(
+        f"model {spec.id!r}: {what} is not on this machine, and offline=True or HF_HUB_OFFLINE "
+        f"forbids to fetch it: run `tessera pull {spec.id}` where there is a network"
+    )

@@ -1,0 +1,116 @@
+"""Read the catalogue of known models (models.toml) and the description of one (model.toml)."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import re
+import stat
+import tomllib
+from pathlib import Path
+
+from tessera_onnx.errors import LoadError
+from tessera_onnx.models.parse import build
+from tessera_onnx.models.rules import check_model
+from tessera_onnx.models.spec import (
+    ModelSpec,
+)
+
+logger = logging.getLogger("tessera_onnx")
+
+SCHEMA = 1
+# A description can ask for any memory and time unless it is bounded: all limits here are far above
+# what a model has.
+MAX_TOML_BYTES = 4 << 20
+# Keys of tables in tables in tables: the parser's time grows with the square of their number.
+DEEP = re.compile(r"(?<![\w\"'-])(?:[\w\"'-]+[ \t]*\.[ \t]*){33}")
+
+
+def parse(text: str, where: str) -> tuple[ModelSpec, ...]:
+    """All entries of a TOML document; `where` names it in errors.
+
+    Raises LoadError for anything that is not exactly the schema, with the dotted field name.
+    """
+    if DEEP.search(text):
+        raise LoadError(f"{where} has a key of more than 32 parts: not a model description")
+    try:
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # RecursionError: thousands of brackets
+        raise LoadError(f"{where} is not valid TOML: {error}") from error
+    schema = document.pop("schema", None)
+    if type(schema) is not int or schema != SCHEMA:
+        raise LoadError(
+            f"{where} has schema {schema!r:.40}, this version of tessera-onnx reads schema "
+            f"{SCHEMA}: export the model again, or install a matching version"
+        )
+    entries = document.pop("model", None)
+    if not isinstance(entries, list) or document:
+        raise LoadError(f"{where} must hold `schema` and [[model]] tables and nothing else")
+    specs = []
+    taken: set[str] = set()
+    for number, entry in enumerate(entries):
+        spec = build(ModelSpec, entry, f"{where}: model[{number}]")
+        check_model(spec, f"{where}: model {spec.id!r}")
+        names = {spec.id, *spec.aliases}
+        if names & taken:
+            raise LoadError(f"{where}: {min(names & taken)!r} names two models")
+        taken |= names
+        specs.append(spec)
+    return tuple(specs)
+
+
+def read_catalogue(path: Path) -> tuple[ModelSpec, ...]:
+    """Parse a models.toml or model.toml file. Raises LoadError."""
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would never end, nor would a device
+            raise LoadError(f"{path} is no regular file: not a model description")
+        if found.st_size > MAX_TOML_BYTES:
+            raise LoadError(
+                f"{path} is larger than {MAX_TOML_BYTES} bytes: not a model description"
+            )
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LoadError(f"{path} cannot be read: {error}") from error
+    return parse(text, str(path))
+
+
+def catalogue() -> tuple[ModelSpec, ...]:
+    """All known models: those of the file that TESSERA_MODELS names, then the shipped ones.
+
+    A user's entry takes the place of a shipped one with the same id, which is logged once. Raises
+    LoadError when the user's file is missing or not valid.
+    """
+    own = os.environ.get("TESSERA_MODELS")
+    if not own:
+        return _shipped()
+    try:
+        path = Path(own).absolute()
+        found = path.stat()
+    except OSError as error:
+        raise LoadError(f"TESSERA_MODELS names {own}, which cannot be read: {error}") from error
+    return _with_users(path, (found.st_ino, found.st_size, found.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=8)
+def _with_users(path: Path, version: tuple[int, ...]) -> tuple[ModelSpec, ...]:  # noqa: ARG001 (a newer file is read again)
+    specs = read_catalogue(path)
+    ids = {spec.id for spec in specs}
+    replaced = sorted(ids & {spec.id for spec in _shipped()})
+    if replaced:
+        logger.warning("%s replaces the shipped entry of %s", path, ", ".join(replaced))
+    return specs + tuple(spec for spec in _shipped() if spec.id not in ids)
+
+
+@functools.cache
+def _shipped() -> tuple[ModelSpec, ...]:
+    """The shipped models.toml: inside the wheel, or one folder up in a source tree."""
+    here = Path(__file__).parents[1]
+    shipped = here / "models.toml"
+    return read_catalogue(shipped if shipped.exists() else here.parent / "models.toml")
+
+
+def forbids_commercial_use(licence: str) -> bool:
+    """Whether a licence is a non-commercial one, by its identifier: "cc-by-nc-4.0" and such."""
+    return bool(re.search(r"(^|[-_ ])(nc|non-?commercial)($|[-_ .])", licence.lower()))

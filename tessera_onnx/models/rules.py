@@ -1,0 +1,263 @@
+"""Check what the types of a model's tables cannot say: lengths, sizes, what goes with what."""
+
+from __future__ import annotations
+
+import math
+import re
+import typing
+from pathlib import Path
+
+from tessera_onnx.errors import ConfigError, LoadError
+from tessera_onnx.models.parse import build_table
+from tessera_onnx.models.spec import (
+    KIND_TABLES,
+    PRECISIONS,
+    UNPINNED,
+    Dense,
+    ImagePrompt,
+    ImageSpec,
+    ModelSpec,
+    MultiVector,
+    Precision,
+    Role,
+    Sparse,
+    Task,
+    TimeSeries,
+    TokenizerSpec,
+    TokenRole,
+    Vision,
+    roles_of,
+)
+
+MAX_LENGTH = 1 << 20  # tokens of a text, values of a series, steps
+MAX_VOCABULARY = 1 << 24
+MAX_PIXELS = 1 << 24  # that an image is enlarged to; Qwen2-VL's own limit is 12.8 million
+MAX_TILES = 1 << 10
+
+
+def check_precision(spec: ModelSpec, precision: Precision) -> None:
+    """Raises ConfigError unless the model has a graph of that precision."""
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}")
+    if precision not in spec.graph.precisions():
+        raise ConfigError(
+            f"model {spec.id!r} has no {precision} graph, only "
+            f"{', '.join(spec.graph.precisions())}: export it with --precision {precision}"
+        )
+
+
+def check_length(role: Role | TokenRole, text: TokenizerSpec, where: str) -> None:
+    """Raises LoadError unless max_length holds the special tokens and at least one more."""
+    markers = len(role.marker_ids) if isinstance(role, TokenRole) else 0
+    least = len(text.prefix_ids) + markers + len(text.suffix_ids) + 1
+    most = text.fixed_length or text.max_positions
+    if not least <= role.max_length <= most:
+        raise LoadError(f"{where}: max_length {role.max_length} must lie in {least}..{most}")
+
+
+def check_model(spec: ModelSpec, where: str) -> None:
+    """What types alone cannot say."""
+    _check_identity(spec, where)
+    tables = {kind for kind, table in KIND_TABLES.items() if getattr(spec, table) is not None}
+    if tables != set(spec.kinds) or not spec.kinds:
+        found = f"{where}: kinds {list(spec.kinds)!s:.80} but tables for {sorted(tables)}"
+        raise LoadError(found + _lacking(spec))
+    if not spec.graph.precisions():
+        raise LoadError(f"{where}: graph names no file in any precision")
+    for name in (spec.graph.best_cpu, spec.graph.best_cuda, spec.graph.best_coreml):
+        if not getattr(spec.graph, name):
+            raise LoadError(f"{where}: graph has no {name} file although it is a device's best")
+    if spec.sparse is not None:
+        _check_sparse(spec.sparse, f"{where}.sparse")
+    _check_text(spec, where)
+    if spec.vision is not None:
+        _check_vision(spec, spec.vision, f"{where}.vision")
+    if spec.time_series is not None:
+        _check_series(spec, spec.time_series, f"{where}.time_series")
+
+
+def _lacking(spec: ModelSpec) -> str:
+    """The tables that the kinds of a model need and that are not there, and their facts."""
+    names = [KIND_TABLES[kind] for kind in spec.kinds]
+    names += ["text"] if {"dense", "multi_vector", "sparse"} & set(names) else []
+    hints = typing.get_type_hints(ModelSpec)
+    facts: list[str] = []
+    for name in names:
+        if getattr(spec, name) is None:
+            build_table(typing.get_args(hints[name])[0], {}, f"[model.{name}]", facts)
+    return f": {'; '.join(facts)}" if facts else ""
+
+
+def _check_sparse(recipe: Sparse, where: str) -> None:
+    if not 1 <= recipe.vocab_size <= MAX_VOCABULARY:
+        raise LoadError(f"{where}: vocab_size must lie in 1..{MAX_VOCABULARY}")
+    if (recipe.query_weights == "idf") != bool(recipe.idf):
+        raise LoadError(f"{where}: query_weights 'idf' and the idf file go together")
+    ids = recipe.zero_ids
+    if ids and (min(ids) < 0 or max(ids) >= recipe.vocab_size):
+        raise LoadError(f"{where}: zero_ids must lie in 0..{recipe.vocab_size - 1}")
+
+
+def _check_vision(spec: ModelSpec, recipe: Vision, where: str) -> None:
+    inputs = set(spec.graph.inputs)
+    language = "inputs_embeds" in inputs
+    wanted = {"inputs_embeds", "attention_mask"} if language else {"pixel_values"}
+    optional = {"token_type_ids", "position_ids"} if language else set()
+    if len(spec.kinds) > 1 or inputs - optional != wanted:
+        raise LoadError(
+            f"{where}: its graph takes pixel_values, or inputs_embeds and an attention_mask, and "
+            "serves no other kind"
+        )
+    if (recipe.tile_graph is not None, recipe.token_graph is not None) != (language, language):
+        raise LoadError(f"{where}: tile_graph and token_graph go with a graph of inputs_embeds")
+    if [language, recipe.text_graph is not None, recipe.text_model != ""].count(True) != 1:
+        raise LoadError(f"{where}: texts are read by the graph, by text_graph or by text_model")
+    if (recipe.prompt is not None) != language:
+        raise LoadError(f"{where}: a prompt goes with a graph that reads images among tokens")
+    if recipe.prompt is not None:
+        _check_prompt(recipe.prompt, recipe.image, f"{where}.prompt")
+    for part in recipe.parts():
+        if any(bool(getattr(part, p)) != bool(getattr(spec.graph, p)) for p in PRECISIONS):
+            raise LoadError(f"{where}: every graph has a file in the same precisions")
+    _check_query(spec, recipe, where)
+    _check_image(recipe.image, f"{where}.image")
+
+
+def _check_query(spec: ModelSpec, recipe: Vision, where: str) -> None:
+    own = recipe.text_model == ""
+    if (recipe.query is not None, spec.text is not None) != (own, own):
+        raise LoadError(f"{where}: [model.text] and query go together, and not with text_model")
+    if recipe.query is not None and spec.text is not None:
+        most = spec.text.fixed_length or spec.text.max_positions
+        if not 1 <= recipe.query.max_length <= most:
+            raise LoadError(f"{where}.query: max_length must lie in 1..{most}")
+
+
+def _check_prompt(prompt: ImagePrompt, image: ImageSpec, where: str) -> None:
+    if prompt.text.count("{image}") != 1 or not prompt.token:
+        raise LoadError(f"{where}: text must hold {{image}} once, and token must not be empty")
+    if bool(prompt.tile) != (image.resize == "tiles"):
+        raise LoadError(f"{where}: tile goes with images that are cut into tiles")
+    if not prompt.tile and (prompt.row_end or prompt.grid_end):
+        raise LoadError(f"{where}: row_end and grid_end go with tile")
+
+
+def _check_image(image: ImageSpec, where: str) -> None:
+    if not 1 <= image.size <= 4096 or not 0 <= image.longest <= 16384:
+        raise LoadError(f"{where}: size must lie in 1..4096, longest in 0..16384")
+    if image.resize == "tiles" and image.longest > 4096:
+        raise LoadError(f"{where}: the longest edge of tiles together is at most 4096")
+    if image.tokens < 0 or math.isqrt(image.tokens) ** 2 != image.tokens:
+        raise LoadError(f"{where}: tokens must be a square number, as the patches of a square are")
+    if (image.tokens == 0) != (image.resize in {"dynamic", "fit"}):
+        raise LoadError(f"{where}: tokens is 0 with dynamic and fit, and only there")
+    if len(image.mean) != 3 or len(image.std) != 3:
+        raise LoadError(f"{where}: mean and std have three numbers")
+    if not all(abs(n) <= 1e3 for n in image.mean) or not all(1e-6 <= n <= 1e3 for n in image.std):
+        raise LoadError(f"{where}: mean lies in -1000..1000, std in 0.000001..1000")
+    if (image.longest > 0) != (image.resize in {"tiles", "fit"}):
+        raise LoadError(f"{where}: longest goes with tiles and fit")
+    if (0 < image.least_pixels <= image.most_pixels) != (image.resize == "dynamic"):
+        raise LoadError(f"{where}: least_pixels and most_pixels go with dynamic")
+    if image.letters is not None and (image.resize != "fit" or not 4 <= image.letters <= 512):
+        raise LoadError(f"{where}: letters lie in 4..512 and go with fit")
+    _check_room(image, where)
+
+
+def _check_room(image: ImageSpec, where: str) -> None:
+    """What an image is made of before any graph sees it has its bounds, whatever its size."""
+    if image.most_pixels > MAX_PIXELS:
+        raise LoadError(f"{where}: most_pixels is at most {MAX_PIXELS}")
+    cells = max(image.longest**2, image.most_pixels) // image.size**2
+    if cells > (MAX_TILES if image.resize == "tiles" else MAX_LENGTH):
+        raise LoadError(f"{where}: size is too small, an image would have {cells} cells or tiles")
+
+
+def _check_series(spec: ModelSpec, recipe: TimeSeries, where: str) -> None:
+    inputs = set(spec.graph.inputs)
+    if len(spec.kinds) > 1 or not {"patches", "attention_mask"} <= inputs:
+        raise LoadError(f"{where}: its graph takes patches and attention_mask, and serves no text")
+    levels = recipe.quantiles
+    if list(levels) != sorted(set(levels)) or not 0 < min(levels, default=0) <= max(levels) < 1:
+        raise LoadError(f"{where}: quantiles must rise strictly within 0 and 1")
+    if 0.5 not in levels or not set(recipe.rollout_quantiles) <= set(levels):
+        raise LoadError(f"{where}: quantiles must hold 0.5 and the rollout_quantiles")
+    paths = recipe.rollout_quantiles
+    if min(recipe.patch_size, recipe.output_patch_size) < 1 or not paths:
+        raise LoadError(f"{where}: patch sizes are at least 1, rollout_quantiles not empty")
+    if len(set(paths)) != len(paths):  # each is a copy of all series
+        raise LoadError(f"{where}: rollout_quantiles holds a level twice")
+    lengths = (recipe.context_length, recipe.output_patch_size)
+    if max(*lengths, recipe.prediction_length) > MAX_LENGTH:
+        raise LoadError(f"{where}: context, output patch and prediction are up to {MAX_LENGTH}")
+    if min(lengths) < 1 or any(length % recipe.patch_size for length in lengths):
+        raise LoadError(f"{where}: context and output patch are whole numbers of patches")
+    n_patches, rest = divmod(recipe.prediction_length, recipe.output_patch_size)
+    if rest or n_patches < 1 or (n_patches > 1 and "future_patches" not in inputs):
+        raise LoadError(f"{where}: prediction_length must be what the output patches cover")
+    if recipe.time_scale != -1 and recipe.time_scale < 1:
+        raise LoadError(f"{where}: time_scale is at least 1, or -1 for patches without time")
+
+
+def _check_text(spec: ModelSpec, where: str) -> None:
+    recipes = spec.text_recipes().values()
+    if spec.text is None:
+        if recipes:
+            raise LoadError(f"{where}: a text model needs a [model.text] table")
+        return
+    if min(spec.text.pad_id, *spec.text.prefix_ids, *spec.text.suffix_ids, 0) < 0:
+        raise LoadError(f"{where}.text: token ids are not negative")
+    if not 1 <= spec.text.max_positions <= MAX_LENGTH:
+        raise LoadError(f"{where}.text: max_positions must lie in 1..{MAX_LENGTH}")
+    if not 0 <= spec.text.fixed_length <= spec.text.max_positions:
+        raise LoadError(f"{where}.text: fixed_length must lie in 0..{spec.text.max_positions}")
+    for recipe in recipes:
+        _check_recipe(recipe, spec.text, where)
+    _check_tasks(spec, where)
+
+
+def _check_recipe(recipe: Dense | MultiVector | Sparse, text: TokenizerSpec, where: str) -> None:
+    if not isinstance(recipe, Sparse) and any(
+        not 0 < size <= recipe.dimension for size in recipe.matryoshka
+    ):
+        raise LoadError(f"{where}: matryoshka sizes must lie in 1..{recipe.dimension}")
+    around = len(text.prefix_ids) + len(text.suffix_ids)
+    if isinstance(recipe, MultiVector) and recipe.drop_first and around < 2:
+        raise LoadError(f"{where}: drop_first would leave an empty text without any row")
+    for role in roles_of(recipe):
+        check_length(role, text, where)
+        expands = isinstance(role, TokenRole) and role.expansion != "none"
+        if expands and text.mask_id < 0:
+            raise LoadError(f"{where}: expansion needs a mask_id")
+
+
+def _check_tasks(spec: ModelSpec, where: str) -> None:
+    """A task id for every role and task of a graph that takes one, and for no other."""
+    wanted = "task_id" in spec.graph.inputs
+    tasks = spec.dense.tasks if spec.dense is not None else ()
+    roles: list[Role | TokenRole | Task] = list(tasks)
+    for recipe in spec.text_recipes().values():
+        roles += roles_of(recipe)
+    for role in roles:
+        if (not isinstance(role, TokenRole) and role.task_id is not None) != wanted:
+            raise LoadError(f"{where}: task_id and the graph's input of that name go together")
+    if len({task.name for task in tasks}) != len(tasks):
+        raise LoadError(f"{where}.dense: two tasks have one name")
+
+
+def _check_identity(spec: ModelSpec, where: str) -> None:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", spec.id):
+        raise LoadError(f"{where}: an id is lower-case letters, digits, '.', '_' and '-'")
+    for revision in (spec.revision, spec.hub.revision if spec.hub else UNPINNED):
+        if revision != UNPINNED and not re.fullmatch(r"[0-9a-f]{40}", revision):
+            raise LoadError(f"{where}: revision must be 40 hex digits or {UNPINNED!r}")
+    if spec.hub and not re.fullmatch(r"[\w.-]+/[\w.-]+", spec.hub.repository):
+        raise LoadError(f"{where}: hub.repository must read owner/name")
+    for file in spec.files:
+        if file.sha256 != UNPINNED and not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
+            raise LoadError(f"{where}: sha256 of {file.name!r} must be 64 hex digits")
+        parts = Path(file.name).parts
+        # A colon is a drive on Windows.
+        strange = not file.name.isprintable() or set("\\:") & set(file.name)
+        if Path(file.name).is_absolute() or ".." in parts or strange or not parts:
+            raise LoadError(f"{where}: file name {file.name!r} leaves the model's folder")

@@ -1,0 +1,239 @@
+"""What callers of a forecast hand over, checked; no library of tables is imported."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import warnings
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera_onnx.checks import is_single
+from tessera_onnx.errors import ConfigError, ForecastWarning, callers_level
+from tessera_onnx.series import table
+from tessera_onnx.series.exact import LARGEST, WHOLE64, check_held
+
+Float = NDArray[Any]  # float32 or float64
+MAX_HORIZON = 1 << 16  # more is a mistake, and could take all memory before it shows
+NEAR = 1e-9  # levels that differ by less are the same: 0.9 and 1 - 0.1
+
+
+def read_series(context: Any, latest: int) -> list[Float]:
+    """The `latest` values of each series of a context, 1-D, with NaN for what is missing.
+
+    What is float32 stays so, all else becomes float64.
+
+    A context is a series, a 2-D array with a series a row, or a list of series; a series is what
+    NumPy, pandas or polars hold in one dimension, or a list of numbers. A series of pandas whose
+    index is times is sorted by them, and a ForecastWarning says so. Raises TypeError for what
+    is no number, ConfigError for an empty series, for infinity, and for whole numbers and decimals
+    whose changes float64 does not hold; all name the series.
+    """
+    if isinstance(context, list | tuple) and not (context and _is_number(context[0])):
+        items = [(item, f"context[{i}]") for i, item in enumerate(context)]
+    elif isinstance(context, np.ndarray) and context.ndim == 2:
+        items = [(row, "context") for row in context]
+    else:
+        items = [(context, "context")]
+    moved = []
+    for i, (item, name) in enumerate(items):
+        order = _order(item, i)
+        if order is not None:
+            moved.append(i)
+            items[i] = item.iloc[order], name
+    found = [_one(item, name, i, latest) for i, (item, name) in enumerate(items)]
+    if moved:
+        tell(table.of_moved(moved))
+    return found
+
+
+def tell(message: str) -> None:
+    """Warn the caller of this package."""
+    warnings.warn(message, ForecastWarning, stacklevel=callers_level())
+
+
+def _order(item: Any, number: int) -> NDArray[np.intp] | None:
+    """The order of time of a series of pandas whose index is times, None where they ascend.
+
+    Raises ConfigError where a time comes twice or is missing.
+    """
+    index: Any = getattr(item, "index", None)
+    if not hasattr(item, "sort_index") or hasattr(item, "columns") or not hasattr(index, "nlevels"):
+        return None
+    levels = [index.get_level_values(level) for level in range(index.nlevels)]
+    times = next((found for found in map(_times, levels) if found is not None), None)
+    if times is None:
+        return None
+    if (times != times).any() or len(np.unique(times)) < len(times):  # noqa: PLR0124 (NaT)
+        raise ConfigError(
+            f"series {number} has a time twice in its index, or one that is missing: are these "
+            "several series, or is a row to be dropped?"
+        )
+    order = np.argsort(times)
+    return order if (np.diff(order) < 0).any() else None
+
+
+def _times(index: Any) -> NDArray[Any] | None:
+    """The times that an index of pandas holds, texts of dates and months as 202401 too."""
+    if hasattr(index, "freq"):
+        return np.asarray(index.asi8).view("m8[ns]")
+    kind = index.inferred_type
+    if kind in {"date", "datetime"}:  # objects, which may have time zones: their ranks
+        if index.hasnans:
+            return np.array(["NaT"], "M8[us]")
+        return np.unique(index.to_numpy(), return_inverse=True)[1]
+    if kind not in {"string", "integer"} or (kind == "integer" and index.is_monotonic_increasing):
+        return None
+    return table.of_labels([str(label).strip() for label in index], str(index.name or ""))
+
+
+def _one(item: Any, name: str, index: int, latest: int) -> Float:
+    if hasattr(item, "columns"):
+        raise ConfigError(
+            f"{name} must have one dimension, got 2 of a {type(item).__name__}: forecast_frame "
+            "reads it, or give a list of its columns"
+        )
+    values = _array(item)
+    if values is None or values.dtype.kind not in "iuf":
+        kind = type(item).__name__ if values is None else f"an array of {values.dtype}"
+        raise TypeError(
+            f"{name} must be a series of numbers (NaN where one is missing), got {kind}"
+        )
+    if values.ndim != 1:
+        raise ConfigError(f"{name} must have one dimension, got {values.ndim}: a list of series?")
+    if not len(values):
+        raise ConfigError(
+            f"series {index} is empty: give one value at least, NaN for a missing one"
+        )
+    is_small = values.dtype.kind == "f" and values.dtype.itemsize <= 4
+    with np.errstate(over="ignore", under="ignore"):
+        series = np.asarray(values, dtype=np.float32 if is_small else np.float64)
+    most = np.max(np.abs(series), where=~np.isnan(series), initial=0)
+    if most > LARGEST:
+        raise ConfigError(
+            f"series {index} holds infinity, or a value beyond float32; NaN is a missing value"
+        )
+    exact = _exact(item, most)
+    if exact is not None:
+        check_held(exact[-latest:], f"series {index}")
+    return series[-latest:]
+
+
+def _array(item: Any) -> NDArray[Any] | None:
+    """`item` as an array, by the names that NumPy, pandas and polars share; None for no array."""
+    if isinstance(item, np.ma.MaskedArray):
+        numeric = item.dtype.kind in "iuf"
+        return np.ma.filled(item.astype(np.float64), np.nan) if numeric else item.data
+    is_column = hasattr(item, "to_numpy") and not hasattr(item, "columns")
+    # A nullable type of pandas gives objects unless told what stands for NA. The types of
+    # polars have no `kind`, and its nulls are NaN already.
+    kind = getattr(item, "dtype", None) if is_column else None
+    if getattr(kind, "kind", "") in tuple("iuf"):
+        is_small = kind.kind == "f" and kind.itemsize <= 4  # type: ignore[union-attr]
+        dtype = np.float32 if is_small else np.float64
+        return np.asarray(item.to_numpy(dtype=dtype, na_value=np.nan))
+    if is_column or isinstance(item, list | tuple | np.ndarray) or hasattr(item, "__array__"):
+        try:
+            # Not item.to_numpy(): PyArrow's refuses nulls.
+            found = np.asarray(item)
+        except ValueError:  # lists within a list, of different lengths
+            return None
+        return _decimals(found, nulls=is_column) if found.dtype == object else found
+    return None
+
+
+def _decimals(values: NDArray[Any], *, nulls: bool) -> NDArray[Any]:
+    """Objects that are decimals as float64, others as they are; `nulls` lets None be NaN."""
+    items = values.ravel().tolist()
+    known = [item for item in items if not (nulls and item is None)]
+    is_decimal = any(isinstance(item, Decimal) for item in known)
+    if not is_decimal or not all(isinstance(v, Decimal) or _is_number(v) for v in known):
+        return values
+    floats = [math.nan if item is None else float(item) for item in items]
+    return np.array(floats).reshape(values.shape)
+
+
+def _exact(item: Any, most: float) -> list[Any] | None:
+    """The known values where they are decimals, or whole numbers that float64 may round."""
+    if isinstance(item, np.ma.MaskedArray):
+        item = item.compressed()
+    for name in ("dropna", "drop_nulls", "drop_null"):  # pandas, polars, PyArrow
+        if most > WHOLE64 and hasattr(item, name):
+            item = getattr(item, name)()
+            break
+    values = item if isinstance(item, list | tuple) else np.asarray(item)
+    if isinstance(values, np.ndarray):
+        if values.dtype.kind not in "iuO" or (values.dtype.kind != "O" and most <= WHOLE64):
+            return None
+        values = values.tolist()
+    elif most <= WHOLE64 and not any(isinstance(value, Decimal) for value in values):
+        return None
+    known = [value for value in values if value is not None]
+    return known if all(isinstance(value, int | Decimal) for value in known) else None
+
+
+def check_horizon(horizon: int | None, default: int) -> int:
+    """The steps to forecast.
+
+    Raises TypeError for no whole number, ConfigError for one outside 1..MAX_HORIZON.
+    """
+    if horizon is None:
+        return default
+    if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer):
+        raise TypeError(f"horizon must be int or None, got {type(horizon).__name__}")
+    if horizon < 1:
+        raise ConfigError(f"horizon must be at least 1, got {horizon}")
+    if horizon > MAX_HORIZON:
+        raise ConfigError(f"horizon must be at most {MAX_HORIZON}")
+    return int(horizon)
+
+
+def check_levels(levels: Sequence[float]) -> tuple[float, ...]:
+    """Levels in the order given; unsorted and repeated ones are a caller's right.
+
+    Raises TypeError for what is no list of numbers, ConfigError for none or one outside (0, 1).
+    """
+    # A set has no order, and a dict's is that of its keys.
+    if is_single(levels) or isinstance(levels, str | bytes | AbstractSet | Mapping):
+        raise TypeError(f"levels must be a list of numbers, got {type(levels).__name__}")
+    checked = []
+    for i, level in enumerate(levels):
+        if not _is_number(level):
+            raise TypeError(f"levels[{i}] must be a number, got {type(level).__name__}")
+        if not 0 < level < 1:
+            raise ConfigError(f"levels[{i}] must lie between 0 and 1, both excluded, got {level}")
+        checked.append(float(level))
+    if not checked:
+        raise ConfigError("levels is empty: name one level at least, or None for the trained ones")
+    return tuple(checked)
+
+
+def check_extrapolate(extrapolate: object) -> None:
+    """Raises ConfigError for what is neither "tails" nor None."""
+    if extrapolate is not None and extrapolate != "tails":
+        raise ConfigError('extrapolate must be "tails" or None')
+
+
+def _is_number(value: Any) -> bool:
+    """Whether `value` is one number: of Python or NumPy, a decimal, no bool."""
+    return isinstance(value, numbers.Real | Decimal) and not isinstance(value, bool | np.bool_)
+
+
+def outside(levels: Sequence[float], trained: Sequence[float]) -> list[float]:
+    """The levels that lie outside the trained ones, where the outermost quantiles stand."""
+    return [v for v in levels if not trained[0] - NEAR <= v <= trained[-1] + NEAR]
+
+
+def of_outside(levels: Sequence[float], trained: Sequence[float]) -> str:
+    """What a person should know of levels outside the trained ones."""
+    names = ", ".join(f"{level:g}" for level in levels)
+    return (
+        f"levels {names} lie outside the trained ones, {trained[0]:g} to {trained[-1]:g}: their "
+        "values are the outermost trained quantiles, so that an interval between them covers less "
+        'than it says; extrapolate="tails" continues them'
+    )

@@ -1,0 +1,217 @@
+"""A weight a vocabulary entry: SPLADE and its inference-free relatives (arXiv:2107.05720)."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera_onnx.checks import are_texts, check_top_k, is_text
+from tessera_onnx.errors import ConfigError, LoadError
+from tessera_onnx.models.spec import Kind, Sparse
+from tessera_onnx.results import Ranked, SparseVector, ranking
+from tessera_onnx.runtime.workers import Event, Limit
+from tessera_onnx.search.sparse_index import PackedSparse
+from tessera_onnx.text import heads
+from tessera_onnx.text.base import COMPARED, SEVERAL, RoleName, TextModel
+from tessera_onnx.text.tokenizer import Head
+from tessera_onnx.vectors import explain, scoring
+
+
+class TesseraSparse(TextModel):
+    """Texts as sparse vectors over the vocabulary, compared by dot product, never normalised.
+
+    Models whose queries need no inference weigh the query's tokens from a table; `encode` means a
+    document, unless the model has a prompt for texts of neither role (its recipe's `plain`).
+    """
+
+    _kind: ClassVar[Kind] = "sparse"
+    _recipe: Sparse
+    _head: Head
+    _query_head: Head
+
+    def __init__(self, *args: Any, max_active_dims: int | None = None, **kwargs: Any) -> None:
+        """See Model; `dimension` does not apply.
+
+        `max_active_dims` keeps the so many heaviest entries of each vector, of queries too; of
+        equal weights those of the lower ids. None keeps all. Every method that encodes takes
+        another number for its own call.
+        """
+        _check_dims(max_active_dims)
+        super().__init__(*args, **kwargs)
+        self._options["max_active_dims"] = max_active_dims
+        self._most = max_active_dims
+        self._head = heads.sparse(self._recipe)
+        self._query_head = self._head
+        if self._recipe.query_weights != "model":
+            self._query_head = heads.lookup(self._load_query_table())
+
+    def encode(self, text: str, *, max_active_dims: int | None = None) -> SparseVector:
+        """One text: (indices int32 ascending, values float32 > 0).
+
+        Raises TypeError for anything but a str, TokenizationError for a lone surrogate,
+        InputTooLong with on_long="error", EncodingError when the graph fails.
+        """
+        head = self._cut(self._head, max_active_dims)
+        vector: SparseVector = self._encoder.one(text, self._plain, head, several=SEVERAL)
+        return vector
+
+    def encode_batch(
+        self,
+        texts: Iterable[str],
+        *,
+        progress: bool = False,
+        max_active_dims: int | None = None,
+        timeout: float | None = None,
+        cancel: Event | None = None,
+    ) -> list[SparseVector]:
+        """One SparseVector a text; [] for no texts. Errors name the item's index.
+
+        `max_active_dims` keeps the so many heaviest entries of each, as the object's own does.
+        After `timeout` seconds, or when another thread sets the event `cancel`, no further batch is
+        begun and TimedOut or Cancelled is raised; the model can be used as before.
+        """
+        limit = Limit(timeout, cancel)
+        head = self._cut(self._head, max_active_dims)
+        found: list[SparseVector]
+        found = self._encoder.encode(texts, self._plain, head, progress=progress, limit=limit)
+        return found
+
+    def encode_query(
+        self,
+        text: str | Iterable[str],
+        *,
+        max_active_dims: int | None = None,
+        timeout: float | None = None,
+        cancel: Event | None = None,
+    ) -> Any:
+        """A query's SparseVector, or a list of them for an iterable of queries.
+
+        The other arguments as for `encode_batch`.
+        """
+        head = self._cut(self._query_head, max_active_dims)
+        return self._encoder.one_or_many(text, self._query, head, Limit(timeout, cancel))
+
+    def encode_document(
+        self,
+        text: str | Iterable[str],
+        *,
+        max_active_dims: int | None = None,
+        timeout: float | None = None,
+        cancel: Event | None = None,
+    ) -> Any:
+        """A document's SparseVector, or a list of them for an iterable of documents.
+
+        The other arguments as for `encode_batch`.
+        """
+        head = self._cut(self._head, max_active_dims)
+        return self._encoder.one_or_many(text, self._document, head, Limit(timeout, cancel))
+
+    def encode_iter(
+        self,
+        texts: Iterable[str],
+        *,
+        role: RoleName = "plain",
+        progress: bool = False,
+        max_active_dims: int | None = None,
+        timeout: float | None = None,
+        cancel: Event | None = None,
+    ) -> Iterator[SparseVector]:
+        """SparseVectors of a stream of texts, in order, in bounded memory.
+
+        Reads up to 4,096 texts ahead. When an item is wrong or `texts` itself raises, the vectors
+        of everything before it are yielded first. `timeout` counts from this call; after it, or
+        when `cancel` is set, the next vector is TimedOut or Cancelled.
+        """
+        limit = Limit(timeout, cancel)
+        head = self._cut(self._query_head if role == "query" else self._head, max_active_dims)
+        return self._encoder.stream(texts, self._role(role), head, progress=progress, limit=limit)
+
+    def similarity(self, a: str | SparseVector, b: str | SparseVector) -> float:
+        """Dot product of query `a` and document `b`, at least 0; each a text, or made earlier."""
+        one = functools.partial(self._encoder.one, several=COMPARED)
+        left: Any = a
+        right: Any = b
+        if are_texts([left]):
+            left = one(left, self._query, self._cut(self._query_head), name="a")
+        if are_texts([right]):
+            right = one(right, self._document, self._cut(self._head), name="b")
+        size = self.vocab_size()
+        checked = [
+            scoring.check_sparse(each, name, size) for each, name in ((left, "a"), (right, "b"))
+        ]
+        return float(scoring.sparse_scores(checked[0], checked[1:])[0])
+
+    def rank(
+        self,
+        query: str | SparseVector,
+        documents: Iterable[str] | Sequence[SparseVector] | PackedSparse,
+        top_k: int | None = None,
+        *,
+        timeout: float | None = None,
+        cancel: Event | None = None,
+    ) -> list[Ranked]:
+        """Documents by falling dot product: (index, score), the first `top_k` or all.
+
+        Either side may be given as vectors from an earlier call; PackedSparse is the fastest.
+        `timeout` and `cancel` as for `encode_batch`.
+        """
+        check_top_k(top_k, 0)
+        Limit(timeout, cancel).check()
+        left: Any = self.encode_query(query) if is_text(query) else query
+        if isinstance(documents, PackedSparse):
+            return documents.rank(left, top_k)
+        right = scoring.as_list(documents)
+        if right and are_texts(right):
+            right = self.encode_document(right, timeout=timeout, cancel=cancel)
+        return ranking(scoring.sparse_scores(left, right, self.vocab_size()), top_k)
+
+    def explain(self, vector: SparseVector, top_k: int | None = 10) -> list[tuple[str, float]]:
+        """(token, weight) of the heaviest entries, falling; entries the text does not contain are
+        the model's expansion.
+        """
+        checked = scoring.check_sparse(vector, "vector", self.vocab_size())
+        return explain.weights(checked, self._encoder.tokenizer.token, top_k)
+
+    def vocab_size(self) -> int:
+        """Entries of the vocabulary: indices lie in [0, vocab_size)."""
+        return self._recipe.vocab_size
+
+    def _cut(self, head: Head, most: int | None = None) -> Head:
+        """The head with the limit of one call, else that of the object."""
+        _check_dims(most)
+        most = self._most if most is None else most
+        return head if most is None else heads.limited(head, most)
+
+    def _load_query_table(self) -> NDArray[np.float32]:
+        """The weight of each vocabulary entry in a query that is not run through the graph."""
+        table = np.ones(self._recipe.vocab_size, dtype=np.float32)
+        if self._recipe.query_weights == "idf":
+            table[:] = 0  # a token that the table does not name is dropped
+            try:
+                entries = json.loads(self._artifact.read(self._recipe.idf))
+                with np.errstate(over="ignore"):  # infinity is refused below
+                    for token, weight in entries.items():
+                        token_id = self._encoder.tokenizer.token_id(token)
+                        if token_id is not None:
+                            table[token_id] = weight
+            except (ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
+                raise LoadError(f"{self._recipe.idf} is not a table of token weights") from error
+            if not (np.isfinite(table).all() and (table >= 0).all()):
+                raise LoadError(f"{self._recipe.idf} holds a weight that is negative or not finite")
+        table[list(self._recipe.zero_ids)] = 0
+        return table
+
+
+def _check_dims(most: int | None) -> None:
+    """Raises TypeError or ConfigError for what is no number of entries to keep."""
+    if most is None:
+        return
+    if isinstance(most, bool) or not isinstance(most, int | np.integer):
+        raise TypeError(f"max_active_dims must be int or None, got {type(most).__name__}")
+    if most < 1:
+        raise ConfigError(f"max_active_dims must be at least 1, got {most}")

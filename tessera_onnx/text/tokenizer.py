@@ -1,0 +1,222 @@
+"""Texts become token ids and batches of them; what a graph makes of one has a Head."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera_onnx import checks
+from tessera_onnx.errors import LoadError, TokenizationError, is_of_signal
+from tessera_onnx.models.spec import Role, TokenizerSpec, TokenRole
+from tessera_onnx.runtime import batching
+from tessera_onnx.runtime.session import Array
+
+OnLong = Literal["truncate", "warn", "error"]
+Ids = NDArray[np.int64]
+# How recipes of image models spell special tokens out.
+SPELLED = re.compile(r"<[^<>\s]+>")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Right-padded token rows: ids and attention (b, n) int64, lengths (b,) real rows.
+
+    lengths counts the positions whose states are wanted: query expansion included, padding not.
+    """
+
+    ids: Ids
+    attention: Ids
+    lengths: Ids
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What becomes of the graph's outputs: `apply` gives one result a row, on worker threads."""
+
+    outputs: tuple[str, ...]  # () = the token ids say all: the graph does not run
+    apply: Callable[[list[Array], Batch], Sequence[Any] | Array]
+    width: int = 0  # results are vectors of this size and go into one array; 0 = into a list
+
+
+def check_texts(texts: Iterable[str], name: str = "texts") -> list[str]:
+    """`texts` as a list, every item a str. Raises TypeError naming the index of one that is not."""
+    return list(checked(texts, name))
+
+
+def checked(texts: Iterable[str], name: str = "texts") -> Iterator[str]:
+    """The same, lazily, for streams."""
+    checks.check_items(texts, name, checks.TEXTS)
+    return (check_text(text, f"{name}[{i}]", i) for i, text in enumerate(texts))
+
+
+def check_text(text: Any, name: str, index: int = 0, *, several: str = "") -> str:
+    """`text` itself, or that of an Arrow scalar.
+
+    `several` says what takes a list of texts, where one stands in the place of a text. Raises
+    TypeError for anything else, TokenizationError for bad Unicode.
+    """
+    found = text if isinstance(text, str) else checks.plain(text)
+    if not isinstance(found, str):
+        hint = checks.hint_for_item(text, several or checks.ONE_EACH)
+        raise TypeError(f"{name} must be str, got {type(text).__name__}{hint}")
+    if not found.isascii():
+        try:
+            found.encode()
+        except UnicodeEncodeError as error:
+            raise TokenizationError(
+                f"text {index} (length {len(found)}) has a lone surrogate at character "
+                f"{error.start}: it is not valid Unicode; decode its source with errors='replace'"
+            ) from error
+    return found
+
+
+class Tokenizer:
+    """A tokenizer.json that is never reconfigured after loading, so threads may share it.
+
+    Truncation, special tokens and padding are done here from the facts of model.toml, whatever
+    the file itself asks for (the public all-MiniLM-L6-v2 file pads to 128 and cuts at 128).
+    """
+
+    def __init__(self, content: bytes, facts: TokenizerSpec) -> None:
+        """`content` is that of a tokenizer.json. Raises LoadError when it is none."""
+        from tokenizers import Tokenizer as Backend
+
+        try:
+            self._backend = Backend.from_buffer(content)
+        except BaseException as error:
+            if not _is_failure(error) or is_of_signal(error):
+                raise
+            reason = str(error)[:200]
+            raise LoadError(f"{facts.tokenizer} is not a tokenizer.json: {reason}") from error
+        self._backend.no_padding()
+        self._backend.no_truncation()
+        self.facts = facts
+
+    def ids(self, texts: Sequence[str], prompt: str = "") -> list[Ids]:
+        """Ids of prompt + text, uncut, without special tokens.
+
+        Raises TokenizationError when the tokenizer fails on valid text.
+        """
+        prompted = [prompt + text for text in texts] if prompt else list(texts)
+        if self.facts.lowercase:
+            prompted = [text.strip().lower() for text in prompted]
+        try:
+            encodings = self._backend.encode_batch_fast(prompted, add_special_tokens=False)
+        except Exception as error:  # the binding raises bare Exception
+            if is_of_signal(error):
+                raise
+            raise TokenizationError(f"the tokenizer fails: {error}") from error
+        except BaseException as error:
+            if not _is_failure(error):
+                raise
+            if "ThreadPoolBuildError" in str(error):
+                raise TokenizationError(
+                    "the tokenizer cannot start its threads: raise the limit of processes, or set "
+                    "TOKENIZERS_PARALLELISM=false"
+                ) from None
+            # Its message may quote the text. Rust has written it to stderr already.
+            raise TokenizationError(
+                f"the tokenizer panics: the rules in {self.facts.tokenizer} are faulty; make the "
+                "file again, or use another model"
+            ) from None
+        return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+
+    def rows(
+        self, texts: Sequence[str], role: Role | TokenRole
+    ) -> tuple[list[tuple[Ids, int]], NDArray[np.int64]]:
+        """(ids, attended positions) of each text, and its full token count before any cut."""
+        facts = self.facts
+        marker = role.marker_ids if isinstance(role, TokenRole) else ()
+        expansion = role.expansion if isinstance(role, TokenRole) else "none"
+        before = np.array([*facts.prefix_ids, *marker], dtype=np.int64)
+        after = np.array(facts.suffix_ids, dtype=np.int64)
+        room = role.max_length - len(before) - len(after)
+        rows = []
+        counts = np.empty(len(texts), dtype=np.int64)
+        for i, content in enumerate(self.ids(texts, role.prompt)):
+            counts[i] = len(content) + len(before) + len(after)
+            ids = np.concatenate([before, content[:room], after])
+            attended = len(ids)
+            if expansion != "none":
+                spare = np.full(role.max_length - len(ids), facts.mask_id, dtype=np.int64)
+                ids = np.concatenate([ids, spare])
+                attended = len(ids) if expansion == "attended" else attended
+            rows.append((ids, attended))
+        return rows, counts
+
+    def token(self, token_id: int) -> str:
+        """The vocabulary entry of an id; "" for an id outside the vocabulary."""
+        return self._backend.id_to_token(int(token_id)) or ""
+
+    def token_id(self, token: str) -> int | None:
+        """The id of a vocabulary entry."""
+        found: int | None = self._backend.token_to_id(token)
+        return found
+
+
+def _is_failure(error: BaseException) -> bool:
+    """Whether the binding failed: it raises bare Exception, or a panic of Rust, which is none."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+def check_spelled(tokenizer: Tokenizer, spelled: str, where: str) -> None:
+    """Raises LoadError when `spelled` names a special token that the tokenizer lacks.
+
+    It would be read letter by letter, and nothing would show it.
+    """
+    for name in SPELLED.findall(spelled):
+        if tokenizer.token_id(name) is None:
+            raise LoadError(f"{where} spells the token {name}, which tokenizer.json does not have")
+
+
+class Runnable(Protocol):
+    """What texts run through: a Session, or several in a row that look like one."""
+
+    @property
+    def inputs(self) -> Sequence[str]:
+        """Names of the inputs that it takes."""
+
+    @property
+    def workers(self) -> int:
+        """Calls that may run at once."""
+
+    def check_open(self) -> None:
+        """Raises EncodingError when it is closed."""
+
+    def run(
+        self,
+        feeds: Mapping[str, Array],
+        *,
+        outputs: Sequence[str] | None = None,
+        parallel: bool = False,
+    ) -> list[Array]:
+        """The outputs for one batch."""
+
+
+def padded(rows: Sequence[tuple[Ids, int]], facts: TokenizerSpec) -> Batch:
+    """(ids, attended positions) of each text as one right-padded batch."""
+    ids = batching.pad([ids for ids, _ in rows], facts.pad_id, facts.fixed_length)
+    attended = np.array([count for _, count in rows])
+    attention = (np.arange(ids.shape[1]) < attended[:, None]).astype(np.int64)
+    return Batch(ids, attention, np.array([len(ids) for ids, _ in rows]))
+
+
+def feeds(batch: Batch, role: Role | TokenRole | None, inputs: Sequence[str]) -> dict[str, Array]:
+    """The graph's inputs, by name, for a batch."""
+    known = {"input_ids": batch.ids, "attention_mask": batch.attention}
+    if "token_type_ids" in inputs:
+        known["token_type_ids"] = np.zeros_like(batch.ids)
+    if isinstance(role, Role) and role.task_id is not None:
+        known["task_id"] = np.array(role.task_id, dtype=np.int64)  # a scalar (jina-embeddings-v3)
+    return {name: known[name] for name in inputs}
+
+
+def probe(facts: TokenizerSpec) -> Batch:
+    """One text of no words: what a session is tried with after loading."""
+    ids = np.array([*facts.prefix_ids, *facts.suffix_ids] or [facts.pad_id], dtype=np.int64)
+    return padded([(ids, len(ids))], facts)

@@ -1,0 +1,319 @@
+"""Scores between vectors: cosine, sparse dot product and MaxSim. Pure NumPy, float32 sums."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera_onnx.checks import TEXTS, are_texts, check_items, holds_text, is_text, plain
+from tessera_onnx.errors import ConfigError, DimensionMismatch
+from tessera_onnx.results import BinaryTokens, SparseVector, check_binary
+from tessera_onnx.vectors import bounds, quantization
+from tessera_onnx.vectors.quantization import Vectors
+
+Float = NDArray[np.float32]
+
+# A product's result stays in the processor's cache: at most so many document tokens and pairs.
+BLOCK_TOKENS = 4096
+BLOCK_PAIRS = 1 << 22
+
+
+def matrix(name: str, value: Vectors, least: int = 1, axes: str = "n_tokens, dim") -> Float:
+    """`value` as token vectors (n, dim), float32, in C order.
+
+    Int8Vectors and BinaryTokens are taken as `quantization.floats` has them. Raises TypeError for
+    another type than numbers, ConfigError for a wrong rank, fewer rows than `least`, NaN
+    or infinity; the message begins with `name`.
+    """
+    array = _array(name, value, axes)
+    _check_numbers(name, value, array, axes)
+    if array.ndim != 2:
+        one = ": put one vector into a list" if axes == "n, dim" and array.ndim == 1 else ""
+        raise ConfigError(f"{name} must have shape ({axes}), got {array.shape}{one}")
+    if len(array) < least or array.shape[1] == 0:
+        raise ConfigError(f"{name} has no tokens or no dimensions: shape {array.shape}")
+    return _finite(name, array)
+
+
+def vector(name: str, value: Vectors) -> Float:
+    """`value` as one vector (dim,), float32. Raises as `matrix`."""
+    array = _array(name, value, "dim,")
+    _check_numbers(name, value, array, "dim,")
+    if array.ndim != 1 or not len(array):
+        raise ConfigError(f"{name} must be one vector (dim,), got shape {array.shape}")
+    return _finite(name, array)
+
+
+def are_vectors(value: Any) -> bool:
+    """Whether it is vectors made earlier, an array, a list or this package's own, and not texts."""
+    return not are_texts([value])
+
+
+def _array(name: str, value: Any, axes: str) -> NDArray[Any]:
+    """`value` in any form as an array. Raises ConfigError where rows differ in length."""
+    if type(value) is np.ndarray:
+        return value
+    quantization.check_unmasked(value, name)
+    value = plain(quantization.floats(value, name))
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        wanted = f"a rectangular array ({axes})"
+        if axes == "dim,":
+            wanted = "one vector (dim,), got rows of several lengths"
+        raise ConfigError(f"{name} must be {wanted}") from error
+
+
+def _check_numbers(name: str, value: Any, array: NDArray[Any], axes: str) -> None:
+    """Raises TypeError unless an array made of `value` holds numbers.
+
+    Indices and values of a sparse vector would pass for two rows.
+    """
+    sparse = isinstance(value, SparseVector)
+    if array.dtype.kind in "fiub" and not sparse:
+        return
+    if sparse:
+        found = "SparseVector: TesseraSparse and PackedSparse score those"
+    elif holds_text(value) or holds_text(array):
+        one = is_text(value) or isinstance(value, bytes)
+        found = "a text: give the vectors that `encode_query` or `encode_batch` makes of it"
+        if not one:
+            found = (
+                "a list or array of texts: give one text's vectors, as `encode_query` makes them"
+            )
+    elif array.dtype.names:
+        found = "records: give one field of it"
+    else:
+        found = type(value).__name__ if array.dtype == object else f"dtype {array.dtype}"
+    raise TypeError(f"{name} must be a numeric array ({axes}), got {found}")
+
+
+def _finite(name: str, array: NDArray[Any]) -> Float:
+    with np.errstate(over="ignore", under="ignore"):  # beyond float32 is infinity
+        array = np.ascontiguousarray(array, dtype=np.float32)
+    if not np.isfinite(array).all():
+        raise ConfigError(f"{name} holds NaN or infinity")
+    return array
+
+
+def check_scores(scores: Float) -> Float:
+    """`scores` of finite vectors. Raises ConfigError unless they are finite too."""
+    return _finite("the scores, whose products leave float32,", scores)
+
+
+def check_several(items: Any, name: str, expected: str) -> None:
+    """Raises TypeError for one item where several `expected` are due, and for what is no list.
+
+    A frame, a dict, a set or a file is none either: see `containers.check_items`.
+    """
+    check_items(items, name, expected)
+    if expected.endswith("token vectors") and isinstance(items, np.ndarray) and items.ndim == 2:
+        raise TypeError(
+            f"{name} must be a list of {expected}, got one array of shape {items.shape}: put it "
+            "into a list"
+        )
+
+
+def maxsim(query: Vectors, document: Vectors) -> float:
+    """Sum over query rows of the largest dot product with any document row.
+
+    query (n, dim), document (m, dim), any numeric dtype, read as float32; with unit rows the
+    result lies in [-n, n]. Only real tokens may be passed: a zero row would win over negative
+    similarities. Raises DimensionMismatch when the dims differ, ConfigError for a wrong rank, no
+    rows, NaN or infinity. ColBERT, arXiv:2004.12832.
+    """
+    return float(maxsim_scores(query, [document])[0])
+
+
+def maxsim_scores(query: Vectors, documents: Sequence[Vectors]) -> Float:
+    """MaxSim of one query (n, dim) with each document (m_i, dim): (len(documents),) float32.
+
+    Raises as `maxsim`, naming the document.
+    """
+    check_several(documents, "documents", "token vectors")
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        scores: Float = _maxsim([matrix("query", query)], [query], list(documents))[0]
+    return check_scores(scores)
+
+
+def maxsim_matrix(queries: Sequence[Vectors], documents: Sequence[Vectors]) -> Float:
+    """MaxSim of each query with each document: (len(queries), len(documents)) float32.
+
+    One pass over the documents serves all queries. Raises as `maxsim`, naming the item.
+    """
+    check_several(queries, "queries", "token vectors")
+    check_several(documents, "documents", "token vectors")
+    matrices = [matrix(f"queries[{i}]", query) for i, query in enumerate(queries)]
+    if any(rows.shape[1] != matrices[0].shape[1] for rows in matrices):
+        raise DimensionMismatch("the queries differ in their dims")
+    several = list(documents)
+    if not matrices:
+        return np.empty((0, len(several)), dtype=np.float32)
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        return check_scores(_maxsim(matrices, queries, several))
+
+
+def _maxsim(
+    queries: Sequence[Float], given: Sequence[Vectors], documents: Sequence[Vectors]
+) -> Float:
+    """Documents' tokens in blocks: a product and two segmented reductions each, no loop inside.
+
+    `given` are the forms in which the queries came.
+    """
+    tokens = np.concatenate(queries) if len(queries) > 1 else queries[0]
+    starts = np.cumsum([0, *(len(query) for query in queries[:-1])])
+    size = max(1, min(BLOCK_TOKENS, BLOCK_PAIRS // len(tokens)))
+    scores = np.empty((len(queries), len(documents)), dtype=np.float32)
+    for first, block in _blocks(documents, tokens.shape[1], size):
+        rows = np.concatenate(block) if len(block) > 1 else block[0]
+        ends = np.cumsum([len(document) for document in block])
+        similarities = rows @ tokens.T
+        best = np.maximum.reduceat(similarities, np.concatenate([[0], ends[:-1]]), axis=0)
+        found = np.add.reduceat(best, starts, axis=1).T
+        end = first + len(block)
+        bounds.limit_sums(found, queries, block, (given, documents[first:end]))
+        scores[:, first:end] = found
+    return scores
+
+
+def _blocks(documents: Sequence[Vectors], dim: int, size: int) -> Iterator[tuple[int, list[Float]]]:
+    """(index of the first document, documents) of about `size` tokens each."""
+    block: list[Float] = []
+    tokens = start = 0
+    for i, document in enumerate(documents):
+        rows = matrix(f"documents[{i}]", document)
+        if rows.shape[1] != dim:
+            raise DimensionMismatch(f"documents[{i}] has {rows.shape[1]} dims, the query {dim}")
+        if block and tokens + len(rows) > size:
+            yield start, block
+            block, tokens, start = [], 0, i
+        block.append(rows)
+        tokens += len(rows)
+    if block:
+        yield start, block
+
+
+def maxsim_binary(query: BinaryTokens, document: BinaryTokens) -> float:
+    """MaxSim of sign bits: a pair's similarity is 1 - 2 x Hamming distance / dim, in [-1, 1].
+
+    That is the cosine of the +1/-1 vectors, so the result lies in [-n, n]. Raises
+    DimensionMismatch when the dims differ, ConfigError when either has no rows.
+    """
+    for name, tokens in (("query", query), ("document", document)):
+        check_binary(tokens, name)
+    nearest = quantization.hamming(query, document).min(axis=1)
+    return float((1 - 2 * nearest / query.dim).sum())
+
+
+def cosine(a: Vectors, b: Vectors) -> float:
+    """Cosine of two vectors (dim,), in [-1, 1]; 0 when either is zero.
+
+    Raises DimensionMismatch when the shapes differ.
+    """
+    left, right = vector("a", a), vector("b", b)
+    if left.shape != right.shape:
+        raise DimensionMismatch(f"vectors of shape {left.shape} and {right.shape}")
+    # In float64, which no square of a float32 leaves.
+    first, second = left.astype(np.float64), right.astype(np.float64)
+    norms = float(np.linalg.norm(first)) * float(np.linalg.norm(second))
+    # Rounding makes some vectors more than 1 like themselves.
+    return min(1.0, max(-1.0, float(first @ second) / norms)) if norms > 0 else 0.0
+
+
+def dense_scores(query: Any, documents: Any) -> Float:
+    """Dot products of one vector (dim,) with each of n others: (n,) float32.
+
+    `documents` is an array (n, dim) or a list of n vectors; those of unit vectors lie in [-1, 1].
+    Both may be Int8Vectors or BinaryTokens, taken as `quantization.floats` has them. Raises
+    ConfigError for a query that is not one vector, DimensionMismatch when the dims differ.
+    """
+    left = vector("query", query)
+    if isinstance(documents, list | tuple):
+        rows = [vector(f"documents[{i}]", row) for i, row in enumerate(documents)]
+        for i, row in enumerate(rows):
+            if len(row) != len(left):
+                raise DimensionMismatch(
+                    f"documents[{i}] has {len(row)} dims, the query {len(left)}"
+                )
+        right = np.stack(rows) if rows else np.empty((0, len(left)), np.float32)
+    else:
+        right = matrix("documents", documents, least=0, axes="n, dim")
+        if right.shape[1] != len(left):
+            raise DimensionMismatch(f"documents have {right.shape[1]} dims, the query {len(left)}")
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        scores = right @ left
+        bounds.limit(scores[:, None], right, left[None], (documents, query))
+        return check_scores(scores)
+
+
+def check_sparse(vector: Any, name: str, size: int = 1 << 31) -> SparseVector:
+    """`vector`, a pair of arrays, as a SparseVector.
+
+    Raises TypeError for anything else, ConfigError for indices outside 0..size - 1, not ascending
+    or not as many as the values, and for values that are NaN or infinite.
+    """
+    wrong = f"{name} must be a SparseVector or (indices, values), got {type(vector).__name__}"
+    if holds_text(vector):
+        raise TypeError(f"{wrong} of text: give what `encode_query` or `encode_batch` makes of it")
+    if isinstance(vector, Mapping | AbstractSet):  # two keys would pass for the pair
+        raise TypeError(f"{wrong}: give SparseVector(indices, values)")
+    try:
+        pair = tuple(vector)
+        indices, values = (np.asarray(part) for part in pair)
+    except (TypeError, ValueError):
+        raise TypeError(wrong) from None
+    for part in pair:
+        quantization.check_unmasked(part, name)
+    if not (indices.ndim and values.ndim):  # such as the names of a frame's two columns
+        raise TypeError(wrong)
+    if indices.ndim != 1 or indices.shape != values.shape:
+        raise ConfigError(f"{name} has indices {indices.shape} and values {values.shape}")
+    if len(indices) and (indices.dtype.kind not in "iu" or values.dtype.kind not in "fiu"):
+        raise TypeError(f"{name} must hold whole indices and numeric values")
+    if len(indices) and (indices[0] < 0 or (indices[1:] <= indices[:-1]).any()):
+        raise ConfigError(f"{name}: indices must ascend from 0")
+    if len(indices) and indices[-1] >= size:  # as int32 it would be another entry
+        raise ConfigError(f"{name}: index {indices[-1]} lies outside the vocabulary of {size}")
+    # Both copied: a stream may fill one buffer again and again.
+    return SparseVector(indices.astype(np.int32), _finite(name, values).copy())
+
+
+def sparse_scores(
+    query: SparseVector, documents: Sequence[SparseVector], size: int = 1 << 31
+) -> Float:
+    """Dot products of one sparse vector with each of the others: (len(documents),) float32.
+
+    A vector without entries scores 0 with everything; all indices lie in 0..size - 1. Raises as
+    `check_sparse`, and ConfigError for scores beyond float32.
+    """
+    query = check_sparse(query, "query", size)
+    check_several(documents, "documents", "sparse vectors")
+    checked = [check_sparse(vector, f"documents[{i}]", size) for i, vector in enumerate(documents)]
+    scores = np.zeros(len(checked), dtype=np.float32)
+    lengths = np.array([len(vector.indices) for vector in checked], dtype=np.int64)
+    filled = np.flatnonzero(lengths)
+    if len(filled) and len(query.indices):
+        indices = np.concatenate([vector.indices for vector in checked])
+        beyond = int(query.indices[-1]) + 1  # the table's last entry: what the query lacks
+        table = np.zeros(beyond + 1, dtype=np.float32)
+        table[query.indices] = query.values
+        values = np.concatenate([vector.values for vector in checked])
+        starts = np.cumsum(np.concatenate([[0], lengths[filled][:-1]]))
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            products = table[np.minimum(indices, beyond)] * values
+            scores[filled] = np.add.reduceat(products, starts)
+    return check_scores(scores)
+
+
+def as_list(documents: Any, expected: str = "texts or vectors") -> list[Any]:
+    """Documents, texts or vectors, as a list, Arrow scalars as their Python values.
+
+    Raises TypeError for one text where several are due, and for what iterates over other things.
+    """
+    texts = isinstance(documents, np.ndarray) and holds_text(documents)
+    check_several(documents, "documents", TEXTS if texts else expected)
+    return [plain(document) for document in documents]
