@@ -1,7 +1,7 @@
 """Every command and snippet of the README and of docs/ runs and prints what is printed there.
 
 ```python blocks are doctests, ```console blocks are commands behind `$ ` with their output.
-```bash blocks are for .ci/run, which executes them in a fresh environment. int8 graphs differ a
+```bash blocks are run by .ci/run, in a fresh environment, or by .ci/nightly. int8 graphs differ a
 little from processor to processor, so a printed number holds to one unit in its last place or to
 0.03, whichever is more.
 """
