@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 import forecast_quality as forecasts  # noqa: E402
 import peers  # noqa: E402
