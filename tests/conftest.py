@@ -20,9 +20,9 @@ SYSTEMS = {"posix": os.name == "posix", "linux": sys.platform == "linux"}
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what lies in faults/ and fuzz/, and skip what this system cannot run."""
     for item in items:
-        folder = item.path.relative_to(ARTIFACTS.parent).parts[0]
-        if folder in {"faults", "fuzz"}:
-            item.add_marker(folder)
+        for folder in ("faults", "fuzz"):
+            if ARTIFACTS.with_name(folder) in item.path.parents:
+                item.add_marker(folder)
         for system, here in SYSTEMS.items():
             if not here and item.get_closest_marker(system):
                 item.add_marker(pytest.mark.skip(reason=f"needs a {system} system"))

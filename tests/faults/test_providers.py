@@ -25,7 +25,7 @@ def _works() -> bool:
     return True
 
 
-# The CUDA wheel where its libraries, the driver or the GPU is missing: .ci/nightly makes such a place.
+# The CUDA wheel without its libraries, the driver or the GPU: .ci/nightly makes such a place.
 broken_cuda = pytest.mark.skipif(not CUDA or _works(), reason="needs onnxruntime-gpu, no CUDA")
 
 
