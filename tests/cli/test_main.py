@@ -535,6 +535,7 @@ def test_progress_is_shown_on_request_alone(corpus, tmp_path):
     assert "4/4" in run("encode", corpus, "-o", out, "--progress").stderr
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("progress", ["--progress", "--no-progress"])
 def test_without_stderr_there_is_no_bar(progress, corpus, tmp_path):
     command = ["encode", str(corpus), "-o", "o.npy", *SMALL, "--on-long", "truncate", progress]
@@ -922,6 +923,7 @@ def test_stdin_is_not_replaced_by_what_is_made_of_it(command, name, tmp_path):
     assert (tmp_path / name).read_text() == "1\n2\n"
 
 
+@pytest.mark.posix
 def test_a_new_file_has_the_usual_permissions_an_old_one_its_own_and_a_link_stays_one(
     corpus, tmp_path
 ):

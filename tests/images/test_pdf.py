@@ -131,6 +131,7 @@ def test_a_page_that_is_too_large_comes_after_the_others(tmp_path):
         next(rendered(path, max_pixels=1000))
 
 
+@pytest.mark.linux
 def test_memory_does_not_grow_with_the_pages():
     code = (
         "import resource, pdf_files as pdf\n"
