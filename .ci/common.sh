@@ -15,7 +15,7 @@ step() {
 finish() {
   local status=$? number
   starts+=("$SECONDS")
-  for number in $(jobs -p); do kill "$number" 2>/dev/null || true; done
+  for number in $(jobs -p); do kill -- "-$number" 2>/dev/null || true; done
   printf '\nseconds  step\n'
   for number in "${!names[@]}"; do
     printf '%7d  %s\n' "$((starts[number + 1] - starts[number]))" "${names[number]}"
@@ -24,6 +24,13 @@ finish() {
   rm -rf "$work"
 }
 trap finish EXIT
+
+# Run a command beside the steps, its output in $work/NAME.log; end it with its children on exit.
+beside() {
+  set -m
+  "${@:2}" >"$work/$1.log" 2>&1 &
+  set +m
+}
 
 # The files as they are now, whether they are committed or not, in a repository of their own.
 copy_tree() {
