@@ -17,9 +17,8 @@ test:
 test-all:
 	$(PYTHON) -m pytest -n auto -m "not (export or gpu or network)"
 
-test-export: export OMP_NUM_THREADS = 1
 test-export:
-	$(PYTHON) -m pytest -n 2 -m export tests/export
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 -m export tests/export
 
 docs:
 	$(PYTHON) tests/make_model_table.py

@@ -86,7 +86,7 @@ def test_every_block_is_of_a_kind_that_is_run():
 CI = "".join((ROOT / ".ci" / name).read_text() for name in ("run", "nightly"))
 
 
-@pytest.mark.parametrize("page", [page.name for page in PAGES])
+@pytest.mark.parametrize("page", [str(page.relative_to(ROOT)) for page in PAGES])
 def test_ci_runs_every_bash_block(page):
     """By its number on the page."""
     count = len(re.findall(r"^```bash\n", (ROOT / page).read_text(), re.MULTILINE))
