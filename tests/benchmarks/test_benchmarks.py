@@ -31,7 +31,7 @@ needs_data = pytest.mark.skipif(
     "command",
     [
         ("throughput.py", "--texts", "12", "--rounds", "1"),
-        ("stream_memory.py", "--sizes", "50", "100"),
+        pytest.param(("stream_memory.py", "--sizes", "50", "100"), marks=pytest.mark.posix),
         ("maxsim.py", "--documents", "30", "--rounds", "1"),
     ],
     ids=lambda command: command[0],
