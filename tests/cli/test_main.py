@@ -666,6 +666,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     assert only(tmp_path, "in.txt", "out.npy")
 
 
+@pytest.mark.slow
 @pytest.mark.linux
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 @pytest.mark.parametrize("source", ["in.txt", "-"])
@@ -716,6 +717,7 @@ def test_nohup_is_respected(tmp_path):
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_a_source_that_becomes_shorter_leaves_the_old_file(tmp_path):
     source, out = tmp_path / "in.txt", tmp_path / "out.jsonl"
     source.write_text("a sentence of some length, again and again\n" * 100_000)
@@ -816,6 +818,7 @@ def test_a_working_directory_that_is_gone(tmp_path):
     assert not vector_files.is_same("a\0", "b")
 
 
+@pytest.mark.slow
 @pytest.mark.linux
 def test_memory_that_is_not_there_is_one_line(tmp_path):
     import resource
