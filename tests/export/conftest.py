@@ -34,7 +34,7 @@ SMALL = {
 def _packaged(module: str) -> Path:
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        pytest.fail(f"install the package that holds {module}: see tests/export in .ci/run")
+        pytest.fail(f"install the package that holds {module}: see CONTRIBUTING.md")
     return Path(next(iter(spec.submodule_search_locations))) / "model"
 
 

@@ -400,6 +400,7 @@ def test_files_that_are_no_images(name, tmp_path):
         open_image(content)
 
 
+@pytest.mark.posix
 def test_paths_that_cannot_be_read(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "empty.png").touch()
@@ -425,6 +426,7 @@ def test_paths_that_cannot_be_read(tmp_path):
         open_image(b"")
 
 
+@pytest.mark.posix
 def test_a_file_without_permission(tmp_path):
     path = tmp_path / "closed.png"
     path.write_bytes(cases.files()["rgb"])

@@ -5,7 +5,6 @@ or one clear sentence, after which the next try works.
 """
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import logging
@@ -16,7 +15,6 @@ import signal
 import struct
 import subprocess
 import sys
-import termios
 import time
 import tomllib
 import types
@@ -887,6 +885,7 @@ def half_way():
     return found is not None and found.stat().st_size >= 20_000_000
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("command", [CODE, PULL], ids=["library", "command"])
 def test_after_a_killed_download_the_next_one_works(big, command):
     """huggingface_hub resumes such a file up to 1.17 and fetches it again from 1.18 on."""
@@ -905,6 +904,7 @@ def test_after_a_killed_download_the_next_one_works(big, command):
     assert (partial() is None) == resumes  # newer ones leave it behind
 
 
+@pytest.mark.posix
 def test_a_killed_download_by_xet(big):
     """hf-xet up to 1.1 keeps the complete blocks of a file for the next process, 1.2 none."""
     pytest.importorskip("hf_xet")
@@ -977,6 +977,7 @@ def test_two_processes_fetch_one_file_once(big):
     assert len(big.seen("storage", "GET")) == 1
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("xet", [False, True], ids=["http", "xet"])
 def test_a_disk_that_fills_up_during_the_download(server, xet):
     """The system's own limit on a file's size: the write fails as on a full disk."""
@@ -1024,7 +1025,11 @@ def test_info_asks_no_hub(server, here):
     assert str(hub.snapshot(PINNED.hub)) in run("info", "hub-splade").stdout
 
 
+@pytest.mark.posix
 def test_pull_shows_a_progress_bar_on_a_terminal(big, monkeypatch):
+    import fcntl
+    import termios
+
     monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS")
     terminal, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
