@@ -17,10 +17,11 @@ import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 
-from tessera_export import __version__, measured, optimum_backend
+from tessera_export import __version__
 from tessera_export.errors import ExportError
 from tessera_export.files import sha256
-from tessera_export.folder import Facts
+from tessera_export.texts import calibration, optimum
+from tessera_export.texts.folder import Facts
 from tessera_onnx.errors import LoadError
 from tessera_onnx.models import catalogue
 from tessera_onnx.models.spec import (
@@ -36,7 +37,7 @@ from tessera_onnx.models.spec import (
 )
 
 if TYPE_CHECKING:
-    from tessera_export.gate import Gate
+    from tessera_export.texts.gate import Gate
 
 Backend = Literal["torch", "optimum"]
 # int8 is a CPU's default only where no text of any sort is farther from torch than this.
@@ -80,13 +81,13 @@ def export(
     `rotation` (dimension, k) multiplies the token vectors of a multi-vector recipe, whose
     `dimension` is then k. `int8_exclude` are patterns of node names that int8 leaves alone. Its
     scales are measured on the texts of `calibrate`, on built-in ones where that is True; False
-    leaves them to run time, see int8.py. `backend` "optimum" makes the graph with
+    leaves them to run time, see graph/int8.py. `backend` "optimum" makes the graph with
     optimum-onnx. Raises ExportError, leaving `output` as it was, when a fact is missing, no
     exporter copes, a parity limit is missed, or `output` holds files and `overwrite` is false.
     """
     _check(facts, rotation)
     if backend == "optimum":
-        facts = optimum_backend.adapt(facts)
+        facts = optimum.adapt(facts)
     wanted = ordered(precisions)
     contents = {facts.tokenizer.text.tokenizer: facts.tokenizer.json}
     if facts.sparse is not None and facts.sparse.idf:
@@ -96,9 +97,9 @@ def export(
     names: list[str] = []
     with new_folder(output, overwrite=overwrite) as folder:
         # From here on torch is needed, whose import takes seconds: nothing above loads it.
-        from tessera_export import storage
-        from tessera_export.gate import Gate
-        from tessera_export.wrappers import load_model
+        from tessera_export.graph import storage
+        from tessera_export.texts.gate import Gate
+        from tessera_export.texts.torch_modules import load_model
 
         parity: list[Parity] = []
         traced = _traced(facts, rotation, backend)
@@ -106,7 +107,7 @@ def export(
         compared = Gate(load_model(facts, None), facts, rotation)
 
         inputs = (
-            measured.feeds(facts, _texts(facts, calibrate=calibrate)) if "int8" in wanted else []
+            calibration.feeds(facts, _texts(facts, calibrate=calibrate)) if "int8" in wanted else []
         )
         for precision in wanted:
             path = folder / graph_name(precision)
@@ -181,16 +182,16 @@ def _check(facts: Facts, rotation: NDArray[np.float32] | None) -> None:
 
 def _traced(facts: Facts, rotation: NDArray[np.float32] | None, backend: Backend) -> Any:
     if backend == "optimum":
-        return optimum_backend.trace(facts)
-    from tessera_export import graph
-    from tessera_export.wrappers import Wrapper, load_model, traced_attention
+        return optimum.trace(facts)
+    from tessera_export.graph import transforms
+    from tessera_export.texts.torch_modules import Wrapper, load_model, traced_attention
 
-    return graph.trace(Wrapper(load_model(facts, traced_attention(facts)), facts, rotation))
+    return transforms.trace(Wrapper(load_model(facts, traced_attention(facts)), facts, rotation))
 
 
 def _texts(facts: Facts, *, calibrate: bool | Sequence[str]) -> Sequence[str]:
     if isinstance(calibrate, bool):
-        return measured.built_in(facts) if calibrate else ()
+        return calibration.built_in(facts) if calibrate else ()
     if not calibrate:
         raise ExportError("there is no text to calibrate int8 on")
     return calibrate
@@ -198,10 +199,10 @@ def _texts(facts: Facts, *, calibrate: bool | Sequence[str]) -> Sequence[str]:
 
 def _at(traced: Any, precision: Precision) -> Any:
     """The graph in fp32 or fp16. A tied decoder could not become an int8 product."""
-    from tessera_export import graph, vocab_head
+    from tessera_export.graph import splade_head, transforms
 
-    tied = graph.tie(vocab_head.sliced(traced))
-    return graph.half(tied) if precision == "fp16" else tied
+    tied = transforms.tie(splade_head.sliced(traced))
+    return transforms.half(tied) if precision == "fp16" else tied
 
 
 def _int8(
@@ -215,7 +216,7 @@ def _int8(
 
     Returns the names of its files and its figures. Raises ExportError when that misses a limit.
     """
-    from tessera_export import int8, storage
+    from tessera_export.graph import int8, storage
 
     if inputs:
         names = storage.save(int8.quantize(traced, inputs, exclude), path)

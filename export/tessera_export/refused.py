@@ -13,8 +13,8 @@ from typing import Any
 
 from tessera_export.errors import ExportError
 from tessera_export.files import module_folder, read_list, read_table
-from tessera_export.layers import class_of
-from tessera_export.prompts import SETTINGS
+from tessera_export.texts.layers import class_of
+from tessera_export.texts.prompts import SETTINGS
 
 ADAPTER = "adapter_config.json"
 RERANKER = (

@@ -12,10 +12,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from tessera_export import artifact, folder, rotation
+from tessera_export import artifact
 from tessera_export.artifact import Origin
 from tessera_export.errors import ExportError
-from tessera_export.folder import Facts, Overrides
+from tessera_export.texts import folder, rotation
+from tessera_export.texts.folder import Facts, Overrides
 from tessera_onnx.models.spec import MultiVector, Precision, TokenRole
 
 

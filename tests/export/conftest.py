@@ -11,7 +11,9 @@ import tokenizers
 import torch
 import transformers
 
-from tessera_export import artifact, folder, storage
+from tessera_export import artifact
+from tessera_export.graph import storage
+from tessera_export.texts import folder
 from tessera_onnx.models import catalogue
 
 TEXTS = [

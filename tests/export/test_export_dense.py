@@ -8,7 +8,8 @@ from conftest import Running
 from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 
-from tessera_export import artifact, folder
+from tessera_export import artifact
+from tessera_export.texts import folder
 from tessera_onnx.models.spec import Task
 
 pytestmark = pytest.mark.export

@@ -3,8 +3,10 @@ import onnx
 import pytest
 
 import tessera_onnx
-from tessera_export import artifact, folder, graph, int8, storage, wrappers
+from tessera_export import artifact
 from tessera_export.errors import ExportError
+from tessera_export.graph import int8, storage, transforms
+from tessera_export.texts import folder, torch_modules
 from tessera_onnx import IntegrityError
 from tessera_onnx.models.spec import PRECISIONS
 
@@ -18,7 +20,7 @@ def facts(make, dense_files, bert):
 
 @pytest.fixture
 def traced(facts):
-    return graph.trace(wrappers.Wrapper(wrappers.load_model(facts, "eager"), facts))
+    return transforms.trace(torch_modules.Wrapper(torch_modules.load_model(facts, "eager"), facts))
 
 
 def test_the_same_bytes_every_time(facts, tmp_path):
@@ -50,11 +52,11 @@ def test_inputs_outputs_and_dimension_names(traced):
 
 
 def test_half_stores_only_large_matrices(traced):
-    stored = graph.half(traced)
+    stored = transforms.half(traced)
     kinds = {t.name: (t.data_type, np.prod(t.dims)) for t in stored.graph.initializer}
     for kind, size in kinds.values():
         if kind == onnx.TensorProto.FLOAT:
-            assert size < graph.LARGE
+            assert size < transforms.LARGE
     assert stored.ByteSize() < 0.55 * traced.ByteSize()
     assert all(t.data_type != onnx.TensorProto.FLOAT16 for t in traced.graph.initializer)
 
@@ -64,7 +66,7 @@ def test_half_leaves_values_beyond_its_range(traced):
     values = onnx.numpy_helper.to_array(tensor).copy()
     values[0, 0] = 1e6
     tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
-    stored = {t.name: t for t in graph.half(traced).graph.initializer}
+    stored = {t.name: t for t in transforms.half(traced).graph.initializer}
     assert stored[tensor.name].data_type == onnx.TensorProto.FLOAT
 
 

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from tessera_export import artifact, corpus, folder, rotation, starter
+from tessera_export import artifact, starter
 from tessera_export.errors import ExportError
+from tessera_export.texts import corpus, folder, rotation
 from tessera_onnx import TesseraDense, TesseraMultiVector, TesseraSparse
 from tessera_onnx.vectors import scoring
 

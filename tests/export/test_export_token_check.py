@@ -15,8 +15,9 @@ from tokenizers import (
     trainers,
 )
 
-from tessera_export import artifact, folder, samples, token_check
+from tessera_export import artifact
 from tessera_export.errors import ExportError
+from tessera_export.texts import folder, samples, token_check
 from tessera_onnx.text import tokenizer as runtime
 
 pytestmark = pytest.mark.export

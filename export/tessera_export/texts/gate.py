@@ -1,0 +1,252 @@
+"""Parity: every graph is compared with torch, and an export that misses a limit does not exist.
+
+The reference runs the model as upstream does (its default attention), one text at a time without
+padding, and computes poolings and heads here in float64, apart from the traced modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from transformers import PreTrainedModel
+
+from tessera_export import tensors
+from tessera_export.errors import ExportError
+from tessera_export.graph import storage
+from tessera_export.texts.folder import Facts
+from tessera_export.texts.layers import Layer
+from tessera_export.texts.samples import Item, items
+from tessera_onnx.models.spec import Parity, Precision
+
+Array = NDArray[Any]
+Metric = Literal["max_abs", "max_relative", "min_cosine", "min_text_cosine", "mean_cosine"]
+Shape = Literal["pooled", "tokens", "sparse"]
+
+# DESIGN.md, section 5.
+LIMITS: dict[tuple[Precision, Shape], dict[Metric, float]] = {
+    ("fp32", "pooled"): {"max_abs": 1e-5},
+    ("fp32", "tokens"): {"max_relative": 1e-4},
+    ("fp32", "sparse"): {"max_relative": 1e-4},
+    ("fp16", "pooled"): {"min_cosine": 0.9999},
+    ("fp16", "tokens"): {"min_cosine": 0.9999},
+    ("fp16", "sparse"): {"min_cosine": 0.9999},
+    ("int8", "pooled"): {"min_cosine": 0.95, "mean_cosine": 0.98},
+    ("int8", "tokens"): {"min_text_cosine": 0.95, "mean_cosine": 0.97},
+    ("int8", "sparse"): {"min_cosine": 0.95, "mean_cosine": 0.98},
+}
+BATCHES = (1, 7, 2, 5, 3)  # sizes that were not traced, over texts in mixed order
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "Identity": lambda x: x,
+    "Tanh": torch.tanh,
+    "ReLU": torch.relu,
+    "GELU": nn.functional.gelu,
+    "SiLU": nn.functional.silu,
+    "Sigmoid": torch.sigmoid,
+}
+
+
+class Gate:
+    """The inputs of one model and what torch makes of them."""
+
+    def __init__(
+        self, model: PreTrainedModel, facts: Facts, rotation: NDArray[np.float32] | None = None
+    ) -> None:
+        """`model` is the folder's model, not the wrapper that was traced."""
+        self._facts = facts
+        self._outputs = _outputs(facts)
+        self.items = list(items(facts))
+        self._expected = [_reference(model, facts, rotation, item) for item in self.items]
+
+    def check(self, path: Path, precision: Precision) -> list[Parity]:
+        """The figures of the ONNX file at `path`.
+
+        Raises ExportError naming output, precision, metric, value and limit when one is missed.
+        """
+        session = storage.session(path)
+        measured: dict[str, list[tuple[Array, Array]]] = {name: [] for name in self._outputs}
+        for batch in batches(len(self.items)):
+            results = self._run(session, batch)
+            for row, index in enumerate(batch):
+                for name, truth in self._expected[index].items():
+                    ours = results[name][row][: len(truth)]  # rows of tokens end in padding
+                    measured[name].append((np.atleast_2d(ours), np.atleast_2d(truth)))
+        rows = []
+        for name, shape in self._outputs.items():
+            for metric, limit in LIMITS[precision, shape].items():
+                value = measure(metric, measured[name])
+                rows.append(figure(precision, name, metric, value, limit))
+        return rows
+
+    def _run(self, session: Any, batch: Sequence[int]) -> dict[str, Array]:
+        rows = [self.items[index] for index in batch]
+        shape = (len(rows), max(len(item.ids) for item in rows))
+        ids = np.full(shape, self._facts.tokenizer.text.pad_id, dtype=np.int64)
+        mask = np.zeros(shape, dtype=np.int64)
+        for row, item in enumerate(rows):
+            ids[row, : len(item.ids)] = item.ids
+            mask[row, : len(item.ids)] = item.mask
+        names = list(self._outputs)
+        feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        wanted = [item.name for item in session.get_inputs()]
+        values = session.run(names, {name: feeds[name] for name in wanted})
+        results = dict(zip(names, values, strict=True))
+        dense = self._facts.dense
+        if dense is not None and dense.pooling != "graph":
+            results[dense.output] = _pooled(results[dense.output], mask, dense.pooling)
+        sparse = self._facts.sparse
+        if sparse is not None and sparse.head == "logits":
+            logits = np.where(mask[:, :, None] > 0, results[sparse.output], -np.inf)
+            results[sparse.output] = _splade(logits.max(axis=1), sparse.activation)
+        if sparse is not None and sparse.head == "tokens":
+            results[sparse.output] = np.maximum(results[sparse.output][:, :, 0], 0)
+        return results
+
+
+def _pooled(states: Array, mask: Array, pooling: str) -> Array:
+    """Unit vectors (b, dimension) of states (b, n, dimension) that the graph left unpooled."""
+    rows = []
+    for tokens, count in zip(states.astype(np.float64), mask.sum(axis=1), strict=True):
+        real = tokens[:count]
+        rows.append({"cls": real[0], "mean": real.mean(axis=0), "last": real[-1]}[pooling])
+    return _unit(np.array(rows))
+
+
+def _outputs(facts: Facts) -> dict[str, Shape]:
+    outputs: dict[str, Shape] = {}
+    if facts.dense is not None:
+        outputs[facts.dense.output] = "pooled"
+    if facts.multi_vector is not None:
+        outputs[facts.multi_vector.output] = "tokens"
+    if facts.sparse is not None:
+        outputs[facts.sparse.output] = "sparse"
+    return outputs
+
+
+def batches(count: int, sizes: Sequence[int] = BATCHES) -> Iterator[list[int]]:
+    """All indices in a fixed mixed order, in batches of changing size: they pad each other."""
+    order = np.random.default_rng(0).permutation(count).tolist()
+    start, number = 0, 0
+    while start < count:
+        size = sizes[number % len(sizes)]
+        yield order[start : start + size]
+        start, number = start + size, number + 1
+
+
+def _reference(
+    model: PreTrainedModel, facts: Facts, rotation: NDArray[np.float32] | None, item: Item
+) -> dict[str, Array]:
+    ids, mask = torch.from_numpy(item.ids)[None], torch.from_numpy(item.mask)[None]
+    try:
+        with torch.no_grad():
+            base = model.base_model if facts.decodes else model
+            wants_hidden = not facts.decodes or bool(facts.dense or facts.multi_vector)
+            hidden = (
+                base(input_ids=ids, attention_mask=mask).last_hidden_state[0].double()
+                if wants_hidden
+                else None
+            )
+            logits = model(input_ids=ids, attention_mask=mask).logits[0] if facts.decodes else None
+    except (IndexError, RuntimeError) as error:
+        raise ExportError(
+            f"the torch model fails on an input of {len(item.ids)} tokens: {str(error)[:200]}"
+        ) from error
+    results: dict[str, Array] = {}
+    if facts.multi_vector is not None and hidden is not None:
+        rows = _layers(hidden[int(facts.multi_vector.drop_first) :], facts.token_layers)
+        if rotation is not None:
+            rows = rows @ torch.from_numpy(rotation).double()
+        results[facts.multi_vector.output] = _unit(rows.numpy())
+    if item.expanded:
+        return results
+    if facts.dense is not None and hidden is not None:
+        pooled = {"cls": hidden[0], "mean": hidden.mean(0), "last": hidden[-1]}[str(facts.pooling)]
+        results[facts.dense.output] = _unit(_layers(pooled, facts.dense_layers).numpy())
+    if facts.sparse is not None and hidden is not None and facts.weight_layers:
+        weights = _layers(hidden, facts.weight_layers)[:, 0].numpy()
+        results[facts.sparse.output] = np.maximum(weights, 0)
+    if facts.sparse is not None and logits is not None:
+        peak = logits.max(dim=0).values.double().numpy()
+        results[facts.sparse.output] = _splade(peak, facts.sparse.activation)
+    return results
+
+
+def _layers(x: torch.Tensor, layers: Sequence[Layer]) -> torch.Tensor:
+    for layer in layers:
+        y = x @ tensors.load(layer.file, layer.weight).double().T
+        if layer.bias:
+            y = y + tensors.load(layer.file, layer.bias).double()
+        y = ACTIVATIONS[layer.activation](y)
+        if layer.residual_weight:
+            y = y + x @ tensors.load(layer.file, layer.residual_weight).double().T
+        elif layer.residual:
+            y = y + x
+        x = y
+    return x
+
+
+def _splade(peak: Array, activation: str) -> Array:
+    weights = np.log1p(np.maximum(peak, 0))
+    return np.log1p(weights) if activation == "log1p-log1p" else weights
+
+
+def _unit(rows: Array) -> Array:
+    unit: Array = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+    return unit
+
+
+def figure(precision: Precision, output: str, metric: Metric, value: float, limit: float) -> Parity:
+    """The row of the report. Raises ExportError when the limit is missed."""
+    # Written so that NaN misses every limit.
+    met = value >= limit if metric.endswith("cosine") else value <= limit
+    if not met:
+        sign = "at least" if metric.endswith("cosine") else "at most"
+        raise ExportError(
+            f"output {output!r} in {precision} has {metric} {value:.6g} against torch, "
+            f"it must be {sign} {limit:g}: nothing was written"
+        )
+    return Parity(precision, output, metric, _rounded(metric, value), limit)
+
+
+def measure(metric: Metric, pairs: Sequence[tuple[Array, Array]]) -> float:
+    """`max_relative` is the largest difference over the vector's largest value (its scale), where
+    a unit vector's scale is 1: a weight near 0 would otherwise divide rounding by almost nothing.
+    `min_text_cosine` is the least mean over the rows of a text: what its MaxSim rests on.
+    """
+    if metric == "max_abs":
+        return _worst(np.abs(ours - truth) for ours, truth in pairs)
+    if metric == "max_relative":
+        return _worst(np.abs(ours - truth).max(axis=-1) / _scale(truth) for ours, truth in pairs)
+    cosines = [_cosine(ours, truth) for ours, truth in pairs]
+    if metric == "min_text_cosine":
+        return float(np.min([rows.mean() for rows in cosines]))
+    rows = np.concatenate(cosines)
+    return float(rows.min() if metric == "min_cosine" else rows.mean())
+
+
+def _worst(differences: Iterable[Array]) -> float:
+    """The largest of all, NaN where there is one: max() would pass over it."""
+    return float(np.max([values.max() for values in differences]))
+
+
+def _scale(rows: Array) -> Array:
+    norms = np.linalg.norm(rows, axis=-1)
+    peaks = np.abs(rows).max(axis=-1)
+    return np.where(np.abs(norms - 1) < 1e-6, 1.0, np.maximum(peaks, 1e-6))
+
+
+def _cosine(ours: Array, truth: Array) -> Array:
+    a, b = ours.astype(np.float64), truth.astype(np.float64)
+    norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    both_zero = ~a.any(axis=-1) & ~b.any(axis=-1)  # an empty sparse vector is an answer
+    return np.where(both_zero, 1.0, (a * b).sum(axis=-1) / np.maximum(norms, 1e-30))
+
+
+def _rounded(metric: Metric, value: float) -> float:
+    """Enough digits to compare, few enough to be the same on most machines."""
+    return round(value, 6) if metric.endswith("cosine") else float(f"{value:.2g}")
