@@ -51,7 +51,7 @@ from transformers import (
 
 from tessera_export import artifact
 from tessera_export.series import timeseries
-from tessera_export.texts import folder
+from tessera_export.texts import encoder, folder
 from tessera_onnx.models import catalogue
 
 HERE = Path(__file__).parent / "artifacts"
@@ -147,7 +147,7 @@ def export(work: Path, name: str, kind: str, overrides: folder.Overrides | None 
     origin = artifact.Origin(
         id=f"test-{name}", source="random weights", licence="apache-2.0", aliases=(f"{name}-alias",)
     )
-    artifact.export(facts, HERE / name, origin, ("fp32",), overwrite=True)
+    encoder.export(facts, HERE / name, origin, ("fp32",), overwrite=True)
 
 
 def make_colbert(work: Path) -> None:

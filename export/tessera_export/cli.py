@@ -16,7 +16,7 @@ from tessera_export.errors import ExportError
 from tessera_export.files import read_text, read_weights
 from tessera_export.images import recipe
 from tessera_export.pickles import unpickled
-from tessera_export.texts import calibration, optimum
+from tessera_export.texts import calibration, encoder, optimum
 from tessera_export.texts import folder as folders
 from tessera_onnx.errors import LoadError
 from tessera_onnx.models.spec import PRECISIONS, Precision
@@ -220,7 +220,7 @@ def model(
                 if idf is not None:
                     facts = folders.with_table(facts, read_text(idf))
                 quiet()
-                spec = artifact.export(
+                spec = encoder.export(
                     facts,
                     output,
                     origin,

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tessera_export.errors import ExportError
-from tessera_export.files import module_folder, read_list, read_table
-from tessera_export.texts.layers import class_of
-from tessera_export.texts.prompts import SETTINGS
+from tessera_export.files import SETTINGS, class_of, module_folder, read_list, read_table
 
 ADAPTER = "adapter_config.json"
 RERANKER = (

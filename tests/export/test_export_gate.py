@@ -6,10 +6,10 @@ import torch
 import transformers
 from conftest import SMALL
 
-from tessera_export import artifact
+from tessera_export import artifact, parity
 from tessera_export.errors import ExportError
-from tessera_export.graph import storage, transforms
-from tessera_export.texts import folder, gate, torch_modules
+from tessera_export.graph import storage
+from tessera_export.texts import encoder, folder, torch_modules, tracing
 
 pytestmark = pytest.mark.export
 
@@ -21,7 +21,7 @@ def place(make, dense_files, bert):
 
 def export_into(target, place, precisions=("fp32",)):
     facts = folder.read(place, ["dense"])
-    return artifact.export(facts, target, artifact.Origin("test"), precisions)
+    return encoder.export(facts, target, artifact.Origin("test"), precisions)
 
 
 def test_wrong_pooling_fails_and_writes_nothing(place, tmp_path, monkeypatch):
@@ -48,14 +48,14 @@ def test_pooling_over_the_padding_fails(place, tmp_path, monkeypatch):
 
 
 def test_one_perturbed_weight_fails(place, tmp_path, monkeypatch):
-    trace = transforms.trace
+    trace = tracing.trace
 
     def perturbed(wrapper):
         with torch.no_grad():
             wrapper.model.encoder.layer[1].output.dense.bias[3] += 0.01
         return trace(wrapper)
 
-    monkeypatch.setattr(transforms, "trace", perturbed)
+    monkeypatch.setattr(tracing, "trace", perturbed)
     with pytest.raises(ExportError, match="max_abs"):
         export_into(tmp_path / "out", place)
     assert not (tmp_path / "out").exists()
@@ -65,10 +65,10 @@ def test_a_failing_precision_keeps_the_old_artifact(place, tmp_path, monkeypatch
     target = tmp_path / "out"
     export_into(target, place)
     before = {path.name: path.read_bytes() for path in target.iterdir()}
-    monkeypatch.setitem(gate.LIMITS, ("fp16", "pooled"), {"min_cosine": 1.5})
+    monkeypatch.setitem(parity.LIMITS, ("fp16", "pooled"), {"min_cosine": 1.5})
     facts = folder.read(place, ["dense"])
     with pytest.raises(ExportError, match="in fp16 has min_cosine"):
-        artifact.export(facts, target, artifact.Origin("test"), ("fp32", "fp16"), overwrite=True)
+        encoder.export(facts, target, artifact.Origin("test"), ("fp32", "fp16"), overwrite=True)
     assert {path.name: path.read_bytes() for path in target.iterdir()} == before
 
 
@@ -78,7 +78,7 @@ def test_a_graph_of_nan_misses_every_limit(place, tmp_path, monkeypatch):
             return super().forward(hidden, mask) * float("nan")
 
     monkeypatch.setattr(torch_modules, "DenseHead", Nan)
-    monkeypatch.setattr(transforms, "PROBE_TOLERANCE", float("inf"))
+    monkeypatch.setattr(tracing, "PROBE_TOLERANCE", float("inf"))
     with pytest.raises(ExportError):
         export_into(tmp_path / "out", place)
 
@@ -88,9 +88,9 @@ def test_a_graph_of_nan_misses_every_limit(place, tmp_path, monkeypatch):
 def test_nan_for_one_text_of_many_misses_the_limit(metric, place):
     pairs = [(np.full((2, 4), 0.5), np.full((2, 4), 0.5)) for _ in range(3)]
     pairs[place][0][1, 2] = np.nan
-    value = gate.measure(metric, pairs)
+    value = parity.measure(metric, pairs)
     with pytest.raises(ExportError, match=f"{metric} nan"):
-        gate.figure("fp32", "output", metric, value, 0.5)
+        parity.figure("fp32", "output", metric, value, 0.5)
 
 
 def test_a_graph_that_gives_nan_for_one_length_is_not_accepted(place, monkeypatch):
@@ -108,7 +108,7 @@ def test_a_graph_that_gives_nan_for_one_length_is_not_accepted(place, monkeypatc
 
     monkeypatch.setattr(storage, "session", Sometimes)
     with pytest.raises(ExportError, match="differs from torch by nan"):
-        transforms.trace(wrapper)
+        tracing.trace(wrapper)
 
 
 def test_frozen_shapes_are_not_accepted(place, monkeypatch):
@@ -121,13 +121,13 @@ def test_frozen_shapes_are_not_accepted(place, monkeypatch):
         tried.append("legacy")
         raise RuntimeError("unordered_map::at")
 
-    monkeypatch.setattr(transforms, "_legacy", failing)
-    model = transforms.trace(wrapper)
+    monkeypatch.setattr(tracing, "_legacy", failing)
+    model = tracing.trace(wrapper)
     assert tried == ["legacy"]
     assert not any(node.metadata_props for node in model.graph.node)
     with pytest.raises(ExportError, match="no exporter"):
-        monkeypatch.setattr(transforms, "_dynamo", failing)
-        transforms.trace(wrapper)
+        monkeypatch.setattr(tracing, "_dynamo", failing)
+        tracing.trace(wrapper)
 
 
 def test_weights_that_do_not_fill_the_model_are_refused(make, dense_files):
@@ -148,4 +148,4 @@ def test_another_tokenizer_than_upstreams_is_refused(place, tmp_path):
     facts = folder.read(place, ["dense"])
     assert "BertTokenizer" in config
     with pytest.raises(ExportError, match=r"tokenizer.json gives|max_abs"):
-        artifact.export(facts, tmp_path / "out", artifact.Origin("test"))
+        encoder.export(facts, tmp_path / "out", artifact.Origin("test"))

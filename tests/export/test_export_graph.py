@@ -6,7 +6,7 @@ import tessera_onnx
 from tessera_export import artifact
 from tessera_export.errors import ExportError
 from tessera_export.graph import int8, storage, transforms
-from tessera_export.texts import folder, torch_modules
+from tessera_export.texts import encoder, folder, torch_modules, tracing
 from tessera_onnx import IntegrityError
 from tessera_onnx.models.spec import PRECISIONS
 
@@ -20,12 +20,12 @@ def facts(make, dense_files, bert):
 
 @pytest.fixture
 def traced(facts):
-    return transforms.trace(torch_modules.Wrapper(torch_modules.load_model(facts, "eager"), facts))
+    return tracing.trace(torch_modules.Wrapper(torch_modules.load_model(facts, "eager"), facts))
 
 
 def test_the_same_bytes_every_time(facts, tmp_path):
     for name in ("one", "two"):
-        artifact.export(facts, tmp_path / name, artifact.Origin("test"), ("fp32", "fp16", "int8"))
+        encoder.export(facts, tmp_path / name, artifact.Origin("test"), ("fp32", "fp16", "int8"))
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert len(names) == 5
     for name in names:
@@ -83,9 +83,9 @@ def test_excluded_nodes_stay_fp32(traced):
 
 def test_weights_in_a_second_file(facts, tmp_path, monkeypatch):
     """What a model above 2 GB becomes, shown on a small one: the same graphs, twice the same."""
-    artifact.export(facts, tmp_path / "one", artifact.Origin("test"), PRECISIONS)
+    encoder.export(facts, tmp_path / "one", artifact.Origin("test"), PRECISIONS)
     monkeypatch.setattr(storage, "INLINE", 10_000)
-    spec = artifact.export(facts, tmp_path / "two", artifact.Origin("test"), PRECISIONS)
+    spec = encoder.export(facts, tmp_path / "two", artifact.Origin("test"), PRECISIONS)
     names = [f"model.{precision}.onnx" for precision in PRECISIONS]
     expected = [name for graph in names for name in (graph, f"{graph}_data")]
     assert [file.name for file in spec.files] == [*expected, "tokenizer.json"]
@@ -95,7 +95,7 @@ def test_weights_in_a_second_file(facts, tmp_path, monkeypatch):
         assert list(one.node) == list(two.node)
         for a, b in zip(one.initializer, two.initializer, strict=True):
             assert (a.name, a.raw_data) == (b.name, b.raw_data)
-    again = artifact.export(facts, tmp_path / "again", artifact.Origin("test"), PRECISIONS)
+    again = encoder.export(facts, tmp_path / "again", artifact.Origin("test"), PRECISIONS)
     assert again.files == spec.files
     for precision in PRECISIONS:
         options = {"precision": precision, "threads": 1}

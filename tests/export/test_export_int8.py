@@ -9,10 +9,10 @@ import pytest
 from architectures import small
 from onnx import TensorProto, helper, numpy_helper
 
-from tessera_export import artifact
+from tessera_export import artifact, parity
 from tessera_export.errors import ExportError
-from tessera_export.graph import int8, int8_columns, transforms
-from tessera_export.texts import calibration, corpus, folder, gate, torch_modules
+from tessera_export.graph import int8, int8_columns
+from tessera_export.texts import calibration, corpus, encoder, folder, torch_modules, tracing
 from tessera_onnx.models.spec import MultiVector, TokenRole
 
 pytestmark = pytest.mark.export
@@ -264,7 +264,7 @@ def test_activations_that_are_no_numbers_are_refused(product):
 
 
 def traced(facts):
-    return transforms.trace(torch_modules.Wrapper(torch_modules.load_model(facts, "eager"), facts))
+    return tracing.trace(torch_modules.Wrapper(torch_modules.load_model(facts, "eager"), facts))
 
 
 def vectors(model, facts, texts, size):
@@ -403,7 +403,7 @@ def test_texts_of_a_file(tmp_path):
 def test_a_spoiled_calibration_ends_in_the_careful_graph(minilm, tmp_path):
     """Measured on one word, fixed scales cut every other text: the gate takes scales by row."""
     facts = folder.read(minilm, ["dense"])
-    spec = artifact.export(
+    spec = encoder.export(
         facts, tmp_path / "out", artifact.Origin("test"), ("int8",), calibrate=["a"]
     )
     figures = {row.metric: row.value for row in spec.export.parity}
@@ -411,7 +411,7 @@ def test_a_spoiled_calibration_ends_in_the_careful_graph(minilm, tmp_path):
     kinds = {node.op_type for node in onnx.load(tmp_path / "out" / "model.int8.onnx").graph.node}
     assert "MatMulIntegerToFloat" not in kinds
     with pytest.raises(ExportError, match="no text"):
-        artifact.export(facts, tmp_path / "b", artifact.Origin("test"), ("int8",), calibrate=[])
+        encoder.export(facts, tmp_path / "b", artifact.Origin("test"), ("int8",), calibrate=[])
     assert not (tmp_path / "b").exists()
 
 
@@ -420,7 +420,7 @@ def test_int8_is_the_default_only_where_every_text_is_near(minilm, tmp_path, mon
     facts = folder.read(minilm, ["dense"])
 
     def made(name):
-        return artifact.export(
+        return encoder.export(
             facts, tmp_path / name, artifact.Origin("test"), ("fp32", "int8"), calibrate=["a", "b"]
         )
 
@@ -429,7 +429,7 @@ def test_int8_is_the_default_only_where_every_text_is_near(minilm, tmp_path, mon
     assert spec.graph.best_cpu == ("int8" if least >= artifact.NEAR else "fp32")
     monkeypatch.setattr(artifact, "NEAR", 0.99999)
     assert made("far").graph.best_cpu == "fp32"
-    monkeypatch.setitem(gate.LIMITS, ("int8", "pooled"), {"min_cosine": 0.99999})
+    monkeypatch.setitem(parity.LIMITS, ("int8", "pooled"), {"min_cosine": 0.99999})
     with pytest.raises(ExportError, match="in int8 has min_cosine.*--precision fp32,fp16"):
         made("wrong")
     assert not (tmp_path / "wrong").exists()

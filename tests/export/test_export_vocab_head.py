@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tessera_export.graph import int8, splade_head, transforms
-from tessera_export.texts import folder
+from tessera_export.graph import int8, splade_head
+from tessera_export.texts import folder, tracing
 from tessera_export.texts.torch_modules import Wrapper, load_model
 from tessera_onnx.runtime.graph import open_graph
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.export
 @pytest.fixture(scope="module")
 def traced(splade):
     facts = folder.read(splade, ["sparse"], folder.Overrides(max_length=128))
-    return transforms.trace(Wrapper(load_model(facts, "eager"), facts))
+    return tracing.trace(Wrapper(load_model(facts, "eager"), facts))
 
 
 def run(model, feeds):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
+import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,8 @@ from torch import Tensor, nn
 from tessera_export.errors import ExportError
 from tessera_export.graph import storage, transforms
 
+OPSET = 18
+PROBE_TOLERANCE = 1e-3  # tells a graph that is wrong from one that rounds; the gate is strict
 Feeds = Mapping[str, Tensor]
 # Names of the inputs' dimensions; fixed in the graph are those that no two examples differ in.
 DIMENSIONS: dict[str, tuple[str, ...]] = {
@@ -46,7 +52,7 @@ def trace(
         try:
             with tempfile.TemporaryDirectory(prefix="tessera-export-") as folder:
                 path = Path(folder, "traced.onnx")
-                with transforms.quiet(), torch.no_grad():
+                with quiet(), torch.no_grad():
                     exporter(module, examples[0], axes, {output: produced}, path)
                 model = onnx.load(path)
             transforms.strip(model)
@@ -54,7 +60,7 @@ def trace(
         except Exception as error:  # both exporters raise whatever the model made them meet
             reasons.append(f"{name}: {type(error).__name__}: {str(error).strip()[:200]}")
             continue
-        if difference <= transforms.PROBE_TOLERANCE:
+        if difference <= PROBE_TOLERANCE:
             return model
         reasons.append(f"{name}: differs from torch by {difference:.2g} at other shapes")
     raise ExportError(f"no exporter of torch {torch.__version__} fits: {'; '.join(reasons)}")
@@ -78,7 +84,7 @@ def _legacy(
         tuple(example.values()),
         str(path),
         dynamo=False,
-        opset_version=transforms.OPSET,
+        opset_version=OPSET,
         input_names=list(example),
         output_names=list(made),
         dynamic_axes=axes | {name: dict(enumerate(produced)) for name, produced in made.items()},
@@ -93,7 +99,7 @@ def _dynamo(
         module,
         tuple(example.values()),
         dynamo=True,
-        opset_version=transforms.OPSET,
+        opset_version=OPSET,
         input_names=list(example),
         output_names=list(made),
         dynamic_shapes=tuple({i: dims[n] for i, n in axes[name].items()} for name in example),
@@ -135,3 +141,19 @@ def _real(rows: Any, example: Feeds) -> Any:
     if mask is None or rows.ndim != 3:
         return rows
     return rows[mask.numpy() > 0]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the exporters' deprecation and tracer warnings, here only."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

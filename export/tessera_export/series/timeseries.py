@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from tessera_export import artifact, refused
 from tessera_export.errors import ExportError, install
 from tessera_export.files import Weights, read_table, read_weights
-from tessera_export.graph import int8, storage, transforms
+from tessera_export.graph import int8, storage, tracing, transforms
+from tessera_export.parity import Metric, figure, measure
 from tessera_export.series import bolt, chronos2
-from tessera_export.texts import gate
 from tessera_onnx.models.spec import (
     PRECISIONS,
     UNPINNED,
@@ -35,7 +35,7 @@ Array = NDArray[Any]
 KIND = "time-series"
 # By the class that config.json names: a module with recipe, model_class, Core and upstream.
 FAMILIES: dict[str, ModuleType] = {bolt.ARCHITECTURE: bolt, chronos2.ARCHITECTURE: chronos2}
-LIMITS: dict[Precision, dict[gate.Metric, float]] = {
+LIMITS: dict[Precision, dict[Metric, float]] = {
     "fp32": {"max_relative": 1e-4},
     "fp16": {"min_cosine": 0.9999},
     "int8": {"mean_cosine": 0.95},  # a trained model at 0.97 scored as in fp32
@@ -155,13 +155,13 @@ def trace(facts: Facts) -> onnx.ModelProto:
     produced = {0: "batch"} | ({2: "steps"} if "future_patches" in inputs else {})
     buffer: Any = io.BytesIO()
     try:
-        with transforms.quiet(), torch.no_grad():
+        with tracing.quiet(), torch.no_grad():
             torch.onnx.export(
                 core,
                 core.example(),
                 buffer,
                 dynamo=False,
-                opset_version=transforms.OPSET,
+                opset_version=tracing.OPSET,
                 input_names=list(inputs),
                 output_names=[output],
                 dynamic_axes={name: AXES[name] for name in inputs} | {output: produced},
@@ -196,7 +196,7 @@ def check(
         ours = patching.unscale(scaled, sample.patched, arcsinh=recipe.arcsinh)
         pairs.append((_rows(ours, sample.patched), sample.expected))
     return [
-        gate.figure(precision, recipe.output, metric, gate.measure(metric, pairs), limit)
+        figure(precision, recipe.output, metric, measure(metric, pairs), limit)
         for metric, limit in LIMITS[precision].items()
     ]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tessera_export.errors import ExportError
-from tessera_export.files import Weights, module_folder, read_list, read_table
+from tessera_export.files import SETTINGS, Weights, class_of, module_folder, read_list, read_table
 from tessera_export.texts import layers, prompts, tokenizer_file
 from tessera_export.texts.layers import Layer
 from tessera_export.texts.prompts import Prompts
@@ -50,14 +50,14 @@ def read(
     Raises ExportError for a folder in no such layout: nothing there says how its tokens are used.
     """
     metadata = read_table(folder / "artifact.metadata")
-    settings = read_table(folder / prompts.SETTINGS)
+    settings = read_table(folder / SETTINGS)
     # Upstream takes no other name than "document" here.
     before = prompts.read(folder, said.query_prompt, said.document_prompt, ("document",))
     stack: tuple[Layer, ...]
     if metadata and (before.default is not None or any((settings.get("prompts") or {}).values())):
         raise ExportError(
             f"{folder} has Stanford's artifact.metadata, whose queries and documents have markers "
-            f"and no prompts, and prompts in {prompts.SETTINGS}: remove one of the two"
+            f"and no prompts, and prompts in {SETTINGS}: remove one of the two"
         )
     if metadata:
         stack = (layers.stanford_layer(weights),)
@@ -201,7 +201,7 @@ def _own(folder: Path, tokenizer: TokenizerFile, said: Said, before: Prompts) ->
             )
         expansion = "attended" if wanted.get("attend") else "unattended"
         query_length = wanted["length"] if query_length is None else query_length
-    (masking,) = (m for m in _modules(folder) if layers.class_of(m) == MASK)
+    (masking,) = (m for m in _modules(folder) if class_of(m) == MASK)
     mask = read_table(module_folder(folder, masking) / "config.json")
     if mask.get("keep_only_token_ids"):
         raise ExportError("MultiVectorMask keeps some token ids only, which is for images")
@@ -252,7 +252,7 @@ def _modules(folder: Path) -> list[dict[str, Any]]:
 
 def _pylate_layers(folder: Path) -> tuple[Layer, ...]:
     modules = _modules(folder)
-    kinds = [layers.class_of(module) for module in modules]
+    kinds = [class_of(module) for module in modules]
     if kinds[:1] != ["Transformer"] or kinds[1:] != ["Dense"] * (len(kinds) - 1) or len(kinds) < 2:
         raise ExportError(
             f"{folder / 'modules.json'} lists {kinds or 'nothing'}; "
@@ -263,7 +263,7 @@ def _pylate_layers(folder: Path) -> tuple[Layer, ...]:
 
 def _own_layers(folder: Path) -> tuple[Layer, ...]:
     modules = _modules(folder)
-    kinds = [layers.class_of(module) for module in modules]
+    kinds = [class_of(module) for module in modules]
     dense = modules[1:-2]
     # Rows are scaled one by one, so that they may be left out before or after.
     first, last = ["Transformer", *["Dense"] * len(dense)], ["Normalize", MASK]
@@ -273,7 +273,7 @@ def _own_layers(folder: Path) -> tuple[Layer, ...]:
             "Transformer, then Dense modules, and last Normalize and MultiVectorMask"
         )
     for module in modules[1:]:
-        if layers.class_of(module) == MASK:
+        if class_of(module) == MASK:
             continue
         config = read_table(module_folder(folder, module) / "config.json")
         if config.get("module_input_name") != "token_embeddings":

@@ -9,7 +9,14 @@ from typing import Any, Literal
 
 from tessera_export import refused
 from tessera_export.errors import ExportError
-from tessera_export.files import Weights, module_folder, read_list, read_table, read_weights
+from tessera_export.files import (
+    Weights,
+    class_of,
+    module_folder,
+    read_list,
+    read_table,
+    read_weights,
+)
 from tessera_export.texts import bge_m3, colbert, layers, prompts, splade, tokenizer_file
 from tessera_export.texts.layers import Layer
 from tessera_export.texts.tokenizer_file import TokenizerFile
@@ -179,7 +186,7 @@ def _dense(
     folder: Path, config: dict[str, Any], tokenizer: TokenizerFile, overrides: Overrides
 ) -> tuple[Dense, Pooling, tuple[Layer, ...]]:
     modules = read_list(folder / "modules.json")
-    names = [layers.class_of(module) for module in modules]
+    names = [class_of(module) for module in modules]
     after = [name for name in names[2:] if name != "Normalize"]
     if names and (names[:2] != ["Transformer", "Pooling"] or set(after) - {"Dense"}):
         raise ExportError(
@@ -187,9 +194,7 @@ def _dense(
             "Pooling, Dense modules and Normalize"
         )
     stack = tuple(
-        layers.dense_layer(folder, module)
-        for module in modules[2:]
-        if layers.class_of(module) == "Dense"
+        layers.dense_layer(folder, module) for module in modules[2:] if class_of(module) == "Dense"
     )
     query, document, plain = _roles(folder, folder, tokenizer, overrides)
     pooling = _pooling(folder, modules, overrides)

@@ -100,11 +100,6 @@ def dense_layer(folder: Path, module: dict[str, Any]) -> Layer:
     )
 
 
-def class_of(module: dict[str, Any]) -> str:
-    """Name of the class of a modules.json entry, without its package."""
-    return str(module.get("type", "")).rsplit(".", 1)[-1]
-
-
 def width(layers: tuple[Layer, ...], hidden: int) -> int:
     """Size of the vectors that leave the layers. Raises ExportError when one does not fit."""
     size = hidden

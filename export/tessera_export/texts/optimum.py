@@ -68,17 +68,17 @@ def trace(facts: Facts) -> onnx.ModelProto:
         raise ExportError(f"optimum cannot be imported ({error}): {INSTALL}") from error
     import onnx
 
-    from tessera_export.graph import transforms
+    from tessera_export.graph import tracing, transforms
     from tessera_export.texts.torch_modules import load_model
 
     model = load_model(facts, "eager")
     with tempfile.TemporaryDirectory(prefix="tessera-export-") as folder:
         try:
-            with transforms.quiet():
+            with tracing.quiet():
                 onnx_export_from_model(
                     model,
                     folder,
-                    opset=transforms.OPSET,
+                    opset=tracing.OPSET,
                     task="fill-mask" if facts.decodes else "feature-extraction",
                     do_validation=False,  # the gate compares more
                 )

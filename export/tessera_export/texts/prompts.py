@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tessera_export.errors import ExportError
-from tessera_export.files import read_table
+from tessera_export.files import SETTINGS, read_table
 from tessera_onnx.models.spec import Task
 
-SETTINGS = "config_sentence_transformers.json"
 # The names that encode_document of sentence-transformers looks for, in this order.
 DOCUMENTS = ("document", "passage", "corpus")
 

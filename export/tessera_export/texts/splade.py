@@ -11,8 +11,7 @@ from typing import Any, Literal
 from safetensors.numpy import load_file
 
 from tessera_export.errors import ExportError
-from tessera_export.files import module_folder, read_list, read_table
-from tessera_export.texts.layers import class_of
+from tessera_export.files import class_of, module_folder, read_list, read_table
 from tessera_export.texts.tokenizer_file import TokenizerFile
 from tessera_onnx.models.spec import Role, Sparse
 

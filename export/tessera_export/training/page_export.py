@@ -18,9 +18,8 @@ from onnx import numpy_helper
 from tessera_export import artifact
 from tessera_export.artifact import Origin
 from tessera_export.errors import ExportError
-from tessera_export.graph import int8, storage, transforms
-from tessera_export.texts import gate
-from tessera_export.texts.gate import Metric
+from tessera_export.graph import int8, storage, tracing, transforms
+from tessera_export.parity import Metric, figure, measure
 from tessera_export.training import page_text, synthetic_pages
 from tessera_export.training.page_canvas import CELL
 from tessera_export.training.page_model import DIMENSION, Tower
@@ -43,13 +42,13 @@ def trace(tower: Tower) -> onnx.ModelProto:
     buffer: Any = io.BytesIO()
     axes = {0: "batch", 1: "cells"}
     try:
-        with transforms.quiet(), torch.no_grad():
+        with tracing.quiet(), torch.no_grad():
             torch.onnx.export(
                 tower.eval(),
                 (torch.from_numpy(_pixels((2, 64, 192))),),
                 buffer,
                 dynamo=False,
-                opset_version=transforms.OPSET,
+                opset_version=tracing.OPSET,
                 input_names=["pixel_values"],
                 output_names=list(OUTPUTS),
                 dynamic_axes={
@@ -89,7 +88,7 @@ def check(path: Path, tower: Tower, precision: Precision) -> list[Parity]:
     if not any(len(ours) for ours, _ in pairs):
         raise ExportError("the tower keeps no cell of the samples: it is not trained")
     return [
-        gate.figure(precision, OUTPUTS[0], metric, gate.measure(metric, pairs), limit)
+        figure(precision, OUTPUTS[0], metric, measure(metric, pairs), limit)
         for metric, limit in LIMITS[precision].items()
     ]
 
@@ -242,8 +241,8 @@ def main() -> None:
     spec = export(tower, options.output, origin, wanted, overwrite=options.overwrite)
     for file in spec.files:
         print(f"{file.name}: {file.size:,} bytes")
-    for figure in spec.export.parity if spec.export else ():
-        print(f"{figure.precision} {figure.metric} {figure.value:.6f}")
+    for row in spec.export.parity if spec.export else ():
+        print(f"{row.precision} {row.metric} {row.value:.6f}")
 
 
 if __name__ == "__main__":
