@@ -18,7 +18,7 @@ import tomli_w
 from tessera_export import __version__
 from tessera_export.errors import ExportError
 from tessera_export.files import sha256
-from tessera_onnx.errors import LoadError
+from tessera_onnx import LoadError
 from tessera_onnx.models import catalogue
 from tessera_onnx.models.spec import (
     KIND_TABLES,

@@ -18,7 +18,7 @@ from tessera_export.images import recipe
 from tessera_export.pickles import unpickled
 from tessera_export.texts import calibration, encoder, optimum
 from tessera_export.texts import folder as folders
-from tessera_onnx.errors import LoadError
+from tessera_onnx import LoadError
 from tessera_onnx.models.spec import PRECISIONS, Precision
 
 CLASSES = {

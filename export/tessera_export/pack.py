@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tessera_export import __version__
 from tessera_export.errors import ExportError
-from tessera_onnx.errors import FileError, LoadError
+from tessera_onnx import FileError, LoadError
 from tessera_onnx.models import artifact, installed
 from tessera_onnx.models.artifact import Artifact
 from tessera_onnx.models.installed import ENTRY_POINTS
