@@ -1,6 +1,7 @@
 """int8 graphs: against the fp32 graph, by hand, text by text, and on every processor."""
 
 import dataclasses
+import gzip
 
 import numpy as np
 import onnx
@@ -383,6 +384,10 @@ def test_texts_of_a_file(tmp_path):
     objects.write_text('"one"\n{"text": "two"}\n', "utf-8")
     assert calibration.read(str(lines)) == ["one", " two "]
     assert calibration.read(str(objects)) == ["one", "two"]
+    table = tmp_path / "c.csv.gz"
+    rows = '\ufeffid;text\r\n1;"a; ""b""\nc"\r\n\r\n2; \r\n3;two\r\n'
+    table.write_bytes(gzip.compress(rows.encode()))
+    assert calibration.read(str(table)) == ['a; "b"\nc', "two"]
     lines.write_text("".join(f"{number}\n" for number in range(5000)), "utf-8")
     found = calibration.read(str(lines))
     assert (len(found), found[0], found[-1]) == (calibration.MOST, "0", "4999")
@@ -391,6 +396,10 @@ def test_texts_of_a_file(tmp_path):
         ("broken.jsonl", b'"one"\n{"title": "two"}\n', "broken.jsonl, line 2: neither"),
         ("bytes.txt", b"\xff\xfe", "bytes.txt, line 1: not UTF-8"),
         ("table.csv", b"one\n", r"table.csv, line 1: no column is named 'text'$"),
+        ("short.csv", b"id,text\n1,a\n2\n", "short.csv, line 3: 1 cells, the first line has 2"),
+        ("open.csv", b'text\n"a\n', "open.csv, line 2: unexpected end of data"),
+        ("bytes.jsonl", b'"one"\n"\xff"\n', "bytes.jsonl, line 2: not UTF-8"),
+        ("cut.txt.gz", b"one", "cut.txt.gz cannot be read: it is not a whole gzip file"),
         ("table.pdf", b"one", r"must be a .txt"),
         ("absent.txt", None, "absent.txt cannot be read"),
     ):

@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_export.errors import ExportError
-from tessera_export.texts import corpus, sample_groups, samples
+from tessera_export.texts import corpus, sample_groups, samples, text_file
 from tessera_export.texts.folder import Facts
-from tessera_onnx.cli import texts
-from tessera_onnx.errors import FileError
 from tessera_onnx.models.spec import Role, TokenRole, roles_of
 
 Array = NDArray[Any]
@@ -22,18 +20,15 @@ MOST = 512  # texts of a file, and tokens of a text
 
 
 def read(source: str) -> list[str]:
-    """The texts of a .txt file (one a line), of a .jsonl file (strings, or objects with "text"), of
-    the column "text" of a .csv file, or of stdin for -.
+    """The texts of a file, or of stdin for "-"; of more than MOST some from all over the file.
 
-    Of more than MOST some from all over the file. Raises ExportError for a file that cannot be
-    read, naming the line, and for one without texts.
+    Raises ExportError for a file that cannot be read, with the line, and for one without texts.
     """
-    try:
-        found = [text for text in texts.Texts(source, "text") if text.strip()]
-    except FileError as error:
-        raise ExportError(str(error).partition(": --field")[0]) from error  # no option here
+    found = text_file.read(source)
     if not found:
-        raise ExportError(f"{texts.name(source)} holds no text to calibrate int8 on")
+        raise ExportError(
+            f"{'stdin' if source == '-' else source} holds no text to calibrate int8 on"
+        )
     return _spread(found, min(MOST, len(found)))
 
 
