@@ -110,7 +110,7 @@ def _sample(
     pixels = torch.from_numpy(tiles)
     if len(tiles) and kind == "qwen2_vl":
         height, width = (side // model.config.vision_config.patch_size for side in tiles.shape[2:])
-        inputs["pixel_values"] = torch.from_numpy(preprocess.patches(tiles[0]))
+        inputs["pixel_values"] = torch.from_numpy(qwen_patches(tiles[0]))
         inputs["image_grid_thw"] = torch.tensor([[1, height, width]])
         inputs["mm_token_type_ids"] = (inputs["input_ids"] == model.config.image_token_id).int()
     elif len(tiles):  # others than PaliGemma take (pages, tiles, 3, size, size)
@@ -300,7 +300,7 @@ def check_pixels(upstream: Any, recipe: ImageSpec) -> None:
         ours = preprocess.pixels(picture, recipe).tiles
         theirs = upstream(images=[[picture]] if recipe.resize == "tiles" else picture)
         if recipe.resize == "dynamic":
-            ours = preprocess.patches(ours[0])
+            ours = qwen_patches(ours[0])
         truth = np.array(theirs["pixel_values"], np.float32).reshape(-1, *ours.shape[1:])
         # Written so that NaN is refused.
         same = truth.shape == ours.shape
@@ -309,3 +309,19 @@ def check_pixels(upstream: Any, recipe: ImageSpec) -> None:
                 f"transformers' {type(upstream).__name__} makes other pixels of an image of "
                 f"{width} x {height} than the recipe: {recipe}"
             )
+
+
+def qwen_patches(
+    tile: NDArray[np.float32], *, patch: int = 14, merge: int = 2
+) -> NDArray[np.float32]:
+    """One tile (3, h, w) as Qwen2-VL's image processor gives it: (n, 3 * 2 * patch * patch).
+
+    Row by row of squares of merge x merge patches, in a square row by row again; each patch twice,
+    for the encoder reads pairs of frames.
+    """
+    channels, height, width = tile.shape
+    down, across = height // (patch * merge), width // (patch * merge)
+    parts = tile.reshape(channels, down, merge, patch, across, merge, patch)
+    parts = parts.transpose(1, 4, 2, 5, 0, 3, 6)[:, :, :, :, :, None]
+    pairs = np.broadcast_to(parts, (*parts.shape[:5], 2, *parts.shape[6:]))
+    return pairs.reshape(down * across * merge * merge, -1)
