@@ -1,4 +1,4 @@
-"""Torch embedding models become ONNX artifacts for tessera-onnx: facts, graph, parity, folder."""
+"""Export torch embedding and forecasting models to ONNX artifacts for tessera-onnx."""
 
 import tessera_onnx  # noqa: F401  (before any import of onnxruntime: it switches its telemetry off)
 

@@ -1,4 +1,4 @@
-"""Facts and graphs become an artifact folder: whole or not at all."""
+"""Write an artifact folder whole or not at all: graphs, tokenizer and model.toml."""
 
 from __future__ import annotations
 

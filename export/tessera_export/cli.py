@@ -1,4 +1,4 @@
-"""The command `tessera-export`."""
+"""Define the command `tessera-export`."""
 
 from __future__ import annotations
 

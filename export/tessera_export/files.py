@@ -1,4 +1,4 @@
-"""Reading the files of a model folder: JSON and safetensors headers, never a pickle, never code."""
+"""Read the JSON files and safetensors headers of a model folder; run no code and open no pickle."""
 
 from __future__ import annotations
 

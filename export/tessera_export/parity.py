@@ -1,4 +1,4 @@
-"""Measure how far a graph's results are from torch's, and refuse what misses a limit."""
+"""Measure how far a graph's results are from torch's, and raise where a limit is missed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = NDArray[Any]
 Metric = Literal["max_abs", "max_relative", "min_cosine", "min_text_cosine", "mean_cosine"]
 Shape = Literal["pooled", "tokens", "sparse"]
 
-# DESIGN.md, section 5.
+# The README lists these limits under "Parity".
 LIMITS: dict[tuple[Precision, Shape], dict[Metric, float]] = {
     ("fp32", "pooled"): {"max_abs": 1e-5},
     ("fp32", "tokens"): {"max_relative": 1e-4},

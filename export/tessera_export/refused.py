@@ -1,7 +1,7 @@
-"""Folders of what is no embedder: each is named by what it is, before anything is loaded of it.
+"""Refuse folders that do not hold an embedder, with a message that says what they hold.
 
-Read from the configurations alone. With the weights of a classifier or of a writer of text an
-encoder would load all the same, and its vectors would mean nothing.
+Only the configuration files are read. An encoder would load the weights of a classifier or of a
+text generator without an error, and its vectors would mean nothing.
 """
 
 from __future__ import annotations

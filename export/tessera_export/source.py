@@ -1,4 +1,4 @@
-"""Where a model comes from: a folder, a repository, or an id of the catalogue and its facts."""
+"""Find a model: a folder, a repository that is downloaded, or an id of the catalogue."""
 
 from __future__ import annotations
 

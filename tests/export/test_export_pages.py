@@ -1,4 +1,4 @@
-"""Made-up pages: what the labels say is what is drawn; the tower's votes; its graphs and torch."""
+"""Synthetic pages have true labels; the page model's votes; its graphs equal torch."""
 
 import math
 from pathlib import Path
@@ -14,7 +14,13 @@ from tessera_export.errors import ExportError
 from tessera_export.graph import storage
 from tessera_export.training import page_export, page_text, pages, synthetic_pages
 from tessera_export.training.page_canvas import ALPHABET, CELL, IGNORED, NO_LETTER, PLACES, STRIP
-from tessera_export.training.page_model import FARTHEST, LETTER_HEAD, LETTERS, PER_STRIP, Tower
+from tessera_export.training.page_model import (
+    FARTHEST,
+    LETTER_HEAD,
+    LETTERS,
+    PER_STRIP,
+    PageEncoder,
+)
 from tessera_onnx.models import catalogue
 
 pytestmark = pytest.mark.export
@@ -35,7 +41,7 @@ def drawn(lexicon):
 def tower():
     """Untrained, with batch norms that have seen something, and a keep of both signs."""
     torch.manual_seed(0)
-    made = Tower(width=16, hidden=32)
+    made = PageEncoder(width=16, hidden=32)
     for module in made.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
@@ -121,7 +127,7 @@ def test_letters_are_where_the_ink_is(lexicon):
 
 def test_strips_that_know_their_letters_spell_the_word(lexicon, drawn):
     """From labels to logits to votes: the table of a word holds its letters at their places."""
-    tower = Tower(width=16, hidden=32)
+    tower = PageEncoder(width=16, hidden=32)
     batch = pages.Batch(drawn)
     strips = torch.zeros(*batch.letters.shape, PER_STRIP)
     strips[..., :LETTER_HEAD] = 30 * torch.nn.functional.one_hot(
@@ -260,7 +266,7 @@ def test_training_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     tower = pages.train(MINILM, seed=3, steps=3, words=400, checkpoint=file, report=report)
     assert [step for step, _ in seen] == [2]
     assert torch.load(file, weights_only=True)["step"] == 3
-    other = Tower()
+    other = PageEncoder()
     other.load_state_dict(torch.load(file, weights_only=True)["tower"])
     torch.testing.assert_close(other.reader[4].weight, tower.reader[4].weight)
 

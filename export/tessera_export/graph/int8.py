@@ -1,12 +1,13 @@
-"""int8 graphs: matrices by column, embedding tables by row, activations with scales of their own.
+"""Quantize a graph to int8: matrices by column, embedding tables by row, activations in two ways.
 
-A scale that is found for a whole batch lets a text's vector change with its neighbours, and a wide
-channel takes the digits of all others. Two ways avoid both. *Fixed*: the scale of a product's input
-is a constant, measured once on texts that every machine has, and channels that are wider than the
-rest are narrowed before and their weights widened (SmoothQuant, arXiv:2211.10438). *By row*: each
-token has a scale of its own, found while the graph runs (int8_rows.py). The first is faster, the
-second more exact and needs no texts. No product can saturate (int8_columns.py), so that a graph
-gives the same numbers on every processor.
+With one scale for a whole batch, a text's vector would depend on the other texts of the batch, and
+a channel with large values would take precision from all other channels. Two ways avoid both.
+*Fixed*: the scale of a product's input is a constant that is measured once, on texts that every
+machine has; channels with large values are scaled down before the product, and their weights are
+scaled up (SmoothQuant, arXiv:2211.10438). *By row*: each token has its own scale, which the graph
+computes while it runs (int8_rows.py). Fixed scales are faster; scales by row are more exact and
+need no texts. No product can saturate (int8_columns.py), so a graph gives the same numbers on every
+processor.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Matrices as int8 columns whose products with bytes are the same numbers on every processor.
+"""Quantize a matrix to int8 columns whose products are the same numbers on every processor.
 
 x86 processors with AVX2 or AVX-512 but without VNNI multiply unsigned by signed bytes two rows at a
 time and add the two products in 16 bits, which saturate. With activations up to 255, the weights of

@@ -1,7 +1,7 @@
-"""The graphs that score packed documents: python -m tessera_export.graph.maxsim [FOLDER]
+"""Build the graphs that compute MaxSim scores: python -m tessera_export.graph.maxsim [FOLDER]
 
-They are shipped inside tessera_onnx, which has no onnx to make them with; a test makes them again
-and compares the bytes.
+tessera_onnx ships these graphs, since it does not depend on onnx and cannot build them. A test
+builds them again and compares the bytes.
 """
 
 from __future__ import annotations

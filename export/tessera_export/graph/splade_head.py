@@ -1,13 +1,14 @@
-"""SPLADE's head in slices: nothing of the size (tokens, vocabulary) is ever held.
+"""Compute SPLADE's head in slices of the vocabulary, so that no (tokens, vocabulary) array exists.
 
 A traced head is one product with the whole vocabulary, a bias and a maximum over the tokens. Here
-it becomes a product for some columns of the vocabulary at a time, each followed at once by its
-maximum while it lies in the processor's cache; the bias comes after the maximum, which is the same
-number. Measured on BERT-tiny with one thread, 4 texts of 256 tokens: 3.6 times as fast, in fp32 and
-in int8.
+the graph multiplies by some columns of the vocabulary at a time and takes the maximum at once,
+while the product is in the processor's cache. The bias is added after the maximum, which gives the
+same number. Measured on BERT-tiny with one thread, 4 texts of 256 tokens: 3.6 times as fast, in
+fp32 and in int8.
 
-Each text's tokens go through it in two halves. ONNX Runtime's maximum over the middle axis is slow
-where the first is 1: a single text took 1.3 (fp32) and 1.7 (int8) times as long without.
+The tokens of each text are computed in two halves, because ONNX Runtime's maximum over the middle
+axis is slow where the first axis is 1: without halves a single text took 1.3 (fp32) and 1.7 (int8)
+times as long.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""ONNX files: the same bytes every time, weights in a second file where one would be too big."""
+"""Save ONNX files with deterministic bytes, large weights in a second file, and open them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A module with named inputs becomes an fp32 graph, checked at sizes that were not traced."""
+"""Trace a torch module to an fp32 graph, and check the graph at sizes that were not traced."""
 
 from __future__ import annotations
 

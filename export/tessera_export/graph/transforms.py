@@ -1,4 +1,4 @@
-"""A torch module becomes an ONNX graph in fp32 or with fp16 weights, the same bytes every time."""
+"""Rewrite a traced graph: strip descriptions, tie weights, store weights in fp16."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Parity of an image model: each graph, and pages and queries through all of them, with torch.
+"""Compare the graphs of an image model with torch, one by one and in sequence.
 
-The reference is upstream's whole model, one page or query at a time, with upstream's own attention;
-the projection is computed here in float64.
+The reference is upstream's whole model with its own attention, on one page or query at a time; the
+projection is computed here in float64.
 """
 
 from __future__ import annotations
@@ -198,8 +198,8 @@ def _figures(precision: Precision, output: str, shape: Shape, pairs: Pairs) -> l
 
 
 @dataclass(frozen=True, slots=True)
-class Towers:
-    """Pictures and texts, and upstream's unit vectors for them."""
+class ImagesAndTexts:
+    """Images and texts, and upstream's unit vectors for them."""
 
     pixels: NDArray[np.float32]  # (n, 3, size, size)
     texts: list[list[int]]  # ids, special tokens included
@@ -207,8 +207,8 @@ class Towers:
     text_vectors: Array
 
 
-def pictures_and_texts(model: Any, recipe: Vision, found: TokenizerFile) -> Towers:
-    """The inputs of a pair of towers and what torch makes of them, one by one.
+def pictures_and_texts(model: Any, recipe: Vision, found: TokenizerFile) -> ImagesAndTexts:
+    """The inputs of an image and a text encoder, and what torch makes of them, one by one.
 
     `model` is a CLIPModel or SiglipModel with upstream's own attention.
     """
@@ -222,7 +222,7 @@ def pictures_and_texts(model: Any, recipe: Vision, found: TokenizerFile) -> Towe
     with torch.no_grad():
         seen = [model.get_image_features(p[None]) for p in torch.from_numpy(pixels)]
         read = [model.get_text_features(torch.tensor([row])) for row in padded]
-    return Towers(pixels, texts, _unit(seen), _unit(read))
+    return ImagesAndTexts(pixels, texts, _unit(seen), _unit(read))
 
 
 def _unit(results: Sequence[Any]) -> Array:
@@ -231,8 +231,8 @@ def _unit(results: Sequence[Any]) -> Array:
     return unit
 
 
-def check_towers(
-    paths: Mapping[str, Path], precision: Precision, known: Towers, text: TokenizerSpec
+def check_pairs(
+    paths: Mapping[str, Path], precision: Precision, known: ImagesAndTexts, text: TokenizerSpec
 ) -> list[Parity]:
     """The figures of two graphs, "graph" and "text_graph".
 

@@ -1,4 +1,4 @@
-"""How an image model's folder says that pages become pixels, and prompts and queries become ids."""
+"""Read from an image model's folder how images become pixels, and prompts and queries token ids."""
 
 from __future__ import annotations
 

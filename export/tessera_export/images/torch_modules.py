@@ -1,4 +1,4 @@
-"""The torch modules of image models that are traced, a graph each, and how upstream loads them."""
+"""Load image models with transformers, and split them into the torch modules that are traced."""
 
 from __future__ import annotations
 

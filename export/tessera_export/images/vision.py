@@ -1,4 +1,4 @@
-"""Image models become artifacts: facts, a graph a part, comparison with upstream, folder."""
+"""Export an image model: read its facts, trace each part, compare with torch, write the folder."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from tessera_onnx.models.spec import (
 )
 
 KIND = "vision"
-# File names without precision. A page model is three graphs, a pair two (DESIGN.md, section 5):
-# two whole graphs would hold the language model twice, and a query would need pixels.
+# File names without precision. A page model is three graphs: two whole graphs would hold the
+# language model twice, and a query would need pixels. An image and a text encoder are two graphs.
 STEMS = {"tile_graph": "tiles", "token_graph": "tokens", "graph": "model", "text_graph": "texts"}
 LENGTHS = ((2, 9), (1, 1), (3, 33))  # batch and tokens: the traced shape, then others
 
@@ -114,7 +114,7 @@ def export(
         for precision in wanted:
             paths = {stem: folder / name(stem, precision) for stem in stems}
             if pair:
-                parity += gate.check_towers(paths, precision, known, facts.text)
+                parity += gate.check_pairs(paths, precision, known, facts.text)
             else:
                 parity += gate.check_pages(paths, precision, known, _image_id(facts))
         (folder / facts.text.tokenizer).write_text(facts.tokenizer.json, "utf-8", newline="")

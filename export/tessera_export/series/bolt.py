@@ -1,7 +1,8 @@
-"""Chronos-Bolt: what its folder says, and its graph between scaled patches and scaled quantiles.
+"""Read the facts of a Chronos-Bolt folder, and define the module that is traced.
 
-Scaling and patching stay in NumPy (tessera_onnx.series.patching): a NaN-aware mean has no ONNX
-operator, and tracing would freeze upstream's `if length % patch_size`.
+The graph maps scaled patches to scaled quantiles. Scaling and patching stay in NumPy
+(tessera_onnx.series.patching): ONNX has no operator for a mean that ignores NaN, and tracing would
+freeze upstream's `if length % patch_size`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Chronos-2: what its folder says, and its graph between scaled patches and scaled quantiles.
+"""Read the facts of a Chronos-2 folder, and define the module that is traced.
 
-One encoder over the patches of the past and of the future; every second attention runs across
-the series of a group. Covariates of upstream's tables are not part of the graph.
+The graph maps scaled patches to scaled quantiles. One encoder reads the patches of the past and of
+the future; every second attention layer attends across the series of a group. The covariates of
+upstream's tables are not part of the graph.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Forecasting models become artifacts: facts, core graph, comparison with upstream, folder."""
+"""Export a forecasting model: read its facts, trace, compare with torch, write the artifact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""bge-m3's heads: token weights and token vectors from linear layers beside the encoder.
+"""Read bge-m3's heads: token weights and token vectors from linear layers beside the encoder.
 
 Source: FlagOpen/FlagEmbedding, FlagEmbedding/finetune/embedder/encoder_only/m3/modeling.py.
 """

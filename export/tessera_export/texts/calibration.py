@@ -1,4 +1,4 @@
-"""What int8's scales are measured on: texts of a file, or those that every machine has."""
+"""Choose the texts that int8's scales are measured on: those of a file, or built-in ones."""
 
 from __future__ import annotations
 

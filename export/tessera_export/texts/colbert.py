@@ -1,4 +1,4 @@
-"""The multi-vector facts of a folder: Stanford's, PyLate's or sentence-transformers' layout."""
+"""Read the facts of a ColBERT folder: Stanford's, PyLate's or sentence-transformers' layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Freely licensed English prose that every machine has: Python's own documentation strings."""
+"""Collect English prose that every machine has: Python's documentation (PSF licence)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every fact of a model folder, read without torch. What it does not say is an ExportError."""
+"""Read every fact of a text model's folder without torch; a missing fact is an ExportError."""
 
 from __future__ import annotations
 

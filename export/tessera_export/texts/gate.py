@@ -1,7 +1,7 @@
-"""Parity: every graph is compared with torch, and an export that misses a limit does not exist.
+"""Compare the graph of a text encoder with torch; an export that misses a limit writes nothing.
 
-The reference runs the model as upstream does (its default attention), one text at a time without
-padding, and computes poolings and heads here in float64, apart from the traced modules.
+The reference runs the model as upstream does (its default attention), on one text at a time without
+padding, and computes pooling and heads here in float64, apart from the traced modules.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Linear layers after an encoder: Dense of sentence-transformers and PyLate, ColBERT's linear."""
+"""Read the linear layers after an encoder: sentence-transformers' and PyLate's Dense, ColBERT's."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Graphs by optimum-onnx in place of the wrapper here: the encoder, with heads in the runtime.
+"""Export an encoder with optimum-onnx instead of our own wrapper; the runtime applies the heads.
 
-In an environment of its own: optimum-onnx 0.1 needs transformers below 4.58. What leaves this
-module passes the same gate and becomes the same artifact.
+optimum-onnx 0.1 needs transformers below 4.58, and so an environment of its own. Its graphs pass
+the same gate and become the same artifact.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The texts that sentence-transformers puts before queries, documents and texts of neither role."""
+"""Read the prompts that sentence-transformers puts before queries, documents and other texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An orthogonal rotation that makes the leading dimensions of token vectors the best cut."""
+"""Learn an orthogonal rotation of token vectors, so that they can be cut to leading dimensions."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Texts beyond English prose: what int8's scales are measured on too, and what every gate judges.
+"""List texts of many sorts beyond English prose, for int8's calibration and for the gate.
 
 Each group has two sets that share no text. The scales of an int8 graph are measured on the first
-and judged on the second, so that a figure never comes from a text that a setting was chosen on.
+set and judged on the second, so no figure comes from a text that a setting was chosen on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every export is compared on: texts of all sorts and lengths, and ids at the limits."""
+"""Make the inputs that a graph is compared on: texts of many sorts, and ids of maximum length."""
 
 from __future__ import annotations
 

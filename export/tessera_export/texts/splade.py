@@ -1,4 +1,4 @@
-"""The sparse facts of a folder: a masked language model, SpladePooling, and queries by table."""
+"""Read the facts of a sparse model's folder: SPLADE, and models whose queries are looked up."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The same token ids of the same text: the artifact's tokenizer against upstream's.
+"""Compare the token ids of the artifact's tokenizer with those of upstream's.
 
-Graphs are compared by ids, and whatever made other ids of a text would go unseen. Ours are made by
-the runtime itself, theirs by transformers as sentence-transformers calls it, of texts that
-tokenizers disagree about.
+The gate compares graphs on token ids, so it cannot see a tokenizer that makes other ids. Here the
+runtime's own tokenizer and transformers' (called as sentence-transformers calls it) read texts on
+which tokenizers tend to differ.
 """
 
 # ruff: noqa: RUF001 (letters that look alike are what tokenizers disagree about)

@@ -1,4 +1,4 @@
-"""The tokenizer's facts: its file made plain, the ids around a text, padding, mask, lengths."""
+"""Read a tokenizer: its file without truncation and padding, special ids, and lengths."""
 
 from __future__ import annotations
 

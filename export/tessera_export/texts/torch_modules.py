@@ -1,4 +1,4 @@
-"""The torch module that is traced: one encoder pass, one named output for each kind."""
+"""Define the torch module that is traced: an encoder with one named output for each kind."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Trains a small Chronos-Bolt on made-up series: `python -m tessera_export.training.bolt`.
+"""Train a small Chronos-Bolt on synthetic series: `python -m tessera_export.training.bolt`.
 
-The model class is upstream's (`chronos.chronos_bolt`), so that whatever serves Chronos-Bolt serves
-this one. The result is a function of the seed and the recipe, up to the rounding of one machine.
+The model class is upstream's (`chronos.chronos_bolt`), so software for Chronos-Bolt can run this
+model too. The result depends on the seed and the recipe alone, up to the rounding of a machine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Random draws that made-up time series are composed of: one row of (n, length) per series."""
+"""Draw the random parts of synthetic time series, as arrays (n, length) with one row a series."""
 
 from __future__ import annotations
 

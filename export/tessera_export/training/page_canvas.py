@@ -1,4 +1,4 @@
-"""A page under construction: ink, and what stands where."""
+"""Draw text on a synthetic page, and record where each letter and word is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained page tower as ONNX graphs: `python -m tessera_export.training.page_export`."""
+"""Export a trained page model: `python -m tessera_export.training.page_export`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tessera_export.graph import int8, storage, tracing, transforms
 from tessera_export.parity import Metric, figure, measure
 from tessera_export.training import page_text, synthetic_pages
 from tessera_export.training.page_canvas import CELL
-from tessera_export.training.page_model import DIMENSION, Tower
+from tessera_export.training.page_model import DIMENSION, PageEncoder
 from tessera_onnx.models.spec import ImageSpec, ModelSpec, Parity, Precision, Vision
 
 OUTPUTS = ("vectors", "keep")
@@ -37,7 +37,7 @@ LIMITS: dict[Precision, dict[Metric, float]] = {
 SHAPES = ((1, 40, 72), (2, 256, 512), (1, 264, 120))  # none of them is the traced one
 
 
-def trace(tower: Tower) -> onnx.ModelProto:
+def trace(tower: PageEncoder) -> onnx.ModelProto:
     """The fp32 graph: pixel_values (n, 3, h, w) to vectors (n, h * w / 64, 128) and keep."""
     buffer: Any = io.BytesIO()
     axes = {0: "batch", 1: "cells"}
@@ -67,7 +67,7 @@ def trace(tower: Tower) -> onnx.ModelProto:
     return model
 
 
-def check(path: Path, tower: Tower, precision: Precision) -> list[Parity]:
+def check(path: Path, tower: PageEncoder, precision: Precision) -> list[Parity]:
     """The figures of the ONNX file at `path` against torch, at sizes that were not traced.
 
     Of the vectors of cells that both keep. Raises ExportError when a limit is missed, or
@@ -86,7 +86,7 @@ def check(path: Path, tower: Tower, precision: Precision) -> list[Parity]:
         both = (keep > 0) & (true_keep > 0)
         pairs.append((vectors[both], true_vectors[both]))
     if not any(len(ours) for ours, _ in pairs):
-        raise ExportError("the tower keeps no cell of the samples: it is not trained")
+        raise ExportError("the page encoder keeps no cell of the samples: it is not trained")
     return [
         figure(precision, OUTPUTS[0], metric, measure(metric, pairs), limit)
         for metric, limit in LIMITS[precision].items()
@@ -94,7 +94,7 @@ def check(path: Path, tower: Tower, precision: Precision) -> list[Parity]:
 
 
 def export(
-    tower: Tower,
+    tower: PageEncoder,
     output: Path,
     origin: Origin,
     precisions: Collection[Precision] = ("fp32", "int8"),
@@ -104,10 +104,10 @@ def export(
 ) -> ModelSpec:
     """Write the artifact folder `output`: graphs and model.toml.
 
-    In int8 only the dense layers are: quantized convolutions would need samples of activations,
-    and the dense layers hold three quarters of the weights. `text_model` is the id of the model
-    that the tower was trained for. Raises ExportError, leaving `output` as it was, when a graph
-    misses a limit, or `output` holds files and `overwrite` is false.
+    In int8 only the dense layers are quantized: quantized convolutions would need samples of
+    activations, and the dense layers hold three quarters of the weights. `text_model` is the id of
+    the model that the page encoder was trained for. Raises ExportError, leaving `output` as it was,
+    when a graph misses a limit, or `output` holds files and `overwrite` is false.
     """
     traced = trace(tower)
     wanted = artifact.ordered(precisions)
@@ -135,7 +135,7 @@ def export(
 
 
 def recipe(text_model: str) -> Vision:
-    """How a page becomes the tower's input, and what its outputs are."""
+    """How a page becomes the graph's input, and what its outputs are."""
     image = ImageSpec(
         size=CELL,
         resize="fit",
@@ -165,8 +165,8 @@ def recipe(text_model: str) -> Vision:
     )
 
 
-def restored(path: Path) -> Tower:
-    """The tower of an int8 graph that an earlier version of this module wrote.
+def restored(path: Path) -> PageEncoder:
+    """The page encoder of an int8 graph that an earlier version of this module wrote.
 
     Its convolutions are exact, its dense layers as the 8-bit weights of the graph have them: what
     is left of a model whose checkpoint nobody kept. Raises ExportError for another graph.
@@ -175,7 +175,7 @@ def restored(path: Path) -> Tower:
     values = {item.name: numpy_helper.to_array(item) for item in graph_proto.initializer}
     # The tracer names the matrices of page_model.Conv by numbers, in the order of their use.
     unnamed = iter([value for name, value in values.items() if name.startswith("onnx::Conv_")])
-    tower, weights = Tower(), {}
+    tower, weights = PageEncoder(), {}
     try:
         for name, value in tower.state_dict().items():
             rounded = f"{name}_Transposed_quantized"
@@ -191,11 +191,11 @@ def restored(path: Path) -> Tower:
             weights[name] = torch.from_numpy(np.array(found)).reshape(value.shape)
         tower.load_state_dict(weights, strict=False)
     except (StopIteration, KeyError, RuntimeError) as error:
-        raise ExportError(f"{path} is not an int8 graph of a page tower") from error
+        raise ExportError(f"{path} is not an int8 graph of a page encoder") from error
     return tower
 
 
-def _digest(tower: Tower) -> str:
+def _digest(tower: PageEncoder) -> str:
     """The hash of the weights, in the order of their names."""
     digest = hashlib.sha256()
     for name, value in sorted(tower.state_dict().items()):
@@ -234,7 +234,7 @@ def main() -> None:
     if options.graph:
         tower = restored(options.graph)
     else:
-        tower = Tower()
+        tower = PageEncoder()
         tower.load_state_dict(torch.load(options.checkpoint, weights_only=True)["tower"])
     origin = Origin(id=options.id, source=options.source, licence=options.licence)
     wanted = options.precision or ["fp32", "int8"]

@@ -1,4 +1,4 @@
-"""Free fonts from the package index, and how often made-up pages use each."""
+"""Choose fonts for synthetic pages: free fonts of the package index, each with a frequency."""
 
 from __future__ import annotations
 

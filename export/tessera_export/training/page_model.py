@@ -1,10 +1,9 @@
-"""A small tower that turns a page image into one vector a word, in the space of a text encoder.
+"""Define a small model that maps a page image to one vector a word, in a text encoder's space.
 
-Convolutions say for every strip of two pixels which letter stands there, at which place in its
-word, and where that word begins; for every cell of 8 x 8 pixels whether a word begins in it. The
-strips of one word vote letter times place into a small table, and a network of dense layers turns
-the table into the word's vector. Letters are only a way to learn faster: what is compared is the
-vector.
+For every strip of two pixels, convolutions predict its letter, the letter's place in its word, and
+where that word begins; for every cell of 8 x 8 pixels, whether a word begins there. The strips of a
+word add up to a small table of letters by places, which dense layers map to the word's vector.
+Predicting letters only makes the training faster: at search time the vectors are compared.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ class Block(nn.Module):
         return functional.relu(hidden + self.layers(hidden))
 
 
-class Tower(nn.Module):
+class PageEncoder(nn.Module):
     """Page images to word vectors, 2.6 M parameters."""
 
     def __init__(self, width: int = 96, hidden: int = 1024, dimension: int = DIMENSION) -> None:

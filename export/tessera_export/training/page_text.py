@@ -1,4 +1,4 @@
-"""What is printed on made-up pages: common English words and made-up numbers, with odds."""
+"""Choose what is printed on synthetic pages: English words and numbers, with probabilities."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Trains a page tower on made-up pages: `python -m tessera_export.training.pages`.
+"""Train a page model on synthetic pages: `python -m tessera_export.training.pages`.
 
-The targets are the token vectors of the starter's text encoder, each term encoded alone: mean of
-its rows, unit length. A vector is pulled towards its term's and away from other terms'.
+The target of a term is the unit mean of the token vectors that the starter's text encoder gives the
+term alone. The loss moves a word's vector towards its own target and away from other targets.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from tessera_export.training import page_text, synthetic_pages
 from tessera_export.training.page_canvas import ALPHABET, IGNORED, PLACES, STRIP, Page
-from tessera_export.training.page_model import DIMENSION, FARTHEST, LETTERS, Conv, Tower
+from tessera_export.training.page_model import DIMENSION, FARTHEST, LETTERS, Conv, PageEncoder
 from tessera_onnx import TesseraMultiVector
 
 Float32 = NDArray[np.float32]
@@ -146,7 +146,7 @@ def contrast(
 
 
 def losses(
-    tower: Tower, batch: Batch, table: Tensor, generator: torch.Generator, *, words: bool
+    tower: PageEncoder, batch: Batch, table: Tensor, generator: torch.Generator, *, words: bool
 ) -> dict[str, Tensor]:
     """The losses of a batch by name, and `right`: the share of words that win."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -187,8 +187,8 @@ def train(
     words: int = page_text.WORDS,
     checkpoint: Path | None = None,
     report: Report | None = None,
-) -> Tower:
-    """A tower trained for the text model, of kind multi-vector, in the folder `encoder`.
+) -> PageEncoder:
+    """A page encoder trained for the text model, of kind multi-vector, in the folder `encoder`.
 
     The state goes to `checkpoint` after every KEPT steps; where the file is there, training goes
     on from it, as it would have gone on but for the negatives drawn. `report` is called after
@@ -199,7 +199,7 @@ def train(
     table = torch.from_numpy(targets(lexicon, encoder))
     speller = Speller(lexicon)
     spelling = torch.from_numpy(lexicon.odds)
-    tower = Tower()
+    tower = PageEncoder()
     optimizers = _optimizers(tower)
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     rates = [group["lr"] for group in groups]
@@ -231,7 +231,9 @@ def train(
     return tower
 
 
-def _resume(checkpoint: Path, tower: Tower, optimizers: tuple[torch.optim.Optimizer, ...]) -> int:
+def _resume(
+    checkpoint: Path, tower: PageEncoder, optimizers: tuple[torch.optim.Optimizer, ...]
+) -> int:
     """Load the state of a training; the steps it has taken."""
     state = torch.load(checkpoint, weights_only=True)
     tower.load_state_dict(state["tower"])
@@ -240,7 +242,7 @@ def _resume(checkpoint: Path, tower: Tower, optimizers: tuple[torch.optim.Optimi
     return int(state["step"])
 
 
-def _optimizers(tower: Tower) -> tuple[torch.optim.Optimizer, ...]:
+def _optimizers(tower: PageEncoder) -> tuple[torch.optim.Optimizer, ...]:
     """Muon for the convolutions, AdamW for the rest: its steps cost little beside the matrices."""
     kernels = [module.weight for module in tower.modules() if isinstance(module, Conv)]
     chosen = {id(kernel) for kernel in kernels}

@@ -1,8 +1,8 @@
-"""Made-up text pages to train a page model on, with the place of every letter and word.
+"""Draw synthetic text pages to train a page model on, with the place of every letter and word.
 
-Pieces of pages of 256 x 512 pixels in the manner of reports at 100 dpi: paragraphs, columns,
-tables, rules and junk in free fonts, blurred, noisy and short of greys. Page i of a seed is the
-same in any order, on one version of Pillow and FreeType.
+A page is a piece of 256 x 512 pixels that looks like a report at 100 dpi: paragraphs, columns,
+tables and rules in free fonts, with blur, noise and few grey levels. Page i of a seed is the same
+in any order, on one version of Pillow and FreeType.
 """
 
 from __future__ import annotations

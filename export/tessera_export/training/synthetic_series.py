@@ -1,7 +1,7 @@
-"""Made-up time series to train a forecaster on: seasons, trends, walks, cycles, counts, gaps.
+"""Generate synthetic time series to train a forecaster on: seasons, trends, walks, counts, gaps.
 
-Every row is new and no real series is involved. All randomness comes from a NumPy generator per
-block, so that block i of a seed is the same in any order and on any machine of one NumPy version.
+No real series is used. Each block has its own NumPy generator, so block i of a seed is the same in
+any order and on any machine with the same NumPy version.
 """
 
 from __future__ import annotations
