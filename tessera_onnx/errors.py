@@ -16,8 +16,9 @@ TesseraError(Exception)
 ├ Cancelled(TesseraError)                    the event that was passed as `cancel` is set
 └ TimedOut(TesseraError, TimeoutError)       the `timeout` of a call is over
 
-Each takes one message, so that it survives pickling. No message ever holds the user's text: an
-item is named by its index and its length. A wrong *type* is a plain TypeError.
+Messages are for people; a program asks the attributes `index`, `indices`, `path` and `line`, which
+survive pickling. No message ever holds the user's text: an item is named by its index and its
+length. A wrong *type* is a plain TypeError.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 LONGEST_NAME = 100  # characters of a name that a message repeats
@@ -33,7 +35,31 @@ LONGEST_PLACE = 1000  # of one that is a place of the file system
 
 
 class TesseraError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose.
+
+    Attributes:
+        index: number, from 0, of the item that the error is about, in what the caller handed over;
+            None where it is about no single item.
+        indices: the numbers of all items of the batch that failed, where it is not known which of
+            them is at fault; `index` is then the first. Empty otherwise.
+        path: the file that the error is about, as the caller named it; None for no file.
+        line: the line of that file, from 1; None where it is about no line.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        index: int | None = None,
+        indices: Sequence[int] = (),
+        path: str | None = None,
+        line: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.indices = tuple(indices)
+        self.index = min(self.indices) if index is None and self.indices else index
+        self.path = path
+        self.line = line
 
 
 class LoadError(TesseraError, RuntimeError):

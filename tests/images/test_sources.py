@@ -325,7 +325,12 @@ def test_a_text_in_place_of_a_file_is_not_repeated(text, model, tmp_path):
 
 
 def test_names_of_files_are_told():
-    for name in ("gone.png", "a folder/gone scan.TIFF", __file__, f"{Path(__file__).parent}/gone"):
+    for name in (
+        "gone.png",
+        "a folder/gone scan.TIFF",
+        __file__,
+        f"{Path(__file__).parents[1]}/gone",
+    ):
         assert sources.named(name) == name
         assert sources.named(Path(name)) == name
     assert sources.named("gone") == "a name of 4 characters"

@@ -6,20 +6,13 @@ import numpy as np
 import pdf_files
 import pytest
 from artifact_tools import ARTIFACTS
-from click.testing import CliRunner
+from command import run
 from PIL import Image
 
 from tessera_onnx import TesseraVision
-from tessera_onnx.cli.main import main
 
 PAGE = ("-m", "test-page", "--cache-dir", str(ARTIFACTS))
 COLOURS = {"a.png": (255, 0, 0), "b.jpg": (0, 200, 40), "c.webp": (10, 20, 250)}
-
-
-def run(*args, code=0):
-    result = CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
-    assert result.exit_code == code, (result.exit_code, result.stdout, result.stderr)
-    return result
 
 
 def size(path):

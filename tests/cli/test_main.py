@@ -17,11 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from artifact_tools import ARTIFACTS, HANG, add_file, copy, replace
-from click.testing import CliRunner
+from command import run, run_json
 
 from tessera_onnx import FileError, LoadError, TesseraDense, TesseraSparse, __version__, files
 from tessera_onnx.cli import vector_files
-from tessera_onnx.cli.main import main
 from tessera_onnx.cli.texts import LONGEST
 from tessera_onnx.models import catalogue, installed, resolve
 from tessera_onnx.models.artifact import open_folder
@@ -41,17 +40,6 @@ TEXTS = [
 ]
 SMALL = ("-m", str(ARTIFACTS / "prompts"))  # a few kilobytes: for what no model matters
 MODELS = {"dense": "dense", "multi-vector": "multi", "sparse": "sparse"}  # kind: fixture
-
-
-def run(*args, code=0, stdin=None):
-    """The command in this process; its exit code is checked, an exception is a failure."""
-    result = CliRunner().invoke(main, [str(arg) for arg in args], stdin, catch_exceptions=False)
-    assert result.exit_code == code, (result.exit_code, result.stdout, result.stderr)
-    return result
-
-
-def run_json(*args, **options):
-    return json.loads(run(*args, "--json", **options).stdout)
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import logging
 import numpy as np
 import pytest
 from artifact_tools import ARTIFACTS, copy, relist, replace
+from command import run
 from faults import graphs
-from test_cli import run
 
 from tessera_onnx import TesseraDense
 from tessera_onnx.runtime import cpu, saturation

@@ -8,7 +8,7 @@ import pytest
 from tessera_onnx.errors import LoadError
 from tessera_onnx.models import catalogue
 
-PACKAGE = Path(catalogue.__file__).parent
+PACKAGE = Path(catalogue.__file__).parents[1]
 PLACES = (PACKAGE / "models.toml", PACKAGE.parent / "models.toml")  # of a wheel, of a source tree
 SHIPPED = next(path for path in PLACES if path.exists()).read_text(encoding="utf-8")
 

@@ -12,7 +12,7 @@ import pytest
 from artifact_tools import ARTIFACTS
 from click.testing import CliRunner
 from PIL import Image, ImageDraw, ImageFont
-from test_images import FIT
+from test_decode import FIT
 
 from tessera_onnx import EncodingError, TesseraVision, TruncationWarning
 from tessera_onnx.cli.main import main

@@ -12,7 +12,7 @@ from tessera_onnx.cli import vector_files
 from tessera_onnx.search import index_file
 
 # Written by PackedTokens.save as it was before there were ids: two documents, then two more.
-VERSION_1 = Path(__file__).parent / "packs"
+VERSION_1 = Path(__file__).parents[1] / "packs"
 QUERY = [[1, 2, -1], [0.5, -0.5, 1]]
 
 

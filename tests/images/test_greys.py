@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from image_cases import encoded
 from PIL import Image, features
-from test_images import levels, png
+from test_decode import levels, png
 
 from tessera_onnx import EncodingError
 from tessera_onnx.images import greys

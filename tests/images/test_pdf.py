@@ -143,7 +143,7 @@ def test_memory_does_not_grow_with_the_pages():
         "for image in made: pass\n"
         "print(peak() - early)"
     )
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=here, capture_output=True, text=True, check=True
     )

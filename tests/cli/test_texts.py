@@ -8,11 +8,10 @@ import sys
 import numpy as np
 import pytest
 from artifact_tools import ARTIFACTS
-from click.testing import CliRunner
+from command import run
 
 from tessera_onnx import FileError, TesseraDense
 from tessera_onnx.cli import texts as cli_texts
-from tessera_onnx.cli.main import main
 
 MODELS = {
     "dense": ("-m", str(ARTIFACTS / "prompts")),
@@ -23,12 +22,6 @@ SMALL = MODELS["dense"]
 TEXTS = ["A cat, sat; on a mat", 'the "dog"', "Grüße, 你好", "rain"]
 IDS = [7, 8, 9, 10]
 QUOTED = ['"A cat, sat; on a mat"', '"the ""dog"""', '"Grüße, 你好"', "rain"]
-
-
-def run(*args, code=0, stdin=None):
-    result = CliRunner().invoke(main, [str(arg) for arg in args], stdin, catch_exceptions=False)
-    assert result.exit_code == code, (result.exit_code, result.stdout, result.stderr)
-    return result
 
 
 def table(separator, *, begin="", end="\n"):
