@@ -11,7 +11,9 @@ import tokenizers
 import torch
 import transformers
 
-from tessera_export import artifact, folder, storage
+from tessera_export import artifact
+from tessera_export.graph import storage
+from tessera_export.texts import encoder, folder
 from tessera_onnx.models import catalogue
 
 TEXTS = [
@@ -147,7 +149,7 @@ def exported(tmp_path):
 
     def build(place, *kinds, precisions=("fp32",), name="artifact", overrides=None, **options):
         facts = folder.read(place, kinds, overrides) if isinstance(place, Path) else place
-        artifact.export(facts, tmp_path / name, artifact.Origin("test"), precisions, **options)
+        encoder.export(facts, tmp_path / name, artifact.Origin("test"), precisions, **options)
         return Running(tmp_path / name)
 
     return build

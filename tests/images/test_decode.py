@@ -50,7 +50,7 @@ def check(model_id, source, alpha, golden):
     found = preprocess.pixels(open_image(source, alpha=alpha), used)
     assert found.tiles.dtype == np.float32
     assert found.tiles.flags.c_contiguous
-    tensor = preprocess.patches(found.tiles[0]) if used.resize == "dynamic" else found.tiles
+    tensor = cases.qwen_patches(found.tiles[0]) if used.resize == "dynamic" else found.tiles
     assert tensor.shape == tuple(golden[: tensor.ndim].astype(int))
     # A level of 255: more than this platform's compiler may round differently.
     level = 1 / 255 / min(used.std) + 1e-6
