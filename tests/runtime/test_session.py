@@ -93,7 +93,7 @@ def test_an_explicit_device_never_falls_back():
 
 def test_auto_falls_back_once_and_says_why(monkeypatch, caplog):
     """The choice logic alone: a provider that claims to be there and is not."""
-    monkeypatch.setattr(devices, "choose_device", lambda *_, **__: ["cuda", "cpu"])
+    monkeypatch.setattr(runtime_session, "choose_device", lambda *_, **__: ["cuda", "cpu"])
     if "CUDAExecutionProvider" not in devices.onnxruntime().get_available_providers():
         with TesseraDense(path=ARTIFACTS / "prompts") as model:
             assert model.device == "cpu"
