@@ -449,8 +449,8 @@ def test_malformed_arguments_are_clear_errors():
                 (lambda: multi.encode_batch([], pool_factor=0), ValueError, "pool_factor"),
                 (lambda: sparse.rank(None, ["a"]), TypeError, "query must be a SparseVector"),
                 (lambda: sparse.rank("a", [sparse.encode("a"), "b"]), TypeError, r"documents\[1\]"),
-                (lambda: sparse.explain(([-1], [1.0])), ValueError, "ascend from 0"),
-                (lambda: sparse.explain(([2, 1], [1.0, 1.0])), ValueError, "ascend from 0"),
+                (lambda: sparse.explain(([-1], [1.0])), ValueError, "indices must ascend"),
+                (lambda: sparse.explain(([2, 1], [1.0, 1.0])), ValueError, "indices must ascend"),
                 (lambda: sparse.explain(([1], [1.0, 1.0])), ValueError, r"indices \(1,\)"),
             ]
             for call, error, match in cases:
