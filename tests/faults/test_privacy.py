@@ -419,14 +419,14 @@ RESULTS = {"rank", "explain", "forecast"}
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_command_says_a_text(command, tmp_path, monkeypatch, caplog):
-    assert set(COMMANDS) == set(main.main.commands)
+    assert set(COMMANDS) == set(main.commands)
     monkeypatch.chdir(tmp_path)
     caplog.set_level(logging.DEBUG)
     marked = files(tmp_path)
     stdin = marked["word.csv" if command == "forecast" else "good.txt"]
     for options in [*COMMANDS[command], [*COMMANDS[command][0], "--json"]]:
         caplog.clear()
-        done = RUN.invoke(main.main, [command, *options], input=stdin)
+        done = RUN.invoke(main, [command, *options], input=stdin)
         text = done.stderr + "\n".join(record.getMessage() for record in caplog.records)
         if done.exit_code or command not in RESULTS:
             text += done.stdout
