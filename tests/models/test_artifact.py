@@ -24,7 +24,7 @@ from tessera_onnx import (
     TesseraSparse,
     list_models,
 )
-from tessera_onnx.cli import reports
+from tessera_onnx.cli import doctor
 from tessera_onnx.models import catalogue, installed, resolve
 from tessera_onnx.models.artifact import open_folder
 
@@ -313,10 +313,10 @@ def test_a_user_without_a_home_has_the_packs(tmp_path, environment):
 
 def test_doctor_tries_an_image_model_with_an_image(cache):
     shutil.copytree(ARTIFACTS / "page", cache / "page")
-    probes = {m["id"]: m["probes"] for m in reports.doctor(None)["models"]}["test-page"]
+    probes = {m["id"]: m["probes"] for m in doctor.examine(None)["models"]}["test-page"]
     assert [(p["kind"], p["device"], p["result"]) for p in probes] == [("vision", "cpu", "works")]
     (cache / "colbert" / "tokenizer.json").unlink()  # of the model that reads its queries
-    problems = reports.doctor(None)["problems"]
+    problems = doctor.examine(None)["problems"]
     assert any(
         p.startswith("test-page, vision on cpu: ") and "tokenizer.json" in p for p in problems
     )
@@ -335,7 +335,7 @@ def test_two_packs_that_claim_one_id(tmp_path, monkeypatch):
         with pytest.raises(LoadError, match=said):
             TesseraSparse(model_id)
     assert [artifact.spec.id for artifact in installed.installed()] == ["test-prompts"]
-    assert [said in problem for problem in reports.doctor(None)["problems"]] == [True]
+    assert [said in problem for problem in doctor.examine(None)["problems"]] == [True]
     with TesseraSparse(path=twin), TesseraDense("test-prompts"):
         pass
 
