@@ -40,9 +40,7 @@ TEXT_KIND = click.option(
 ON_LONG = click.option(
     "--on-long",
     type=click.Choice(get_args(OnLong)),
-    default="warn",
-    show_default=True,
-    help="What to do with a text that is longer than the model reads.",
+    help="What to do with a text that is longer than the model reads. Default: warn.",
 )
 FIELD = click.option(
     "--field",
