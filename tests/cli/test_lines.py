@@ -1,6 +1,10 @@
 """Errors about texts of a file name its lines, which blank lines and long rows move."""
 
+import json
+
 import pytest
+from artifact_tools import copy, relist
+from command import run
 
 from tessera_onnx import ConfigError, EncodingError, FileError, InputTooLong, TesseraError
 from tessera_onnx.cli import csv_series
@@ -102,3 +106,15 @@ def test_errors_about_a_file_of_series_carry_its_path_and_line(content, line, tm
         csv_series.read_csv(str(source))
     assert (caught.value.path, caught.value.line) == (str(source), line)
     assert line is None or str(line) in str(caught.value)
+
+
+def test_a_failure_of_a_whole_batch_names_all_its_lines(tmp_path):
+    """A tokenizer that panics does not tell at which text."""
+    model = copy("prompts", tmp_path / "m")
+    rules = json.loads((model / "tokenizer.json").read_text())
+    rules["pre_tokenizer"] = {"type": "FixedLength", "length": 0}
+    relist(model, "tokenizer.json", json.dumps(rules).encode())
+    source = tmp_path / "a.txt"
+    source.write_text("a b\n\n" + "c d\n" * 63)
+    error = run("encode", source, "-o", tmp_path / "o.npy", "-m", model, code=1).stderr
+    assert f"Error: {source}, 64 of the lines 1 to 65: texts 0 to 63: the tokenizer panics" in error
