@@ -16,6 +16,7 @@ from tessera_onnx import (
 )
 from tessera_onnx import base as base_module
 from tessera_onnx.base import Model, Options
+from tessera_onnx.kinds import AnyOptions
 from tessera_onnx.models import resolve
 from tessera_onnx.text.base import TextModel, TextOptions
 
@@ -83,3 +84,10 @@ def test_the_factory_resolves_an_id_once(monkeypatch):
         assert (type(copied), copied.model()) == (TesseraMultiVector, "all-minilm-l6-v2")
     assert tessera_onnx.TesseraMultiVector is TesseraMultiVector
     assert asked == ["all-minilm-l6-v2"] * 2
+
+
+def test_the_factory_knows_the_options_of_every_class():
+    assert set(AnyOptions.__annotations__) == {
+        *SHARED,
+        *(name for own in OWN.values() for name in own),
+    }

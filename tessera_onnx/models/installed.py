@@ -24,6 +24,7 @@ logger = logging.getLogger("tessera_onnx")
 Folder = str | os.PathLike[str]
 ENTRY_POINTS = "tessera_onnx.models"
 STARTER = "tessera-onnx-starter"  # the distribution with the default models
+DESCRIPTION = "model.toml"
 CACHE = "cache"  # origin of an artifact in the local cache
 # In a TOML string: a letter by its number, or a line that goes on in the next. A description
 # without either holds every name as it is written.
@@ -173,13 +174,13 @@ def _cache_folders(cache_dir: str | os.PathLike[str] | None) -> Iterator[tuple[F
 def _folders_below(root: str, origin: str) -> Iterator[tuple[Folder, str]]:
     """The folders in `root` that hold a model, and those that may not be looked into."""
     try:
-        names = sorted(os.listdir(root))  # noqa: PTH208 (strings: there may be hundreds)
+        names = sorted(os.listdir(root))  # noqa: PTH208
     except (OSError, ValueError):  # ValueError: a NUL in the name
         return
     for name in names:
-        folder = os.path.join(root, name)  # noqa: PTH118
+        folder = f"{root}{os.sep}{name}"
         try:
-            os.lstat(_description(folder))
+            os.lstat(f"{folder}{os.sep}{DESCRIPTION}")
         except PermissionError:  # `open_folder` says what is wrong with it
             pass
         except OSError:
@@ -187,14 +188,11 @@ def _folders_below(root: str, origin: str) -> Iterator[tuple[Folder, str]]:
         yield folder, origin
 
 
-def _description(folder: Folder) -> str:
-    return os.path.join(folder, "model.toml")  # noqa: PTH118
-
-
 def _valid(folders: Iterable[tuple[Folder, str]], word: str | None = None) -> Iterator[Artifact]:
     """The artifacts in folders, of those whose description may hold `word`."""
+    sought = None if word is None else word.encode(errors="replace")
     for folder, origin in folders:
-        if word is not None and not _may_hold(folder, word.encode(errors="replace")):
+        if sought is not None and not _may_hold(folder, sought):
             continue
         try:
             yield open_folder(folder, origin)
@@ -207,9 +205,9 @@ def _may_hold(folder: Folder, word: bytes) -> bool:
 
     True also for what cannot be read: `open_folder` says what is wrong with it.
     """
-    description = _description(folder)
+    description = f"{folder}{os.sep}{DESCRIPTION}"
     try:
-        found = os.stat(description)  # noqa: PTH116
+        found = os.stat(description)  # noqa: PTH116 (strings are quicker, and there may be hundreds)
         if not stat.S_ISREG(found.st_mode) or found.st_size > catalogue.MAX_TOML_BYTES:
             return True
         with open(description, "rb", buffering=0) as stream:  # noqa: PTH123
