@@ -3,10 +3,11 @@
 Every public method and every command gets a marker word, where it works and where it fails, with
 logging at DEBUG for all packages, and everything that is said is searched for the word.
 
-Two things are no leaks. Names are repeated, for an error has to say which: those of models, files,
+Three things are no leaks. Names are repeated, for an error has to say which: those of models, files,
 columns, tasks, and values that stand where an option has its choices or numbers (NAMES, and the
 named arguments of the command). And results hold what was asked for: `rank` prints the documents,
-`forecast` the ids of its series, `explain` and `tokens` the words.
+`forecast` the ids of its series, `explain` and `tokens` the words. And wrong usage of the command
+(exit code 2) shows the user's own arguments at the user's own terminal.
 """
 
 import inspect
@@ -414,7 +415,7 @@ def test_no_command_says_a_text(command, tmp_path, monkeypatch, caplog):
     stdin = marked["word.csv" if command == "forecast" else "good.txt"]
     for options in [*COMMANDS[command], [*COMMANDS[command][0], "--json"]]:
         caplog.clear()
-        done = RUN.invoke(main.main, [command, *options], input=stdin)
+        done = RUN.invoke(main, [command, *options], input=stdin)
         if done.exit_code == 2:  # wrong usage: click shows the user's own words at their terminal
             continue
         text = done.stderr + "\n".join(record.getMessage() for record in caplog.records)
