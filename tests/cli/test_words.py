@@ -4,6 +4,8 @@ import base64
 import inspect
 import json
 import os
+import subprocess
+import sys
 import traceback
 
 import numpy as np
@@ -151,3 +153,22 @@ def test_no_function_repeats_what_stands_where_a_name_is_due(what):
             with pytest.raises(Exception) as caught:
                 call()
             assert not repeats(str(caught.value), content)
+
+
+# ---------------------------------------------------------------- what starting loads
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_has_the_name_under_which_it_is_found(name):
+    assert main.get_command(None, name).name == name
+
+
+def test_the_version_loads_no_kind_and_no_runtime():
+    code = (
+        "import sys\n"
+        "from tessera_onnx.cli.main import main\n"
+        "main(['--version'], standalone_mode=False)\n"
+        "print('onnxruntime' in sys.modules, 'tessera_onnx.kinds' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False False"

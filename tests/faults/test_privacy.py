@@ -3,9 +3,9 @@
 Every public method and every command gets a marker word, where it works and where it fails, with
 logging at DEBUG for all packages, and everything that is said is searched for the word.
 
-Three things are no leaks. Names are repeated, for an error has to say which: those of models, files,
-columns, tasks, and values that stand where an option has its choices or numbers (NAMES, and the
-named arguments of the command). And results hold what was asked for: `rank` prints the documents,
+Three things are no leaks. Names are repeated, for an error has to say which: those of models,
+files, columns, tasks, and values that stand where an option has its choices or numbers (NAMES, and
+the named arguments of the command). Results hold what was asked for: `rank` prints the documents,
 `forecast` the ids of its series, `explain` and `tokens` the words. And wrong usage of the command
 (exit code 2) shows the user's own arguments at the user's own terminal.
 """
