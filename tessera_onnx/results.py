@@ -130,7 +130,8 @@ def check_binary(tokens: Any, name: str, least: int = 1) -> None:
     """
     if not isinstance(tokens, BinaryTokens):
         raise TypeError(
-            f'{name} must be BinaryTokens, got {type(tokens).__name__}: output="binary" gives them'
+            f"{name} must be BinaryTokens, got {type(tokens).__name__}: "
+            'output_dtype="binary" gives them'
         )
     whole = isinstance(tokens.dim, int) and not isinstance(tokens.dim, bool)
     if not isinstance(tokens.bits, np.ndarray) or not whole:
