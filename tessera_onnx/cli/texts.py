@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from tessera_onnx.errors import EncodingError, FileError, InputTooLong, TesseraError, named
+from tessera_onnx.errors import EncodingError, FileError, InputTooLong, named
 
 STDIN = "-"
 PACKED = ".gz"
@@ -211,17 +211,14 @@ def about_lines(texts: Texts | None) -> Iterator[None]:
     except (EncodingError, InputTooLong) as error:
         if texts is None or error.index is None:
             raise
-        raise _with_lines(error, error.indices or (error.index,), texts) from error
-
-
-def _with_lines(error: TesseraError, indices: Sequence[int], texts: Texts) -> TesseraError:
-    return type(error)(
-        f"{name(texts.source)}, {texts.lines(indices)}: {error}",
-        index=error.index,
-        indices=error.indices,
-        path=texts.source,
-        line=texts.line(indices[0]),
-    )
+        lines = texts.lines(error.indices or (error.index,))
+        raise type(error)(
+            f"{name(texts.source)}, {lines}: {error}",
+            index=error.index,
+            indices=error.indices,
+            path=texts.source,
+            line=texts.line(error.index),
+        ) from error
 
 
 def is_readable(text: str) -> bool:

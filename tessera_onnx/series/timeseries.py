@@ -144,7 +144,7 @@ class TesseraTimeSeries(Model):
         dtype = np.float64 if any(map(needs_float64, series)) else np.float32
         quantiles = np.full((len(series), steps, len(wanted)), np.nan, dtype=dtype)
         batches = self._plan(series, labels, np.flatnonzero(live), steps)
-        failures: workers.Failures = []
+        failure = workers.Failure()
 
         def work(picked: NDArray[np.intp]) -> None:
             try:
@@ -155,7 +155,7 @@ class TesseraTimeSeries(Model):
                         labels[picked],
                         steps,
                         parallel=len(batches) > 1,
-                        failures=failures,
+                        failure=failure,
                         limit=limit,
                     )
                     by_step = np.swapaxes(found, 1, 2)
@@ -166,9 +166,9 @@ class TesseraTimeSeries(Model):
             except EncodingError as error:
                 raise EncodingError(f"series {names(np.sort(picked).tolist())}: {error}") from error
 
-        _, failed = workers.run_batches(work, batches, self._session.workers, failures, limit)
-        if failed:
-            raise failed.pop()
+        workers.run_batches(work, batches, self._session.workers, failure, limit)
+        if failure.error is not None:
+            raise failure.error
         if not live.all():
             dead = names(np.flatnonzero(~live).tolist())
             tell(f"series {dead}: none of the values that are read is known, the forecast is NaN")
@@ -318,14 +318,14 @@ class TesseraTimeSeries(Model):
         horizon: int,
         *,
         parallel: bool,
-        failures: Sequence[tuple[int, BaseException]] = (),
+        failure: workers.Failure | None = None,
         limit: workers.Limit = workers.ENDLESS,
     ) -> Float:
         """The trained quantiles, (n, quantiles, horizon), as the graph orders them.
 
         Past one pass every path (the context and a quantile's forecast) is forecast on its own;
-        the quantiles of all that are the next block, and what the paths are continued with. An
-        interrupt among `failures`, or `limit`, ends it between two passes.
+        the quantiles of all that are the next block, and what the paths are continued with. When
+        `failure` says that the call is stopped, or `limit` does, it ends between two passes.
         """
         recipe = self._recipe
         context = patching.left_pad(series, recipe.patch_size)
@@ -337,8 +337,8 @@ class TesseraTimeSeries(Model):
         # A path sees the paths of its group at its own level.
         labels = (labels[:, None] * paths + np.arange(paths)).ravel()
         while left > 0:
-            if any(row < 0 for row, _ in failures):
-                raise EncodingError("interrupted")  # the interrupt itself goes before it
+            if failure is not None and failure.stopped:
+                raise EncodingError("interrupted")  # the caller raises what stopped the call
             limit.check()
             context = np.concatenate([context, blocks[-1][:, rows]], axis=2)
             context = context[:, :, -recipe.context_length :]
