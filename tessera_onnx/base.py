@@ -1,4 +1,4 @@
-"""Find, open, close and pickle a model: what the public classes share, their options included."""
+"""Model, the base of the public classes: their shared options, open, close and pickle."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ class Options(TypedDict, total=False):
 
 
 class Model:
-    """An open model of any kind. Threads may share it; it is a context manager.
+    """An open model of any kind. Several threads may use it at once.
 
-    It is pickled as its arguments, so that the model is opened again where it is unpickled.
+    Leaving a `with` block closes it. Its pickle holds the arguments of the constructor, so
+    unpickling opens the model again.
     """
 
     _kind: ClassVar[Kind]
@@ -82,14 +83,15 @@ class Model:
         artifact = self._found or resolve(
             model_id, kind=self._kind, path=path, cache_dir=cache_dir, offline=offline
         )
-        # Absolute: a graph may be read again, and what is unpickled run, in another folder.
+        # Absolute, because the working directory may be another one when a graph is read again or
+        # when the object is unpickled.
         try:
             self._artifact = dataclasses.replace(artifact, folder=artifact.folder.absolute())
             path = None if path is None else Path(path).absolute()
             cache_dir = None if cache_dir is None else Path(cache_dir).absolute()
         except OSError as error:
             raise LoadError(f"the working directory is gone: {error.strerror}") from error
-        # What the object is pickled as; subclasses add their own.
+        # The content of a pickle; subclasses add their own options.
         self._options: dict[str, Any] = {
             "model_id": model_id,
             "path": path,

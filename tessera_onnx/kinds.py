@@ -1,8 +1,7 @@
-"""One row per kind of model: its class, what it reads, what it gives; Tessera() and list_models().
+"""One row per kind of model: its class, its input, its output; Tessera() and list_models().
 
-Everything outside of this file that depends on the kind of a model asks its row. A new kind needs
-a table in models/spec.py, its rules in models/rules.py, a class in a package of its own, and a row
-here.
+Code that depends on the kind of a model asks the row of the kind. A new kind needs a table in
+models/spec.py, rules in models/rules.py, a class, and a row here.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from tessera_onnx.text.base import TextOptions
 
 @dataclass(frozen=True)
 class KindRow:
-    """What the rest of the package needs to know of a kind."""
+    """What the rest of the package needs to know about a kind."""
 
     kind: Kind
     module: str  # of the class, imported when a model of the kind is opened
