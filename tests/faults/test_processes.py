@@ -54,14 +54,11 @@ def test_a_fork_closes_and_replaces_what_it_inherits():
 
 LIMIT = """
 class Late(Exception): pass
-class Limit:
-    def late(self, *_): raise Late("a text limit of the caller's")
-def plain(*_): raise Late("a text limit of the caller's")
-signal.signal(signal.SIGALRM, {handler})
+def late(*_): raise Late("a text limit of the caller's")
+signal.signal(signal.SIGALRM, late)
 """
 
 
-@pytest.mark.parametrize("handler", ["plain", "Limit().late"])
 @pytest.mark.parametrize(
     ("model", "call"),
     [
@@ -70,17 +67,17 @@ signal.signal(signal.SIGALRM, {handler})
         ("opened_real(1)", "[m.encode('cat') for _ in range(99999)]"),
         ("TesseraSparse('splade-tiny', threads=1)", "m.encode_batch(['the cat ' * 9] * 99999)"),
         ("TesseraTimeSeries(threads=1)", "m.forecast([np.arange(999.0)] * 9999, 9)"),
-        (
-            "TesseraVision('tessera-page-mini', threads=1)",
-            "m.encode_documents([np.zeros((300, 300, 3), np.uint8)] * 9999)",
-        ),
         ("opened()", "m.token_count(['the cat sat ' * 9] * 199999)"),
     ],
 )
-def test_a_time_limit_of_the_callers_comes_through(handler, model, call):
-    """As Ctrl-C does: it is no failure of the batch that ran, nor of the text that was read."""
+def test_a_time_limit_of_the_callers_comes_through(model, call):
+    """What a handler of a signal raises is no failure of the batch or the text that it meets.
+
+    Only classes that ONNX Runtime and the tokenizer raise themselves count as theirs. Images are
+    left out: Pillow raises anything, so an exception that meets its decoding is an EncodingError.
+    """
     run(
-        LIMIT.format(handler=handler)
+        LIMIT
         + textwrap.dedent(
             f"""
             m = {model}
