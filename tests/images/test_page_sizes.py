@@ -554,7 +554,7 @@ def test_passwords_of_the_command(files):
         assert run(*command, *PAGE, env=env).stderr == ""
         assert run(*command, *PAGE, "--password", "a secret").stderr == ""
         error = run(*command, *PAGE, code=1).stderr
-        assert f"{locked} cannot be read: it is encrypted, pass its `--password=`" in error
+        assert f"{locked} cannot be read: it is encrypted, pass its `--password`" in error
         error = run(*command, *PAGE, "--password", "b secret", code=1).stderr
         assert "it is encrypted with another password" in error
         assert "b secret" not in error
