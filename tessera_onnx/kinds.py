@@ -55,6 +55,10 @@ class KindRow:
         """The table of the kind in the description of a model."""
         return getattr(spec, self.table)
 
+    def open(self, artifact: Artifact, model_id: str | None = None, **options: Any) -> Model:
+        """Open an artifact that `resolve` found for `model_id` and `options`."""
+        return self.cls._from_artifact(artifact, model_id, **options)  # noqa: SLF001
+
 
 ROWS = (
     KindRow(
@@ -145,7 +149,7 @@ def Tessera(  # noqa: N802 (the original's name)
         offline=options.get("offline"),
     )
     row = KINDS[kind or artifact.spec.kinds[0]]
-    return row.cls.from_artifact(artifact, model_id or artifact.spec.id, **options)
+    return row.open(artifact, model_id or artifact.spec.id, **options)
 
 
 def list_models(kind: Kind | None = None, *, installed: bool = False) -> list[str]:

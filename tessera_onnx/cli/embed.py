@@ -294,7 +294,7 @@ def _open(
     given = {name: value for name, value in options.items() if value is not None}
     for name in sorted(given.keys() - inspect.signature(row.cls).parameters):
         raise click.UsageError(f"--{name.replace('_', '-')} is not for {row.kind} models")
-    return row.cls.from_artifact(artifact, **place, **given), row
+    return row.open(artifact, **place, **given), row
 
 
 def _check_encode(
