@@ -23,7 +23,7 @@ LINES, OBJECTS, TABLE = (".txt", ".md"), ".jsonl", ".csv"
 SUFFIXES = (*LINES, OBJECTS, TABLE)
 SEPARATORS = ",;\t"
 LONGEST = 1 << 28  # bytes of a line: a line that never ends would take all memory
-MOST_LINES = 10  # that an error about several texts lists
+MOST_LINES = 10  # lines that an error lists one by one
 Id = str | int
 
 
@@ -54,7 +54,8 @@ class Texts:
             )
         self._names = (field, id_field)
         self._least = 0
-        self._moved: list[tuple[int, int]] = []  # from which text on a line is so much further
+        # (index of a text, its line minus its index), for each text where the difference changes.
+        self._moved: list[tuple[int, int]] = []
 
     def __iter__(self) -> Iterator[str]:
         self.blank, self._moved, number, index = 0, [], 0, 0
@@ -103,8 +104,8 @@ class Texts:
             return f"line {first}"
         if len(numbers) <= MOST_LINES:
             return f"lines {', '.join(map(str, numbers))}"
-        range_ = f"lines {first} to {last}"
-        return range_ if last - first + 1 == len(numbers) else f"{len(numbers)} of the {range_}"
+        span = f"lines {first} to {last}"
+        return span if last - first + 1 == len(numbers) else f"{len(numbers)} of the {span}"
 
     def _lines(self) -> Iterator[tuple[int, str, Id | None]]:
         for number, line in enumerate(_lines(self.source), 1):
