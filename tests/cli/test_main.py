@@ -355,7 +355,7 @@ def test_encode_for_a_task_and_with_a_prompt(corpus, tmp_path):
     bad = run("encode", "--text", "cat", "--model", ARTIFACTS / "tasks", "--task", "x", code=1)
     assert "task must be one of separation, classification" in bad.stderr
     bad = run("encode", "--text", "cat", "--kind", "sparse", "--prompt", "x", code=2)
-    assert "--task and --prompt are for dense models, this one is sparse" in bad.stderr
+    assert "--prompt is not for sparse models" in bad.stderr
 
 
 def test_sparse_files_are_a_csr_matrix_and_pairs(corpus, sparse, tmp_path):
