@@ -1,7 +1,7 @@
-"""Read and write the fields of a protobuf message, the form of ONNX files.
+"""Read and write the fields of protobuf messages, the format of ONNX files.
 
-The runtime has no package for it: it looks at a few fields of a graph and leaves the rest to ONNX
-Runtime.
+The runtime reads a few fields of a graph and leaves the rest to ONNX Runtime, so it does not need
+the packages protobuf and onnx.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 
 def message(field: int, content: bytes) -> bytes:
-    """A field that holds bytes, as it is written."""
+    """The encoding of a field that holds bytes."""
     return number(field << 3 | 2) + number(len(content)) + content
 
 
 def number(value: int) -> bytes:
-    """A whole number, as it is written."""
+    """The encoding of a whole number (varint)."""
     written = bytearray()
     while value > 0x7F:
         written.append(value & 0x7F | 0x80)
@@ -27,16 +27,16 @@ def number(value: int) -> bytes:
 def fields(
     graph: bytes, start: int, end: int, wanted: int | None = None
 ) -> Iterator[tuple[int, int, int]]:
-    """(number, start, end) of a message's fields of bytes, `wanted` ones or all."""
+    """(number, start, end) of the fields that hold bytes: all, or those of the number `wanted`."""
     for field, tag, begin, to in whole(graph, start, end):
         if graph[tag] & 7 == 2 and wanted in (None, field):
             yield field, begin, to
 
 
 def whole(graph: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """(number, start of its tag, start and end of its content) of a message's fields.
+    """(number, start of the tag, start and end of the content) of each field of a message.
 
-    Raises ValueError where the bytes are no protobuf message.
+    Raises ValueError when the bytes are no protobuf message.
     """
     while start < end:
         at = start
@@ -63,7 +63,7 @@ def whole(graph: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, i
 
 
 def varint(graph: bytes, start: int, end: int) -> tuple[int, int]:
-    """The whole number at `start`, and where it ends. Raises ValueError where it does not."""
+    """The whole number (varint) at `start`, and its end. Raises ValueError if it has none."""
     value = 0
     for shift in range(10):
         if start + shift >= end:
