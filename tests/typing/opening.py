@@ -1,6 +1,7 @@
 """Open models: every option has a type, and an option that a class lacks is an error."""
 
 from pathlib import Path
+from typing import assert_type
 
 from tessera_onnx import (
     Tessera,
@@ -11,6 +12,7 @@ from tessera_onnx import (
     TesseraVision,
     list_models,
 )
+from tessera_onnx.models.spec import ModelSpec, Precision
 
 
 def right() -> None:
@@ -20,10 +22,10 @@ def right() -> None:
     TesseraVision("clip", image_only=True, max_pixels=1_000_000, on_long="error")
     TesseraTimeSeries("tessera-bolt-mini", precision=None)
     with Tessera("all-minilm-l6-v2", kind="multi-vector", dimension=384) as model:
-        device: str = model.device
-        print(model.model(), device, model.precision, model.spec.graph)
-    ids: list[str] = list_models("dense", installed=True)
-    print(ids)
+        assert_type(model.device, str)
+        assert_type(model.precision, Precision | None)
+        assert_type(model.spec, ModelSpec)
+    assert_type(list_models("dense", installed=True), list[str])
 
 
 def wrong() -> None:
