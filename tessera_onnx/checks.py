@@ -1,6 +1,6 @@
-"""Check what callers hand over: a list and not a single item, texts, limits, top_k.
+"""Check arguments: limits, top_k, texts, and lists where several items are expected.
 
-What stands for several items is anything whose iteration gives them in the caller's order.
+Several items may be any iterable that gives them in the caller's order.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ def check_limit(limit: int, name: str) -> None:
         raise ConfigError(f"{name} must be at least 1, got {limit}")
 
 
-TEXTS = "str"  # what `check_items` is asked for where the items are texts
+TEXTS = "str"  # the `expected` of `check_items` for texts
 ONE_EACH = "give one text in each place"
 
 
 def check_items(items: Any, name: str, expected: str) -> None:
-    """Raises TypeError unless iterating over `items` gives the items themselves.
+    """Raises TypeError unless iterating over `items` gives the items themselves, in order.
 
-    A frame or a dict would give its names or keys, a set any order, a file its line ends. The
-    message says what to give in its place. `expected` names the items; those that are TEXTS have
-    one axis.
+    A frame gives its column names, a dict its keys, a set any order, and a file keeps the line
+    ends. The message says what to pass instead. `expected` names the items in it.
     """
     fix = _fix(items, lines="str" in expected or "texts" in expected)
     if expected == TEXTS and is_text(items):
@@ -47,19 +46,19 @@ def check_items(items: Any, name: str, expected: str) -> None:
 
 
 def plain(item: Any) -> Any:
-    """The Python value of an Arrow scalar, None for a null; anything else as it is."""
+    """The Python value of an Arrow scalar, None for a null; any other value unchanged."""
     if isinstance(item, str) or not hasattr(item, "as_py"):
         return item
     return item.as_py()
 
 
 def is_text(value: Any) -> TypeGuard[str]:
-    """Whether it is one text: a str, or an Arrow scalar of one, which every method takes as one."""
+    """Whether it is one text: a str, or an Arrow scalar that holds one."""
     return isinstance(plain(value), str)
 
 
 def holds_text(value: Any) -> bool:
-    """Whether text stands where numbers are due: a text, or an array or nested list of texts."""
+    """Whether it is a text, or an array or nested list of texts, where numbers are expected."""
     while isinstance(value, list | tuple) and value:
         value = value[0]
     kind = getattr(getattr(value, "dtype", None), "kind", "")
@@ -69,23 +68,23 @@ def holds_text(value: Any) -> bool:
 
 
 def are_texts(items: list[Any]) -> bool:
-    """Whether texts are meant, of a list of texts or vectors: the first item that is there decides.
+    """Whether a list holds texts or vectors; its first item that is not missing decides.
 
-    What is neither counts as a text, whose check then says what it is.
+    An item that is neither counts as a text, so the check of texts reports it.
     """
     item = next((item for item in items if not _is_missing(item)), None)
     if isinstance(item, Mapping):  # {id: weight}, not a record
         return not item or isinstance(next(iter(item)), str)
     vectors = isinstance(item, list | tuple) or hasattr(item, "__array__")
-    vectors |= any(hasattr(item, name) for name in ("bits", "codes"))  # this package's own
+    vectors |= any(hasattr(item, name) for name in ("bits", "codes"))  # BinaryTokens, Int8Vectors
     record = hasattr(item, "_fields") and not hasattr(item, "indices")  # a row of a table
     return not vectors or record or _is_frame(item) or holds_text(item)
 
 
 def hint_for_item(item: Any, several: str = ONE_EACH) -> str:
-    """What to do about an item that is no text, as the end of a message; "" where nobody knows.
+    """Advice about an item that is no text, as the end of a message; "" without advice.
 
-    `several` is for a list of texts.
+    `several` is the advice about a list of texts.
     """
     if _is_missing(item):
         return ": fill or drop missing values"
@@ -99,9 +98,9 @@ def hint_for_item(item: Any, several: str = ONE_EACH) -> str:
 
 
 def _fix(items: Any, *, lines: bool) -> str | None:
-    """What to give in place of a wrong container; None for a right one.
+    """What to pass instead of a wrong container; None for a right one, "" without advice.
 
-    `lines` says whether the lines of a file could be the items; else it is one of them.
+    `lines` says whether the lines of a file can be the items; otherwise a file is a single item.
     """
     one = isinstance(plain(items), str) or isinstance(items, bytes | bytearray | memoryview)
     file = callable(getattr(items, "readline", None))
@@ -126,7 +125,7 @@ def _fix(items: Any, *, lines: bool) -> str | None:
 
 
 def _fix_of_axes(items: Any, expected: str) -> str | None:
-    """The same for an array of records, and for one whose rows are lists of texts."""
+    """What to pass instead of an array of records, or of an array whose rows are lists of texts."""
     if getattr(getattr(items, "dtype", None), "names", None):
         return 'its items are records: give one field, such as array["text"]'
     axes = getattr(items, "ndim", 1)
@@ -141,7 +140,7 @@ def _is_frame(value: Any) -> bool:
 
 
 def _is_mapping(value: Any) -> bool:
-    """Whether iterating over it gives keys. A Series of pandas has keys too, but no such values."""
+    """Whether iterating gives keys. A pandas Series has keys() too, but `values` is no method."""
     methods = (getattr(type(value), name, None) for name in ("keys", "values"))
     return isinstance(value, Mapping) or all(callable(method) for method in methods)
 
@@ -166,5 +165,5 @@ def check_top_k(top_k: int | None, n: int) -> int:
 
 
 def is_single(items: object) -> bool:
-    """Whether a list is due and this is none: nothing to iterate over, an array without axes."""
+    """Whether it cannot be a list of items: it is not iterable, or an array without axes."""
     return not hasattr(items, "__iter__") or getattr(items, "ndim", 1) == 0

@@ -1,4 +1,4 @@
-"""Every exception of the package.
+"""The exceptions of the package, and how messages name values and files.
 
 TesseraError(Exception)
 ├ LoadError(TesseraError, RuntimeError)      a model cannot be opened
@@ -16,18 +16,18 @@ TesseraError(Exception)
 ├ Cancelled(TesseraError)                    the event that was passed as `cancel` is set
 └ TimedOut(TesseraError, TimeoutError)       the `timeout` of a call is over
 
-Messages are for people; a program asks the attributes `index`, `indices`, `path` and `line`, which
-survive pickling. No message ever holds the user's text: an item is named by its index and its
-length. A wrong *type* is a plain TypeError.
+Messages are for people; programs read the attributes `index`, `indices`, `path` and `line`, which
+survive pickling. No message holds the user's text: it names an item by its index and its length. A
+wrong *type* is a plain TypeError, which has an `index` too where it is about one of several items.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 LONGEST_NAME = 100  # characters of a name that a message repeats
@@ -38,12 +38,12 @@ class TesseraError(Exception):
     """Base of every error that this package raises on purpose.
 
     Attributes:
-        index: number, from 0, of the item that the error is about, in what the caller handed over;
-            None where it is about no single item.
-        indices: the numbers of all items of the batch that failed, where it is not known which of
-            them is at fault; `index` is then the first. Empty otherwise.
-        path: the file that the error is about, as the caller named it; None for no file.
-        line: the line of that file, from 1; None where it is about no line.
+        index: number, from 0, of the item that the error is about, in the list or stream that the
+            caller passed; None for an error about no item, and for a single text or image.
+        indices: numbers of all items of a batch that failed, when it is unknown which one is at
+            fault; `index` is then the first of them. Otherwise empty.
+        path: the file that the error is about, as the caller named it; None without a file.
+        line: the line in that file, from 1; None without a line.
     """
 
     def __init__(
@@ -62,6 +62,17 @@ class TesseraError(Exception):
         self.line = line
 
 
+@contextmanager
+def about_item(index: int | None) -> Iterator[None]:
+    """Give an error of this block the item's index, unless it has one; a TypeError gets it too."""
+    try:
+        yield
+    except (TesseraError, TypeError) as error:
+        if getattr(error, "index", None) is None:
+            error.index = index  # type: ignore[union-attr]
+        raise
+
+
 class LoadError(TesseraError, RuntimeError):
     """A model cannot be opened."""
 
@@ -71,7 +82,7 @@ class ModelNotFound(LoadError):
 
 
 class DeviceError(LoadError):
-    """The device asked for cannot run the model; the message holds the reason and the fix."""
+    """The chosen device cannot run the model; the message holds the reason and the fix."""
 
 
 class IntegrityError(LoadError):
@@ -111,26 +122,26 @@ class FileError(TesseraError, OSError):
 
 
 class Cancelled(TesseraError):
-    """A call ended because the event that it was given as `cancel` is set."""
+    """A call ended because the event passed as `cancel` is set."""
 
 
 class TimedOut(TesseraError, TimeoutError):
-    """A call ended because the seconds that it was given as `timeout` are over."""
+    """A call ended because it took longer than its `timeout` in seconds."""
 
 
 class TruncationWarning(UserWarning):
-    """Input was left unread: texts beyond the model's length, images' further pages or frames.
+    """Input was left unread: the end of long texts, or further pages or frames of images.
 
-    The message holds how many, and the longest or the first.
+    The message says how many, and names the longest or the first of them.
     """
 
 
 class ForecastWarning(UserWarning):
-    """A forecast is not what was asked for, or its input was put in order; the message says why."""
+    """A forecast differs from the request, or its input was reordered; the message says why."""
 
 
 def callers_level() -> int:
-    """The stacklevel, for the function that asks, of the first frame outside this package."""
+    """The `stacklevel` for a warning of the caller: the first frame outside this package."""
     folder = str(Path(__file__).parent)
     frame = sys._getframe(1)  # noqa: SLF001 - warnings' own skip_file_prefixes needs Python 3.12
     level = 1
@@ -141,14 +152,14 @@ def callers_level() -> int:
 
 
 def named(name: object) -> str:
-    """A name as messages repeat it: a long one only where it is a place on this machine.
+    """The name of a file as messages show it; a long one is shown only if such a place exists.
 
-    What stands where a name is due may be a text, base64 or a data: URI. Such a thing is longer
-    than a name, or has several lines, so that its length alone is said.
+    Callers may pass a text, base64 or a data: URI in place of a name. Those are long or have
+    several lines, so the message then shows the length alone.
     """
     try:
         text = os.fsdecode(name) if isinstance(name, bytes | os.PathLike) else str(name)
-    except Exception:  # of a stranger's class
+    except Exception:  # raised by a class of the caller's
         return f"<{type(name).__name__}>"
     if (len(text) <= LONGEST_NAME and "\n" not in text) or _is_place(text):
         return text
@@ -156,7 +167,7 @@ def named(name: object) -> str:
 
 
 def _is_place(text: str) -> bool:
-    """Whether a file of that name is there, or a folder that it would lie in."""
+    """Whether a file of that name exists, or the folder in which it would lie."""
     if len(text) > LONGEST_PLACE or "\n" in text:
         return False
     folder = Path(text).parent
@@ -167,7 +178,7 @@ def _is_place(text: str) -> bool:
 
 
 def install_hint(extra: str) -> str:
-    """How to install this package with an extra: by a path, as no index has its name."""
+    """How to install this package with an extra: from a path, since no package index has it."""
     return (
         f'`pip install "PATH[{extra}]"`, where PATH is the folder of a checkout of tessera-onnx, '
         "or its wheel file"
@@ -175,32 +186,17 @@ def install_hint(extra: str) -> str:
 
 
 def part_hint(part: str) -> str:
-    """The same for another distribution of a checkout, "starter" or "export"."""
+    """How to install another distribution of a checkout: "starter" or "export"."""
     return (
         f"`pip install PATH/{part}`, where PATH is the folder of a checkout of tessera-onnx, or "
         f"the path of a tessera_onnx_{part} wheel file"
     )
 
 
-def is_of_signal(error: BaseException) -> bool:
-    """Whether a handler of a signal raised it, a time limit for one, in the midst of other code.
-
-    Such an error is the caller's own: it says nothing of the batch that it interrupted.
-    """
-    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
-    codes = {getattr(getattr(handler, "func", handler), "__code__", None) for handler in handlers}
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code in codes:
-            return True
-        trace = trace.tb_next
-    return False
-
-
 def shown(value: object) -> str:
-    """How a message names the wrong value of an option: a short word itself, all else by its type.
+    """The wrong value of an option as messages show it: a short word itself, others by type.
 
-    It may be a text that stands in the place of the option.
+    The value may be a text that was meant for another argument, so texts are not shown.
     """
     if isinstance(value, str):
         word = len(value) <= 40 and value.isprintable() and not re.search(r"\s", value)

@@ -18,10 +18,10 @@ from tessera_onnx.errors import FileError, named
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A binary stream whose content becomes `path` when the block ends without an exception.
 
-    It goes to a temporary file in the same folder, which is synced and then takes the name; after
-    any exception, an interrupt too, it is removed and `path` is as it was. A link stays a link,
-    and a file keeps its permissions. Raises FileError when the file cannot be written; where the
-    name alone cannot be taken in the end, the temporary file stays and the message names it.
+    The content is written to a temporary file in the same folder, synced, and renamed. After any
+    exception, also an interrupt, the temporary file is removed and `path` is unchanged. A link
+    stays a link, and a file keeps its permissions. Raises FileError when the file cannot be
+    written. If only the renaming fails, the temporary file stays and the message names it.
     """
     try:
         target = Path(os.path.realpath(path))  # resolve() raises for a ring of links
@@ -30,7 +30,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     temporary = target.parent / f".tessera-{secrets.token_hex(8)}.tmp"
     is_result = False
     try:
-        mode = _permissions(target)  # before hours of work, not when the name is taken
+        mode = _permissions(target)  # fails before hours of work, not after them
         with temporary.open("xb") as stream:
             if mode is not None and hasattr(os, "fchmod"):
                 with suppress(OSError):  # a file system without permissions
@@ -51,16 +51,16 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise FileError(f"{named(path)} cannot be written: {reason(error)}") from None
     finally:
         if not is_result:
-            with suppress(OSError):  # the usual case: it took the name; or there is no folder
+            with suppress(OSError):  # usually it was renamed; or the folder does not exist
                 temporary.unlink()
 
 
 def _permissions(target: Path) -> int | None:
-    """Those of the file that is there. Raises OSError for what no file may take the place of."""
+    """The permissions of an existing file; None without one. Raises OSError for other things."""
     try:
         found = target.stat().st_mode
     except OSError as error:
-        if error.errno in {errno.ENOENT, errno.ELOOP}:  # not there, or a ring of links
+        if error.errno in {errno.ENOENT, errno.ELOOP}:  # no such file, or a ring of links
             return None
         raise
     if stat.S_ISDIR(found):
@@ -71,5 +71,5 @@ def _permissions(target: Path) -> int | None:
 
 
 def reason(error: Exception) -> object:
-    """What the system says of a failure, without the file's name."""
+    """The system's reason for a failure, without the file's name."""
     return getattr(error, "strerror", None) or error

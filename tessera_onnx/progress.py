@@ -1,4 +1,4 @@
-"""A progress bar on a stderr that may be gone."""
+"""Show a progress bar on stderr, and go on without it when stderr cannot be written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def progress_bar(items: Iterable[Any], unit: str) -> Any:
-    """A bar on stderr of as many items as there are, where that is known."""
+    """A tqdm bar on stderr; its total is the number of items, if that is known."""
     from tqdm import tqdm
 
     total = len(items) if isinstance(items, Sequence) else None
@@ -17,17 +17,20 @@ def progress_bar(items: Iterable[Any], unit: str) -> Any:
 
 
 class Stderr:
-    """For bars: stderr, whose failure ends no work. tqdm would also keep its lock, for ever."""
+    """stderr for a progress bar: a failure to write is ignored, so it stops no work.
+
+    If an exception left tqdm, tqdm would also hold its lock for ever.
+    """
 
     def write(self, text: str) -> None:
-        """Write what can be written: its reader may be gone, it may be closed or not there."""
+        """Write the text, if stderr exists, is open and still has a reader."""
         with contextlib.suppress(AttributeError, OSError, ValueError):
             sys.stderr.write(text)
 
     def flush(self) -> None:
-        """Flush it, if that works."""
+        """Flush stderr, if that works."""
         with contextlib.suppress(AttributeError, OSError, ValueError):
             sys.stderr.flush()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(sys.stderr, name)  # whether it is a terminal, and what it can show
+        return getattr(sys.stderr, name)  # tqdm asks for isatty and encoding

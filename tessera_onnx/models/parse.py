@@ -1,35 +1,39 @@
-"""Turn TOML values into the tables of spec.py, strictly: every fault names its key.
+"""Convert TOML values to the dataclasses of spec.py, strictly.
 
-A missing field and an unknown key are load errors: spec.py has every field, and no defaults.
+A missing field and an unknown key are errors: spec.py lists every field and has no defaults. A
+message lists every faulty key at once.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import re
 import types
 import typing
+from collections.abc import Collection
 from typing import Any, Literal
 
 from tessera_onnx.errors import LoadError
-from tessera_onnx.models.spec import (
-    ABSENT,
-)
+from tessera_onnx.models.spec import ABSENT
 
-MAX_CHARACTERS = 4096  # of a value, and of all that is wrong with an entry
-MAX_UNKNOWN = 20  # keys that one message lists
+MAX_CHARACTERS = 4096  # of a value, and of the faults that one message lists
+MAX_UNKNOWN = 20  # unknown keys that one message lists
 MISSING = " is missing"
 
 
-def build(target: Any, value: Any, where: str) -> Any:
-    """`value` as the annotated type `target`; strict.
+def build(target: Any, value: Any, where: str, required: Collection[str] = ()) -> Any:
+    """Convert a TOML value to the type `target`.
 
-    Raises LoadError that names every field which is missing, unknown or of another type, so that
-    nobody has to mend one after the other.
+    `required` names tables that are optional in `target` and must be present here. Raises LoadError
+    that lists every field which is missing, unknown or of another type.
     """
     faults: list[str] = []
-    built = _typed(target, value, where, faults)
+    if dataclasses.is_dataclass(target):
+        built: Any = build_table(target, value, where, faults, required)
+    else:
+        built = _typed(target, value, where, faults)
     if not faults:
         return built
     default = "; no missing fact has a default" if any(MISSING in fault for fault in faults) else ""
@@ -42,8 +46,14 @@ def build(target: Any, value: Any, where: str) -> Any:
     raise LoadError(f"{where}: {len(faults)} faults: {'; '.join(listed + more)}{default}")
 
 
+@functools.cache
+def field_types(table: type) -> dict[str, Any]:
+    """The type of each field of a dataclass, by name."""
+    return typing.get_type_hints(table)
+
+
 def _typed(target: Any, value: Any, where: str, faults: list[str]) -> Any:
-    """`value` as the type `target`; faults in tables are added to `faults`."""
+    """Convert `value` to the type `target`; faults in tables are added to `faults`."""
     origin = typing.get_origin(target)
     if origin is Literal:
         if value not in typing.get_args(target):
@@ -55,7 +65,7 @@ def _typed(target: Any, value: Any, where: str, faults: list[str]) -> Any:
             raise LoadError(f"{where} must be an array, got {type(value).__name__}")
         item = typing.get_args(target)[0]
         return tuple(_typed(item, part, f"{where}[{i}]", faults) for i, part in enumerate(value))
-    if origin is types.UnionType:  # an optional table that is there
+    if origin is types.UnionType:  # an optional table that is present
         return _typed(typing.get_args(target)[0], value, where, faults)
     if dataclasses.is_dataclass(target):
         return build_table(target, value, where, faults)
@@ -76,11 +86,13 @@ def _build_scalar(target: Any, value: Any, where: str) -> Any:
     return value
 
 
-def build_table(target: Any, value: Any, where: str, faults: list[str]) -> Any:
-    """A dataclass of a TOML table; every missing or unknown key is added to `faults`."""
+def build_table(
+    target: Any, value: Any, where: str, faults: list[str], required: Collection[str] = ()
+) -> Any:
+    """Convert a TOML table to a dataclass; every missing or unknown key is added to `faults`."""
     if not isinstance(value, dict):
         raise LoadError(f"{where} must be a table, got {type(value).__name__}")
-    hints = typing.get_type_hints(target)
+    hints = field_types(target)
     unknown = sorted(set(value) - set(hints))
     if unknown:
         names = ", ".join(f"{name!r:.80}" for name in unknown[:MAX_UNKNOWN])
@@ -94,10 +106,11 @@ def build_table(target: Any, value: Any, where: str, faults: list[str]) -> Any:
                 built[name] = _typed(hint, value[name], field, faults)
             except LoadError as error:
                 faults.append(str(error))
-        elif typing.get_origin(hint) is not types.UnionType:
+        elif typing.get_origin(hint) is not types.UnionType or name in required:
             absent = f" (write {ABSENT[name]} where there is none)" if name in ABSENT else ""
             faults.append(f"{field}{MISSING}{absent}")
-            if dataclasses.is_dataclass(hint):
-                # Its facts too, so that they are not the next error.
-                build_table(hint, {}, field, faults)
+            table = typing.get_args(hint)[0] if name in required else hint
+            if dataclasses.is_dataclass(table):
+                # The missing fields of the table too, so that they are not the next error.
+                build_table(table, {}, field, faults)
     return target(**built)

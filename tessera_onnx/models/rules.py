@@ -1,4 +1,4 @@
-"""Check what the types of a model's tables cannot say: lengths, sizes, what goes with what."""
+"""Check what the types of a model's tables cannot express: ranges, and which facts go together."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import typing
 from pathlib import Path
 
 from tessera_onnx.errors import ConfigError, LoadError
-from tessera_onnx.models.parse import build_table
+from tessera_onnx.models.parse import build_table, field_types
 from tessera_onnx.models.spec import (
     KIND_TABLES,
     PRECISIONS,
     UNPINNED,
     Dense,
+    Graph,
     ImagePrompt,
     ImageSpec,
     ModelSpec,
@@ -33,16 +34,25 @@ MAX_LENGTH = 1 << 20  # tokens of a text, values of a series, steps
 MAX_VOCABULARY = 1 << 24
 MAX_PIXELS = 1 << 24  # that an image is enlarged to; Qwen2-VL's own limit is 12.8 million
 MAX_TILES = 1 << 10
+# Recipes that run a graph: a model with one of these tables must have [model.graph] too.
+GRAPH_TABLES = {"dense", "multi_vector", "sparse", "vision", "time_series"}
+
+
+def required_tables(entry: object) -> set[str]:
+    """Tables that are optional in ModelSpec, and that this entry must have because of others."""
+    return {"graph"} if isinstance(entry, dict) and GRAPH_TABLES & entry.keys() else set()
 
 
 def check_precision(spec: ModelSpec, precision: Precision) -> None:
     """Raises ConfigError unless the model has a graph of that precision."""
     if precision not in PRECISIONS:
         raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}")
-    if precision not in spec.graph.precisions():
+    if spec.graph is None:
+        raise ConfigError(f"model {spec.id!r} has no graph: leave precision out")
+    if precision not in spec.precisions():
         raise ConfigError(
             f"model {spec.id!r} has no {precision} graph, only "
-            f"{', '.join(spec.graph.precisions())}: export it with --precision {precision}"
+            f"{', '.join(spec.precisions())}: export it with --precision {precision}"
         )
 
 
@@ -56,17 +66,14 @@ def check_length(role: Role | TokenRole, text: TokenizerSpec, where: str) -> Non
 
 
 def check_model(spec: ModelSpec, where: str) -> None:
-    """What types alone cannot say."""
+    """Raises LoadError, which begins with `where`, unless the facts of a model go together."""
     _check_identity(spec, where)
     tables = {kind for kind, table in KIND_TABLES.items() if getattr(spec, table) is not None}
     if tables != set(spec.kinds) or not spec.kinds:
         found = f"{where}: kinds {list(spec.kinds)!s:.80} but tables for {sorted(tables)}"
         raise LoadError(found + _lacking(spec))
-    if not spec.graph.precisions():
-        raise LoadError(f"{where}: graph names no file in any precision")
-    for name in (spec.graph.best_cpu, spec.graph.best_cuda, spec.graph.best_coreml):
-        if not getattr(spec.graph, name):
-            raise LoadError(f"{where}: graph has no {name} file although it is a device's best")
+    if spec.graph is not None:
+        _check_graph(spec.graph, where)
     if spec.sparse is not None:
         _check_sparse(spec.sparse, f"{where}.sparse")
     _check_text(spec, where)
@@ -76,11 +83,20 @@ def check_model(spec: ModelSpec, where: str) -> None:
         _check_series(spec, spec.time_series, f"{where}.time_series")
 
 
+def _check_graph(graph: Graph, where: str) -> None:
+    if not graph.precisions():
+        raise LoadError(f"{where}: graph names no file in any precision")
+    for name in (graph.best_cpu, graph.best_cuda, graph.best_coreml):
+        if not getattr(graph, name):
+            raise LoadError(f"{where}: graph has no {name} file although it is a device's best")
+
+
 def _lacking(spec: ModelSpec) -> str:
-    """The tables that the kinds of a model need and that are not there, and their facts."""
+    """The end of a message: the fields of the tables that the kinds of a model need and lack."""
     names = [KIND_TABLES[kind] for kind in spec.kinds]
     names += ["text"] if {"dense", "multi_vector", "sparse"} & set(names) else []
-    hints = typing.get_type_hints(ModelSpec)
+    model: typing.Any = type(spec)
+    hints = field_types(model)
     facts: list[str] = []
     for name in names:
         if getattr(spec, name) is None:
@@ -99,7 +115,7 @@ def _check_sparse(recipe: Sparse, where: str) -> None:
 
 
 def _check_vision(spec: ModelSpec, recipe: Vision, where: str) -> None:
-    inputs = set(spec.graph.inputs)
+    inputs = set(spec.main_graph().inputs)
     language = "inputs_embeds" in inputs
     wanted = {"inputs_embeds", "attention_mask"} if language else {"pixel_values"}
     optional = {"token_type_ids", "position_ids"} if language else set()
@@ -165,7 +181,7 @@ def _check_image(image: ImageSpec, where: str) -> None:
 
 
 def _check_room(image: ImageSpec, where: str) -> None:
-    """What an image is made of before any graph sees it has its bounds, whatever its size."""
+    """Bound the size of the resized image and the number of its tiles, for images of any size."""
     if image.most_pixels > MAX_PIXELS:
         raise LoadError(f"{where}: most_pixels is at most {MAX_PIXELS}")
     cells = max(image.longest**2, image.most_pixels) // image.size**2
@@ -174,7 +190,7 @@ def _check_room(image: ImageSpec, where: str) -> None:
 
 
 def _check_series(spec: ModelSpec, recipe: TimeSeries, where: str) -> None:
-    inputs = set(spec.graph.inputs)
+    inputs = set(spec.main_graph().inputs)
     if len(spec.kinds) > 1 or not {"patches", "attention_mask"} <= inputs:
         raise LoadError(f"{where}: its graph takes patches and attention_mask, and serves no text")
     levels = recipe.quantiles
@@ -185,7 +201,7 @@ def _check_series(spec: ModelSpec, recipe: TimeSeries, where: str) -> None:
     paths = recipe.rollout_quantiles
     if min(recipe.patch_size, recipe.output_patch_size) < 1 or not paths:
         raise LoadError(f"{where}: patch sizes are at least 1, rollout_quantiles not empty")
-    if len(set(paths)) != len(paths):  # each is a copy of all series
+    if len(set(paths)) != len(paths):  # each level runs a copy of all series
         raise LoadError(f"{where}: rollout_quantiles holds a level twice")
     lengths = (recipe.context_length, recipe.output_patch_size)
     if max(*lengths, recipe.prediction_length) > MAX_LENGTH:
@@ -232,8 +248,8 @@ def _check_recipe(recipe: Dense | MultiVector | Sparse, text: TokenizerSpec, whe
 
 
 def _check_tasks(spec: ModelSpec, where: str) -> None:
-    """A task id for every role and task of a graph that takes one, and for no other."""
-    wanted = "task_id" in spec.graph.inputs
+    """Every role and task has a task id if the graph takes one, and none otherwise."""
+    wanted = spec.graph is not None and "task_id" in spec.graph.inputs
     tasks = spec.dense.tasks if spec.dense is not None else ()
     roles: list[Role | TokenRole | Task] = list(tasks)
     for recipe in spec.text_recipes().values():
@@ -257,7 +273,7 @@ def _check_identity(spec: ModelSpec, where: str) -> None:
         if file.sha256 != UNPINNED and not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
             raise LoadError(f"{where}: sha256 of {file.name!r} must be 64 hex digits")
         parts = Path(file.name).parts
-        # A colon is a drive on Windows.
+        # A colon follows the letter of a drive on Windows.
         strange = not file.name.isprintable() or set("\\:") & set(file.name)
         if Path(file.name).is_absolute() or ".." in parts or strange or not parts:
             raise LoadError(f"{where}: file name {file.name!r} leaves the model's folder")

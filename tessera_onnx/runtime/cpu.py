@@ -1,4 +1,4 @@
-"""How many processors this process may use, and which: affinity, container quota, their names."""
+"""Count the CPUs that this process may use, by affinity and container quota, and name them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tessera_onnx.errors import ConfigError
 
 UNKNOWN = "unknown processor"
 VNNI = {"avx512_vnni", "avx_vnni"}
-MAX_THREADS = 1024  # more is a mistake, and ONNX Runtime's own message for it is a C++ signature
+MAX_THREADS = 1024  # more is a mistake, for which ONNX Runtime's message is a C++ signature
 
 
 def cpu_threads(threads: int | None = None) -> int:
@@ -37,13 +37,13 @@ def cpu_threads(threads: int | None = None) -> int:
 
 
 def cpus() -> list[int]:
-    """Numbers of the processors that this process may use; [] where the system does not say."""
+    """Numbers of the CPUs that this process may use; [] if the system does not tell."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """CPUs that the container may use, rounded up, at least 1; None where there is no quota."""
-    # Of cgroup v2, and of v1, which has a tree for each controller and -1 for no quota.
+    """CPUs that the container may use, rounded up, at least 1; None without a quota."""
+    # cgroup v2, then v1, which has a tree for each controller and -1 for no quota.
     found = [_fields(folder / "cpu.max") for folder in _cgroup_folders(root, "")]
     found += [
         _fields(folder / "cpu.cfs_quota_us") + _fields(folder / "cpu.cfs_period_us")
@@ -65,7 +65,7 @@ def _fields(path: Path) -> list[str]:
 
 
 def _cgroup_folders(root: Path, controller: str) -> list[Path]:
-    """The process's own cgroup in a tree and its parents; in a container that is just the root."""
+    """The folders of the process's cgroup and of its parents; in a container the root alone."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -87,8 +87,8 @@ def physical_summary() -> str:
 def saturates(flags: Collection[str] | None = None) -> bool:
     """Whether this processor adds products of unsigned and signed bytes in 16 bits (saturation.py).
 
-    x86 processors without VNNI do. `flags` are those of /proc/cpuinfo; where the system has no such
-    file, NumPy says whether there is AVX-512 VNNI.
+    x86 processors without VNNI do. `flags` are those of /proc/cpuinfo; on a system without that
+    file, NumPy tells whether the processor has AVX-512 VNNI.
     """
     if platform.machine().lower() not in {"x86_64", "amd64"}:
         return False
@@ -102,7 +102,7 @@ def saturates(flags: Collection[str] | None = None) -> bool:
 
 @functools.cache
 def _cpuinfo() -> tuple[str, tuple[str, ...]]:
-    """The name and the flags of the first processor, both empty where the system has no file."""
+    """Name and flags of the first processor; empty on a system without /proc/cpuinfo."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

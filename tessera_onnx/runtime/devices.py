@@ -27,7 +27,7 @@ PROVIDERS = {
 
 
 def onnxruntime() -> Any:
-    """The onnxruntime module, telemetry off. Raises DeviceError naming the extras without it."""
+    """The onnxruntime module, with its telemetry off. Raises DeviceError if it is not installed."""
     try:
         import onnxruntime as ort
     except ImportError as error:
@@ -35,7 +35,7 @@ def onnxruntime() -> Any:
             f"onnxruntime cannot be imported ({error}): {install_hint('cpu')}; on a machine with "
             "an NVIDIA GPU [cuda] in place of [cpu], never both"
         ) from error
-    ort.disable_telemetry_events()  # of Windows; for the rest of it see telemetry.py
+    ort.disable_telemetry_events()  # those of Windows; telemetry.py switches off the others
     _note_telemetry(ort.__version__)
     return ort
 
@@ -48,11 +48,11 @@ def _note_telemetry(version: str) -> None:
 
 
 def choose_device(device: str, *, static: bool, int8_on_cuda: bool = False) -> list[str]:
-    """Devices to try in order for a request such as "auto", "cpu", "cuda:1" or "coreml".
+    """Devices to try, in order, for a request such as "auto", "cpu", "cuda:1" or "coreml".
 
-    Never ONNX Runtime's own order. "auto" tries CUDA unless the graph there would be int8, whose
-    products only the CPU has, then CoreML for a model made with static shapes, then the CPU.
-    Raises ConfigError for an unknown name.
+    "auto" tries CUDA, then CoreML if the model has static shapes, then the CPU. It skips CUDA for
+    an int8 graph, since only the CPU has integer products. ONNX Runtime's own order is not used.
+    Raises ConfigError for an unknown name, DeviceError for CoreML with dynamic shapes.
     """
     if not isinstance(device, str):
         raise TypeError(f"device must be str, got {type(device).__name__}")
@@ -72,11 +72,11 @@ def choose_device(device: str, *, static: bool, int8_on_cuda: bool = False) -> l
 
 
 def load_cuda_libraries(ort: Any) -> str:
-    """Load the CUDA libraries of pip's packages, if there are; which ones are not found."""
+    """Load the CUDA libraries that pip installed; says which ones were not found, "" for none."""
     if not hasattr(ort, "preload_dlls"):
         return ""
     said = io.StringIO()
-    with contextlib.redirect_stdout(said):  # it prints, and stdout may be a program's
+    with contextlib.redirect_stdout(said):  # preload_dlls prints, and stdout may hold results
         ort.preload_dlls()
     names = re.findall(r"^Failed to load (\S+?):", said.getvalue(), re.MULTILINE)
     return f"not found: {', '.join(names)}" if names else ""

@@ -1,8 +1,8 @@
-"""Weights that a graph keeps in files beside it: which files, and that it names no other.
+"""Find the files beside a graph that hold its weights, and refuse a graph that names others.
 
-ONNX Runtime opens every file that a graph names, also for a graph in memory, and then relative to
-the working directory and out of it (seen with 1.32: "w.bin" and, for some tensors, "../w.bin"). So
-the names are read here, before ONNX Runtime sees the graph.
+ONNX Runtime opens every file that a graph names, even when it gets the graph from memory. It then
+looks in the working directory, and for some tensors outside of it (1.32 opened "w.bin" and
+"../w.bin"). So the names are checked here before ONNX Runtime sees the graph.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from tessera_onnx.errors import IntegrityError
 from tessera_onnx.runtime import protobuf
 
 KEY = b"location"
-# The key as protobuf writes it, after its length 8, which a hostile file may write in more bytes.
+# The key after its length, 8, as protobuf writes it. A hostile file may write the length longer.
 WRITTEN = re.compile(rb"(?:\x08|\x88\x80*\x00)location")
 # Field numbers of onnx.proto3.
 GRAPH, INITIALIZER, RAW_DATA, EXTERNAL_DATA, DATA_LOCATION = 7, 5, 9, 13, 14
 ENTRY_KEY, ENTRY_VALUE = 1, 2
-LARGE = 1 << 16  # bytes of a weight that is worth taking out
-FIELDS = 100  # of a tensor beside its bytes: its name, type and sizes are a dozen
+LARGE = 1 << 16  # bytes; smaller weights stay in the graph
+FIELDS = 100  # limit on a tensor's fields besides its bytes; name, type and sizes are a dozen
 
 
 def locations(graph: bytes, name: str) -> list[str]:
-    """Names of the files beside the graph `name` that hold weights of it, sorted; mostly [].
+    """Names of the files that hold weights of the graph `name`, sorted; [] for most graphs.
 
-    Raises IntegrityError for anything but the plain name of a file in the graph's folder, and for
-    data outside that is not a weight of the main graph: those ONNX Runtime cannot take from memory.
+    Raises IntegrityError for a name that is no plain name of a file in the graph's folder, and for
+    outside data that is no weight of the main graph: ONNX Runtime cannot take it from memory.
     """
-    if KEY not in graph:  # whatever names a file writes this word
+    if KEY not in graph:  # every reference to a file holds this word
         return []
     try:
         found = list(_named(graph))
@@ -46,11 +46,11 @@ def locations(graph: bytes, name: str) -> list[str]:
 
 
 def without_weights(graph: bytes, location: str) -> bytes:
-    """The graph with each large weight replaced by its place in `graph`, as the file `location`.
+    """The graph with its large weights replaced by references into `graph`, as a file `location`.
 
-    ONNX Runtime parses a graph into one copy and makes its weights of it, a second: what is given
-    to it beside the graph is copied once, and the graph opens in half the time. Raises ValueError
-    where the bytes are no protobuf message.
+    ONNX Runtime copies the weights in a graph twice, when it parses the graph and when it creates
+    the weights. It copies weights from a file once, so the graph opens in half the time. Raises
+    ValueError when the bytes are no protobuf message.
     """
     parts: list[bytes | memoryview] = []
     for number, tag, start, end in protobuf.whole(graph, 0, len(graph)):
@@ -68,7 +68,7 @@ def without_weights(graph: bytes, location: str) -> bytes:
 
 
 def _placed(graph: bytes, start: int, end: int, location: str) -> bytes | None:
-    """A tensor that is said to lie in `location` where `graph` holds it; None without raw bytes."""
+    """The tensor as a reference to its bytes in `graph`; None if it has no raw bytes."""
     kept: list[bytes] = []
     place: tuple[int, int] | None = None
     for number, tag, begin, to in protobuf.whole(graph, start, end):
@@ -76,7 +76,7 @@ def _placed(graph: bytes, start: int, end: int, location: str) -> bytes | None:
             place = begin, to - begin
         else:
             kept.append(graph[tag:to])
-        if len(kept) > FIELDS:  # numbers one by one, or worse
+        if len(kept) > FIELDS:  # its numbers are fields of their own, or the file is hostile
             return None
     if place is None:
         return None
@@ -90,7 +90,7 @@ def _placed(graph: bytes, start: int, end: int, location: str) -> bytes | None:
 
 
 def _named(graph: bytes) -> Iterator[str]:
-    """The locations of the main graph's weights, repeated as often as they are written."""
+    """The location of each outside weight of the main graph."""
     for _, start, end in protobuf.fields(graph, 0, len(graph), GRAPH):
         for _, weight, weight_end in protobuf.fields(graph, start, end, INITIALIZER):
             for _, entry, entry_end in protobuf.fields(graph, weight, weight_end, EXTERNAL_DATA):

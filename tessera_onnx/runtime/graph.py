@@ -1,4 +1,4 @@
-"""Turn the bytes of a graph into an onnxruntime.InferenceSession with this package's options."""
+"""Create an onnxruntime.InferenceSession from a graph's bytes, with this package's options."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from tessera_onnx.runtime.devices import PROVIDERS, load_cuda_libraries, onnxrun
 
 logger = logging.getLogger("tessera_onnx")
 
-# (graph's file name, name of a file in the same folder) to that file's verified content
+# (file name of the graph, name of a file in the same folder) -> the verified content of that file
 ReadBeside = Callable[[str, str], bytes]
 
-# Threads of a session wait for work so long before they sleep. ONNX Runtime's own choice is tens of
-# milliseconds, in which they take the processor from every other session of the process: a query's
-# encoding followed by MaxSim took twice as long and four times the processor time.
+# Microseconds for which the threads of a session wait actively for work before they sleep. By
+# default ONNX Runtime takes tens of milliseconds, during which other sessions of the process lack
+# the processor: encoding a query and scoring it with MaxSim took twice as long and four times the
+# processor time.
 SPIN_US = 200
 LARGE_GRAPH = 1 << 24  # bytes from which weights are given to ONNX Runtime beside the graph
 
-
-_saturating: set[tuple[str, int]] = set()  # graphs that were told of
+_saturating: set[tuple[str, int]] = set()  # graphs that the log has named
 
 
 def note_saturation(graph_name: str, graph: bytes, read_beside: ReadBeside | None) -> None:
-    """Say once that a graph's int8 products may be other numbers on this processor."""
+    """Log once per graph that its int8 products may differ on this processor."""
     if not runtime_cpu.saturates() or (graph_name, len(graph)) in _saturating:
         return
 
@@ -59,12 +59,12 @@ def open_graph(
     intra_threads: int,
     read_beside: ReadBeside | None = None,
 ) -> Any:
-    """An onnxruntime.InferenceSession with this package's options, on that device and no other.
+    """An onnxruntime.InferenceSession with this package's options, on this device only.
 
-    `read_beside` gives the content of a file beside the graph that holds weights of it: graphs
-    above 2 GB keep theirs so. The export's parity gate opens its graphs here too, so what it
-    measures is what runs. Raises DeviceError when the device is not there or does not take the
-    graph, LoadError when the bytes are no graph, IntegrityError when it names other files.
+    `read_beside` gives the content of a file beside the graph: a graph above 2 GB keeps its weights
+    in one. The export's parity gate opens its graphs with this function too, so it measures what
+    users run. Raises DeviceError when the device is missing or refuses the graph, LoadError when
+    the bytes are no graph, IntegrityError when the graph names other files.
     """
     ort = onnxruntime()
     name, _, number = device.partition(":")
@@ -79,20 +79,20 @@ def open_graph(
     options = ort.SessionOptions()
     options.intra_op_num_threads = intra_threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # failures are raised; ORT's own stderr lines add nothing
-    # The arena stays on, for without it malloc fetches and returns the pages of large buffers at
-    # each step: texts of 256 tokens took 1.7 times as long, and the process held more. Plans by
-    # shape are off: they grow with each new shape and save no time.
+    options.log_severity_level = 4  # failures are raised; ORT's lines on stderr add nothing
+    # The arena stays on. Without it malloc fetches and returns the pages of large buffers at each
+    # step: texts of 256 tokens took 1.7 times as long, and the process held more memory. Memory
+    # patterns are off: they grow with each new shape and save no time.
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
     cpus = runtime_cpu.cpus()
     if 1 < intra_threads == len(cpus):
-        # As ONNX Runtime does by itself: a thread that sleeps may else be woken on the processor of
-        # the one that waits for it, which cost milliseconds. With fewer threads than processors
-        # others may be pinned to the same ones, and there is room to wake on.
-        places = ";".join(str(cpu + 1) for cpu in cpus[1:])  # the calling thread is the first
+        # Pin the threads, as ONNX Runtime does by default. Otherwise a sleeping thread may wake on
+        # the processor of the thread that waits for it, which cost milliseconds. With fewer threads
+        # than processors there is a free one to wake on, and other programs may be pinned to these.
+        places = ";".join(str(cpu + 1) for cpu in cpus[1:])  # the calling thread has the first
         options.add_session_config_entry("session.intra_op_thread_affinities", places)
-    # ONNX Runtime would also read its own format, whose files external_data.py cannot look into.
+    # ONNX Runtime can also read a format of its own, which external_data.py cannot check.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     missing = load_cuda_libraries(ort) if name == "cuda" else ""
     if name == "cpu":
@@ -106,15 +106,15 @@ def open_graph(
             providers=[(provider, config)],
             # Fusing LayerNorm with the residual sum costs 10 to 20 % on CPUs (ORT 1.32).
             disabled_optimizers=["SkipLayerNormFusion"],
-            enable_fallback=False,  # it prints, and goes on on the CPU when a provider fails
+            enable_fallback=False,  # it would print, and continue on the CPU, when a provider fails
         )
     except Exception as error:  # ORT raises its own unrelated classes, all from C++
         kind = LoadError if name == "cpu" else DeviceError
         raise kind(f"{graph_name} cannot be opened on {device}: {str(error)[:500]}") from error
     del data  # ONNX Runtime has copied it
-    # No other provider is ever tried, so the wrapper need not keep the file's bytes for that.
+    # No other provider is tried later, so the session need not keep the bytes of the file.
     session.disable_fallback()
-    session._model_bytes = None  # noqa: SLF001 (they are as large as the model, for ever)
+    session._model_bytes = None  # noqa: SLF001 (they are as large as the model)
     if session.get_providers()[0] != provider:
         raise DeviceError(
             f"ONNX Runtime put {graph_name} on {session.get_providers()[0]} although {device} was "
@@ -128,10 +128,11 @@ def open_graph(
 def _data(
     ort: Any, options: Any, name: str, graph: bytes, read_beside: ReadBeside | None
 ) -> tuple[bytes, list[bytes]]:
-    """The graph to open, and what it keeps in other files; to be kept until a session is made.
+    """The graph to open, and the weights that `options` refer to: keep both until it is open.
 
-    `options` get those files from memory, and the weights of a large graph in the same way. Raises
-    IntegrityError as external.locations does, LoadError where ONNX Runtime is too old.
+    ONNX Runtime gets the files beside the graph from memory, and the weights of a large graph in
+    the same way. Raises IntegrityError as external_data.locations, LoadError when ONNX Runtime is
+    too old.
     """
     names = external_data.locations(graph, name)
     takes = hasattr(options, "add_external_initializers_from_files_in_memory")

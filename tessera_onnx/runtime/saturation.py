@@ -1,9 +1,9 @@
-"""Which products of an int8 graph some processors round to other numbers.
+"""Find the products of an int8 graph that are wrong on processors without VNNI.
 
 x86 processors with AVX2 or AVX-512 but without VNNI multiply unsigned by signed bytes two at a time
-and add the two products in 16 bits. The sum saturates where two neighbouring weights of one sign
-exceed 128 together, since an activation is at most 255. ONNX Runtime says so in its quantization
-guide ("reduce_range") and cannot see it; here the weights are read.
+and add both products in 16 bits. An activation is at most 255, so the sum saturates when two
+neighbouring weights of one sign add up to more than 128. ONNX Runtime's quantization guide
+describes this ("reduce_range"), but ONNX Runtime does not detect it: this module reads the weights.
 """
 
 from __future__ import annotations
@@ -29,15 +29,10 @@ OPERATORS = {
     "ConvInteger": 1,
     "QLinearConv": 3,
 }
-# ONNX Runtime makes such operators of these where both inputs come from DequantizeLinear.
+# ONNX Runtime turns these into integer products when both inputs come from DequantizeLinear.
 FUSED = {"MatMul": 1, "Gemm": 1, "Conv": 1}
-PASSING = {
-    "Identity",
-    "Split",
-    "Slice",
-    "Reshape",
-    "Transpose",
-}  # from a stored weight to a product
+# Operators that may stand between a stored weight and the product.
+PASSING = {"Identity", "Split", "Slice", "Reshape", "Transpose"}
 INT8 = 3  # TensorProto.DataType
 # Field numbers of onnx.proto3.
 GRAPH, NODE, INITIALIZER = 7, 1, 5
@@ -57,10 +52,10 @@ class Node:
 
 
 def products(graph: bytes, read_beside: Callable[[str], bytes] | None = None) -> list[str]:
-    """Names of the products of a graph whose sums of two can leave 16 bits, in the graph's order.
+    """Names of the products of a graph that can saturate, in the graph's order.
 
-    `read_beside` gives the content of a file that holds weights of the graph; without it such
-    weights are left out. [] for bytes that are no graph. Weights in subgraphs are not looked at.
+    `read_beside` gives the content of a file that holds weights of the graph; without it, those
+    weights are skipped. Weights in subgraphs are not checked. [] for bytes that are no graph.
     """
     try:
         nodes, tensors = _read(graph)
@@ -83,7 +78,7 @@ def products(graph: bytes, read_beside: Callable[[str], bytes] | None = None) ->
 
 
 def _stored(node: Node, makers: dict[str, Node]) -> tuple[str, bool] | None:
-    """The stored weight of an integer product, and whether its last two axes are exchanged."""
+    """The stored weight of an integer product, and whether its last two axes are swapped."""
     place = OPERATORS.get(node.kind, FUSED.get(node.kind))
     if place is None or place >= len(node.inputs):
         return None
@@ -95,7 +90,7 @@ def _stored(node: Node, makers: dict[str, Node]) -> tuple[str, bool] | None:
         if {activation.kind, weight.kind} != {"DequantizeLinear"}:
             return None
         name = weight.inputs[0]
-    for _ in range(8):  # a transposed part of a stored weight is two steps away
+    for _ in range(8):  # more steps than any known graph has
         maker = makers.get(name)
         if maker is None or maker.kind not in PASSING:
             break
@@ -104,11 +99,11 @@ def _stored(node: Node, makers: dict[str, Node]) -> tuple[str, bool] | None:
 
 
 def _leaves_16_bits(weight: Weights, swapped: bool, convolution: bool) -> bool:  # noqa: FBT001
-    """Whether two neighbouring weights of a column exceed the limit together, with one sign."""
+    """Whether two neighbouring weights of a column, of one sign, add up to more than the limit."""
     if weight.ndim < 2:
         return False
     signed = weight.astype(np.int16)
-    if convolution:  # (channels, ...): their order in memory is ONNX Runtime's, so any two of them
+    if convolution:  # (channels, ...): ONNX Runtime reorders them, so any two may be neighbours
         flat = np.sort(signed.reshape(len(signed), -1), axis=1)
         ends = flat[:, -2:].clip(min=0).sum(axis=1), -flat[:, :2].clip(max=0).sum(axis=1)
         return bool(max(end.max() for end in ends) > LIMIT)
@@ -121,7 +116,7 @@ def _leaves_16_bits(weight: Weights, swapped: bool, convolution: bool) -> bool: 
 
 
 def _read(graph: bytes) -> tuple[list[Node], dict[str, tuple[int, int]]]:
-    """The nodes of the main graph, and where each tensor of its file lies."""
+    """The nodes of the main graph, and the start and end of each of its tensors."""
     nodes, tensors = [], {}
     for _, start, end in protobuf.fields(graph, 0, len(graph), GRAPH):
         for number, begin, to in protobuf.fields(graph, start, end):
@@ -152,7 +147,7 @@ def _node(graph: bytes, start: int, end: int) -> Node:
 def _tensor(
     graph: bytes, start: int, end: int, read_beside: Callable[[str], bytes] | None
 ) -> Weights | None:
-    """The values of a tensor of signed bytes, None for any other and for one that is elsewhere."""
+    """The values of a tensor of signed bytes; None for other types, and if they cannot be read."""
     dims: list[int] = []
     outside: dict[str, str] = {}
     content: bytes | None = None
@@ -183,7 +178,7 @@ def _varints(graph: bytes, start: int, end: int) -> Iterator[int]:
 
 
 def _low_bytes(packed: bytes) -> bytes:
-    """The lowest byte of each whole number of a packed field."""
+    """The lowest byte of each number in a packed field."""
     codes = np.frombuffer(packed, np.uint8)
     last = np.flatnonzero(codes < 0x80)
     first = np.concatenate([[0], last[:-1] + 1]).astype(np.int64)

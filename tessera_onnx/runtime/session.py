@@ -1,9 +1,10 @@
-"""Devices and ONNX Runtime sessions: the only module that talks to onnxruntime.
+"""Open ONNX Runtime sessions, run them, close them.
 
-Measured on two cores (shared session, 512-token batches): two Python threads on a session with
-one intra-op thread each embed 1.3 times the texts of one caller with two intra-op threads, while
-a single text is answered sooner by intra-op threads. So a CPU model has up to two sessions, each
-made at its first use: one for batches, one for single texts. Who needs one alone holds one alone.
+A CPU model has up to two sessions of its graph, each opened at its first use: one for batches,
+which several threads run at the same time with one intra-op thread each, and one for single texts,
+with all intra-op threads. Measured on two cores with batches of 512 tokens, the first embeds 1.3
+times the texts a second, and the second answers a single text sooner. A model that is used in one
+way only keeps one session.
 """
 
 from __future__ import annotations
@@ -19,27 +20,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.errors import (
-    DeviceError,
-    EncodingError,
-    LoadError,
-    is_of_signal,
-)
+from tessera_onnx.errors import DeviceError, EncodingError, LoadError
 from tessera_onnx.runtime import cpu as runtime_cpu
 from tessera_onnx.runtime.devices import choose_device, onnxruntime
 from tessera_onnx.runtime.graph import ReadBeside, open_graph
 
 Array = NDArray[Any]
 logger = logging.getLogger("tessera_onnx")
-# Rows x length^2 of a batch after which the arena gives back what it took: about 200 MB of scores
-# for 12 heads in fp32.
+# ONNX Runtime's arena frees its memory after a batch of more than this, in rows x length^2: the
+# size of the attention scores, about 200 MB for 12 heads in fp32.
 LARGE_BATCH = 1 << 22
 
 
 class Session:
-    """One ONNX graph on one device, safe to call from many threads.
+    """One ONNX graph on one device; all threads may call it.
 
-    `run` is for a lone batch; with `parallel=True` it is one of `workers` concurrent calls.
+    `run(parallel=True)` is one of up to `workers` calls at the same time; `run` alone has all
+    threads for itself.
     """
 
     def __init__(
@@ -54,13 +51,13 @@ class Session:
         read_beside: ReadBeside | None = None,
         workers: int | None = None,
     ) -> None:
-        """Open the graph that `read` gives and check its inputs and outputs against those named.
+        """Open the graph, and check that it has these inputs and outputs.
 
-        `workers=1` is for graphs so large that two copies of their weights are too much.
-        `read` and `read_beside` return verified bytes and are called again for the second session:
-        ONNX Runtime opens no file itself, so that it cannot be led to one that nobody checked.
-        Raises DeviceError when the device does not really take the graph, LoadError when the file
-        is not such a graph.
+        `read` returns the verified bytes of the graph, and `read_beside` those of a file beside it;
+        they are called again for the second session. ONNX Runtime opens no file itself, so it reads
+        no file that was not checked. `workers=1` is for graphs so large that two copies of their
+        weights take too much memory. Raises DeviceError when the device does not run the graph,
+        LoadError when the file is no such graph.
         """
         self.device = device
         self.inputs = list(inputs)
@@ -70,10 +67,10 @@ class Session:
         self._read_beside = read_beside
         self._threads = runtime_cpu.cpu_threads(threads)
         self.workers = workers or (self._threads if device == "cpu" else 1)
-        self._lock = threading.RLock()  # a handler of a signal may close what is being opened
+        self._lock = threading.RLock()  # a signal handler may close a session while it is opened
         self._pid = os.getpid()
         self._closed = False
-        # With one worker both uses are the same session.
+        # By `parallel`. With one worker, both uses share the session of False.
         self._sessions: dict[bool, Any] = {}
         self._runs = {True: 0, False: 0}
         _opened.add(self)
@@ -97,10 +94,10 @@ class Session:
         parallel: bool = False,
         unchecked: bool = False,
     ) -> list[Array]:
-        """The named outputs for one batch, in that order; None takes all that were asked for.
+        """The named outputs for one batch, in that order; None means those of the constructor.
 
-        Raises EncodingError when ONNX Runtime fails, the session is closed or belongs to a parent
-        process, or an output holds NaN or infinity, unless `unchecked`.
+        Raises EncodingError when ONNX Runtime fails, when the session is closed or belongs to a
+        parent process, and, unless `unchecked`, when an output holds NaN or infinity.
         """
         parallel = parallel and self.workers > 1
         session = self._session(parallel=parallel)
@@ -112,9 +109,7 @@ class Session:
             results: list[Array] = session.run(
                 names, dict(feeds), _give_back() if large and self.device == "cpu" else None
             )
-        except Exception as error:  # ORT raises its own unrelated classes, all from C++
-            if is_of_signal(error):
-                raise
+        except _failures() as error:
             raise EncodingError(
                 f"ONNX Runtime failed on a batch of shape {shape} on {self.device}: "
                 f"{str(error)[:300]}"
@@ -128,7 +123,7 @@ class Session:
         return results
 
     def close(self) -> None:
-        """Free the graph. Calls that already run finish; later ones raise. May be called twice."""
+        """Free the graph. Running calls finish, later ones raise EncodingError. Idempotent."""
         with self._lock:
             self._closed = True
             self._sessions = {}
@@ -151,10 +146,10 @@ class Session:
                 self.check_open()  # it may have been closed while this thread waited
                 session = self._sessions.get(parallel)
                 if session is None:
-                    if self._runs[not parallel] <= 1:  # by the probe alone: nobody needs both
+                    if self._runs[not parallel] <= 1:  # only the probe used the other session
                         self._sessions.pop(not parallel, None)
                     session = self._open(1 if parallel else self._threads)
-                    self.check_open()  # a handler of a signal may have closed it
+                    self.check_open()  # a signal handler may have closed it
                     self._sessions[parallel] = session
         return session
 
@@ -173,13 +168,13 @@ class Session:
 
 
 def _described(outputs: Sequence[Any]) -> str:
-    """Names, shapes and types of a graph's outputs, for a message; the first twenty of many."""
+    """Names, shapes and types of a graph's first twenty outputs, for a message."""
     listed = [f"{item.name!r:.80} {_shape(item.shape)} {item.type:.40}" for item in outputs[:20]]
     return ", ".join(listed) + (f" and {len(outputs) - 20} more" if len(outputs) > 20 else "")
 
 
 def _shape(sizes: Sequence[int | str | None]) -> str:
-    """A shape as people write it, its open sizes by their names: (batch, any, 384)."""
+    """A shape for a message, with the names of sizes that vary: (batch, any, 384)."""
     return f"({', '.join('any' if size is None else str(size)[:40] for size in sizes)})"
 
 
@@ -188,7 +183,10 @@ _inherited: list[Any] = []
 
 
 def _keep_inherited() -> None:
-    """In a fork: never end its parent's sessions, which would wait for threads that it lacks."""
+    """In a fork: keep the parent's sessions for ever.
+
+    The end of a session waits for its threads, which a fork does not have.
+    """
     for session in _opened:
         session._lock = threading.RLock()  # noqa: SLF001 (another thread may have held it)
         _inherited.append(session._sessions)  # noqa: SLF001
@@ -199,8 +197,20 @@ if hasattr(os, "register_at_fork"):
 
 
 @functools.cache
+def _failures() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises when a run fails: classes of its own, and those of C++ and NumPy.
+
+    No more is caught: an exception of the caller's, such as one that a handler of a signal raises
+    while a batch runs, is no failure of the batch.
+    """
+    own = vars(onnxruntime().capi.onnxruntime_pybind11_state).values()
+    classes = [each for each in own if isinstance(each, type) and issubclass(each, Exception)]
+    return (*classes, RuntimeError, ValueError, TypeError, MemoryError, IndexError)
+
+
+@functools.cache
 def _give_back() -> Any:
-    """Options of a run after which the arena frees what it does not use."""
+    """Options of a run after which ONNX Runtime's arena frees unused memory."""
     options = onnxruntime().RunOptions()
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     return options
@@ -219,12 +229,13 @@ def open_session(
     read_beside: ReadBeside | None = None,
     workers: int | None = None,
 ) -> Session:
-    """A session on the first device that opens *and runs* the graph.
+    """A session on the first device that opens the graph and also runs it.
 
-    `graphs` holds the graph for each of "cpu", "cuda" and "coreml": its file name and a function
-    that reads it. `outputs` names the outputs wanted and the shape that each has for `probe`, a
-    tiny input (None = any size): some providers take a graph and fail when it runs. Only "auto"
-    falls back, logging the reason; an explicit device that fails raises DeviceError.
+    `graphs` holds the file name of the graph and a function that reads it, for each of "cpu",
+    "cuda" and "coreml". The graph is tried with `probe`, a tiny input, since some providers accept
+    a graph and fail when it runs; `outputs` names the outputs wanted and their shapes for the probe
+    (None = any size). With device="auto" a failure falls back to the next device and is logged.
+    Raises DeviceError for an explicit device that fails, LoadError for wrong outputs.
     """
     candidates = choose_device(device, static=static, int8_on_cuda=int8_on_cuda)
     for candidate in candidates:

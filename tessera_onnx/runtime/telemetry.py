@@ -1,8 +1,8 @@
-"""ONNX Runtime's telemetry is switched off by the environment, before its import.
+"""Switch off ONNX Runtime's telemetry by an environment variable, before onnxruntime is imported.
 
-Wheels from 1.29 hold it. At import they write a device id and a database of events into the
-user's cache folder, and some eight seconds later they look up a host of their maker and call it.
-`onnxruntime.disable_telemetry_events` comes after the import and stops neither; this variable does.
+Wheels from 1.29 on have telemetry. At import they write a device id and a database of events into
+the user's cache folder, and about eight seconds later they call a host of their maker.
+`onnxruntime.disable_telemetry_events` can only be called after the import and stops neither.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _came_too_late = False
 
 
 def switch_off() -> None:
-    """Set the variable where the user has not; to be called before onnxruntime is imported."""
+    """Set the variable unless the user has set it. Call this before onnxruntime is imported."""
     global _came_too_late  # noqa: PLW0603 (a fact of the process)
     if os.environ.get(VARIABLE):  # an empty value would leave the telemetry on
         return
@@ -27,9 +27,9 @@ def switch_off() -> None:
 
 
 def problem(version: str) -> str | None:
-    """Why that version of onnxruntime, imported before this package, has its telemetry on.
+    """Why the telemetry of this onnxruntime version is on: it was imported before this package.
 
-    None where it is off, or on by the user's own choice.
+    None if it is off, or on by the user's choice.
     """
     if not (_came_too_late and _has_telemetry(version)):
         return None
@@ -40,7 +40,7 @@ def problem(version: str) -> str | None:
 
 
 def state(version: str) -> str:
-    """Whether the telemetry of that version is on in this process, and why."""
+    """Whether the telemetry of this onnxruntime version is on in this process, and why."""
     if not _has_telemetry(version):
         return f"none in onnxruntime {version}"
     if _came_too_late:
@@ -51,7 +51,7 @@ def state(version: str) -> str:
 
 
 def _has_telemetry(version: str) -> bool:
-    """Whether a version may hold it; one that cannot be read may."""
+    """Whether a version of onnxruntime may have telemetry; True if it cannot be parsed."""
     try:
         major, minor = (int(part) for part in version.split(".")[:2])
     except ValueError:

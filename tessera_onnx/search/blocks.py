@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.errors import ConfigError, DimensionMismatch
+from tessera_onnx.errors import ConfigError, DimensionMismatch, about_item
 from tessera_onnx.results import BinaryTokens, check_binary
 from tessera_onnx.vectors import quantization, scoring
 from tessera_onnx.vectors.quantization import OutputDtype
@@ -159,11 +159,12 @@ def read_blocks(
     tokens = 0
     stream = not isinstance(documents, list | tuple)
     for i, document in enumerate(documents):
-        kept, found = rows(document, output_dtype, first + i, f"documents[{i}]")
+        with about_item(i):
+            kept, found = rows(document, output_dtype, first + i, f"documents[{i}]")
+            if dim not in (None, found):
+                raise DimensionMismatch(f"documents[{i}] has {found} dims, those before it {dim}")
         if stream:  # which may fill one buffer again and again, before a segment is packed
             kept = _own(kept, document)
-        if dim not in (None, found):
-            raise DimensionMismatch(f"documents[{i}] has {found} dims, those before it {dim}")
         dim = found
         segment.append(kept)
         tokens += max(1, len(kept.tokens))

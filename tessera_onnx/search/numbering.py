@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx.checks import check_items, plain
-from tessera_onnx.errors import ConfigError
+from tessera_onnx.errors import ConfigError, about_item
 
 Numbers = NDArray[np.int64]
 Ids = list[str] | None
@@ -74,12 +74,14 @@ class Numbering:
         check_items(ids, "ids", "ids (str)")
         found: dict[str, int] = {}
         for i, name in enumerate(map(plain, ids)):
-            if not isinstance(name, str):
-                raise TypeError(f"ids[{i}] must be str, got {type(name).__name__}: pass str(id)")
-            if name in self.places:
-                raise ConfigError(f"ids[{i}] is in the pack already: remove it first")
-            if found.setdefault(str(name), i) != i:
-                raise ConfigError(f"ids[{i}] is ids[{found[name]}] again: each must be another")
+            with about_item(i):
+                if not isinstance(name, str):
+                    kind = type(name).__name__
+                    raise TypeError(f"ids[{i}] must be str, got {kind}: pass str(id)")
+                if name in self.places:
+                    raise ConfigError(f"ids[{i}] is in the pack already: remove it first")
+                if found.setdefault(str(name), i) != i:
+                    raise ConfigError(f"ids[{i}] is ids[{found[name]}] again: each must be another")
         if found and len(self) and not self.named:
             raise ConfigError("this pack's documents have no ids: leave ids out, or pack anew")
         if hasattr(documents, "__len__"):
@@ -119,13 +121,15 @@ class Numbering:
                     f"number, ({self.count},)"
                 )
             return np.flatnonzero(documents & self.mask())
-        items = enumerate(map(plain, documents))
-        found = [self._number(item, f"{name}[{i}]") for i, item in items]
+        found = []
+        for i, item in enumerate(map(plain, documents)):
+            with about_item(i):
+                found.append(self._number(item, f"{name}[{i}]"))
         numbers = np.array(found, dtype=np.int64)
         gone = np.isin(numbers, self.removed)
         if gone.any():
             i = int(gone.argmax())
-            raise ConfigError(f"{name}[{i}] is {numbers[i]}: that document was removed")
+            raise ConfigError(f"{name}[{i}] is {numbers[i]}: that document was removed", index=i)
         return np.unique(numbers)
 
     def _number(self, item: Any, name: str) -> int:

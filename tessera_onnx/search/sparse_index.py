@@ -68,7 +68,7 @@ class PackedSparse(Pack):
         scoring.check_several(documents, "documents", "sparse vectors")
         before = self._state
         known = before.numbering.check(ids, documents)
-        found = [scoring.check_sparse(each, f"documents[{i}]") for i, each in enumerate(documents)]
+        found = scoring.check_sparse_documents(documents)
         kept = list(before.segments)
         added = _inverted(found, before.numbering.count)
         if len(added.values):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx.checks import check_top_k
-from tessera_onnx.errors import ConfigError, DimensionMismatch
+from tessera_onnx.errors import ConfigError, DimensionMismatch, about_item
 from tessera_onnx.results import BinaryTokens, Ranked, check_binary, ranking
 from tessera_onnx.runtime import cpu
 from tessera_onnx.search import blocks, kernels
@@ -131,7 +131,10 @@ class PackedTokens(Pack):
         """
         scoring.check_several(queries, "queries", "token vectors")
         state, forms = self._state, list(queries)
-        found = [self._query(state, query, f"queries[{i}]") for i, query in enumerate(forms)]
+        found = []
+        for i, query in enumerate(forms):
+            with about_item(i):
+                found.append(self._query(state, query, f"queries[{i}]"))
         return self._scores(state, found, forms)
 
     def rank(

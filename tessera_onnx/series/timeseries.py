@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.base import Model
+from tessera_onnx.base import Model, Options
 from tessera_onnx.errors import ConfigError, EncodingError
-from tessera_onnx.models.spec import Kind, Precision, TimeSeries
+from tessera_onnx.models.spec import Kind, TimeSeries
 from tessera_onnx.runtime import batching, workers
-from tessera_onnx.runtime.session import Array
+from tessera_onnx.runtime.session import Array, Session
 from tessera_onnx.series import patching
 from tessera_onnx.series.exact import LARGEST, Float, is_rounded, needs_float64
 from tessera_onnx.series.inputs import (
@@ -59,47 +58,20 @@ class TesseraTimeSeries(Model):
 
     _kind: ClassVar[Kind] = "time-series"
     _recipe: TimeSeries
+    _session: Session
 
-    def __init__(
-        self,
-        model_id: str | None = None,
-        *,
-        path: str | os.PathLike[str] | None = None,
-        device: str = "auto",
-        precision: Precision | None = None,
-        threads: int | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        offline: bool | None = None,
-    ) -> None:
-        """Open a model; everything that can be wrong with it is wrong here.
+    def __init__(self, model_id: str | None = None, **options: Unpack[Options]) -> None:
+        """Open a model; `options` are those of `Model`, and its errors are raised.
 
         Args:
-            model_id: id or alias; None takes the installed default of this kind.
-            path: a model folder, or a catalogue (.toml) in which to look the id up.
-            device: "auto", "cpu", "cuda", "cuda:N" or "coreml". Only "auto" may fall back.
-            precision: "fp32", "fp16" or "int8"; None takes the model's best for the device.
-            threads: CPU threads; None takes TESSERA_THREADS, else the affinity and cgroup quota.
-            cache_dir: folder of local models; None takes TESSERA_CACHE, else the user's cache.
-            offline: True fetches nothing; None lets HF_HUB_OFFLINE decide. A model that is on
-                this machine is opened without a network in any case.
-
-        Raises:
-            ModelNotFound, LoadError, IntegrityError, DeviceError: the model cannot be opened.
-            ConfigError: an argument cannot work with this model.
+            model_id: id or alias; None takes the first installed model of this kind.
+            **options: path, device, precision, threads, cache_dir and offline.
         """
-        super().__init__(
-            model_id,
-            path=path,
-            device=device,
-            precision=precision,
-            threads=threads,
-            cache_dir=cache_dir,
-            offline=offline,
-        )
+        super().__init__(model_id, **options)
         recipe = self._recipe
         shape = (1, len(recipe.quantiles), recipe.output_patch_size)
         nothing = self._patches(np.full((1, recipe.patch_size), np.nan))
-        probe = feeds(recipe, self._spec.graph.inputs, nothing, 1, np.zeros(1, np.int64))
+        probe = feeds(recipe, self._spec.main_graph().inputs, nothing, 1, np.zeros(1, np.int64))
         self._session = self._open({recipe.output: shape}, probe)
 
     def forecast(
@@ -172,7 +144,7 @@ class TesseraTimeSeries(Model):
         dtype = np.float64 if any(map(needs_float64, series)) else np.float32
         quantiles = np.full((len(series), steps, len(wanted)), np.nan, dtype=dtype)
         batches = self._plan(series, labels, np.flatnonzero(live), steps)
-        failures: workers.Failures = []
+        failure = workers.Failure()
 
         def work(picked: NDArray[np.intp]) -> None:
             try:
@@ -183,7 +155,7 @@ class TesseraTimeSeries(Model):
                         labels[picked],
                         steps,
                         parallel=len(batches) > 1,
-                        failures=failures,
+                        failure=failure,
                         limit=limit,
                     )
                     by_step = np.swapaxes(found, 1, 2)
@@ -194,9 +166,9 @@ class TesseraTimeSeries(Model):
             except EncodingError as error:
                 raise EncodingError(f"series {names(np.sort(picked).tolist())}: {error}") from error
 
-        _, failed = workers.run_batches(work, batches, self._session.workers, failures, limit)
-        if failed:
-            raise failed.pop()
+        workers.run_batches(work, batches, self._session.workers, failure, limit)
+        if failure.error is not None:
+            raise failure.error
         if not live.all():
             dead = names(np.flatnonzero(~live).tolist())
             tell(f"series {dead}: none of the values that are read is known, the forecast is NaN")
@@ -346,14 +318,14 @@ class TesseraTimeSeries(Model):
         horizon: int,
         *,
         parallel: bool,
-        failures: Sequence[tuple[int, BaseException]] = (),
+        failure: workers.Failure | None = None,
         limit: workers.Limit = workers.ENDLESS,
     ) -> Float:
         """The trained quantiles, (n, quantiles, horizon), as the graph orders them.
 
         Past one pass every path (the context and a quantile's forecast) is forecast on its own;
-        the quantiles of all that are the next block, and what the paths are continued with. An
-        interrupt among `failures`, or `limit`, ends it between two passes.
+        the quantiles of all that are the next block, and what the paths are continued with. When
+        `failure` says that the call is stopped, or `limit` does, it ends between two passes.
         """
         recipe = self._recipe
         context = patching.left_pad(series, recipe.patch_size)
@@ -365,8 +337,8 @@ class TesseraTimeSeries(Model):
         # A path sees the paths of its group at its own level.
         labels = (labels[:, None] * paths + np.arange(paths)).ravel()
         while left > 0:
-            if any(row < 0 for row, _ in failures):
-                raise EncodingError("interrupted")  # the interrupt itself goes before it
+            if failure is not None and failure.stopped:
+                raise EncodingError("interrupted")  # the caller raises what stopped the call
             limit.check()
             context = np.concatenate([context, blocks[-1][:, rows]], axis=2)
             context = context[:, :, -recipe.context_length :]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx.checks import TEXTS, are_texts, check_items, holds_text, is_text, plain
-from tessera_onnx.errors import ConfigError, DimensionMismatch
+from tessera_onnx.errors import ConfigError, DimensionMismatch, about_item
 from tessera_onnx.results import BinaryTokens, SparseVector, check_binary
 from tessera_onnx.vectors import bounds, quantization
 from tessera_onnx.vectors.quantization import Vectors
@@ -147,7 +147,10 @@ def maxsim_matrix(queries: Sequence[Vectors], documents: Sequence[Vectors]) -> F
     """
     check_several(queries, "queries", "token vectors")
     check_several(documents, "documents", "token vectors")
-    matrices = [matrix(f"queries[{i}]", query) for i, query in enumerate(queries)]
+    matrices = []
+    for i, query in enumerate(queries):
+        with about_item(i):
+            matrices.append(matrix(f"queries[{i}]", query))
     if any(rows.shape[1] != matrices[0].shape[1] for rows in matrices):
         raise DimensionMismatch("the queries differ in their dims")
     several = list(documents)
@@ -185,9 +188,10 @@ def _blocks(documents: Sequence[Vectors], dim: int, size: int) -> Iterator[tuple
     block: list[Float] = []
     tokens = start = 0
     for i, document in enumerate(documents):
-        rows = matrix(f"documents[{i}]", document)
-        if rows.shape[1] != dim:
-            raise DimensionMismatch(f"documents[{i}] has {rows.shape[1]} dims, the query {dim}")
+        with about_item(i):
+            rows = matrix(f"documents[{i}]", document)
+            if rows.shape[1] != dim:
+                raise DimensionMismatch(f"documents[{i}] has {rows.shape[1]} dims, the query {dim}")
         if block and tokens + len(rows) > size:
             yield start, block
             block, tokens, start = [], 0, i
@@ -233,12 +237,15 @@ def dense_scores(query: Any, documents: Any) -> Float:
     """
     left = vector("query", query)
     if isinstance(documents, list | tuple):
-        rows = [vector(f"documents[{i}]", row) for i, row in enumerate(documents)]
-        for i, row in enumerate(rows):
-            if len(row) != len(left):
-                raise DimensionMismatch(
-                    f"documents[{i}] has {len(row)} dims, the query {len(left)}"
-                )
+        rows = []
+        for i, document in enumerate(documents):
+            with about_item(i):
+                row = vector(f"documents[{i}]", document)
+                if len(row) != len(left):
+                    raise DimensionMismatch(
+                        f"documents[{i}] has {len(row)} dims, the query {len(left)}"
+                    )
+            rows.append(row)
         right = np.stack(rows) if rows else np.empty((0, len(left)), np.float32)
     else:
         right = matrix("documents", documents, least=0, axes="n, dim")
@@ -282,6 +289,15 @@ def check_sparse(vector: Any, name: str, size: int = 1 << 31) -> SparseVector:
     return SparseVector(indices.astype(np.int32), _finite(name, values).copy())
 
 
+def check_sparse_documents(documents: Any, size: int = 1 << 31) -> list[SparseVector]:
+    """Each document as a SparseVector. Raises as `check_sparse`, with the document's index."""
+    checked = []
+    for i, document in enumerate(documents):
+        with about_item(i):
+            checked.append(check_sparse(document, f"documents[{i}]", size))
+    return checked
+
+
 def sparse_scores(
     query: SparseVector, documents: Sequence[SparseVector], size: int = 1 << 31
 ) -> Float:
@@ -292,7 +308,7 @@ def sparse_scores(
     """
     query = check_sparse(query, "query", size)
     check_several(documents, "documents", "sparse vectors")
-    checked = [check_sparse(vector, f"documents[{i}]", size) for i, vector in enumerate(documents)]
+    checked = check_sparse_documents(documents, size)
     scores = np.zeros(len(checked), dtype=np.float32)
     lengths = np.array([len(vector.indices) for vector in checked], dtype=np.int64)
     filled = np.flatnonzero(lengths)

@@ -129,7 +129,7 @@ def test_levels_outside_the_trained_are_marked(sales, truth, tmp_path):
 
 def test_tails_of_the_command(sales):
     options = (sales, "--horizon", 3, "--levels", "0.025,0.975", *BOLT)
-    assert "--extrapolate tails continues them" in run(*options).stderr
+    assert '--extrapolate="tails" continues them' in run(*options).stderr
     done = run(*options, "--extrapolate", "tails", "--json")
     with TesseraTimeSeries(path=ARTIFACTS / "bolt") as model:
         truth = model.forecast_quantiles([SALES, VISITS], 3, [0.025, 0.975], extrapolate="tails")

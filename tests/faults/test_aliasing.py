@@ -4,7 +4,6 @@ And the other way round: an input that changes after a call changes nothing that
 Nor does anything but the caller keep a result in memory.
 """
 
-import contextlib
 import copy
 import gc
 
@@ -12,13 +11,10 @@ import numpy as np
 import pytest
 from artifact_tools import TEXTS
 from cases_images import COLOURS
-from cases_text import MODELS
 from test_concurrency import KINDS, opened, work
 
 from tessera_onnx import (
     BinaryTokens,
-    EncodingError,
-    InputTooLong,
     PackedSparse,
     PackedTokens,
     SparseVector,
@@ -122,34 +118,13 @@ def left_over(call):
         gc.enable()
 
 
-def failing(kind, model):
-    """A call that fails in the middle, and the error."""
-    if isinstance(model, TesseraTimeSeries):
-        beyond = np.full(40, 3e38) * (-1.0) ** np.arange(40)
-        return (lambda: model.forecast([np.ones(9), beyond])), EncodingError
-    if isinstance(model, TesseraVision):
-        return (lambda: model.encode_documents([COLOURS, b"cut", COLOURS])), RuntimeError
-    return (lambda: model.encode_batch(["the cat", "sat " * 900, "on"])), InputTooLong
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_models_results_end_with_the_callers(kind, threads):
     """A gigabyte of vectors is free when its list is, not when the collector comes by."""
-    texts = {"on_long": "error"} if kind in MODELS else {}
     with opened(kind, threads=threads) as model:
         for name, (call, _) in calls(kind, model).items():
             assert left_over(call) == [], name
-    with opened(kind, threads=threads, **texts) as model:
-        call, error = failing(kind, model)
-        with pytest.raises(error):
-            call()
-
-        def survived():
-            with contextlib.suppress(error):
-                call()
-
-        assert left_over(survived) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)

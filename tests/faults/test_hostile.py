@@ -1,6 +1,5 @@
 """Models made to do harm: what they are refused for, with real graphs, packs and files."""
 
-import contextlib
 import importlib
 import json
 import os
@@ -14,7 +13,6 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from artifact_tools import ARTIFACTS, HANG, add_file, copy, relist, replace
-from test_aliasing import left_over
 
 from tessera_onnx import (
     EncodingError,
@@ -27,7 +25,7 @@ from tessera_onnx import (
     TokenizationError,
     list_models,
 )
-from tessera_onnx.cli import reports
+from tessera_onnx.cli import doctor
 from tessera_onnx.models import installed, resolve
 
 GRAPH = "model.fp32.onnx"
@@ -166,14 +164,8 @@ def test_float16_that_overflows_on_a_long_text_is_found(tmp_path):
     ) as model:
         assert np.isfinite(model.encode("cat")).all()
         long = "search " * 60
-        with pytest.raises(EncodingError, match=r"text 0: .*holds NaN or infinity.*'fp32'"):
+        with pytest.raises(EncodingError, match=r"^text: .*holds NaN or infinity.*'fp32'"):
             model.encode(long)
-
-        def survived():
-            with contextlib.suppress(EncodingError):
-                model.encode_batch(["cat", long] * 20)
-
-        assert left_over(survived) == []
         found = model.encode_iter(["cat"] * 5000 + [long])
         with pytest.raises(EncodingError, match="^text 5000: "):
             for _ in range(5001):
@@ -397,7 +389,7 @@ def test_a_damaged_package_hinders_no_other(site, metadata, entry, caplog):
     assert "left out: " in caplog.text
     assert "all-minilm-l6-v2" in list_models(installed=True)
     if metadata is None:  # doctor tries every model
-        assert "tessera-onnx-starter" in reports.doctor(None)["packs"]
+        assert "tessera-onnx-starter" in doctor.examine(None)["packs"]
 
 
 def test_a_packs_files_are_read_where_they_lie_alone(site, tmp_path):

@@ -18,6 +18,7 @@ import atexit, gc, io, multiprocessing, os, signal, sys, threading, time, warnin
 sys.path[:0] = {sys.path!r}
 import numpy as np
 from tessera_onnx import *
+from tessera_onnx.runtime.workers import run_batches
 warnings.simplefilter("ignore", TruncationWarning)
 FOLDER = {str(ARTIFACTS / "prompts")!r}
 def opened(**options): return TesseraDense(path=FOLDER, threads=2, **options)
@@ -56,14 +57,11 @@ def test_a_fork_closes_and_replaces_what_it_inherits():
 
 LIMIT = """
 class Late(Exception): pass
-class Limit:
-    def late(self, *_): raise Late("a text limit of the caller's")
-def plain(*_): raise Late("a text limit of the caller's")
-signal.signal(signal.SIGALRM, {handler})
+def late(*_): raise Late("a text limit of the caller's")
+signal.signal(signal.SIGALRM, late)
 """
 
 
-@pytest.mark.parametrize("handler", ["plain", "Limit().late"])
 @pytest.mark.parametrize(
     ("model", "call"),
     [
@@ -72,20 +70,22 @@ signal.signal(signal.SIGALRM, {handler})
         ("opened_real(1)", "[m.encode('cat') for _ in range(99999)]"),
         ("TesseraSparse('splade-tiny', threads=1)", "m.encode_batch(['the cat ' * 9] * 99999)"),
         ("TesseraTimeSeries(threads=1)", "m.forecast([np.arange(999.0)] * 9999, 9)"),
-        (
-            "TesseraVision('tessera-page-mini', threads=1)",
-            "m.encode_documents([np.zeros((300, 300, 3), np.uint8)] * 9999)",
-        ),
         ("opened()", "m.token_count(['the cat sat ' * 9] * 199999)"),
     ],
 )
-def test_a_time_limit_of_the_callers_comes_through(handler, model, call):
-    """As Ctrl-C does: it is no failure of the batch that ran, nor of the text that was read."""
+def test_a_time_limit_of_the_callers_comes_through(model, call):
+    """What a handler of a signal raises is no failure of the batch or the text that it meets.
+
+    Only classes that ONNX Runtime and the tokenizer raise themselves count as theirs. Images are
+    left out: Pillow raises anything, so an exception that meets its decoding is an EncodingError.
+    """
     run(
-        LIMIT.format(handler=handler)
+        LIMIT
         + textwrap.dedent(
             f"""
             m = {model}
+            # The pool has its threads: Thread.start turns what a handler raises into a KeyError.
+            run_batches(lambda _: None, [np.arange(1)] * 9, 2)
             for after in (0.2, 0.31, 0.47):
                 start = time.process_time()
                 try:

@@ -258,7 +258,7 @@ def test_nan_from_a_graph_is_found(monkeypatch):
                 return [np.full((len(feeds["input_ids"]), 32), np.nan, np.float32)]
 
         monkeypatch.setattr(model._encoder.session, "_sessions", {True: Broken(), False: Broken()})
-        with pytest.raises(EncodingError, match=r"text 0: the output .* holds NaN .*fp32"):
+        with pytest.raises(EncodingError, match=r"^text: the output .* holds NaN .*fp32"):
             model.encode("cat")
         assert session is not None
 
