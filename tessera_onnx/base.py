@@ -1,12 +1,14 @@
-"""What the public classes share: opening a model, naming it, closing it, pickling it."""
+"""Find, open, close and pickle a model: what the public classes share, their options included."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypedDict
 
 from tessera_onnx.errors import LoadError
 from tessera_onnx.models import rules
@@ -16,45 +18,107 @@ from tessera_onnx.models.spec import KIND_TABLES, Graph, Kind, ModelSpec, Precis
 from tessera_onnx.runtime import devices, session
 
 
-class Model:
-    """An open model of any kind. Shared by threads, usable as a context manager.
+class Options(TypedDict, total=False):
+    """The keyword arguments of `Model`: a subclass takes them as `**options: Unpack[Options]`."""
 
-    Pickled as its arguments, so that it is opened again where it is unpickled.
+    path: str | os.PathLike[str] | None
+    device: str
+    precision: Precision | None
+    threads: int | None
+    cache_dir: str | os.PathLike[str] | None
+    offline: bool | None
+
+
+class Model:
+    """An open model of any kind. Threads may share it; it is a context manager.
+
+    It is pickled as its arguments, so that the model is opened again where it is unpickled.
     """
 
     _kind: ClassVar[Kind]
     _recipe: Any  # the table of the kind
-    _session: session.Session  # set by the class of the kind
+    _found: Artifact | None = None  # set by `from_artifact`
+    _session: session.Session | None = None  # set by the class of a kind that runs a graph
+    __signature__: ClassVar[inspect.Signature]
 
-    def __init__(self, model_id: str | None = None, **options: Any) -> None:
-        """Find the model; `options` are all other arguments of the class of the kind."""
-        artifact = resolve(
-            model_id,
-            kind=self._kind,
-            path=options["path"],
-            cache_dir=options["cache_dir"],
-            offline=options["offline"],
+    def __init_subclass__(cls) -> None:
+        """Let `help` and notebooks show every option by name in the place of `**options`."""
+        parameters: dict[str, inspect.Parameter] = {}
+        for base in reversed(cls.__mro__[:-1]):
+            parameters |= inspect.signature(base.__init__).parameters  # type: ignore[misc]
+        for name in ("self", "options"):
+            parameters.pop(name, None)
+        cls.__signature__ = inspect.Signature(list(parameters.values()))
+
+    def __init__(
+        self,
+        model_id: str | None = None,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        device: str = "auto",
+        precision: Precision | None = None,
+        threads: int | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        offline: bool | None = None,
+    ) -> None:
+        """Open a model. Whatever is wrong with it is an error here, not at the first input.
+
+        Args:
+            model_id: id or alias; None takes the first installed model of this kind.
+            path: a model folder, or a catalogue (.toml) in which to look the id up.
+            device: "auto", "cpu", "cuda", "cuda:N" or "coreml". Only "auto" may fall back.
+            precision: "fp32", "fp16" or "int8", of all graphs of the model; None takes the model's
+                best for the device.
+            threads: CPU threads; None takes TESSERA_THREADS, else the affinity and cgroup quota.
+            cache_dir: folder of local models; None takes TESSERA_CACHE, else the user's cache.
+            offline: True fetches nothing; None lets HF_HUB_OFFLINE decide. A model that is on
+                this machine is opened without a network in any case.
+
+        Raises:
+            ModelNotFound, LoadError, IntegrityError, DeviceError: the model cannot be opened.
+            FileError: the model cannot be written to the hub cache.
+            ConfigError: an argument cannot work with this model.
+        """
+        artifact = self._found or resolve(
+            model_id, kind=self._kind, path=path, cache_dir=cache_dir, offline=offline
         )
         # Absolute: a graph may be read again, and what is unpickled run, in another folder.
         try:
-            artifact = dataclasses.replace(artifact, folder=artifact.folder.absolute())
-            places = {
-                name: None if options[name] is None else Path(options[name]).absolute()
-                for name in ("path", "cache_dir")
-            }
+            self._artifact = dataclasses.replace(artifact, folder=artifact.folder.absolute())
+            path = None if path is None else Path(path).absolute()
+            cache_dir = None if cache_dir is None else Path(cache_dir).absolute()
         except OSError as error:
             raise LoadError(f"the working directory is gone: {error.strerror}") from error
-        self._options = {"model_id": model_id, **options, **places}
-        self._artifact = artifact
+        # What the object is pickled as; subclasses add their own.
+        self._options: dict[str, Any] = {
+            "model_id": model_id,
+            "path": path,
+            "device": device,
+            "precision": precision,
+            "threads": threads,
+            "cache_dir": cache_dir,
+            "offline": offline,
+        }
         self._spec = artifact.spec
         self._recipe = getattr(self._spec, KIND_TABLES[self._kind])
+
+    @classmethod
+    def from_artifact(cls, artifact: Artifact, model_id: str | None, **options: Any) -> Self:
+        """Open a model that was found already by `model_id` and `options`, without a second search.
+
+        It is pickled as if it had been opened by these.
+        """
+        model = cls.__new__(cls)
+        model._found = artifact  # noqa: SLF001 (of its own class)
+        model.__init__(model_id, **options)  # type: ignore[misc]
+        return model
 
     def _devices(self) -> list[str]:
         """Devices to try in order."""
         return devices.choose_device(
             self._options["device"],
-            static=self._spec.graph.static,
-            int8_on_cuda=_precision(self._spec, "cuda", self._options["precision"]) == "int8",
+            static=self._spec.main_graph().static,
+            int8_on_cuda=self._precision("cuda") == "int8",
         )
 
     def _open(
@@ -66,14 +130,13 @@ class Model:
         device: str | None = None,
         workers: int | None = None,
     ) -> session.Session:
-        """The session of a graph (the main one), in the precision asked for."""
-        precision = self._options["precision"]
-        table = table or self._spec.graph
+        """Open the session of a graph, the main one or `table`, in the precision asked for."""
+        table = table or self._spec.main_graph()
         return session.open_session(
-            {name: _graph(self._artifact, table, name, precision) for name in devices.PROVIDERS},
+            {name: self._graph_file(table, name) for name in devices.PROVIDERS},
             device=device or self._options["device"],
-            static=self._spec.graph.static,
-            int8_on_cuda=_precision(self._spec, "cuda", precision) == "int8",
+            static=self._spec.main_graph().static,
+            int8_on_cuda=self._precision("cuda") == "int8",
             threads=self._options["threads"],
             inputs=table.inputs,
             outputs=outputs,
@@ -82,6 +145,20 @@ class Model:
             workers=workers,
         )
 
+    def _precision(self, device: str) -> Precision:
+        """The precision to run on a device: the one asked for, else the model's best."""
+        precision: Precision | None = self._options["precision"]
+        if precision is None:
+            best: Precision = getattr(self._spec.main_graph(), f"best_{device}")
+            return best
+        rules.check_precision(self._spec, precision)
+        return precision
+
+    def _graph_file(self, table: Graph | SubGraph, device: str) -> tuple[str, Callable[[], bytes]]:
+        """Name of the file of a graph for a device, and a function that reads it."""
+        name = getattr(table, self._precision(device))
+        return name, functools.partial(self._artifact.read, name)
+
     @property
     def spec(self) -> ModelSpec:
         """Every fact known of the model."""
@@ -89,13 +166,13 @@ class Model:
 
     @property
     def device(self) -> str:
-        """The device that the session really runs on, such as "cpu" or "cuda:0"."""
-        return self._session.device
+        """The device that the model really runs on, such as "cpu" or "cuda:0"."""
+        return self._session.device if self._session else "cpu"
 
     @property
-    def precision(self) -> Precision:
-        """The precision of the graph in use."""
-        return _precision(self._spec, self.device.partition(":")[0], self._options["precision"])
+    def precision(self) -> Precision | None:
+        """The precision of the graph in use; None for a model without a graph."""
+        return self._precision(self.device.partition(":")[0]) if self._spec.graph else None
 
     def model(self) -> str:
         """The model's id."""
@@ -103,7 +180,8 @@ class Model:
 
     def close(self) -> None:
         """Free the graph; running calls finish, later ones raise EncodingError. Idempotent."""
-        self._session.close()
+        if self._session:
+            self._session.close()
 
     def __enter__(self) -> Self:
         return self
@@ -117,18 +195,3 @@ class Model:
 
 def _rebuild(cls: type[Model], options: dict[str, Any]) -> Model:
     return cls(**options)
-
-
-def _precision(spec: ModelSpec, device: str, precision: Precision | None) -> Precision:
-    if precision is None:
-        best: Precision = getattr(spec.graph, f"best_{device}")
-        return best
-    rules.check_precision(spec, precision)
-    return precision
-
-
-def _graph(
-    artifact: Artifact, table: Graph | SubGraph, device: str, precision: Precision | None
-) -> tuple[str, Callable[[], bytes]]:
-    name = getattr(table, _precision(artifact.spec, device, precision))
-    return name, functools.partial(artifact.read, name)

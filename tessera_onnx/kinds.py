@@ -1,27 +1,116 @@
-"""The class of each kind, and what finds a model's own."""
+"""One row per kind of model: its class, what it reads, what it gives; Tessera() and list_models().
+
+Everything outside of this file that depends on the kind of a model asks its row. A new kind needs
+a table in models/spec.py, its rules in models/rules.py, a class in a package of its own, and a row
+here.
+"""
 
 from __future__ import annotations
 
-from typing import Any, get_args
+import importlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from tessera_onnx.base import Model
 from tessera_onnx.errors import ConfigError, shown
-from tessera_onnx.images.vision import TesseraVision
 from tessera_onnx.models import catalogue, resolve
 from tessera_onnx.models import installed as models_installed
-from tessera_onnx.models.spec import Kind
-from tessera_onnx.series.timeseries import TesseraTimeSeries
-from tessera_onnx.text.dense import TesseraDense
-from tessera_onnx.text.multi_vector import TesseraMultiVector
-from tessera_onnx.text.sparse import TesseraSparse
+from tessera_onnx.models.artifact import Artifact
+from tessera_onnx.models.spec import KIND_TABLES, Kind, ModelSpec
 
-CLASSES: dict[Kind, type[Model]] = {
-    "dense": TesseraDense,
-    "multi-vector": TesseraMultiVector,
-    "sparse": TesseraSparse,
-    "vision": TesseraVision,
-    "time-series": TesseraTimeSeries,
-}
+
+@dataclass(frozen=True)
+class KindRow:
+    """What the rest of the package needs to know of a kind."""
+
+    kind: Kind
+    module: str  # of the class, imported when a model of the kind is opened
+    class_name: str
+    reads: Literal["texts", "images", "series"]  # what its class takes as documents
+    # What the class gives for an input: one vector, a vector per token or patch, a SparseVector,
+    # or quantiles.
+    result: Literal["vector", "vectors", "sparse", "forecast"]
+    score: str | None  # name of the number that compares two inputs; None: they are not compared
+    width: Callable[[Any], int]  # of an open model: numbers per vector, or steps per forecast
+    # From the kind's table: that width, and the most tokens or values read of an input (0 = no
+    # limit is known).
+    sizes: Callable[[Any], tuple[int, int]]
+    # What `explain` tells of a score: which tokens match, or which terms weigh most.
+    explains: Literal["matches", "terms"] | None = None
+
+    @property
+    def cls(self) -> type[Model]:
+        """The public class, imported at the first use."""
+        found: type[Model] = getattr(importlib.import_module(self.module), self.class_name)
+        return found
+
+    @property
+    def table(self) -> str:
+        """The field of ModelSpec that holds the recipe of the kind."""
+        return KIND_TABLES[self.kind]
+
+    def recipe(self, spec: ModelSpec) -> Any:
+        """The table of the kind in the description of a model."""
+        return getattr(spec, self.table)
+
+
+ROWS = (
+    KindRow(
+        kind="dense",
+        module="tessera_onnx.text.dense",
+        class_name="TesseraDense",
+        reads="texts",
+        result="vector",
+        score="cosine",
+        width=lambda model: model.dimension(),
+        sizes=lambda recipe: (recipe.dimension, recipe.document.max_length),
+    ),
+    KindRow(
+        kind="multi-vector",
+        module="tessera_onnx.text.multi_vector",
+        class_name="TesseraMultiVector",
+        reads="texts",
+        result="vectors",
+        score="MaxSim",
+        width=lambda model: model.dimension(),
+        sizes=lambda recipe: (recipe.dimension, recipe.document.max_length),
+        explains="matches",
+    ),
+    KindRow(
+        kind="sparse",
+        module="tessera_onnx.text.sparse",
+        class_name="TesseraSparse",
+        reads="texts",
+        result="sparse",
+        score="dot product",
+        width=lambda model: model.vocab_size(),
+        sizes=lambda recipe: (recipe.vocab_size, recipe.document.max_length),
+        explains="terms",
+    ),
+    KindRow(
+        kind="vision",
+        module="tessera_onnx.images.vision",
+        class_name="TesseraVision",
+        reads="images",
+        result="vectors",
+        score="MaxSim",
+        width=lambda model: model.embedding_dim(),
+        sizes=lambda recipe: (recipe.dimension, recipe.query.max_length if recipe.query else 0),
+    ),
+    KindRow(
+        kind="time-series",
+        module="tessera_onnx.series.timeseries",
+        class_name="TesseraTimeSeries",
+        reads="series",
+        result="forecast",
+        score=None,
+        width=lambda model: model.prediction_length(),
+        sizes=lambda recipe: (recipe.prediction_length, recipe.context_length),
+    ),
+)
+KINDS: dict[Kind, KindRow] = {row.kind: row for row in ROWS}
 
 
 def Tessera(model_id: str | None = None, *, kind: Kind | None = None, **options: Any) -> Model:  # noqa: N802 (the original's name)
@@ -31,14 +120,14 @@ def Tessera(model_id: str | None = None, *, kind: Kind | None = None, **options:
     `encode_all` of any of them gives every kind from one run.
     Raises ModelNotFound, LoadError, ConfigError.
     """
-    if kind is not None and kind not in tuple(CLASSES):
-        raise ConfigError(f"kind must be one of {', '.join(CLASSES)}, got {shown(kind)}")
+    _check_kind(kind)
     artifact = resolve.resolve(
         model_id,
         kind=kind,
         **{name: options.get(name) for name in ("path", "cache_dir", "offline")},
     )
-    return CLASSES[kind or artifact.spec.kinds[0]](model_id or artifact.spec.id, **options)
+    row = KINDS[kind or artifact.spec.kinds[0]]
+    return row.cls.from_artifact(artifact, model_id or artifact.spec.id, **options)
 
 
 def list_models(kind: Kind | None = None, *, installed: bool = False) -> list[str]:
@@ -46,10 +135,26 @@ def list_models(kind: Kind | None = None, *, installed: bool = False) -> list[st
 
     `kind` keeps those of one kind, `installed=True` those that run without a network.
     """
-    if kind is not None and kind not in get_args(Kind):
-        raise ConfigError(f"kind must be one of {', '.join(get_args(Kind))}, got {shown(kind)}")
-    specs = [artifact.spec for artifact in models_installed.installed()]
+    _check_kind(kind)
+    return [spec.id for spec in known_models(kind, installed=installed)]
+
+
+def known_models(
+    kind: Kind | None = None,
+    *,
+    installed: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> dict[ModelSpec, Artifact | None]:
+    """As `list_models`: the description of each model, and its artifact if it is installed."""
+    found: dict[ModelSpec, Artifact | None] = {
+        artifact.spec: artifact for artifact in models_installed.installed(cache_dir)
+    }
     if not installed:
-        here = {spec.id for spec in specs}
-        specs += [spec for spec in catalogue.catalogue() if spec.id not in here]
-    return [spec.id for spec in specs if kind is None or kind in spec.kinds]
+        here = {spec.id for spec in found}
+        found |= {spec: None for spec in catalogue.catalogue() if spec.id not in here}
+    return {spec: place for spec, place in found.items() if kind is None or kind in spec.kinds}
+
+
+def _check_kind(kind: Kind | None) -> None:
+    if kind is not None and kind not in KINDS:
+        raise ConfigError(f"kind must be one of {', '.join(KINDS)}, got {shown(kind)}")

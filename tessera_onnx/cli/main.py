@@ -35,7 +35,7 @@ from tessera_onnx.cli.options import (
 from tessera_onnx.cli.program import Program
 from tessera_onnx.cli.texts import Texts, naming_lines
 from tessera_onnx.errors import ModelNotFound
-from tessera_onnx.kinds import CLASSES
+from tessera_onnx.kinds import KINDS
 from tessera_onnx.models import catalogue, resolve
 from tessera_onnx.models import installed as models_installed
 from tessera_onnx.models.spec import KIND_TABLES, PRECISIONS, Kind, Precision
@@ -43,10 +43,10 @@ from tessera_onnx.progress import Stderr
 from tessera_onnx.text.tokenizer import OnLong
 from tessera_onnx.vectors.quantization import OutputDtype
 
-KIND = click.option("--kind", type=click.Choice(list(CLASSES)), help="Kind of model.")
+KIND = click.option("--kind", type=click.Choice(list(KINDS)), help="Kind of model.")
 TEXT_KIND = click.option(
     "--kind",
-    type=click.Choice([kind for kind in CLASSES if kind != SERIES]),
+    type=click.Choice([kind for kind in KINDS if kind != SERIES]),
     help="Kind of embedding.",
 )
 FIELD = click.option(
@@ -108,9 +108,9 @@ def demo(cache_dir: str | None, *, as_json: bool) -> None:
     if not kinds:
         resolve.resolve(None, cache_dir=cache_dir)  # raises ModelNotFound with what to do
     shown = {}
-    for kind in CLASSES:
+    for kind in KINDS:
         if kind in kinds:
-            with CLASSES[kind](cache_dir=cache_dir) as model:
+            with KINDS[kind].cls(cache_dir=cache_dir) as model:
                 shown[kind] = reports.demo(model, kind)
             if not as_json:
                 print_lines(cli_output.demo(kind, shown[kind]))
@@ -464,8 +464,9 @@ def _open(
     place = location(model, cache_dir)
     if kind is None and model is None and cli_images.are_images(images, may_be_texts=may_be_texts):
         kind = cli_images.VISION
+    artifact = resolve.resolve(**place, kind=kind)
     if kind is None:
-        spec = resolve.resolve(**place).spec
+        spec = artifact.spec
         kind = spec.kinds[0]
         if kind == SERIES:
             raise click.UsageError(
@@ -475,7 +476,7 @@ def _open(
         for name in ("dimension", "max_length"):
             if options.pop(name) is not None:
                 raise click.UsageError(f"--{name.replace('_', '-')} is not for vision models")
-    return CLASSES[kind](**place, **options), kind
+    return KINDS[kind].cls.from_artifact(artifact, **place, **options), kind
 
 
 def _check_id(model: str) -> None:

@@ -61,14 +61,17 @@ def _installed(model: str, cache_dir: str | None) -> str | None:
     return None
 
 
-def _precisions(spec: ModelSpec) -> list[Precision]:
-    """What `device="auto"` runs here, its fallback to the CPU included."""
-    int8 = spec.graph.best_cuda == "int8"
+def _precisions(spec: ModelSpec) -> list[Precision | None]:
+    """What `device="auto"` runs here, its fallback to the CPU included; [None] without a graph."""
+    graph = spec.graph
+    if graph is None:
+        return [None]
     try:
-        devices = choose_device("auto", static=spec.graph.static, int8_on_cuda=int8)
+        int8 = graph.best_cuda == "int8"
+        devices = choose_device("auto", static=graph.static, int8_on_cuda=int8)
     except DeviceError:  # no onnxruntime yet is no reason not to download
         devices = ["cpu"]
-    return list(dict.fromkeys(getattr(spec.graph, f"best_{device}") for device in devices))
+    return list(dict.fromkeys(getattr(graph, f"best_{device}") for device in devices))
 
 
 def _report(artifact: Artifact, names: list[str], hidden_by: str | None) -> dict[str, Any]:

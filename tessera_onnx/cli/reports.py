@@ -18,24 +18,18 @@ from importlib import metadata
 from typing import Any, TypeVar
 
 from tessera_onnx.errors import TesseraError, install_hint
-from tessera_onnx.images.vision import TesseraVision
-from tessera_onnx.kinds import CLASSES
+from tessera_onnx.kinds import KINDS, known_models
 from tessera_onnx.models import catalogue
 from tessera_onnx.models import installed as models_installed
 from tessera_onnx.models.artifact import HUB, Artifact
 from tessera_onnx.models.spec import (
-    KIND_TABLES,
     File,
     Kind,
     ModelSpec,
     Parity,
-    Sparse,
-    TimeSeries,
-    Vision,
 )
 from tessera_onnx.runtime import cpu, saturation, telemetry
 from tessera_onnx.runtime.devices import PROVIDERS, onnxruntime
-from tessera_onnx.series.timeseries import TesseraTimeSeries
 
 T = TypeVar("T")
 
@@ -99,17 +93,16 @@ def _stands_in(token: str, text: str) -> bool:
 
 def models(cache_dir: str | None, kind: Kind | None, *, installed: bool) -> list[dict[str, Any]]:
     """What tells the models apart: those that are here, then the others of the catalogue."""
-    places = {artifact.spec: artifact.origin for artifact in models_installed.installed(cache_dir)}
-    if not installed:
-        here = {spec.id for spec in places}
-        places |= {s: "not installed" for s in catalogue.catalogue() if s.id not in here}
-    chosen = (spec for spec in places if kind is None or kind in spec.kinds)
-    return [_summary(spec, places[spec]) for spec in chosen]
+    found = known_models(kind, installed=installed, cache_dir=cache_dir)
+    return [
+        _summary(spec, artifact.origin if artifact else "not installed")
+        for spec, artifact in found.items()
+    ]
 
 
 def _summary(spec: ModelSpec, where: str) -> dict[str, Any]:
     # One dimension and one length a kind, each named once.
-    sizes = [_sizes(getattr(spec, KIND_TABLES[kind])) for kind in spec.kinds]
+    sizes = [KINDS[kind].sizes(KINDS[kind].recipe(spec)) for kind in spec.kinds]
     return {
         "id": spec.id,
         "kinds": list(spec.kinds),
@@ -118,16 +111,6 @@ def _summary(spec: ModelSpec, where: str) -> dict[str, Any]:
         "licence": spec.licence,
         "where": where,
     }
-
-
-def _sizes(recipe: Any) -> tuple[int, int]:
-    """What a model gives for an input, and how much it reads of one (0 = no limit known)."""
-    if isinstance(recipe, Vision):
-        return recipe.dimension, recipe.query.max_length if recipe.query else 0
-    if isinstance(recipe, TimeSeries):
-        return recipe.prediction_length, recipe.context_length
-    width = recipe.vocab_size if isinstance(recipe, Sparse) else recipe.dimension
-    return width, recipe.document.max_length
 
 
 def facts(spec: ModelSpec) -> Iterator[tuple[str, str]]:
@@ -174,8 +157,8 @@ def saturating(artifact: Artifact) -> list[str]:
 def _int8_graphs(spec: ModelSpec) -> list[str]:
     vision = spec.vision
     parts = (vision.tile_graph, vision.token_graph, vision.text_graph) if vision else ()
-    names = [part.int8 for part in parts if part is not None]
-    return [name for name in (spec.graph.int8, *names) if name]
+    names = [part.int8 for part in (spec.graph, *parts) if part is not None]
+    return [name for name in names if name]
 
 
 def doctor(cache_dir: str | None) -> dict[str, Any]:
@@ -264,16 +247,15 @@ def _tried(artifact: Artifact, providers: list[str], cache_dir: str | None) -> d
     except TesseraError as error:
         return {**tried, "files": str(error), "probes": []}
     devices = [name for name, provider in PROVIDERS.items() if provider in providers]
-    if not spec.graph.static and "coreml" in devices:
+    if spec.graph is None:
+        devices = ["cpu"]
+    elif not spec.graph.static and "coreml" in devices:
         devices.remove("coreml")
-    if artifact.origin == HUB:  # which holds the graphs that somebody asked for
+    if artifact.origin == HUB and spec.graph:  # which holds the graphs that somebody asked for
         best = {name: getattr(spec.graph, f"best_{name}") for name in devices}
         devices = [name for name in devices if getattr(spec.graph, best[name]) in present]
     probes = [
-        _probe(artifact, kind, device, cache_dir)
-        for kind in spec.kinds
-        if kind in CLASSES
-        for device in devices
+        _probe(artifact, kind, device, cache_dir) for kind in spec.kinds for device in devices
     ]
     return {**tried, "probes": probes}
 
@@ -282,18 +264,23 @@ def _probe(artifact: Artifact, kind: Kind, device: str, cache_dir: str | None) -
     probe = {
         "kind": kind,
         "device": device,
-        "precision": getattr(artifact.spec.graph, f"best_{device}"),
+        "precision": getattr(artifact.spec.graph, f"best_{device}", "none"),
     }
     try:
-        with CLASSES[kind](
+        with KINDS[kind].cls(
             artifact.spec.id, cache_dir=cache_dir, device=device, offline=True
         ) as model:
-            if isinstance(model, TesseraTimeSeries):
-                model.forecast(SERIES)
-            elif isinstance(model, TesseraVision):
-                model.search("one text", _drawn("one text"))
-            else:
-                model.encode("one text")  # type: ignore[attr-defined]  # every other class has it
+            _try_one(model, KINDS[kind].reads)
     except TesseraError as error:
         return {**probe, "result": str(error)}
     return {**probe, "result": "works"}
+
+
+def _try_one(model: Any, reads: str) -> None:
+    """Run a model on one small input of what its kind reads."""
+    if reads == "series":
+        model.forecast(SERIES)
+    elif reads == "images":
+        model.search("one text", _drawn("one text"))
+    else:
+        model.encode("one text")

@@ -160,15 +160,15 @@ def open_encoder(
     if tiles is None or tokens is None or prompt is None or tokenizer is None:
         shape = (1, recipe.dimension) if _is_pooled(recipe) else (1, None, recipe.dimension)
         keep = {recipe.keep: (1, None)} if recipe.keep else {}
-        session = opened({recipe.output: shape, **keep}, square, spec.graph, None)
+        session = opened({recipe.output: shape, **keep}, square, spec.main_graph(), None)
         return PixelEncoder(session, recipe, _open_texts(opened, spec, recipe))
     # One session each: a second copy of a language model's weights is too dear.
     one = np.array([[tokenizer.facts.pad_id]], dtype=np.int64)
     token_session = opened({tokens.output: (1, 1, None)}, {"input_ids": one}, tokens, 1)
     (embedding,) = token_session.run({"input_ids": one})
     tile_session = opened({tiles.output: (1, n_tokens, embedding.shape[2])}, square, tiles, 1)
-    probe = _feeds(spec.graph.inputs, embedding, np.ones_like(one))
-    session = opened({recipe.output: (1, 1, recipe.dimension)}, probe, spec.graph, 1)
+    probe = _feeds(spec.main_graph().inputs, embedding, np.ones_like(one))
+    session = opened({recipe.output: (1, 1, recipe.dimension)}, probe, spec.main_graph(), 1)
 
     def encode(part: str) -> list[int]:
         return [int(i) for i in tokenizer.ids([part])[0]]

@@ -7,12 +7,12 @@ import logging
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.base import Model
+from tessera_onnx.base import Model, Options
 from tessera_onnx.checks import check_top_k, is_text
 from tessera_onnx.errors import (
     ConfigError,
@@ -31,7 +31,7 @@ from tessera_onnx.images.page_text import Word
 from tessera_onnx.images.queries import OtherModelsQueries, OwnQueries
 from tessera_onnx.images.similarity_map import Answer, Region, answer, check_file, save_map
 from tessera_onnx.images.sources import Source
-from tessera_onnx.models.spec import Kind, Precision, Vision
+from tessera_onnx.models.spec import Kind, Vision
 from tessera_onnx.progress import progress_bar
 from tessera_onnx.results import Ranked, ranking
 from tessera_onnx.runtime.session import Session
@@ -73,49 +73,23 @@ class TesseraVision(Model):
         self,
         model_id: str | None = None,
         *,
-        path: str | os.PathLike[str] | None = None,
-        device: str = "auto",
-        precision: Precision | None = None,
-        threads: int | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        offline: bool | None = None,
         on_long: tokenizer.OnLong = "warn",
         image_only: bool = False,
         max_pixels: int = MAX_PIXELS,
+        **options: Unpack[Options],
     ) -> None:
-        """Open a model; everything that can be wrong with it is wrong here.
+        """Open a model; `options` are those of `Model`, and its errors are raised.
 
         Args:
-            model_id: id or alias; None takes the installed default of this kind.
-            path: a model folder, or a catalogue (.toml) in which to look the id up.
-            device: "auto", "cpu", "cuda", "cuda:N" or "coreml". Only "auto" may fall back.
-            precision: "fp32", "fp16" or "int8", of all graphs; None takes the model's best for
-                the device.
-            threads: CPU threads; None takes TESSERA_THREADS, else the affinity and cgroup quota.
-            cache_dir: folder of local models; None takes TESSERA_CACHE, else the user's cache.
-            offline: True fetches nothing; None lets HF_HUB_OFFLINE decide. A model that is on
-                this machine is opened without a network in any case.
+            model_id: id or alias; None takes the first installed model of this kind.
             on_long: of queries: "warn" (once a call, with counts), "truncate" or "error".
             image_only: leave out the vectors of the text that stands around an image.
             max_pixels: a larger image is refused before it is decoded.
-
-        Raises:
-            ModelNotFound, LoadError, IntegrityError, DeviceError: the model, or the one that reads
-                its texts, cannot be opened.
-            ConfigError: an argument cannot work with this model.
+            **options: path, device, precision, threads, cache_dir and offline.
         """
-        super().__init__(
-            model_id,
-            path=path,
-            device=device,
-            precision=precision,
-            threads=threads,
-            cache_dir=cache_dir,
-            offline=offline,
-            on_long=on_long,
-            image_only=image_only,
-            max_pixels=max_pixels,
-        )
+        super().__init__(model_id, **options)
+        own = {"on_long": on_long, "image_only": image_only, "max_pixels": max_pixels}
+        self._options |= own
         self._max_pixels = max_pixels
         self._sessions: list[Session] = []
         try:

@@ -12,10 +12,8 @@ from pathlib import Path
 
 from tessera_onnx.errors import LoadError
 from tessera_onnx.models.parse import build
-from tessera_onnx.models.rules import check_model
-from tessera_onnx.models.spec import (
-    ModelSpec,
-)
+from tessera_onnx.models.rules import check_model, required_tables
+from tessera_onnx.models.spec import ModelSpec
 
 logger = logging.getLogger("tessera_onnx")
 
@@ -50,7 +48,7 @@ def parse(text: str, where: str) -> tuple[ModelSpec, ...]:
     specs = []
     taken: set[str] = set()
     for number, entry in enumerate(entries):
-        spec = build(ModelSpec, entry, f"{where}: model[{number}]")
+        spec = parse_entry(entry, f"{where}: model[{number}]")
         check_model(spec, f"{where}: model {spec.id!r}")
         names = {spec.id, *spec.aliases}
         if names & taken:
@@ -58,6 +56,12 @@ def parse(text: str, where: str) -> tuple[ModelSpec, ...]:
         taken |= names
         specs.append(spec)
     return tuple(specs)
+
+
+def parse_entry(entry: object, where: str) -> ModelSpec:
+    """One [[model]] table as a ModelSpec. Raises LoadError that names every faulty field."""
+    spec: ModelSpec = build(ModelSpec, entry, where, required_tables(entry))
+    return spec
 
 
 def read_catalogue(path: Path) -> tuple[ModelSpec, ...]:

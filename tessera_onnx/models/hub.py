@@ -60,7 +60,7 @@ def is_complete(spec: ModelSpec) -> bool:
     # os.path says False where a folder may not be looked at, pathlib raises.
     return os.path.isdir(folder) and any(  # noqa: PTH112
         all(os.path.isfile(folder / name) for name in spec.files_for(precision))  # noqa: PTH113
-        for precision in spec.graph.precisions()
+        for precision in spec.precisions() or (None,)
     )
 
 

@@ -6,30 +6,33 @@ A missing field and an unknown key are load errors: spec.py has every field, and
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import re
 import types
 import typing
+from collections.abc import Collection
 from typing import Any, Literal
 
 from tessera_onnx.errors import LoadError
-from tessera_onnx.models.spec import (
-    ABSENT,
-)
+from tessera_onnx.models.spec import ABSENT
 
 MAX_CHARACTERS = 4096  # of a value, and of all that is wrong with an entry
 MAX_UNKNOWN = 20  # keys that one message lists
 MISSING = " is missing"
 
 
-def build(target: Any, value: Any, where: str) -> Any:
-    """`value` as the annotated type `target`; strict.
+def build(target: Any, value: Any, where: str, required: Collection[str] = ()) -> Any:
+    """Convert a TOML value to the annotated type `target`, strictly.
 
-    Raises LoadError that names every field which is missing, unknown or of another type, so that
-    nobody has to mend one after the other.
+    `required` names optional tables of the outermost one that must be there all the same. Raises
+    LoadError that lists every field which is missing, unknown or of another type.
     """
     faults: list[str] = []
-    built = _typed(target, value, where, faults)
+    if dataclasses.is_dataclass(target):
+        built: Any = build_table(target, value, where, faults, required)
+    else:
+        built = _typed(target, value, where, faults)
     if not faults:
         return built
     default = "; no missing fact has a default" if any(MISSING in fault for fault in faults) else ""
@@ -40,6 +43,12 @@ def build(target: Any, value: Any, where: str) -> Any:
     listed = [fault for fault, end in zip(short, room, strict=True) if end <= MAX_CHARACTERS]
     more = [f"and {len(short) - len(listed)} more"] if len(listed) < len(short) else []
     raise LoadError(f"{where}: {len(faults)} faults: {'; '.join(listed + more)}{default}")
+
+
+@functools.cache
+def field_types(table: type) -> dict[str, Any]:
+    """The type of each field of a dataclass, by name."""
+    return typing.get_type_hints(table)
 
 
 def _typed(target: Any, value: Any, where: str, faults: list[str]) -> Any:
@@ -76,11 +85,13 @@ def _build_scalar(target: Any, value: Any, where: str) -> Any:
     return value
 
 
-def build_table(target: Any, value: Any, where: str, faults: list[str]) -> Any:
-    """A dataclass of a TOML table; every missing or unknown key is added to `faults`."""
+def build_table(
+    target: Any, value: Any, where: str, faults: list[str], required: Collection[str] = ()
+) -> Any:
+    """Convert a TOML table to a dataclass; every missing or unknown key is added to `faults`."""
     if not isinstance(value, dict):
         raise LoadError(f"{where} must be a table, got {type(value).__name__}")
-    hints = typing.get_type_hints(target)
+    hints = field_types(target)
     unknown = sorted(set(value) - set(hints))
     if unknown:
         names = ", ".join(f"{name!r:.80}" for name in unknown[:MAX_UNKNOWN])
@@ -94,10 +105,11 @@ def build_table(target: Any, value: Any, where: str, faults: list[str]) -> Any:
                 built[name] = _typed(hint, value[name], field, faults)
             except LoadError as error:
                 faults.append(str(error))
-        elif typing.get_origin(hint) is not types.UnionType:
+        elif typing.get_origin(hint) is not types.UnionType or name in required:
             absent = f" (write {ABSENT[name]} where there is none)" if name in ABSENT else ""
             faults.append(f"{field}{MISSING}{absent}")
-            if dataclasses.is_dataclass(hint):
-                # Its facts too, so that they are not the next error.
-                build_table(hint, {}, field, faults)
+            table = typing.get_args(hint)[0] if name in required else hint
+            if dataclasses.is_dataclass(table):
+                # The missing fields of the table too, so that they are not the next error.
+                build_table(table, {}, field, faults)
     return target(**built)

@@ -8,12 +8,13 @@ import typing
 from pathlib import Path
 
 from tessera_onnx.errors import ConfigError, LoadError
-from tessera_onnx.models.parse import build_table
+from tessera_onnx.models.parse import build_table, field_types
 from tessera_onnx.models.spec import (
     KIND_TABLES,
     PRECISIONS,
     UNPINNED,
     Dense,
+    Graph,
     ImagePrompt,
     ImageSpec,
     ModelSpec,
@@ -35,14 +36,25 @@ MAX_PIXELS = 1 << 24  # that an image is enlarged to; Qwen2-VL's own limit is 12
 MAX_TILES = 1 << 10
 
 
+# Tables that go with a graph: a model that has one of them must have [model.graph] too.
+GRAPH_TABLES = {"text", "dense", "multi_vector", "sparse", "vision", "time_series"}
+
+
+def required_tables(entry: object) -> set[str]:
+    """Optional tables that an entry of TOML must have because of others that it has."""
+    return {"graph"} if isinstance(entry, dict) and GRAPH_TABLES & entry.keys() else set()
+
+
 def check_precision(spec: ModelSpec, precision: Precision) -> None:
     """Raises ConfigError unless the model has a graph of that precision."""
     if precision not in PRECISIONS:
         raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}")
-    if precision not in spec.graph.precisions():
+    if spec.graph is None:
+        raise ConfigError(f"model {spec.id!r} has no graph: leave precision out")
+    if precision not in spec.precisions():
         raise ConfigError(
             f"model {spec.id!r} has no {precision} graph, only "
-            f"{', '.join(spec.graph.precisions())}: export it with --precision {precision}"
+            f"{', '.join(spec.precisions())}: export it with --precision {precision}"
         )
 
 
@@ -62,11 +74,8 @@ def check_model(spec: ModelSpec, where: str) -> None:
     if tables != set(spec.kinds) or not spec.kinds:
         found = f"{where}: kinds {list(spec.kinds)!s:.80} but tables for {sorted(tables)}"
         raise LoadError(found + _lacking(spec))
-    if not spec.graph.precisions():
-        raise LoadError(f"{where}: graph names no file in any precision")
-    for name in (spec.graph.best_cpu, spec.graph.best_cuda, spec.graph.best_coreml):
-        if not getattr(spec.graph, name):
-            raise LoadError(f"{where}: graph has no {name} file although it is a device's best")
+    if spec.graph is not None:
+        _check_graph(spec.graph, where)
     if spec.sparse is not None:
         _check_sparse(spec.sparse, f"{where}.sparse")
     _check_text(spec, where)
@@ -76,11 +85,20 @@ def check_model(spec: ModelSpec, where: str) -> None:
         _check_series(spec, spec.time_series, f"{where}.time_series")
 
 
+def _check_graph(graph: Graph, where: str) -> None:
+    if not graph.precisions():
+        raise LoadError(f"{where}: graph names no file in any precision")
+    for name in (graph.best_cpu, graph.best_cuda, graph.best_coreml):
+        if not getattr(graph, name):
+            raise LoadError(f"{where}: graph has no {name} file although it is a device's best")
+
+
 def _lacking(spec: ModelSpec) -> str:
     """The tables that the kinds of a model need and that are not there, and their facts."""
     names = [KIND_TABLES[kind] for kind in spec.kinds]
     names += ["text"] if {"dense", "multi_vector", "sparse"} & set(names) else []
-    hints = typing.get_type_hints(ModelSpec)
+    model: typing.Any = type(spec)
+    hints = field_types(model)
     facts: list[str] = []
     for name in names:
         if getattr(spec, name) is None:
@@ -99,7 +117,7 @@ def _check_sparse(recipe: Sparse, where: str) -> None:
 
 
 def _check_vision(spec: ModelSpec, recipe: Vision, where: str) -> None:
-    inputs = set(spec.graph.inputs)
+    inputs = set(spec.main_graph().inputs)
     language = "inputs_embeds" in inputs
     wanted = {"inputs_embeds", "attention_mask"} if language else {"pixel_values"}
     optional = {"token_type_ids", "position_ids"} if language else set()
@@ -174,7 +192,7 @@ def _check_room(image: ImageSpec, where: str) -> None:
 
 
 def _check_series(spec: ModelSpec, recipe: TimeSeries, where: str) -> None:
-    inputs = set(spec.graph.inputs)
+    inputs = set(spec.main_graph().inputs)
     if len(spec.kinds) > 1 or not {"patches", "attention_mask"} <= inputs:
         raise LoadError(f"{where}: its graph takes patches and attention_mask, and serves no text")
     levels = recipe.quantiles
@@ -233,7 +251,7 @@ def _check_recipe(recipe: Dense | MultiVector | Sparse, text: TokenizerSpec, whe
 
 def _check_tasks(spec: ModelSpec, where: str) -> None:
     """A task id for every role and task of a graph that takes one, and for no other."""
-    wanted = "task_id" in spec.graph.inputs
+    wanted = spec.graph is not None and "task_id" in spec.graph.inputs
     tasks = spec.dense.tasks if spec.dense is not None else ()
     roles: list[Role | TokenRole | Task] = list(tasks)
     for recipe in spec.text_recipes().values():

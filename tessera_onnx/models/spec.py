@@ -3,9 +3,9 @@
 A model is data: every fact that changes a number stands in its entry, none has a default here.
 TOML has no null, so an absent fact is written out: an empty string, an empty list, "none" or -1,
 as the comment beside the field says. Left out are only the tables of other kinds or of parts that
-a model does not have, task_id where the graph has no such input, letters where all are read, and
-`plain` where a text of neither role is read as a document. parse.py reads the
-tables and rules.py checks them.
+a model does not have, the graph among them; task_id where the graph has no such input; letters
+where all are read; and `plain` where a text of neither role is read as a document. parse.py reads
+the tables and rules.py checks them.
 """
 
 from __future__ import annotations
@@ -311,7 +311,7 @@ class ModelSpec:
     unverified: tuple[str, ...]  # fields that nobody could check, by dotted name
     files: tuple[File, ...]
     hub: Hub | None
-    graph: Graph
+    graph: Graph | None  # absent where the kind runs none
     text: TokenizerSpec | None
     dense: Dense | None
     multi_vector: MultiVector | None
@@ -319,6 +319,16 @@ class ModelSpec:
     vision: Vision | None
     time_series: TimeSeries | None
     export: Export | None  # absent in the catalogue
+
+    def main_graph(self) -> Graph:
+        """The graph. Raises LoadError for a model without one."""
+        if self.graph is None:
+            raise LoadError(f"model {self.id!r} has no [model.graph] table")
+        return self.graph
+
+    def precisions(self) -> list[Precision]:
+        """Precisions that the model can run in, in the order fp32, fp16, int8; [] without graph."""
+        return [] if self.graph is None else self.graph.precisions()
 
     def text_recipes(self) -> dict[Kind, Dense | MultiVector | Sparse]:
         """The recipe of each kind that reads text, in the order of `kinds`."""
@@ -335,18 +345,21 @@ class ModelSpec:
             f"model {self.id!r} uses the file {name!r:.300} but does not list it in files"
         )
 
-    def files_for(self, precision: Precision) -> list[str]:
+    def files_for(self, precision: Precision | None) -> list[str]:
         """Names of the files that one precision needs: all but those of the other graphs.
+
+        None is for a model without a graph, which needs all its files.
 
         Weights beside a graph are named after it (`model.onnx_data`, `model.onnx.data`).
         """
-        tables = [self.graph, *(self.vision.parts() if self.vision else ())]
-        graphs = {getattr(t, name) for t in tables for name in self.graph.precisions()}
+        parts = [self.graph, *(self.vision.parts() if self.vision else ())]
+        tables = [part for part in parts if part is not None]
+        graphs = {getattr(table, name) for table in tables for name in self.precisions()}
 
         def owner(name: str) -> str:
             return max((graph for graph in graphs if name.startswith(graph)), key=len, default="")
 
-        wanted = ("", *(getattr(table, precision) for table in tables))
+        wanted = ("", *(getattr(table, precision) for table in tables if precision))
         return [file.name for file in self.files if owner(file.name) in wanted]
 
 

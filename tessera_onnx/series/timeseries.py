@@ -1,18 +1,18 @@
-"""Quantile forecasts of numeric series."""
+"""Forecast numeric series: medians, quantiles and data frames."""
 
 from __future__ import annotations
 
 import functools
-import os
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.base import Model
+from tessera_onnx.base import Model, Options
 from tessera_onnx.errors import ConfigError, EncodingError
-from tessera_onnx.models.spec import Kind, Precision, TimeSeries
+from tessera_onnx.models.spec import Kind, TimeSeries
 from tessera_onnx.runtime import workers
+from tessera_onnx.runtime.session import Session
 from tessera_onnx.series import patching
 from tessera_onnx.series.exact import is_rounded, needs_float64
 from tessera_onnx.series.inputs import (
@@ -58,47 +58,20 @@ class TesseraTimeSeries(Model):
 
     _kind: ClassVar[Kind] = "time-series"
     _recipe: TimeSeries
+    _session: Session
 
-    def __init__(
-        self,
-        model_id: str | None = None,
-        *,
-        path: str | os.PathLike[str] | None = None,
-        device: str = "auto",
-        precision: Precision | None = None,
-        threads: int | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        offline: bool | None = None,
-    ) -> None:
-        """Open a model; everything that can be wrong with it is wrong here.
+    def __init__(self, model_id: str | None = None, **options: Unpack[Options]) -> None:
+        """Open a model; `options` are those of `Model`, and its errors are raised.
 
         Args:
-            model_id: id or alias; None takes the installed default of this kind.
-            path: a model folder, or a catalogue (.toml) in which to look the id up.
-            device: "auto", "cpu", "cuda", "cuda:N" or "coreml". Only "auto" may fall back.
-            precision: "fp32", "fp16" or "int8"; None takes the model's best for the device.
-            threads: CPU threads; None takes TESSERA_THREADS, else the affinity and cgroup quota.
-            cache_dir: folder of local models; None takes TESSERA_CACHE, else the user's cache.
-            offline: True fetches nothing; None lets HF_HUB_OFFLINE decide. A model that is on
-                this machine is opened without a network in any case.
-
-        Raises:
-            ModelNotFound, LoadError, IntegrityError, DeviceError: the model cannot be opened.
-            ConfigError: an argument cannot work with this model.
+            model_id: id or alias; None takes the first installed model of this kind.
+            **options: path, device, precision, threads, cache_dir and offline.
         """
-        super().__init__(
-            model_id,
-            path=path,
-            device=device,
-            precision=precision,
-            threads=threads,
-            cache_dir=cache_dir,
-            offline=offline,
-        )
+        super().__init__(model_id, **options)
         recipe = self._recipe
         shape = (1, len(recipe.quantiles), recipe.output_patch_size)
         nothing = make_patches(recipe, np.full((1, recipe.patch_size), np.nan))
-        probe = feeds(recipe, self._spec.graph.inputs, nothing, 1, np.zeros(1, np.int64))
+        probe = feeds(recipe, self._spec.main_graph().inputs, nothing, 1, np.zeros(1, np.int64))
         self._session = self._open({recipe.output: shape}, probe)
         self._rollout = Rollout(recipe, self._session)
 

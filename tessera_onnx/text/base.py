@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterable
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, Unpack, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.base import Model
-from tessera_onnx.errors import ConfigError, LoadError, UnsupportedDimension, shown
+from tessera_onnx.base import Model, Options
+from tessera_onnx.errors import ConfigError, LoadError, shown
 from tessera_onnx.models import rules, spec
-from tessera_onnx.models.spec import Precision, Role, TokenRole
+from tessera_onnx.models.spec import Role, TokenRole
 from tessera_onnx.results import Embeddings
 from tessera_onnx.runtime import workers
+from tessera_onnx.runtime.session import Session
 from tessera_onnx.text import all_kinds, encoder, heads
 from tessera_onnx.text import tokenizer as text_tokenizer
 from tessera_onnx.vectors.quantization import check_dimension
@@ -25,6 +25,14 @@ RoleName = Literal["query", "document", "plain"]  # "plain": as `encode` reads a
 # What a message says about a list of texts where one is due.
 SEVERAL = "`encode_batch` takes several texts"
 COMPARED = "`rank` compares one text with several"
+
+
+class TextOptions(Options, total=False):
+    """The keyword arguments of `TextModel`, for the constructors of its subclasses."""
+
+    dimension: int | None
+    max_length: int | None
+    on_long: text_tokenizer.OnLong
 
 
 class TextModel(Model):
@@ -42,55 +50,34 @@ class TextModel(Model):
     iterate over something else than their texts, and are a TypeError that says what to give.
     """
 
+    _session: Session
     _most: int | None = None  # entries of a sparse vector
 
     def __init__(
         self,
         model_id: str | None = None,
         *,
-        path: str | os.PathLike[str] | None = None,
-        device: str = "auto",
-        precision: Precision | None = None,
-        threads: int | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        offline: bool | None = None,
         dimension: int | None = None,
         max_length: int | None = None,
         on_long: text_tokenizer.OnLong = "warn",
+        **options: Unpack[Options],
     ) -> None:
-        """Open a model; everything that can be wrong with it is wrong here, not at the first text.
+        """Open a model; `options` are those of `Model`, and its errors are raised.
 
         Args:
-            model_id: id or alias; None takes the installed default of this kind.
-            path: a model folder, or a catalogue (.toml) in which to look the id up.
-            device: "auto", "cpu", "cuda", "cuda:N" or "coreml". Only "auto" may fall back.
-            precision: "fp32", "fp16" or "int8"; None takes the model's best for the device.
-            threads: CPU threads; None takes TESSERA_THREADS, else the affinity and cgroup quota.
-            cache_dir: folder of local models; None takes TESSERA_CACHE, else the user's cache.
-            offline: True fetches nothing; None lets HF_HUB_OFFLINE decide. A model that is on
-                this machine is opened without a network in any case.
+            model_id: id or alias; None takes the first installed model of this kind.
             dimension: cut vectors to this size, one that the model was trained for (Matryoshka).
             max_length: tokens read of a document, and of a query unless queries have a fixed
                 length; up to what the graph takes.
-            on_long: "warn" (once a call, with counts), "truncate" (silently) or "error".
+            on_long: what to do with a text of more tokens: "warn" (cut it, and say once per call
+                how many were cut), "truncate" (cut it silently) or "error".
+            **options: path, device, precision, threads, cache_dir and offline.
 
         Raises:
-            ModelNotFound, LoadError, IntegrityError, DeviceError: the model cannot be opened.
-            FileError: it cannot be written to the hub cache.
-            ConfigError, UnsupportedDimension: an argument cannot work with this model.
+            UnsupportedDimension: the model was not trained to be cut to `dimension`.
         """
-        super().__init__(
-            model_id,
-            path=path,
-            device=device,
-            precision=precision,
-            threads=threads,
-            cache_dir=cache_dir,
-            offline=offline,
-            dimension=dimension,
-            max_length=max_length,
-            on_long=on_long,
-        )
+        super().__init__(model_id, **options)
+        self._options |= {"dimension": dimension, "max_length": max_length, "on_long": on_long}
         recipe = self._recipe
         facts = self._spec.text
         if facts is None:
@@ -98,23 +85,22 @@ class TextModel(Model):
         self._query = self._with_length(recipe.query, facts, max_length)
         self._document = self._with_length(recipe.document, facts, max_length)
         self._plain = self._with_length(recipe.plain or recipe.document, facts, max_length)
-        if self._kind == "sparse":
-            if dimension is not None:
-                raise UnsupportedDimension("sparse vectors are not cut: leave dimension out")
-            self._dimension: int = recipe.vocab_size
-        else:
-            sizes = recipe.matryoshka
-            self._dimension = check_dimension(dimension, recipe.dimension, sizes, self._spec.id)
+        self._dimension = self._width(dimension)
         tokenizer = text_tokenizer.Tokenizer(self._artifact.read(facts.tokenizer), facts)
         # Every kind's output is checked, since encode_all reads them all from this session.
         probe = text_tokenizer.probe(facts)
-        inputs = self._spec.graph.inputs
+        inputs = self._spec.main_graph().inputs
         shapes = {
             other.output: heads.shape(other, probe.ids.shape[1])
             for other in self._spec.text_recipes().values()
         }
         self._session = self._open(shapes, text_tokenizer.feeds(probe, recipe.document, inputs))
         self._encoder = encoder.TextEncoder(tokenizer, self._session, on_long)
+
+    def _width(self, dimension: int | None) -> int:
+        """Numbers in a vector, which is cut to `dimension`. Raises UnsupportedDimension."""
+        recipe = self._recipe
+        return check_dimension(dimension, recipe.dimension, recipe.matryoshka, self._spec.id)
 
     @staticmethod
     def _with_length(role: AnyRole, facts: spec.TokenizerSpec, max_length: int | None) -> AnyRole:
@@ -174,5 +160,4 @@ class TextModel(Model):
         return {"query": self._query, "document": self._document, "plain": self._plain}[name]
 
     def __repr__(self) -> str:
-        size = "vocab_size" if self._kind == "sparse" else "dimension"
-        return f"{type(self).__name__}(model={self._spec.id!r}, {size}={self._dimension})"
+        return f"{type(self).__name__}(model={self._spec.id!r}, dimension={self._dimension})"

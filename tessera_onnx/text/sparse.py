@@ -5,19 +5,19 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx.checks import are_texts, check_top_k, is_text
-from tessera_onnx.errors import ConfigError, LoadError
+from tessera_onnx.errors import ConfigError, LoadError, UnsupportedDimension
 from tessera_onnx.models.spec import Kind, Sparse
 from tessera_onnx.results import Ranked, SparseVector, ranking
 from tessera_onnx.runtime.workers import Event, Limit
 from tessera_onnx.search.sparse_index import PackedSparse
 from tessera_onnx.text import heads
-from tessera_onnx.text.base import COMPARED, SEVERAL, RoleName, TextModel
+from tessera_onnx.text.base import COMPARED, SEVERAL, RoleName, TextModel, TextOptions
 from tessera_onnx.text.tokenizer import Head
 from tessera_onnx.vectors import explain, scoring
 
@@ -34,15 +34,21 @@ class TesseraSparse(TextModel):
     _head: Head
     _query_head: Head
 
-    def __init__(self, *args: Any, max_active_dims: int | None = None, **kwargs: Any) -> None:
-        """See Model; `dimension` does not apply.
+    def __init__(
+        self,
+        model_id: str | None = None,
+        *,
+        max_active_dims: int | None = None,
+        **options: Unpack[TextOptions],
+    ) -> None:
+        """Open a model; `options` are those of `TextModel`, of which `dimension` is always None.
 
         `max_active_dims` keeps the so many heaviest entries of each vector, of queries too; of
         equal weights those of the lower ids. None keeps all. Every method that encodes takes
         another number for its own call.
         """
         _check_dims(max_active_dims)
-        super().__init__(*args, **kwargs)
+        super().__init__(model_id, **options)
         self._options["max_active_dims"] = max_active_dims
         self._most = max_active_dims
         self._head = heads.sparse(self._recipe)
@@ -176,6 +182,14 @@ class TesseraSparse(TextModel):
         """
         checked = scoring.check_sparse(vector, "vector", self.vocab_size())
         return explain.weights(checked, self._encoder.tokenizer.token, top_k)
+
+    def _width(self, dimension: int | None) -> int:
+        if dimension is not None:
+            raise UnsupportedDimension("sparse vectors are not cut: leave dimension out")
+        return self._recipe.vocab_size
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(model={self._spec.id!r}, vocab_size={self._dimension})"
 
     def vocab_size(self) -> int:
         """Entries of the vocabulary: indices lie in [0, vocab_size)."""
