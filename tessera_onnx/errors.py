@@ -27,7 +27,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 LONGEST_NAME = 100  # characters of a name that a message repeats
@@ -60,6 +61,17 @@ class TesseraError(Exception):
         self.index = min(self.indices) if index is None and self.indices else index
         self.path = path
         self.line = line
+
+
+@contextmanager
+def about_item(index: int | None) -> Iterator[None]:
+    """Set `index` on an error that the block raises, unless it has one; on a TypeError too."""
+    try:
+        yield
+    except (TesseraError, TypeError) as error:
+        if getattr(error, "index", None) is None:
+            error.index = index  # type: ignore[union-attr]
+        raise
 
 
 class LoadError(TesseraError, RuntimeError):
