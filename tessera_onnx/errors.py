@@ -16,16 +16,15 @@ TesseraError(Exception)
 ├ Cancelled(TesseraError)                    the event that was passed as `cancel` is set
 └ TimedOut(TesseraError, TimeoutError)       the `timeout` of a call is over
 
-Messages are for people; a program asks the attributes `index`, `indices`, `path` and `line`, which
-survive pickling. No message ever holds the user's text: an item is named by its index and its
-length. A wrong *type* is a plain TypeError.
+Messages are for people; programs read the attributes `index`, `indices`, `path` and `line`, which
+survive pickling. No message holds the user's text: it names an item by its index and its length. A
+wrong *type* is a plain TypeError, which has an `index` too where it is about one of several items.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -192,21 +191,6 @@ def part_hint(part: str) -> str:
         f"`pip install PATH/{part}`, where PATH is the folder of a checkout of tessera-onnx, or "
         f"the path of a tessera_onnx_{part} wheel file"
     )
-
-
-def is_of_signal(error: BaseException) -> bool:
-    """Whether a handler of a signal raised it, a time limit for one, in the midst of other code.
-
-    Such an error is the caller's own: it says nothing of the batch that it interrupted.
-    """
-    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
-    codes = {getattr(getattr(handler, "func", handler), "__code__", None) for handler in handlers}
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code in codes:
-            return True
-        trace = trace.tb_next
-    return False
 
 
 def shown(value: object) -> str:

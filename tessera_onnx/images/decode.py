@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.errors import ConfigError, EncodingError, FileError, is_of_signal
+from tessera_onnx.errors import ConfigError, EncodingError, FileError
 from tessera_onnx.images import greys, sources
 from tessera_onnx.images.sources import LOCKS, Source
 
@@ -179,9 +179,7 @@ def frame_count(image: Image.Image) -> int:
     """Pages of a TIFF or pictures of an animation; 1 where that cannot be read."""
     try:
         return int(getattr(image, "n_frames", 1))
-    except Exception as error:  # a damaged further frame says nothing of the first
-        if is_of_signal(error):
-            raise
+    except Exception:  # a damaged further frame says nothing of the first
         return 1
 
 
@@ -257,8 +255,6 @@ class _Opening:
                 "PIL.Image.MAX_IMAGE_PIXELS to half as many as it may have"
             ) from error
         except Exception as error:  # plugins raise OSError, SyntaxError, struct.error, ...
-            if is_of_signal(error):
-                raise
             reason = "" if self.quotes else str(error)[:200]
             reason = reason or type(error).__name__
             cause = None if self.quotes else error

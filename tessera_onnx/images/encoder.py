@@ -1,4 +1,4 @@
-"""Images on their way through the graphs, one by one, and streams of them in order."""
+"""Encode images: read each one, run it through the graphs alone, and yield streams in order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx.checks import check_items, check_limit, is_single
-from tessera_onnx.errors import EncodingError, TruncationWarning, callers_level
+from tessera_onnx.errors import EncodingError, TruncationWarning, about_item, callers_level
 from tessera_onnx.images import sources, views
 from tessera_onnx.images.decode import open_image
 from tessera_onnx.images.graphs import PatchVectors, PixelEncoder, VisionLanguageModel
@@ -32,10 +32,10 @@ EMPTY = object()  # in a stream: a page without size
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Located:
-    """An image's vectors, its grid of cells (see towers.Patches), and the grid's box on it.
+    """An image's vectors, its grid of cells (see graphs.PatchVectors), and where the grid lies.
 
-    The box is the part of the image that the cells divide evenly, in its own pixels: smaller than
-    the image where its edges were cut off, larger where it was padded.
+    `box` is the part of the image that the cells divide evenly, in the image's pixels. It is
+    smaller than the image where edges were cut off, and larger where the image was padded.
     """
 
     vectors: Float
@@ -45,29 +45,29 @@ class Located:
 
 @dataclass(slots=True)
 class _Left:
-    """What one call of the user left unread, for one warning at its end."""
+    """What one call of the user left unread: the warnings at its end tell it."""
 
-    frames: list[tuple[str, str]] = field(default_factory=list)  # images, and what of them
+    frames: list[tuple[str, str]] = field(default_factory=list)  # names of images, and the fact
     long: list[tuple[str, str]] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)  # pages without size
-    # PIL images that stood at their first frame, by id; None once the caller moved on in them.
+    # PIL images that stood at their first frame, by id; None when the caller moved to another.
     pil: dict[int, tuple[str, str] | None] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Tell it, also when the call failed or was left early."""
+        """Warn, also when the call failed or was left early."""
         for message in self._messages():
             try:
                 warnings.warn(message, TruncationWarning, stacklevel=callers_level())
-            except TruncationWarning:  # where warnings are errors; a failure goes first
+            except TruncationWarning:  # warnings are errors; an error of the call goes first
                 if kind is None:
                     raise
 
     @staticmethod
     def _first(found: list[tuple[str, str]], more: str) -> str:
-        """The first image in the order of the call, and how many more there are."""
+        """The first image, in the order of the call, and the number of further ones."""
         where, what = min(found, key=lambda each: (len(each[0]), each[0]))
         return f"{where}{what}" + f", and {len(found) - 1} more {more}" * (len(found) > 1)
 
@@ -86,7 +86,7 @@ class _Left:
 
 
 class ImageEncoder:
-    """A recipe of pixels and the graphs that read them."""
+    """The recipe of a vision model's pixels, and the graphs that read them."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class ImageEncoder:
         image_only: bool,
         max_pixels: int,
     ) -> None:
-        """Raises TypeError and ConfigError for the last two, which are the caller's."""
+        """Raises TypeError or ConfigError for a wrong `image_only` or `max_pixels`."""
         if not isinstance(image_only, bool):
             raise TypeError(f"image_only must be bool, got {type(image_only).__name__}")
         check_limit(max_pixels, "max_pixels")
@@ -111,7 +111,10 @@ class ImageEncoder:
             return self._rgb(source, where, left)
 
     def located(self, image: Image.Image, where: str, *, parallel: bool = False) -> Located:
-        """The vectors of an RGB image and where they lie: of a long one, those of its views."""
+        """The vectors of an RGB image, and where on it they lie.
+
+        A long image is read in views that overlap (see views.py); its vectors are those of all.
+        """
         late = self._recipe.vectors == "patches"
         try:
             parts = views.cut(image.size, self._recipe.image) if late else []
@@ -127,11 +130,12 @@ class ImageEncoder:
                 placed.append((view, cells, box))
                 vectors.append(found.vectors)
         except EncodingError as error:
+            self._tower.session.check_open()  # that a model was closed is no fault of an image
             raise EncodingError(f"{where}: {error}") from error
         return Located(np.concatenate(vectors), *views.joined(image.size, placed))
 
     def one(self, source: Source, where: str, *, parallel: bool = False) -> Float:
-        """The vectors of one image: (n_patches, dim) float32."""
+        """The vectors of one image, which errors call by `where`: (n_patches, dim) float32."""
         with _Left() as left:
             image = self._rgb(source, where, left)
             return self._vectors(image, where, left, parallel=parallel)
@@ -142,18 +146,22 @@ class ImageEncoder:
         where: Callable[[int], str],
         bar: Any = None,
         limit: Limit = ENDLESS,
+        index: Callable[[int], int] = int,
     ) -> Iterator[Float]:
-        """The vectors of each image, in order, as many images at a time as there are workers.
+        """The vectors of each image, in order; as many images run at a time as there are workers.
 
-        `where` names an image by its place. EMPTY has no vectors. Whatever stops the stream, every
-        earlier result is yielded first.
+        `where` gives the name that errors call an image by, from its place in the stream, and
+        `index` their index, which is that place if not given. EMPTY has no vectors. Whatever stops
+        the stream, every earlier result is yielded first.
         """
         first = 0
         with _Left() as left:
-            drawn = self._drawn(images, where, left)
+            stable = self._stable(images, where, index, left)
             try:
-                for window in batching.windows(limit.over(drawn), self._tower.workers, lambda _: 0):
-                    for vectors in self._window(window, first, where, left, bar=bar, limit=limit):
+                windows = batching.windows(limit.over(stable), self._tower.workers, lambda _: 0)
+                for window in windows:
+                    found = self._window(window, first, where, index, left, bar=bar, limit=limit)
+                    for vectors in found:
                         limit.check()
                         yield vectors
                     first += len(window)
@@ -161,59 +169,71 @@ class ImageEncoder:
                 if bar is not None:
                     bar.close()
 
-    def _drawn(
-        self, images: Iterable[Any], where: Callable[[int], str], left: _Left
+    def _stable(
+        self,
+        images: Iterable[Any],
+        where: Callable[[int], str],
+        index: Callable[[int], int],
+        left: _Left,
     ) -> Iterator[Any]:
-        """The images, and as RGB those that the caller may change or share: as they are now.
+        """The images; those that the caller may change or share are read as RGB at once.
 
-        A window is drawn before it is encoded, and a stream may give one buffer, or one animation,
-        again and again.
+        A window of images is taken before it is encoded, and a stream may give one buffer, or one
+        animation, again and again.
         """
         for i, source in enumerate(images):
-            drawn = source is not EMPTY and sources.is_shared(source)
-            yield self._rgb(source, where(i), left) if drawn else source
+            found = source
+            if source is not EMPTY and sources.is_shared(source):
+                self._tower.session.check_open()
+                with about_item(index(i)):
+                    found = self._rgb(source, where(i), left)
+            yield found
 
     def _window(
         self,
         window: list[Any],
         first: int,
         where: Callable[[int], str],
+        index: Callable[[int], int],
         left: _Left,
         *,
         bar: Any,
         limit: Limit,
     ) -> Iterator[Float]:
-        from PIL import Image
-
-        results: list[Float | None] = [None] * len(window)
+        """The vectors of some images that are encoded at the same time."""
+        results: list[Any] = [None] * len(window)
 
         def work(picked: NDArray[np.intp]) -> None:
-            (i,) = picked
-            item, name = window[i], where(first + int(i))
-            if item is EMPTY:
-                left.empty.append(name)
-                results[i] = np.zeros((0, self._recipe.dimension), dtype=np.float32)
-                return
-            image = item if isinstance(item, Image.Image) else self._rgb(item, name, left)
-            results[i] = self._vectors(image, name, left, parallel=len(window) > 1)
+            i = int(picked[0])
+            self._tower.session.check_open()
+            with about_item(index(first + i)):
+                results[i] = self._item(window[i], where(first + i), left, len(window) > 1)
             if bar is not None:
                 bar.update()
 
-        alone = [np.array([i]) for i in range(len(window))]
-        _, failed = workers.run_batches(work, alone, self._tower.workers, limit=limit)
-        for result in results:
-            if result is None:
-                break
-            yield result
-        if failed:
-            raise failed.pop()
+        batches = [np.array([i]) for i in range(len(window))]
+        failure = workers.run_batches(work, batches, self._tower.workers, limit=limit)
+        yield from results[: failure.row]
+        if failure.error is not None:
+            raise failure.error
+
+    def _item(self, item: Any, where: str, left: _Left, parallel: bool) -> Float:  # noqa: FBT001
+        """The vectors of an item of a stream: an image, one that was read already, or EMPTY."""
+        from PIL import Image
+
+        if item is EMPTY:
+            left.empty.append(where)
+            return np.zeros((0, self._recipe.dimension), dtype=np.float32)
+        image = item if isinstance(item, Image.Image) else self._rgb(item, where, left)
+        return self._vectors(image, where, left, parallel=parallel)
 
     def _rgb(self, source: Source, where: str, left: _Left) -> Image.Image:
+        """An image as RGB. Notes that it has further pages or frames, which are not read."""
         from PIL import Image
 
         self._tower.session.check_open()
 
-        def told(count: int) -> None:
+        def note(count: int) -> None:
             name = ""
             if isinstance(source, str | os.PathLike) and not sources.is_data(source):
                 name = f" ({sources.named(source)})"
@@ -230,7 +250,7 @@ class ImageEncoder:
             where=where,
             alpha=self._recipe.image.alpha,
             max_pixels=self._max_pixels,
-            on_frames=told,
+            on_frames=note,
         )
 
     def _patches(self, image: Image.Image, *, parallel: bool) -> tuple[PatchVectors, Box]:
@@ -246,9 +266,9 @@ class ImageEncoder:
 
 
 def check_iterable(items: Any, name: str, expected: str = "images") -> None:
-    """Raises TypeError for one image where several are due, and for what cannot be iterated.
+    """Raises TypeError for one image where several are expected, and for what is not iterable.
 
-    One image's array is of 2 or 3 dimensions, whose rows would pass for narrow greys.
+    The array of one image has 2 or 3 dimensions; its rows would pass for narrow grey images.
     """
     one = isinstance(items, np.ndarray) and items.dtype.kind == "u" and items.ndim < 4
     single = isinstance(items, str | bytes | bytearray | memoryview | type | os.PathLike)
@@ -266,13 +286,14 @@ def check_iterable(items: Any, name: str, expected: str = "images") -> None:
 def checked(
     items: Iterable[Any], name: str, other: Callable[[Any], bool] | None = None
 ) -> list[Any]:
-    """`items` as a list of images, or of what `other` allows too, before any of them is read.
+    """`items` as a list of images, or of what `other` accepts too, before any of them is read.
 
-    Raises TypeError naming the place of what is neither.
+    Raises TypeError for an item that is neither, with its index.
     """
     check_iterable(items, name, "images or vectors" if other else "images")
     found = list(items)
     for i, item in enumerate(found):
         if not sources.is_source(item) and not (other is not None and other(item)):
-            raise TypeError(f"{name}[{i}] must be {sources.IMAGES}, got {type(item).__name__}")
+            with about_item(i):
+                raise TypeError(f"{name}[{i}] must be {sources.IMAGES}, got {type(item).__name__}")
     return found

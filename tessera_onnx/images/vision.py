@@ -20,6 +20,7 @@ from tessera_onnx.errors import (
     LoadError,
     TesseraError,
     TruncationWarning,
+    about_item,
     callers_level,
 )
 from tessera_onnx.images import pdf as pdf_pages
@@ -218,7 +219,9 @@ class TesseraVision(Model):
                 drawn.append(page.number)
                 yield EMPTY if page.image is None else page.image
 
-        found = self._encoder.stream(images(), lambda i: f"page {drawn[i]}", limit=limit)
+        found = self._encoder.stream(
+            images(), lambda i: f"page {drawn[i]}", limit=limit, index=lambda i: drawn[i] - 1
+        )
         return (
             heads.convert_tokens(vectors, output_dtype, pool_factor, fixed=0) for vectors in found
         )
@@ -284,14 +287,18 @@ class TesseraVision(Model):
         items = checked(documents, "documents", is_vectors)
         places = [i for i, item in enumerate(items) if not is_vectors(item)]
         encoded = self._encoder.stream(
-            (items[i] for i in places), lambda k: f"documents[{places[k]}]", limit=limit
+            (items[i] for i in places),
+            lambda k: f"documents[{places[k]}]",
+            limit=limit,
+            index=places.__getitem__,
         )
         scores = np.full(len(items), -len(left), dtype=np.float32)
         for start in range(0, len(items), SCORED):
             block = {}
             for i, item in enumerate(items[start : start + SCORED], start):
                 known = is_vectors(item)
-                vectors = floats(item, dim, f"documents[{i}]") if known else next(encoded)
+                with about_item(i if known else None):
+                    vectors = floats(item, dim, f"documents[{i}]") if known else next(encoded)
                 if len(vectors):
                     block[i] = vectors
             found = scoring.maxsim_scores(left, list(block.values()))

@@ -8,8 +8,6 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.errors import is_of_signal
-
 T = TypeVar("T")
 
 # Padded tokens a batch. Small batches keep the activations in the processor's cache: sorted
@@ -81,8 +79,8 @@ def windows(
             item = next(iterator)
         except StopIteration:
             break
-        except Exception as error:  # not an interrupt: that one must be prompt
-            if window and not is_of_signal(error):
+        except Exception:  # not an interrupt, which must be prompt
+            if window:
                 yield window
             raise
         window.append(item)

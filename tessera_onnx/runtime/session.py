@@ -19,12 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.errors import (
-    DeviceError,
-    EncodingError,
-    LoadError,
-    is_of_signal,
-)
+from tessera_onnx.errors import DeviceError, EncodingError, LoadError
 from tessera_onnx.runtime import cpu as runtime_cpu
 from tessera_onnx.runtime.devices import choose_device, onnxruntime
 from tessera_onnx.runtime.graph import ReadBeside, open_graph
@@ -112,9 +107,7 @@ class Session:
             results: list[Array] = session.run(
                 names, dict(feeds), _give_back() if large and self.device == "cpu" else None
             )
-        except Exception as error:  # ORT raises its own unrelated classes, all from C++
-            if is_of_signal(error):
-                raise
+        except _failures() as error:
             raise EncodingError(
                 f"ONNX Runtime failed on a batch of shape {shape} on {self.device}: "
                 f"{str(error)[:300]}"
@@ -196,6 +189,18 @@ def _keep_inherited() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_keep_inherited)
+
+
+@functools.cache
+def _failures() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises when a run fails: classes of its own, and those of C++ and NumPy.
+
+    No more is caught: an exception of the caller's, such as one that a handler of a signal raises
+    while a batch runs, is no failure of the batch.
+    """
+    own = vars(onnxruntime().capi.onnxruntime_pybind11_state).values()
+    classes = [each for each in own if isinstance(each, type) and issubclass(each, Exception)]
+    return (*classes, RuntimeError, ValueError, TypeError, MemoryError, IndexError)
 
 
 @functools.cache

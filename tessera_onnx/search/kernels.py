@@ -92,9 +92,9 @@ def score(
             found[:, part.first : part.first + part.share.shape[1]] += kernel(block.tokens, part)
         scores[:, block.places] = (found * block.scales[:, None]).T
 
-    _, failed = run_batches(work, [np.array([i]) for i in range(len(blocks))], workers)
-    if failed:
-        raise failed.pop()
+    failure = run_batches(work, [np.array([i]) for i in range(len(blocks))], workers)
+    if failure.error is not None:
+        raise failure.error
     return scores
 
 

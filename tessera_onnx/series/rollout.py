@@ -76,13 +76,13 @@ class Rollout:
         horizon: int,
         *,
         parallel: bool,
-        failures: Sequence[tuple[int, BaseException]] = (),
+        failure: workers.Failure | None = None,
         limit: workers.Limit = workers.ENDLESS,
     ) -> Float:
         """Forecast one batch: the trained quantiles, (n, quantiles, horizon), in trained order.
 
-        Series of one number in `groups` (n,) are read together. An interrupt among `failures`, or
-        `limit`, ends the call between two passes.
+        Series of one number in `groups` (n,) are read together. The call ends between two passes
+        when `failure` says that it is stopped, or `limit` does.
         """
         recipe = self._recipe
         context = patching.left_pad(series, recipe.patch_size)
@@ -94,8 +94,8 @@ class Rollout:
         # A path is grouped with the paths of the same level of the other series of its group.
         groups = (groups[:, None] * paths + np.arange(paths)).ravel()
         while left > 0:
-            if any(row < 0 for row, _ in failures):
-                raise EncodingError("interrupted")  # the interrupt itself goes before it
+            if failure is not None and failure.stopped:
+                raise EncodingError("interrupted")  # the caller raises what stopped the call
             limit.check()
             context = np.concatenate([context, blocks[-1][:, rows]], axis=2)
             context = context[:, :, -recipe.context_length :]

@@ -153,7 +153,7 @@ class TesseraTimeSeries(Model):
         dtype = np.float64 if any(map(needs_float64, series)) else np.float32
         quantiles = np.full((len(series), steps, len(wanted)), np.nan, dtype=dtype)
         batches = self._rollout.plan(series, labels, np.flatnonzero(live), steps)
-        failures: workers.Failures = []
+        failure = workers.Failure()
 
         def work(picked: NDArray[np.intp]) -> None:
             try:
@@ -164,7 +164,7 @@ class TesseraTimeSeries(Model):
                         labels[picked],
                         steps,
                         parallel=len(batches) > 1,
-                        failures=failures,
+                        failure=failure,
                         limit=limit,
                     )
                     by_step = np.swapaxes(found, 1, 2)
@@ -176,9 +176,9 @@ class TesseraTimeSeries(Model):
                 rows = np.sort(picked).tolist()
                 raise EncodingError(f"series {names(rows)}: {error}", indices=rows) from error
 
-        _, failed = workers.run_batches(work, batches, self._session.workers, failures, limit)
-        if failed:
-            raise failed.pop()
+        workers.run_batches(work, batches, self._session.workers, failure, limit)
+        if failure.error is not None:
+            raise failure.error
         if not live.all():
             dead = names(np.flatnonzero(~live).tolist())
             tell(f"series {dead}: all values that are read are missing, so the forecast is NaN")

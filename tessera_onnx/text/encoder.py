@@ -1,11 +1,17 @@
-"""The way of many texts through a session: tokenised, batched, run and put back in order."""
+"""Encode texts: tokenize them, build batches of like length, run the graph, restore the order.
+
+Read this file first. `TextEncoder` serves every text model; the Head of a model's kind says what
+becomes of the graph's outputs (text/heads.py). A call takes its texts in windows of up to 4,096:
+
+    texts -> window -> tokenized parts -> batches, longest first -> threads -> results in order
+"""
 
 from __future__ import annotations
 
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import numpy as np
@@ -16,6 +22,7 @@ from tessera_onnx.errors import (
     ConfigError,
     EncodingError,
     InputTooLong,
+    TesseraError,
     TokenizationError,
     TruncationWarning,
     callers_level,
@@ -39,10 +46,12 @@ from tessera_onnx.text.tokenizer import (
     padded,
 )
 
+Rows = NDArray[np.intp]  # row numbers of texts in a window
+
 
 @dataclass(slots=True)
 class _Call:
-    """One call of the user: what is asked for, and what it has met so far."""
+    """What one call of the user asks for, and the texts that it has cut so far."""
 
     role: Role | TokenRole
     head: Head
@@ -51,12 +60,12 @@ class _Call:
     limit: workers.Limit = workers.ENDLESS
     n_texts: int = 0
     n_long: int = 0
-    longest: int = 0
+    longest: int = 0  # tokens of the longest text that was cut
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Tell what was cut, also when the call failed or was left early."""
+        """Warn of texts that were cut, also when the call failed or was left early."""
         if self.bar is not None:
             self.bar.close()
         if self.n_long and self.on_long == "warn":
@@ -68,25 +77,39 @@ class _Call:
                     TruncationWarning,
                     stacklevel=callers_level(),
                 )
-            except TruncationWarning:  # where warnings are errors; a failure goes first
+            except TruncationWarning:  # warnings are errors; an error of the call goes first
                 if kind is None:
                     raise
 
 
 @dataclass(slots=True)
 class _Window:
-    """Texts that are sorted by length together; `rows` holds the ids of those tokenised so far."""
+    """Texts that are sorted by length together."""
 
     texts: Sequence[str]
-    first: int  # the number of the first text in the call
-    rows: list[tuple[Ids, int]]  # and how many of them are attended
-    failures: workers.Failures  # by row of this window
+    first: int  # number of the first text in the call
+    name: str | None = None  # of the caller's argument, where that is one text
+    failure: workers.Failure = field(default_factory=workers.Failure)
+    tokens: list[tuple[Ids, int]] = field(init=False)  # ids and attended positions of each text
+
+    def __post_init__(self) -> None:
+        self.tokens = [(np.empty(0, np.int64), 0)] * len(self.texts)  # until they are tokenized
+
+    def error(self, kind: type[TesseraError], rows: Sequence[int], rest: str) -> TesseraError:
+        """An error about some of the texts: their numbers in the call, and the rest of it."""
+        if self.name is not None:
+            return kind(f"{self.name}{rest}")
+        numbers = sorted(self.first + int(row) for row in rows)
+        if len(numbers) == 1:
+            return kind(f"text {numbers[0]}{rest}", index=numbers[0])
+        return kind(f"texts {numbers[0]} to {numbers[-1]}{rest}", indices=numbers)
 
 
 class TextEncoder:
-    """A tokenizer and a session: the whole way of a text but for the model's head."""
+    """A tokenizer and a session, shared by all threads that use a model."""
 
     def __init__(self, tokenizer: Tokenizer, session: Runnable, on_long: OnLong) -> None:
+        """Raises ConfigError for an unknown `on_long`."""
         if on_long not in get_args(OnLong):
             raise ConfigError(
                 f'on_long must be "truncate", "warn" or "error", got {shown(on_long)}'
@@ -94,7 +117,35 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.session = session
         self._on_long = on_long
-        self._room = workers.AttentionBudget()  # of all threads that share this object
+        self._attention = workers.AttentionBudget()
+
+    def encode(
+        self,
+        texts: Iterable[str],
+        role: Role | TokenRole,
+        head: Head,
+        *,
+        progress: bool = False,
+        limit: workers.Limit = workers.ENDLESS,
+    ) -> Any:
+        """The head's result for each text, in order: a list, or an array where it has a width.
+
+        Every item is checked before the first is encoded.
+        """
+        known = check_texts(texts)
+        limit.check()
+        bar = progress_bar(known, "text") if progress else None
+        call = _Call(role, head, self._on_long, bar, limit)
+        results = _space(len(known), head)
+        with call:
+            for window in batching.windows(known):
+                first = call.n_texts
+                part = results[first : first + len(window)]
+                failure = self._encode_window(window, part, call)
+                if failure.error is not None:
+                    raise failure.error
+                results[first : first + len(window)] = part  # a list's slice is a copy
+        return results
 
     def stream(
         self,
@@ -106,59 +157,30 @@ class TextEncoder:
         limit: workers.Limit = workers.ENDLESS,
         finish: Callable[[Any], Any] | None = None,
     ) -> Iterator[Any]:
-        """One head result a text, in order, some thousand texts read ahead.
+        """The head's result for each text of a stream, in order; a window of texts is read ahead.
 
-        `finish` is what becomes of a result when it is handed out.
-
-        Whatever stops the stream (a bad item, a failing batch, an exception of `texts` itself),
-        every earlier result is yielded first.
+        `finish` is applied to each result when it is handed out. Whatever stops the stream (a bad
+        item, a failing batch, an exception of `texts` itself), every earlier result is yielded
+        first.
         """
-        source = checked(texts)  # a wrong argument is wrong now, not at the first result
+        source = checked(texts)  # a wrong argument is refused here, not at the first result
         bar = progress_bar(texts, "text") if progress else None
         return self._stream(source, _Call(role, head, self._on_long, bar, limit), finish)
 
     def _stream(
         self, texts: Iterator[str], call: _Call, finish: Callable[[Any], Any] | None
     ) -> Iterator[Any]:
-        with call:  # also when the stream fails or is left early: no cut is silent
+        with call:
             for window in batching.windows(call.limit.over(texts)):
                 results = _space(len(window), call.head)
-                complete, failed = self._fill(window, results, call)
-                # Copies: a row that is kept must not keep the whole window.
-                rows = (row.copy() if call.head.width else row for row in results[:complete])
-                for row in rows:
+                failure = self._encode_window(window, results, call)
+                for result in results[: failure.row]:
                     call.limit.check()
+                    # A copy of a row does not keep the array of the whole window.
+                    row = result.copy() if call.head.width else result
                     yield row if finish is None else finish(row)
-                if failed:
-                    raise failed.pop()
-
-    def encode(
-        self,
-        texts: Iterable[str],
-        role: Role | TokenRole,
-        head: Head,
-        *,
-        progress: bool = False,
-        limit: workers.Limit = workers.ENDLESS,
-    ) -> Any:
-        """One head result a text, in order: a list, or one array where the head has a width.
-
-        Every item is checked before the first is run.
-        """
-        known = check_texts(texts)
-        limit.check()
-        bar = progress_bar(known, "text") if progress else None
-        call = _Call(role, head, self._on_long, bar, limit)
-        results = _space(len(known), head)
-        with call:
-            for window in batching.windows(known):
-                first = call.n_texts
-                part = results[first : first + len(window)]
-                _, failed = self._fill(window, part, call)
-                if failed:
-                    raise failed.pop()
-                results[first : first + len(window)] = part  # a list's slice is a copy
-        return results
+                if failure.error is not None:
+                    raise failure.error
 
     def one(
         self,
@@ -169,26 +191,26 @@ class TextEncoder:
         name: str = "text",
         several: str = "give one text at a time",
     ) -> Any:
-        """The head's result for one text.
+        """The head's result for one text, which errors call by `name`.
 
-        Raises TypeError for anything but a str; `several` says what takes a list of them.
+        Raises TypeError for anything but a str; `several` is the advice for a list of them.
         """
         self.session.check_open()
         call = _Call(role, head, self._on_long, n_texts=1)
         known = check_text(text, name, several=several)
-        window = _Window([known], 0, [(np.empty(0, np.int64), 0)], [])
-        # As `_fill`, without what only many texts need: this is a search's latency.
+        # This is the latency of a search, so threads and batches are left out.
+        window = _Window([known], 0, name)
         with call:
             for _ in self._batches(window, [np.zeros(1, np.intp)], call):
                 pass
-            if window.failures:
-                raise window.failures[0][1]
-            batch = padded(window.rows, self.tokenizer.facts)
+            if window.failure.error is not None:
+                raise window.failure.error
+            batch = padded(window.tokens, self.tokenizer.facts)
             try:
-                with self._room.of(*batch.ids.shape):
-                    outputs = self._outputs(batch, call, parallel=False)
+                outputs = self._run(batch, call, parallel=False)
             except EncodingError as error:
-                raise EncodingError(f"text 0: {error}") from error
+                self.session.check_open()
+                raise window.error(EncodingError, [0], f": {error}") from error
             return head.apply(outputs, batch)[0]
 
     def one_or_many(
@@ -205,117 +227,129 @@ class TextEncoder:
         return self.encode(text, role, head, limit=limit)
 
     def token_counts(self, texts: Iterable[str], role: Role | TokenRole) -> NDArray[np.int64]:
-        """Tokens of each text before any cut, prompt, marker and special tokens included."""
-        windows = batching.windows(check_texts(texts))
-        counts = [self.tokenizer.rows(window, role)[1] for window in windows]
-        return np.concatenate([np.empty(0, np.int64), *counts])
+        """Tokens of each text before any cut, prompt, marker and special tokens included: (n,)."""
+        counts = [np.empty(0, np.int64)]
+        first = 0
+        for texts_of_window in batching.windows(check_texts(texts)):
+            window = _Window(texts_of_window, first)
+            counts.append(self._tokenize(window, np.arange(len(window.texts)), role))
+            first += len(window.texts)
+        return np.concatenate(counts)
 
-    def _fill(
-        self, texts: Sequence[str], results: Any, call: _Call
-    ) -> tuple[int, list[BaseException]]:
-        """Put each text's result into its place of `results`.
+    def _encode_window(self, texts: Sequence[str], results: Any, call: _Call) -> workers.Failure:
+        """Put the result of each text into its place of `results`.
 
-        Gives how many leading ones are there, and what kept the others from being there, if any.
+        The results before the row of the Failure are complete.
         """
         self.session.check_open()
-        window = _Window(texts, call.n_texts, [(np.empty(0, np.int64), 0)] * len(texts), [])
+        window = _Window(texts, call.n_texts)
         call.n_texts += len(texts)
         parts = batching.chunks(texts)
-        # Of a large window each part is tokenised while batches of the one before still run.
-        making = self._batches(window, parts, call)
-        batches = list(making) if len(parts) == 1 else making
+        batches: Iterable[Rows] = self._batches(window, parts, call)
+        if len(parts) == 1:
+            batches = list(batches)
+        # Of several parts, each is tokenized while batches of the one before it still run.
         parallel = not isinstance(batches, list) or len(batches) > 1
 
-        def work(picked: NDArray[np.intp]) -> None:
-            self._embed(picked, window, results, call, parallel=parallel)
+        def work(rows: Rows) -> None:
+            self._encode_batch(rows, window, results, call, parallel=parallel)
 
-        return workers.run_batches(work, batches, self.session.workers, window.failures, call.limit)
+        return workers.run_batches(work, batches, self.session.workers, window.failure, call.limit)
 
-    def _embed(
-        self,
-        picked: NDArray[np.intp],
-        window: _Window,
-        results: Any,
-        call: _Call,
-        *,
-        parallel: bool,
-    ) -> None:
-        """Put the results of one batch into their places.
+    def _batches(self, window: _Window, parts: Sequence[Rows], call: _Call) -> Iterator[Rows]:
+        """Tokenize the window part by part, and yield the row numbers of each batch.
 
-        A method and no closure that calls itself: such a one holds all the results it was made
-        for until the garbage collector comes by.
+        Texts that cannot be encoded become the window's failure; the others still run, since a
+        stream yields the results before them.
         """
-        batch = padded([window.rows[i] for i in picked], self.tokenizer.facts)
-        try:
-            with self._room.of(*batch.ids.shape):
-                outputs = self._outputs(batch, call, parallel=parallel)
-        except EncodingError as error:
-            if len(picked) == 1:
-                raise EncodingError(f"text {window.first + picked[0]}: {error}") from error
-            for i in np.sort(picked):  # the others have their results, and this one its name
-                self._embed(np.array([i]), window, results, call, parallel=parallel)
-            return
-        found = call.head.apply(outputs, batch)
-        if call.head.width:
-            results[picked] = found
-        else:
-            for i, result in zip(picked, found, strict=True):
-                results[i] = result
-        if call.bar is not None:
-            call.bar.update(len(picked))
-
-    def _batches(
-        self, window: _Window, parts: Sequence[NDArray[np.intp]], call: _Call
-    ) -> Iterator[NDArray[np.intp]]:
-        """Row numbers of each batch, after the ids of its texts have been put into the window."""
         facts = self.tokenizer.facts
         for part in parts:
             try:
-                made, counts = self.tokenizer.rows([window.texts[i] for i in part], call.role)
+                counts = self._tokenize(window, part, call.role)
             except TokenizationError as error:
-                names = f"texts {window.first + part.min()} to {window.first + part.max()}"
-                reason = f"{names}: {error}"
-                window.failures.append((int(part.min()), TokenizationError(reason)))
+                window.failure.at(int(part.min()), error)
                 continue
             self._note_long(window, part, counts, call)
-            for i, row in zip(part, made, strict=True):
-                window.rows[i] = row
-            lengths = np.array([max(len(ids), facts.fixed_length) for ids, _ in made])
+            lengths = np.array([max(len(window.tokens[i][0]), facts.fixed_length) for i in part])
             if not lengths.all():
                 empty = int(part[lengths == 0].min())
-                reason = f"text {window.first + empty} has no tokens and the model adds none"
-                window.failures.append((empty, TokenizationError(reason)))
-                # The rest runs: a stream owes the results of the texts before it.
+                rest = " has no tokens and the model adds none"
+                window.failure.at(empty, window.error(TokenizationError, [empty], rest))
             filled = np.flatnonzero(lengths)
             n_tokens = int(lengths.sum()) if len(parts) == 1 else sys.maxsize
             budget = batching.budget(n_tokens, self.session.workers)
             for picked in batching.plan_batches(lengths[filled].tolist(), budget):
                 yield part[filled[picked]]
 
+    def _tokenize(self, window: _Window, part: Rows, role: Role | TokenRole) -> NDArray[np.int64]:
+        """Put the ids of some texts into the window; their token counts before any cut."""
+        try:
+            made, counts = self.tokenizer.rows([window.texts[i] for i in part], role)
+        except TokenizationError as error:
+            raise window.error(TokenizationError, part.tolist(), f": {error}") from error
+        for i, tokens in zip(part, made, strict=True):
+            window.tokens[i] = tokens
+        return counts
+
     def _note_long(
-        self, window: _Window, part: NDArray[np.intp], counts: NDArray[np.int64], call: _Call
+        self, window: _Window, part: Rows, counts: NDArray[np.int64], call: _Call
     ) -> None:
+        """Count the texts that are cut; with on_long="error" the first of them is a failure."""
         over = counts > call.role.max_length
         if not over.any():
             return
         if self._on_long == "error":
             place = int(np.flatnonzero(over)[np.argmin(part[over])])
             row = int(part[place])
-            reason = (
-                f"text {window.first + row} has {counts[place]} tokens, the model reads "
-                f'{call.role.max_length}: shorten it, or pass on_long="truncate"'
+            rest = (
+                f" has {counts[place]} tokens, the model reads {call.role.max_length}: shorten it, "
+                'or pass on_long="truncate"'
             )
-            window.failures.append((row, InputTooLong(reason)))
+            window.failure.at(row, window.error(InputTooLong, [row], rest))
         call.n_long += int(over.sum())
         call.longest = max(call.longest, int(counts.max()))
 
-    def _outputs(self, batch: Batch, call: _Call, *, parallel: bool) -> list[Array]:
+    def _encode_batch(
+        self, rows: Rows, window: _Window, results: Any, call: _Call, *, parallel: bool
+    ) -> None:
+        """Run one batch and put its results into their places.
+
+        When the graph fails on several texts, each runs again alone: the error then names the text
+        that is at fault, and the others have their results.
+        """
+        batch = padded([window.tokens[i] for i in rows], self.tokenizer.facts)
+        try:
+            outputs = self._run(batch, call, parallel=parallel)
+        except EncodingError as error:
+            self.session.check_open()  # that a model was closed is no fault of a text
+            if len(rows) == 1:
+                raise window.error(EncodingError, rows.tolist(), f": {error}") from error
+            for row in np.sort(rows):
+                if row >= window.failure.row:
+                    return
+                try:
+                    self._encode_batch(np.array([row]), window, results, call, parallel=parallel)
+                except EncodingError as failed:
+                    window.failure.at(int(row), failed)
+            return
+        found = call.head.apply(outputs, batch)
+        if call.head.width:
+            results[rows] = found
+        else:
+            for i, result in zip(rows, found, strict=True):
+                results[i] = result
+        if call.bar is not None:
+            call.bar.update(len(rows))
+
+    def _run(self, batch: Batch, call: _Call, *, parallel: bool) -> list[Array]:
+        """The graph's outputs for a batch; none where the head needs only the token ids."""
         if not call.head.outputs:
             return []
         inputs = feeds(batch, call.role, self.session.inputs)
-        return self.session.run(inputs, outputs=call.head.outputs, parallel=parallel)
+        with self._attention.of(*batch.ids.shape):
+            return self.session.run(inputs, outputs=call.head.outputs, parallel=parallel)
 
 
 def _space(n: int, head: Head) -> Any:
-    """Where `n` results go."""
+    """Room for `n` results."""
     return np.empty((n, head.width), dtype=np.float32) if head.width else [None] * n

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import checks
-from tessera_onnx.errors import LoadError, TokenizationError, is_of_signal
+from tessera_onnx.errors import LoadError, TokenizationError, about_item
 from tessera_onnx.models.spec import Role, TokenizerSpec, TokenRole
 from tessera_onnx.runtime import batching
 from tessera_onnx.runtime.session import Array
@@ -54,23 +54,26 @@ def checked(texts: Iterable[str], name: str = "texts") -> Iterator[str]:
     return (check_text(text, f"{name}[{i}]", i) for i, text in enumerate(texts))
 
 
-def check_text(text: Any, name: str, index: int = 0, *, several: str = "") -> str:
-    """`text` itself, or that of an Arrow scalar.
+def check_text(text: Any, name: str, index: int | None = None, *, several: str = "") -> str:
+    """`text` itself, or the text of an Arrow scalar.
 
-    `several` says what takes a list of texts, where one stands in the place of a text. Raises
-    TypeError for anything else, TokenizationError for bad Unicode.
+    `index` is its number among several texts; `several` is the advice where a list of texts stands
+    in the place of one. Raises TypeError for anything else, TokenizationError for bad Unicode.
     """
     found = text if isinstance(text, str) else checks.plain(text)
     if not isinstance(found, str):
         hint = checks.hint_for_item(text, several or checks.ONE_EACH)
-        raise TypeError(f"{name} must be str, got {type(text).__name__}{hint}")
+        with about_item(index):
+            raise TypeError(f"{name} must be str, got {type(text).__name__}{hint}")
     if not found.isascii():
         try:
             found.encode()
         except UnicodeEncodeError as error:
+            subject = name if index is None else f"text {index}"
             raise TokenizationError(
-                f"text {index} (length {len(found)}) has a lone surrogate at character "
-                f"{error.start}: it is not valid Unicode; decode its source with errors='replace'"
+                f"{subject} (length {len(found)}) has a lone surrogate at character "
+                f"{error.start}: it is not valid Unicode; decode its source with errors='replace'",
+                index=index,
             ) from error
     return found
 
@@ -89,7 +92,7 @@ class Tokenizer:
         try:
             self._backend = Backend.from_buffer(content)
         except BaseException as error:
-            if not _is_failure(error) or is_of_signal(error):
+            if not isinstance(error, ValueError) and not _is_failure(error):
                 raise
             reason = str(error)[:200]
             raise LoadError(f"{facts.tokenizer} is not a tokenizer.json: {reason}") from error
@@ -107,13 +110,11 @@ class Tokenizer:
             prompted = [text.strip().lower() for text in prompted]
         try:
             encodings = self._backend.encode_batch_fast(prompted, add_special_tokens=False)
-        except Exception as error:  # the binding raises bare Exception
-            if is_of_signal(error):
-                raise
-            raise TokenizationError(f"the tokenizer fails: {error}") from error
         except BaseException as error:
             if not _is_failure(error):
                 raise
+            if isinstance(error, Exception):
+                raise TokenizationError(f"the tokenizer fails: {error}") from error
             if "ThreadPoolBuildError" in str(error):
                 raise TokenizationError(
                     "the tokenizer cannot start its threads: raise the limit of processes, or set "
@@ -160,8 +161,11 @@ class Tokenizer:
 
 
 def _is_failure(error: BaseException) -> bool:
-    """Whether the binding failed: it raises bare Exception, or a panic of Rust, which is none."""
-    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+    """Whether the binding failed on a text: it raises a bare Exception, or a panic of Rust.
+
+    Any other exception comes from elsewhere, such as a handler of a signal.
+    """
+    return type(error) is Exception or type(error).__name__ == "PanicException"
 
 
 def check_spelled(tokenizer: Tokenizer, spelled: str, where: str) -> None:

@@ -1,6 +1,5 @@
 """Models made to do harm: what they are refused for, with real graphs, packs and files."""
 
-import contextlib
 import importlib
 import json
 import os
@@ -14,7 +13,6 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from artifact_tools import ARTIFACTS, HANG, add_file, copy, relist, replace
-from test_aliasing import left_over
 
 from tessera_onnx import (
     EncodingError,
@@ -166,14 +164,8 @@ def test_float16_that_overflows_on_a_long_text_is_found(tmp_path):
     ) as model:
         assert np.isfinite(model.encode("cat")).all()
         long = "search " * 60
-        with pytest.raises(EncodingError, match=r"text 0: .*holds NaN or infinity.*'fp32'"):
+        with pytest.raises(EncodingError, match=r"^text: .*holds NaN or infinity.*'fp32'"):
             model.encode(long)
-
-        def survived():
-            with contextlib.suppress(EncodingError):
-                model.encode_batch(["cat", long] * 20)
-
-        assert left_over(survived) == []
         found = model.encode_iter(["cat"] * 5000 + [long])
         with pytest.raises(EncodingError, match="^text 5000: "):
             for _ in range(5001):

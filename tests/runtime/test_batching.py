@@ -9,8 +9,9 @@ from artifact_tools import HANG
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tessera_onnx import EncodingError
 from tessera_onnx.runtime import batching
-from tessera_onnx.runtime.workers import AttentionBudget, run_batches
+from tessera_onnx.runtime.workers import AttentionBudget, Failure, run_batches
 
 
 @given(st.lists(st.integers(1, 700), max_size=200), st.integers(1, 1024))
@@ -57,7 +58,8 @@ def test_run_does_every_batch_once(workers):
             done.extend(batch.tolist())
 
     rows = [np.array([i]) for i in range(100)]
-    assert run_batches(work, rows, workers) == (sys.maxsize, [])
+    failure = run_batches(work, rows, workers)
+    assert (failure.row, failure.error) == (sys.maxsize, None)
     assert sorted(done) == list(range(100))
 
 
@@ -70,9 +72,9 @@ def test_run_stops_at_the_first_failure_and_returns_it(workers):
             raise KeyboardInterrupt
         done.append(int(batch[0]))
 
-    row, (error,) = run_batches(work, [np.array([i]) for i in range(1000)], workers)
-    assert row == 0
-    assert isinstance(error, KeyboardInterrupt)
+    failure = run_batches(work, [np.array([i]) for i in range(1000)], workers)
+    assert failure.row == 0 and failure.stopped
+    assert isinstance(failure.error, KeyboardInterrupt)
     assert set(range(5)) <= set(done)
     assert len(done) < 1000
 
@@ -109,14 +111,14 @@ def test_room_runs_small_batches_together_and_a_large_one_alone():
 
 def test_a_failure_met_while_batches_are_made_keeps_later_rows_from_running():
     done = []
-    failures = []
+    failure = Failure()
 
     def batches():
         yield np.array([3])
-        failures.append((2, ValueError("no tokens")))
+        failure.at(2, EncodingError("no tokens"))
         yield np.array([4])
         yield np.array([0, 1])
 
-    row, (error,) = run_batches(done.extend, batches(), 1, failures)
-    assert (row, str(error)) == (2, "no tokens")
+    assert run_batches(done.extend, batches(), 1, failure) is failure
+    assert (failure.row, str(failure.error)) == (2, "no tokens")
     assert done == [3, 0, 1]
