@@ -9,10 +9,11 @@ in a pack. The copies are the test artifacts of this tree under other ids.
 
 Each figure is of fresh processes, with TESSERA_THREADS=1. "calls" are calls of Python functions and
 of built-in ones as cProfile counts them, and in brackets those of functions of tessera_onnx. "ms"
-is the best and the median of the rounds, without a profiler. "with imports" counts from the first
-import on, and for the command's ms the whole process. "without imports" is the same after all
-modules that it loads were imported; nothing was read or opened before. "again" is a second object
-in the same process.
+is processor time without a profiler, the best and the median of the rounds: on an idle machine it
+is about the time that a user waits, and a busy machine changes it less. "with imports" counts from
+the first import on, and for the command's ms the whole process. "without imports" is the same after
+all modules that it loads were imported; nothing was read or opened before. "again" is a second
+object in the same process.
 """
 
 from __future__ import annotations
@@ -26,15 +27,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 ARTIFACTS = Path(__file__).resolve().parents[1] / "tests" / "artifacts"
-DENSE = 'TesseraDense("all-minilm-l6-v2")'
-COMMAND = "tessera similarity a b"
+TARGETS = {"dense": 'TesseraDense("all-minilm-l6-v2")', "command": "tessera similarity a b"}
 # Runs in the measured process: what to do, what to import before, whether calls are counted.
 CHILD = """
 import sys
+from time import process_time
 target, before, profiled = sys.argv.pop(1), sys.argv.pop(1).split(), sys.argv.pop(1) == "calls"
 for name in before:
     try:
@@ -64,12 +64,12 @@ for _ in range(2 if target == "dense" else 1):
         own = sum(count for count, file in rows if "/tessera_onnx/" in file)
         found.append(f"{sum(count for count, _ in rows):,} ({own:,})")
     else:
-        from time import perf_counter
-        start = perf_counter()
+        start = process_time()
         run()
-        found.append(1000 * (perf_counter() - start))
+        found.append(1000 * (process_time() - start))
+whole = 1000 * process_time()
 import json
-print("\\nRESULT " + json.dumps([found, list(sys.modules)]))
+print("\\nRESULT " + json.dumps([found, list(sys.modules), whole]))
 """
 
 
@@ -99,19 +99,15 @@ def measure(python: str, variables: dict[str, str], target: str, before: str, wh
     """What the process found, the modules that it loaded, and its milliseconds as a whole."""
     arguments = ["similarity", "a", "b"] if target == "command" else []
     command = [python, "-P", "-c", CHILD, target, before, what, *arguments]
-    start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
-    whole = 1000 * (time.perf_counter() - start)
     if done.returncode:
         raise SystemExit(done.stderr)
-    found, names = json.loads(done.stdout.rpartition("RESULT ")[2])
-    return [found, names, whole]
+    return json.loads(done.stdout.rpartition("RESULT ")[2])
 
 
 def row(python: str, variables: dict[str, str], target: str, rounds: int) -> list[str]:
     """Cells: calls and ms with imports, without, and again."""
-    ready = " ".join(measure(python, variables, target, "", "ms")[1])
-    cells = []
+    cells, ready = [], " ".join(measure(python, variables, target, "", "ms")[1])
     calls = {b: measure(python, variables, target, b, "calls")[0] for b in ("", ready)}
     times = {b: [measure(python, variables, target, b, "ms") for _ in range(rounds)] for b in calls}
     for before, place in (("", 0), (ready, 0), (ready, 1)):
@@ -143,7 +139,7 @@ def main() -> None:
         heads = ("with imports", "without imports", "again")
         print("| | installed |", " | ".join(f"calls {h} | ms {h}" for h in heads), "|")
         print("| --- | --- |" + " ---: |" * 6)
-        for title, target in ((DENSE, "dense"), (COMMAND, "command")):
+        for target, title in TARGETS.items():
             for place, variables in places.items():
                 cells = row(options.python, variables, target, options.rounds)
                 print(f"| `{title}` | {place} |", " | ".join(cells), "|", flush=True)

@@ -20,6 +20,9 @@ sys.path.insert(0, str(BENCHMARKS))
 import forecast_quality as forecasts  # noqa: E402
 import peers  # noqa: E402
 import quality  # noqa: E402
+import same_numbers  # noqa: E402
+
+from tessera_onnx import PackedTokens  # noqa: E402
 
 needs_data = pytest.mark.skipif(
     not quality.DATA.is_dir(), reason=f"the test collections are not in {quality.DATA}"
@@ -169,6 +172,59 @@ def test_operators():
     rows = {line.split()[0]: float(line.split()[-1].rstrip("%")) for line in lines[3:]}
     assert 60 < sum(rows.values()) < 105  # the rest is between them
     assert max(rows, key=rows.get) == "MatMulIntegerToFloat"
+
+
+def test_structure_by_hand(tmp_path):
+    """Two folders that know each other, three files in a chain, an import inside a function."""
+    files = {
+        "__init__.py": "",
+        "errors.py": "import os\n",
+        "a/__init__.py": "",
+        "a/one.py": "from p import errors\nfrom p.a.two import f\nfrom p.b import three\n",
+        "a/two.py": "from ..errors import Error\n",
+        "b/__init__.py": "",
+        "b/three.py": "def f():\n    import p.a.two\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / "p" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    lines = run_benchmark("structure.py", tmp_path / "p").stdout.splitlines()
+    # one -> errors, two, three; two -> errors; three -> two. Chain: one, three, two, errors.
+    assert lines[2] == "| files | 4 | 4 | 5 | 0 |"
+    # a -> errors, a -> b, b -> a: a and b share a floor, on errors.
+    assert lines[3] == "| folders, and files | 3 | 2 | 3 | 2 |"
+    assert "folders that hold code: 3" in lines
+    assert {"upward: p.a -> p.b", "upward: p.b -> p.a"} <= set(lines)
+    assert "package: 7 lines in 4 files" in lines
+
+
+def test_same_numbers_tells_one_bit(rng, tmp_path):
+    """Of an array in another folder, and of a score of a packed file that is opened again."""
+    pack = PackedTokens(list(rng.normal(size=(3, 2, 8))), ids=list("xyz"), threads=1)
+    queries = list(rng.normal(size=(2, 3, 8)))
+    stored = dict(same_numbers.leaves("m.pack/queries", queries))
+    stored |= same_numbers.leaves("m.pack/scores", same_numbers.scored(pack, queries))
+    folders = []
+    for change in (None, "m.pack/scores/1/0", "m.pack/queries/0"):
+        folders.append(tmp_path / str(len(folders)))
+        folders[-1].mkdir()
+        pack.save(folders[-1] / "m.pack")
+        arrays = {name: array.copy() for name, array in stored.items()}
+        if change:
+            arrays[change].view(np.uint8).flat[0] ^= 1
+        np.savez(folders[-1] / "arrays.npz", **arrays)
+    done = run_benchmark("same_numbers.py", "compare", folders[0], folders[0])
+    assert "1 packed files opened again" in done.stdout and "\n0 differences" in done.stdout
+    for first, second, faults in (
+        (0, 2, ["differs: m.pack/queries/0"]),
+        (1, 0, ["differs when opened again: m.pack/scores/1/0", "differs: m.pack/scores/1/0"]),
+    ):
+        command = [sys.executable, BENCHMARKS / "same_numbers.py", "compare"]
+        command += [folders[first], folders[second]]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 1, done.stderr
+        assert [line for line in done.stdout.splitlines() if line.startswith("differs")] == faults
 
 
 def test_spearman_equals_scipy(rng):

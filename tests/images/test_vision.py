@@ -262,7 +262,7 @@ def test_forms_and_pooling_of_a_document(model):
     assert model.rank("cat", bits)[1].index == 1
     with pytest.raises(ConfigError, match="pool_factor"):
         model.encode_documents([image], pool_factor=0)
-    with pytest.raises(ConfigError, match="output"):
+    with pytest.raises(ConfigError, match="output_dtype"):
         model.encode_query("cat", output_dtype="bits")
 
 

@@ -285,7 +285,7 @@ def test_binary_scores_where_no_thread_can_be_started(call):
     code = (
         "import atexit, threading, numpy as np, tessera_onnx.search.kernels\n"
         "from tessera_onnx import PackedTokens\n"
-        "pack = PackedTokens([np.ones((9000, 8))] * 4, output='binary', threads=2)\n"
+        "pack = PackedTokens([np.ones((9000, 8))] * 4, output_dtype='binary', threads=2)\n"
         f"ask = lambda: print(pack.score(np.ones((1, 8))))\n{call}"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -321,7 +321,7 @@ def test_wrong_queries_and_options(rng):
         pack.score_batch([tokens(rng, 2), tokens(rng, 2, 8)])
     with pytest.raises(ConfigError, match="query holds sign bits"):
         pack.score(quantization.binary(tokens(rng, 2)))
-    with pytest.raises(ConfigError, match="output must be"):
+    with pytest.raises(ConfigError, match="output_dtype must be"):
         PackedTokens(output_dtype="float16")
     with pytest.raises(ConfigError, match="scored on the CPU"):
         PackedTokens(output_dtype="int8", device="cuda")

@@ -404,7 +404,7 @@ def test_outputs_in_every_form():
         assert -32 <= score <= 32
         pooled = multi.encode_document("the cat sat on the mat", pool_factor=2)
         assert pooled.shape == (5, 128)  # 9 rows: [CLS] and 8 // 2
-        with pytest.raises(ValueError, match="output must be"):
+        with pytest.raises(ValueError, match="output_dtype must be"):
             dense.encode_batch(["cat"], output_dtype="bits")
         with pytest.raises(ValueError, match="pool_factor"):
             multi.encode_batch(["cat"], pool_factor=0)
@@ -441,7 +441,11 @@ def test_malformed_arguments_are_clear_errors():
                 (lambda: multi.explain(3, "a"), TypeError, "query must be str, got int"),
                 (lambda: multi.rank("a", [[[1, 2], [3]]]), ValueError, "rectangular"),
                 (lambda: multi.quantize([[1, 2], [3]]), ValueError, "rectangular"),
-                (lambda: multi.encode_batch([], output_dtype="x"), ValueError, "output must be"),
+                (
+                    lambda: multi.encode_batch([], output_dtype="x"),
+                    ValueError,
+                    "output_dtype must be",
+                ),
                 (lambda: multi.encode_batch([], pool_factor=0), ValueError, "pool_factor"),
                 (lambda: sparse.rank(None, ["a"]), TypeError, "query must be a SparseVector"),
                 (lambda: sparse.rank("a", [sparse.encode("a"), "b"]), TypeError, r"documents\[1\]"),

@@ -216,7 +216,7 @@ def test_streams_of_every_form_are_the_batch(dense, multi, output):
 def test_a_stream_of_codes_ends_as_a_stream_of_floats_does(dense, multi):
     """Wrong arguments now, not at the first result; everything before a bad text is handed out."""
     for model in (dense, multi):
-        with pytest.raises(ConfigError, match="output must be"):
+        with pytest.raises(ConfigError, match="output_dtype must be"):
             model.encode_iter(TEXTS, output_dtype="uint8")
         with pytest.raises(TypeError, match="texts must be a list"):
             model.encode_iter("a text", output_dtype="int8")

@@ -135,5 +135,5 @@ def test_dimension_types():
 
 
 def test_unknown_output():
-    with pytest.raises(ConfigError, match="output must be"):
+    with pytest.raises(ConfigError, match="output_dtype must be"):
         quantization.convert(np.ones(2, np.float32), "uint8")
