@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from tessera_onnx.errors import EncodingError
 from tessera_onnx.images.preprocess import Pixels
-from tessera_onnx.images.prompt_ids import document_ids, image_id, positions
-from tessera_onnx.models.spec import ModelSpec, Vision
+from tessera_onnx.images.prompt_ids import positions
+from tessera_onnx.models.spec import Vision
 from tessera_onnx.runtime.session import Array, Session
-from tessera_onnx.text import tokenizer as text_tokenizer
-from tessera_onnx.text.tokenizer import Runnable, Tokenizer, check_spelled
+from tessera_onnx.text.tokenizer import Runnable
 from tessera_onnx.vectors import pooling
 
 Float = NDArray[np.float32]
@@ -109,7 +108,7 @@ class VisionLanguageModel:
     ) -> list[Array]:
         """The outputs for texts: input_ids and attention_mask (b, n) int64."""
         embeddings = self._embeddings(feeds["input_ids"], parallel=parallel)
-        inputs = _feeds(self.session.inputs, embeddings, feeds["attention_mask"])
+        inputs = language_feeds(self.session.inputs, embeddings, feeds["attention_mask"])
         return self.session.run(inputs, outputs=outputs, parallel=parallel)
 
     def patches(self, pixels: Pixels, *, image_only: bool, parallel: bool) -> PatchVectors:
@@ -124,7 +123,8 @@ class VisionLanguageModel:
             )
         embeddings = self._embeddings(ids[None], parallel=parallel)
         embeddings[0, places] = features
-        inputs = _feeds(self.session.inputs, embeddings, np.ones((1, len(ids)), dtype=np.int64))
+        attention = np.ones((1, len(ids)), dtype=np.int64)
+        inputs = language_feeds(self.session.inputs, embeddings, attention)
         if "position_ids" in inputs:
             grid = positions(ids, self._image_token, *pixels.cells)
             inputs["position_ids"] = grid[:, None]
@@ -146,58 +146,7 @@ class VisionLanguageModel:
         return self._tokens.run({"input_ids": ids}, parallel=parallel)[0]
 
 
-def open_encoder(
-    opened: Callable[..., Session], spec: ModelSpec, recipe: Vision, tokenizer: Tokenizer | None
-) -> PixelEncoder | VisionLanguageModel:
-    """The graphs of a vision model, each tried with a tiny input.
-
-    `opened(outputs, probe, table, workers)` gives the session of a graph. Raises LoadError where
-    graphs, tokenizer and recipe do not belong together.
-    """
-    size, n_tokens = recipe.image.size, recipe.image.tokens or None
-    square = {"pixel_values": np.zeros((1, 3, size, size), dtype=np.float32)}
-    tiles, tokens, prompt = recipe.tile_graph, recipe.token_graph, recipe.prompt
-    if tiles is None or tokens is None or prompt is None or tokenizer is None:
-        shape = (1, recipe.dimension) if _is_pooled(recipe) else (1, None, recipe.dimension)
-        keep = {recipe.keep: (1, None)} if recipe.keep else {}
-        session = opened({recipe.output: shape, **keep}, square, spec.main_graph(), None)
-        return PixelEncoder(session, recipe, _open_texts(opened, spec, recipe))
-    # One session each: a second copy of a language model's weights is too dear.
-    one = np.array([[tokenizer.facts.pad_id]], dtype=np.int64)
-    token_session = opened({tokens.output: (1, 1, None)}, {"input_ids": one}, tokens, 1)
-    (embedding,) = token_session.run({"input_ids": one})
-    tile_session = opened({tiles.output: (1, n_tokens, embedding.shape[2])}, square, tiles, 1)
-    probe = _feeds(spec.main_graph().inputs, embedding, np.ones_like(one))
-    session = opened({recipe.output: (1, 1, recipe.dimension)}, probe, spec.main_graph(), 1)
-
-    def encode(part: str) -> list[int]:
-        return [int(i) for i in tokenizer.ids([part])[0]]
-
-    def prompt_ids(n_tokens: int, rows: int, columns: int) -> Ids:
-        return document_ids(prompt, n_tokens, rows, columns, encode)
-
-    image_token = image_id(prompt, encode)
-    for name in ("text", "tile", "row_end", "grid_end", "whole", "end"):
-        part = getattr(prompt, name).replace("{row}", "1").replace("{column}", "1")
-        check_spelled(tokenizer, part, f"model.vision.prompt.{name}")
-    return VisionLanguageModel(tile_session, token_session, session, image_token, prompt_ids)
-
-
-def _open_texts(opened: Callable[..., Session], spec: ModelSpec, recipe: Vision) -> Session | None:
-    if recipe.text_graph is None or spec.text is None:
-        return None
-    part = recipe.text_graph
-    probe = text_tokenizer.probe(spec.text)
-    one = recipe.vectors == "one"
-    shape = (1, recipe.dimension) if one else (1, probe.ids.shape[1], recipe.dimension)
-    return opened({part.output: shape}, text_tokenizer.feeds(probe, None, part.inputs), part, None)
-
-
-def _is_pooled(recipe: Vision) -> bool:
-    return recipe.vectors == "one" and recipe.pooling == "graph"
-
-
-def _feeds(inputs: Sequence[str], embeddings: Array, attention: Ids) -> dict[str, Array]:
+def language_feeds(inputs: Sequence[str], embeddings: Array, attention: Ids) -> dict[str, Array]:
     """The inputs of a language model on the embeddings (b, n, hidden) of texts, by name."""
     known: dict[str, Array] = {
         "inputs_embeds": embeddings,

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,14 +152,14 @@ def answer(
     found: Located,
     words: Sequence[Word],
     *,
-    form: Any = None,
+    given: object = None,
 ) -> Answer:
     """Query rows (n, dim) and their names, looked for among the vectors of an image.
 
-    A token has no region where no cell of the image has a vector. `form` is that in which the query
-    was given.
+    A token has no region where no cell of the image has a vector. `given` is the query as the
+    caller gave it: its dtype decides how far rounding may lift a dot product above 1.
     """
-    cells = cell_map(query, found.vectors, found.cells, form)
+    cells = cell_map(query, found.vectors, found.cells, given)
     regions = []
     for index, products in enumerate(cells):
         if not np.isfinite(products).any():
@@ -197,16 +197,16 @@ def _shared(one: Box, other: Box) -> float:
     return max(0.0, width) * max(0.0, height) / least if least > 0 else 0.0
 
 
-def cell_map(query: Float, vectors: Float, cells: NDArray[np.int64], form: Any = None) -> Float:
+def cell_map(query: Float, vectors: Float, cells: NDArray[np.int64], given: object = None) -> Float:
     """Dot products of each query row with the vector of each cell: (n, rows, cols) float32.
 
     query (n, dim), vectors (m, dim), cells (rows, cols) rows of `vectors`; NaN where a cell is -1.
     Of cells (layers, rows, cols) the highest of all layers counts. Products of unit rows lie in
-    [-1, 1]; `form` is that in which the query was given.
+    [-1, 1]; `given` is the query as the caller gave it.
     """
     products = np.full((len(query), len(vectors) + 1), np.nan, dtype=np.float32)
     scores = query @ vectors.T
-    bounds.limit(scores, query, vectors, (form, None))
+    bounds.limit(scores, query, vectors, (given, None))
     products[:, :-1] = scores
     found: Float = products[:, cells]
     return found if cells.ndim == 2 else np.fmax.reduce(found, axis=1)
