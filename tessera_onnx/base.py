@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypedDict
 
-from tessera_onnx.errors import LoadError
+from tessera_onnx.errors import DeviceError, LoadError
 from tessera_onnx.models import rules
 from tessera_onnx.models.artifact import Artifact
 from tessera_onnx.models.resolve import resolve
@@ -101,6 +101,10 @@ class Model:
         }
         self._spec = artifact.spec
         self._recipe = getattr(self._spec, KIND_TABLES[self._kind])
+        if precision is not None:
+            rules.check_precision(self._spec, precision)
+        if self._spec.graph is None and device not in {"auto", "cpu"}:
+            raise DeviceError(f"model {self._spec.id!r} has no graph: leave device out")
 
     @classmethod
     def from_artifact(cls, artifact: Artifact, model_id: str | None, **options: Any) -> Self:
@@ -148,11 +152,8 @@ class Model:
     def _precision(self, device: str) -> Precision:
         """The precision to run on a device: the one asked for, else the model's best."""
         precision: Precision | None = self._options["precision"]
-        if precision is None:
-            best: Precision = getattr(self._spec.main_graph(), f"best_{device}")
-            return best
-        rules.check_precision(self._spec, precision)
-        return precision
+        best: Precision = getattr(self._spec.main_graph(), f"best_{device}")
+        return best if precision is None else precision
 
     def _graph_file(self, table: Graph | SubGraph, device: str) -> tuple[str, Callable[[], bytes]]:
         """Name of the file of a graph for a device, and a function that reads it."""

@@ -1,4 +1,4 @@
-"""The cells of a CSV file by column; whatever is wrong names the file and the line."""
+"""Read the cells of a CSV file by column; errors name file and line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import gzip
 import io
 import re
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -15,38 +16,38 @@ from tessera_onnx.errors import ConfigError, FileError
 from tessera_onnx.series import time_numbers, timestamps
 from tessera_onnx.series.numbers import MISSING, is_number
 
-SEPARATORS = "\t;,"  # of as many in the first line: a comma may be that of a decimal
+SEPARATORS = "\t;,"  # the first wins where two are as many: a comma may be a decimal mark
 SHOWN = 10  # columns that a message names
 GZIP = b"\x1f\x8b"
 LARGEST_FILE = 1 << 30  # bytes that a compressed file may have when it is whole
 
 
 class Cells:
-    """The cells of a file by column, with the line that each row ends in."""
+    """The cells of a file by column, and the line in which each row ends."""
 
     def __init__(self, source: str) -> None:
+        self.source = source
         self.name = texts.name(source)
         self.lines: list[int] = []
-        rows = self._rows(_text(source, self.name))
+        rows = self._rows(_text(source, self.error))
         if not rows:
-            raise FileError(f"{self.name} is empty: the first line must name the columns")
+            raise self.error("is empty: the first line must name the columns")
         header, *rows = rows
         header = [name.strip() for name in header]
         wrong = _no_names(header, rows)
         if wrong:
-            raise FileError(f"{self.name}, line {self.lines[0]}: {wrong}")
+            raise texts.at_line(source, self.lines[0], wrong)
         if len(set(header)) < len(header):
-            raise FileError(f"{self.name}, line 1: a column name comes twice")
+            raise texts.at_line(source, 1, "a column name comes twice")
         while rows and not rows[-1]:
             rows.pop()
         if not rows:
-            raise FileError(f"{self.name} has no rows below the column names")
+            raise self.error("has no rows below the column names")
         rows = [row or [""] if len(header) == 1 else row for row in rows]
         for line, row in zip(self.lines[1:], rows, strict=False):
             if len(row) != len(header):
-                raise FileError(
-                    f"{self.name}, line {line}: {len(row)} cells, the first line has {len(header)}"
-                )
+                reason = f"{len(row)} cells, the first line has {len(header)}"
+                raise texts.at_line(source, line, reason)
         self.n_rows = len(rows)
         columns = zip(*rows, strict=True)
         self.columns = {
@@ -55,7 +56,7 @@ class Cells:
         }
 
     def _rows(self, text: str) -> list[list[str]]:
-        # Without what stands in quotes, which may hold separators and ends of lines.
+        # Without quoted cells, which may hold separators and ends of lines.
         quoted = r'(?<![^,;\t\r\n])"(?:[^"]|"")*"'
         first = re.sub(quoted, "", text[: 1 << 16]).partition("\n")[0]
         self.delimiter = max(SEPARATORS, key=first.count)
@@ -66,7 +67,7 @@ class Cells:
                 rows.append(row)
                 self.lines.append(reader.line_num)
         except csv.Error as error:
-            raise FileError(f"{self.name}, line {reader.line_num}: {error}") from None
+            raise texts.at_line(self.source, reader.line_num, str(error)) from None
         return rows
 
     def named(self, option: str, name: str) -> str:
@@ -76,50 +77,56 @@ class Cells:
             raise ConfigError(f"--{option} {name!r} is no column of {self.name}: it has {names}")
         return name
 
+    def error(self, reason: str) -> FileError:
+        """An error about the file as a whole."""
+        return FileError(f"{self.name} {reason}", path=self.source)
+
     def wrong(self, row: int | None, column: str, what: str) -> FileError:
-        """An error about a cell, or about a column as a whole."""
-        line = "" if row is None else f", line {self.lines[row + 1]}"
-        return FileError(f"{self.name}{line}: column {column!r} holds {what}")
+        """An error about a cell or, without a row, about a column."""
+        reason = f"column {column!r} holds {what}"
+        if row is None:
+            return FileError(f"{self.name}: {reason}", path=self.source)
+        return texts.at_line(self.source, self.lines[row + 1], reason)
 
 
 def some(names: list[str], separator: str) -> str:
-    """The first SHOWN, and how many more there are: a file may have thousands of columns."""
+    """The first SHOWN names and the number of the others: a file may have thousands of columns."""
     more = [f"and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
     return separator.join([*names[:SHOWN], *more])
 
 
-def _text(source: str, name: str) -> str:
+def _text(source: str, error: Callable[[str], FileError]) -> str:
     with texts.opened(source) as stream:
         content = stream.read()
     if content.startswith(GZIP):
-        content = _unpacked(content, name)
+        content = _unpacked(content, error)
     if b"\0" in content:
-        raise FileError(f"{name} is no CSV file of UTF-8 text: save it as one")
+        raise error("is no CSV file of UTF-8 text: save it in that encoding")
     try:
         return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise FileError(f"{name}, line {line}: not UTF-8 text") from None
+    except UnicodeDecodeError as wrong:
+        line = content.count(b"\n", 0, wrong.start) + 1
+        raise texts.at_line(source, line, "not UTF-8 text") from None
 
 
-def _unpacked(content: bytes, name: str) -> bytes:
+def _unpacked(content: bytes, error: Callable[[str], FileError]) -> bytes:
     try:
         with gzip.open(io.BytesIO(content)) as stream:
             whole = stream.read(LARGEST_FILE + 1)
     except (OSError, EOFError, zlib.error):
-        raise FileError(f"{name} is no whole gzip file") from None
+        raise error("is no whole gzip file") from None
     if len(whole) > LARGEST_FILE:
-        raise FileError(f"{name} has more than {LARGEST_FILE} bytes when it is unpacked")
+        raise error(f"has more than {LARGEST_FILE} bytes when it is unpacked")
     return whole
 
 
 def _no_names(header: list[str], rows: list[list[str]]) -> str:
-    """What is wrong where the first line does not name the columns, else an empty text."""
+    """What is wrong where the first line does not name the columns; "" where it does."""
     below = [[row[i].strip() for row in rows if i < len(row)] for i in range(len(header))]
     numbers = [bool(re.fullmatch(r"[+-]?[\d.,]*\d[\d.,]*(?:[eE][+-]?\d+)?", n)) for n in header]
     times = [timestamps.is_like_time(name) for name in header]
     missing = [name.lower() in MISSING for name in header]
-    # pandas names columns 0, 1, 2 … where nobody did, and has no name for the index.
+    # pandas names unnamed columns 0, 1, 2 … and gives the index no name.
     counted = len(header) > 1 and header == [str(i) for i in range(len(header))]
     index = len(header) > 1 and not header[0] and all(below[0])
     is_value = [number or time for number, time in zip(numbers, times, strict=True)]
@@ -152,7 +159,7 @@ def _no_names(header: list[str], rows: list[list[str]]) -> str:
 
 
 def _is_date(cell: str) -> bool:
-    """Whether a cell is a time, also one that is not read, such as 12/31/24."""
+    """Whether a cell is a time, also in a form that is not read, such as 12/31/24."""
     return timestamps.is_like_time(cell) or (cell[:1].isdigit() and timestamps.seems_time(cell))
 
 
@@ -169,7 +176,7 @@ def _is_within(name: str, cells: list[str]) -> bool:
 
 
 def _float(cell: str) -> float:
-    """Nearly: of a comma, whatever it is, a point is made."""
+    """About the value of a number: a comma counts as a decimal point."""
     try:
         return float(cell.replace(",", "."))
     except ValueError:

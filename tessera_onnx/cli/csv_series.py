@@ -1,4 +1,4 @@
-"""Series come out of CSV files; whatever is wrong names the file and the line."""
+"""Read series from a CSV file; errors name file and line."""
 
 from __future__ import annotations
 
@@ -244,7 +244,9 @@ def _order(
             missing = f"--id {id!r} does not tell series apart, give a column that does"
         raise ConfigError(
             f"{cells.name}, lines {first} and {second}: column {name!r} has a time twice in one "
-            f"series: {missing}, or keep one row a time"
+            f"series: {missing}, or keep one row a time",
+            path=cells.source,
+            line=second,
         ) from None
 
 
@@ -314,13 +316,14 @@ class _Numbers:
             found = {name: values for name, (_, values) in parts.items()}
             if not found:
                 reasons = some(left_out, "; ")
-                raise FileError(f"{self.cells.name} has no column of numbers: {reasons}")
+                raise self.cells.error(f"has no column of numbers: {reasons}")
             return found, left_out
         names = {part: name for name, (part, _) in parts.items()}
         if self.time is None and {"year", "month"} <= names.keys():
             raise FileError(
                 f"{self.cells.name}: columns {names['year']!r} and {names['month']!r} hold parts "
-                "of the time: write it in one column, as 2024-01 or 2024-01-31"
+                "of the time: write it in one column, as 2024-01 or 2024-01-31",
+                path=self.cells.source,
             )
         left_out += (f"column {name!r} holds a part of the time" for name in parts)
         return found, left_out

@@ -1,14 +1,16 @@
-"""`tessera forecast`: series of a CSV file in, quantiles of the next steps out."""
+"""`tessera forecast`: read series from a CSV file, forecast them, write quantiles."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from tessera_onnx.cli import csv_series, forecast_files, vector_files
-from tessera_onnx.cli import output as cli_output
+from tessera_onnx.cli.forecast_files import Forecast
 from tessera_onnx.cli.options import (
     AT_LEAST_1,
     CACHE,
@@ -17,19 +19,25 @@ from tessera_onnx.cli.options import (
     MODEL,
     PRECISION,
     THREADS,
-    ProgramCommand,
     location,
+)
+from tessera_onnx.cli.output import (
+    SPARKS,
+    STDOUT,
+    one_line,
     print_json,
     print_lines,
     say,
     shown_place,
+    sparkline,
+    table,
 )
 from tessera_onnx.series import numbers
 from tessera_onnx.series.timeseries import TesseraTimeSeries
 
 
 def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
-    """The numbers of a list with commas; the model checks that they are levels."""
+    """The numbers of a list with commas. The model checks that they are levels."""
     try:
         levels = [float(part) for part in text.split(",")]
     except ValueError:
@@ -39,32 +47,37 @@ def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
     return levels
 
 
-@click.command(
-    cls=ProgramCommand, short_help="Forecast the series of a CSV file: quantiles of each step."
-)
+@click.command(short_help="Forecast the series of a CSV file: quantiles of each step.")
 @click.argument("source", metavar="FILE.csv")
-@click.option("--horizon", type=AT_LEAST_1, help="Steps ahead, else as many as the model's pass.")
+@click.option(
+    "--horizon", type=AT_LEAST_1, help="Steps ahead. Default: those of one pass of the model."
+)
 @click.option(
     "--levels",
     callback=_levels,
     default="0.1,0.5,0.9",
     show_default=True,
-    help="Quantiles. Outside the levels that the model was trained for (`tessera info`), its "
-    "outermost ones stand: a warning and the field or column outside_trained say so.",
+    help="Levels of the quantiles. Outside the levels that the model was trained for (`tessera "
+    "info`), its outermost quantiles are used, with a warning and a field or column "
+    "outside_trained.",
 )
 @click.option(
     "--extrapolate",
     type=click.Choice(["tails"]),
-    help="Levels outside the trained ones are estimated from the outermost two.",
+    help="Estimate levels outside the trained ones from the outermost two.",
 )
-@click.option("--target", metavar="COL", help="Column of values, else every column of numbers.")
-@click.option("--timestamp", metavar="COL", help="Column of times, else the first of dates.")
-@click.option("--id", metavar="COL", help="Column that tells series apart.")
+@click.option("--target", metavar="COL", help="Column of values. Default: every column of numbers.")
 @click.option(
-    "--one-series", is_flag=True, help="Columns of texts that repeat tell no series apart."
+    "--timestamp", metavar="COL", help="Column of times. Default: the first column of times."
+)
+@click.option("--id", metavar="COL", help="Column whose values tell series apart.")
+@click.option(
+    "--one-series",
+    is_flag=True,
+    help="The file holds one series, also where a column of texts repeats its values.",
 )
 @click.option(
-    "--decimal", type=click.Choice([".", ","]), help="Decimal mark, else what the cells tell."
+    "--decimal", type=click.Choice([".", ","]), help="Decimal mark, else what the data tell."
 )
 @click.option("-o", "--output", metavar="OUT", help="File to write: .csv or .jsonl; - writes CSV.")
 @click.option("--plot", metavar="IMAGE", help="Chart to write: .png, .svg or .pdf.")
@@ -96,7 +109,7 @@ def forecast(
 
     FILE.csv, or FILE.csv.gz, has the column names in its first line and a row a step; - is stdin.
     Every column of numbers is a series of its own, and with --id every value of that column starts
-    one. Rows are sorted by time; without a column of times the latest is last. Empty cells, NA and
+    one. Rows are sorted by time; without a column of times the latest is last. Empty data, NA and
     - are gaps; a series of gaps alone has no forecast. OUT and IMAGE are written whole or not at
     all.
 
@@ -109,7 +122,7 @@ def forecast(
     forecast_files.check(output, plot)
     if source and output and vector_files.is_same(source, output):
         raise click.UsageError("--output is FILE.csv itself")
-    table = csv_series.read_csv(
+    data = csv_series.read_csv(
         source,
         target=target,
         timestamp=timestamp,
@@ -117,16 +130,16 @@ def forecast(
         decimal=decimal,
         one_series=one_series,
     )
-    for warning in table.warnings:
+    for warning in data.warnings:
         click.echo(f"Warning: {warning}", err=True)
     if output is not None and not output.endswith(".jsonl"):
-        forecast_files.header(table, levels)
+        forecast_files.header(data, levels)
     with TesseraTimeSeries(**location(model, cache_dir), **options) as opened:
-        found = forecast_files.of(table, opened, horizon, levels, extrapolate)
+        found = forecast_files.of(data, opened, horizon, levels, extrapolate)
     if output is not None:
-        forecast_files.write(Path(output), table, found, levels)
+        forecast_files.write(Path(output), data, found, levels)
     if plot is not None:
-        titles = [cli_output.one_line(series.title()) for series in found]
+        titles = [one_line(series.title()) for series in found]
         shown = forecast_files.draw(Path(plot), found, titles, levels)
         if shown < len(found):
             click.echo(f"Warning: the first {shown} of {len(found)} series are drawn", err=True)
@@ -136,10 +149,29 @@ def forecast(
             facts[forecast_files.OUTSIDE] = found[0].outside
         series = len(found) if output is not None else list(forecast_files.objects(found, levels))
         report = {**facts, "output": output, "plot": plot, "series": series}
-        print_json(report, err=output == vector_files.STDOUT)
+        print_json(report, err=output == STDOUT)
     elif output is None:
-        print_lines(cli_output.forecast(found, levels, forecast_files.time_name(table)))
+        print_lines(_lines(found, levels, forecast_files.time_name(data)))
     else:
         steps = len(found[0].median)
-        tell = say if output == vector_files.STDOUT else click.echo
+        tell = say if output == STDOUT else click.echo
         tell(f"{len(found)} series, {steps} steps each, in {shown_place(output)}")
+
+
+def _lines(found: Iterable[Forecast], levels: Sequence[float], time: str) -> Iterator[str]:
+    """Each series as a small chart of its past and its median, and its steps as a table."""
+    for series in found:
+        past = series.history[-SPARKS:]
+        line = sparkline(np.concatenate([past, series.median[:SPARKS]]))
+        yield f"{one_line(series.title())}: {len(series.history)} values"
+        yield f"{line[: len(past)]}│{line[len(past) :]}"
+        rows = zip(series.times, series.quantiles, strict=True)
+        digits = 6 if series.quantiles.dtype == np.float32 else 15
+        names = [f"{v:g}{' (outside the trained)' if v in series.outside else ''}" for v in levels]
+        yield from table(
+            [
+                [time, *names],
+                *([str(at), *(f"{value:.{digits}g}" for value in row)] for at, row in rows),
+            ]
+        )
+        yield ""

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx.cli.csv_series import Table
-from tessera_onnx.cli.vector_files import STDOUT, opened
+from tessera_onnx.cli.output import STDOUT
+from tessera_onnx.cli.vector_files import opened
 from tessera_onnx.errors import ConfigError, install_hint
 from tessera_onnx.files import replacing
 from tessera_onnx.series.inputs import check_horizon, outside

@@ -1,4 +1,4 @@
-"""Texts come out of files, with their ids; whatever is wrong names the file and the line."""
+"""Read texts and their ids from .txt, .md, .jsonl and .csv files; errors name file and line."""
 
 from __future__ import annotations
 
@@ -6,39 +6,39 @@ import errno
 import gzip
 import json
 import os
-import re
 import stat
 import sys
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
-from tessera_onnx.errors import EncodingError, FileError, InputTooLong, named
+from tessera_onnx.errors import EncodingError, FileError, InputTooLong, TesseraError, named
 
 STDIN = "-"
 PACKED = ".gz"
 LINES, OBJECTS, TABLE = (".txt", ".md"), ".jsonl", ".csv"
 SUFFIXES = (*LINES, OBJECTS, TABLE)
 SEPARATORS = ",;\t"
-LONGEST = 1 << 28  # bytes of a line: what never ends would take all memory
+LONGEST = 1 << 28  # bytes of a line: a line that never ends would take all memory
+MOST_LINES = 10  # that an error about several texts lists
 Id = str | int
 
 
 class Texts:
-    """The texts of a file in order, or of the lines of stdin for "-"; it can be iterated again.
+    """The texts of a file, or of the lines of stdin for "-". A file can be iterated again.
 
-    A line of a .txt or .md file is a text. A line of a .jsonl file is a string, or an object that
-    has one under `field`. A row of a .csv file has it in the column `field`, which the first row
-    names, as all others; the separator is a comma, a semicolon or a tab. With a further .gz the
-    file is unpacked. Lines of white space alone are left out and counted in `blank`. UTF-8, with
-    or without a byte order mark.
+    Each line of a .txt or .md file is a text. Each line of a .jsonl file is a string, or an object
+    with a string under `field`. Each row of a .csv file has its text in the column `field`; the
+    first row names the columns, and the separator is a comma, a semicolon or a tab. A file whose
+    name also ends in .gz is unpacked. Lines of white space are left out and counted in `blank`.
+    The encoding is UTF-8, with or without a byte order mark.
 
-    `ids` holds what stands under `id_field`, a string or a whole number, of the texts so far.
-    Iteration raises FileError with the file and the line, never with what the line holds; also
-    when the texts are fewer than `count` gave before.
+    `ids` holds, for the texts so far, the strings or whole numbers under `id_field`. Iteration
+    raises FileError, with the file and the line but never the text, for a line that cannot be read,
+    and for a file that has fewer texts than `count` gave before.
     """
 
     def __init__(self, source: str, field: str, id_field: str | None = None) -> None:
@@ -48,8 +48,9 @@ class Texts:
         self._form = _form(source)
         if id_field is not None and self._form in LINES:
             raise FileError(
-                f"{name(source)} has no ids: they are in a {OBJECTS} or {TABLE} file, or leave "
-                "--id-field out"
+                f"{name(source)} has no ids: give a {OBJECTS} or {TABLE} file, or leave --id-field "
+                "out",
+                path=source,
             )
         self._names = (field, id_field)
         self._least = 0
@@ -70,13 +71,14 @@ class Texts:
         if index < self._least:
             raise FileError(
                 f"{name(self.source)} became shorter while it was read: it had {self._least} texts "
-                f"and ends after {index}"
+                f"and ends after {index}",
+                path=self.source,
             )
 
     def count(self) -> int | None:
-        """The number of texts, None for stdin and pipes, which can be read but once.
+        """The number of texts; None for stdin and pipes, which can be read only once.
 
-        All lines are checked, so that a bad last one shows before hours of work.
+        All lines are checked, so that a bad last line shows before hours of work.
         """
         if self.source == STDIN or (
             os.path.exists(self.source) and not os.path.isfile(self.source)  # noqa: PTH110, PTH113 (a Path raises for what cannot be a name)
@@ -86,9 +88,23 @@ class Texts:
         return self._least
 
     def line(self, index: int) -> int:
-        """The line of a text, from 1."""
+        """The line, from 1, of the text with that index."""
         place = bisect_right(self._moved, index, key=lambda moved: moved[0]) - 1
         return index + (self._moved[place][1] if place >= 0 else 1)
+
+    def lines(self, indices: Sequence[int]) -> str:
+        """The lines of texts in words: "line 3", "lines 3, 5", "lines 3 to 70".
+
+        Of more than MOST_LINES texts with other lines between them it is "64 of the lines 3 to 70".
+        """
+        numbers = sorted({self.line(index) for index in indices})
+        first, last = numbers[0], numbers[-1]
+        if len(numbers) == 1:
+            return f"line {first}"
+        if len(numbers) <= MOST_LINES:
+            return f"lines {', '.join(map(str, numbers))}"
+        range_ = f"lines {first} to {last}"
+        return range_ if last - first + 1 == len(numbers) else f"{len(numbers)} of the {range_}"
 
     def _lines(self) -> Iterator[tuple[int, str, Id | None]]:
         for number, line in enumerate(_lines(self.source), 1):
@@ -99,11 +115,11 @@ class Texts:
                     continue
                 found = _of_json(text, *self._names) if self._form == OBJECTS else (text, None)
             except ValueError as error:
-                raise FileError(f"{name(self.source)}, line {number}: {error}") from None
+                raise at_line(self.source, number, str(error)) from None
             yield number, *found
 
     def _rows(self) -> Iterator[tuple[int, str, Id | None]]:
-        """Of a table. A text with an end of line in it is of the line where its row begins."""
+        """Rows of a table, each with the line where it begins: a text may hold ends of lines."""
         import csv
 
         lines, begin = _counted(self.source), 1
@@ -126,7 +142,7 @@ class Texts:
                     continue
                 yield number, row[places[0]], None if places[1] < 0 else row[places[1]]
         except (ValueError, csv.Error) as error:
-            raise FileError(f"{name(self.source)}, line {begin}: {error}") from None
+            raise at_line(self.source, begin, str(error)) from None
         finally:
             csv.field_size_limit(previous)
 
@@ -153,40 +169,63 @@ def opened(source: str) -> Iterator[BinaryIO]:
     except FileError:
         raise
     except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise FileError(f"{name(source)} cannot be read: it is no whole gzip file") from None
+        raise FileError(
+            f"{name(source)} cannot be read: it is no whole gzip file", path=source
+        ) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
-        raise FileError(f"{name(source)} cannot be read: {reason}") from None
+        raise FileError(f"{name(source)} cannot be read: {reason}", path=source) from None
+
+
+class Inputs(NamedTuple):
+    """What `tessera encode` writes: the vectors of texts or images, and where they come from."""
+
+    vectors: Iterator[Any]
+    unit: str  # "text" or "image"
+    total: int | None  # None where it is not known before the end
+    role: str
+    texts: Texts | None = None  # the file of the texts
+
+    @property
+    def ids(self) -> Callable[[], Sequence[Id]] | None:
+        """What gives the ids of the texts read so far; None where no ids were asked for."""
+        texts = self.texts
+        return None if texts is None or texts.ids is None else lambda: texts.ids or []
 
 
 def name(source: str) -> str:
-    """What messages call it."""
+    """The name of an input in messages."""
     return "stdin" if source == STDIN else named(source)
 
 
+def at_line(source: str, line: int, reason: str) -> FileError:
+    """An error about a line of a file."""
+    return FileError(f"{name(source)}, line {line}: {reason}", path=source, line=line)
+
+
 @contextmanager
-def naming_lines(texts: Texts | None) -> Iterator[None]:
-    """Errors about texts as errors about the lines of a file, if they come out of one."""
+def about_lines(texts: Texts | None) -> Iterator[None]:
+    """Put file and lines before an error about texts that come from a file."""
     try:
         yield
     except (EncodingError, InputTooLong) as error:
-        if texts is None:
+        if texts is None or error.index is None:
             raise
-        raise type(error)(by_line(str(error), texts)) from error
+        raise _with_lines(error, error.indices or (error.index,), texts) from error
 
 
-def by_line(message: str, texts: Texts) -> str:
-    """A message about "text 3" or "texts 3, 5" of a file as one about their lines, such as 4, 6."""
-    found = re.match(r"texts? (\d+(?:, \d+)*)", message)
-    if not found:
-        return f"{name(texts.source)}: {message}"
-    lines = ", ".join(str(texts.line(int(index))) for index in found[1].split(", "))
-    plural = "s" if "," in lines else ""
-    return f"{name(texts.source)}, line{plural} {lines}{message[found.end() :]}"
+def _with_lines(error: TesseraError, indices: Sequence[int], texts: Texts) -> TesseraError:
+    return type(error)(
+        f"{name(texts.source)}, {texts.lines(indices)}: {error}",
+        index=error.index,
+        indices=error.indices,
+        path=texts.source,
+        line=texts.line(indices[0]),
+    )
 
 
 def is_readable(text: str) -> bool:
-    """Whether a text is the name of a file whose lines can be read."""
+    """Whether a text is the name of a file whose texts can be read."""
     return _suffix(text) is not None and os.path.isfile(text)  # noqa: PTH113 (a Path raises for what cannot be a name)
 
 
@@ -196,18 +235,18 @@ def _suffix(source: str) -> str | None:
 
 
 def _form(source: str) -> str:
-    """One of SUFFIXES; of stdin that of lines. Raises FileError for other files."""
+    """The one of SUFFIXES that a source has; stdin has that of lines. Raises FileError."""
     if source == STDIN:
         return LINES[0]
     if os.path.isdir(source):  # noqa: PTH112 (a Path raises for what cannot be a name)
         a_model = os.path.isfile(os.path.join(source, "model.toml"))  # noqa: PTH113, PTH118
         hint = " with a model, which goes into --model" if a_model else ""
-        raise FileError(f"{name(source)} cannot be read: it is a folder{hint}")
+        raise FileError(f"{name(source)} cannot be read: it is a folder{hint}", path=source)
     form = _suffix(source)
     if form is None:  # not named: it may be a text that was meant for --text
         raise FileError(
             f"the input must be a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file, also with "
-            f"{PACKED} after that, or {STDIN} for stdin"
+            f"{PACKED} after that, or {STDIN} for stdin; a literal text goes into --text"
         )
     return form
 
@@ -220,7 +259,7 @@ def _lines(source: str) -> Iterator[bytes]:
 def _stdin() -> BinaryIO:
     if sys.stdin is None:
         raise OSError(errno.EBADF, "it is closed")
-    # Where another program left it so that a read does not wait, its end would come too early.
+    # Another program may have left it non-blocking: its end would then come too early.
     with suppress(AttributeError, OSError, ValueError):  # no file, or Windows
         os.set_blocking(sys.stdin.fileno(), True)
     return sys.stdin.buffer
@@ -232,7 +271,7 @@ def _counted(source: str) -> Iterator[str]:
         try:
             yield _decoded(line, first=number == 1)
         except ValueError as error:
-            raise FileError(f"{name(source)}, line {number}: {error}") from None
+            raise at_line(source, number, str(error)) from None
 
 
 def _decoded(line: bytes, *, first: bool) -> str:
@@ -276,9 +315,11 @@ def _table(
         if field in header:
             break
     else:
-        raise ValueError(f"no column is named {named(field)!r}: --field names that of the texts")
+        raise ValueError(
+            f"no column is named {named(field)!r}: give the name of the texts' column by --field"
+        )
     if id_field is not None and id_field not in header:
-        raise ValueError(f"no column is named {named(id_field)!r}, which --id-field says")
+        raise ValueError(f"no column is named {named(id_field)!r}, as --id-field says")
     if header.count(field) > 1 or (id_field is not None and header.count(id_field) > 1):
         raise ValueError("a column name comes twice")
     places = header.index(field), -1 if id_field is None else header.index(id_field)

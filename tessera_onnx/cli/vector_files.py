@@ -1,4 +1,4 @@
-"""Vectors become files, whole or not at all."""
+"""Write vectors to .npy, .npz and .jsonl files, whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx.cli import texts
+from tessera_onnx.cli.output import STDOUT
 from tessera_onnx.cli.texts import Id
 from tessera_onnx.errors import ConfigError, FileError
 from tessera_onnx.files import reason, replacing
-from tessera_onnx.models.spec import Kind
+from tessera_onnx.kinds import KindRow
 from tessera_onnx.results import BinaryTokens, Int8Vectors, SparseVector
 from tessera_onnx.vectors import quantization
 from tessera_onnx.vectors.quantization import OutputDtype
 
-STDOUT = "-"
 SUFFIXES = (".npy", ".npz", ".jsonl")
 
 
 def is_same(source: str, output: str) -> bool:
-    """Whether a name, or "-" for stdin, and another are one file; False for what is no name."""
+    """Whether two names are one file; `source` may be "-" for stdin. False for an invalid name."""
     try:
         if source == texts.STDIN:
             return sys.stdin is not None and os.path.samestat(os.fstat(0), os.stat(output))  # noqa: PTH116
@@ -36,47 +36,46 @@ def is_same(source: str, output: str) -> bool:
         return False
 
 
-def check(path: str | None, kind: Kind, output_dtype: OutputDtype, *, ids: bool = False) -> None:
-    """Raises ConfigError when vectors of that kind and form, or ids, have no place in that file.
+def check(path: str | None, row: KindRow, output_dtype: OutputDtype, *, ids: bool = False) -> None:
+    """Raises ConfigError when vectors of that kind and type, or ids, have no place in that file.
 
-    None is no file, which takes all that there is; "-" is stdout, which gets JSON lines.
+    None is no file: one vector is printed, in any form. "-" is stdout, which gets JSON lines.
     """
-    if kind == "sparse" and output_dtype != "float32":
-        raise ConfigError(f"sparse vectors have no {output_dtype} form, only float32")
+    if row.result == "sparse" and output_dtype != "float32":
+        raise ConfigError(f"{row.kind} vectors have no {output_dtype} form, only float32")
     suffix = None if path is None else _suffix(path)
     if suffix is not None and suffix not in SUFFIXES:
         raise ConfigError(f"the output file must end in {', '.join(SUFFIXES)}, or be {STDOUT}")
     if suffix == ".npy" and ids:
         raise ConfigError("a .npy file holds no ids: write .npz or .jsonl")
-    if suffix == ".npy" and (kind, output_dtype) != ("dense", "float32"):
-        raise ConfigError("a .npy file holds dense float32 vectors alone: write .npz or .jsonl")
+    if suffix == ".npy" and (row.result, output_dtype) != ("vector", "float32"):
+        raise ConfigError("a .npy file holds only dense float32 vectors: write .npz or .jsonl")
 
 
 def write(
     path: Path,
     vectors: Iterable[Any],
     *,
-    kind: Kind,
+    result: str,
     width: int,
     output_dtype: OutputDtype,
     ids: Callable[[], Sequence[Id]] | None = None,
 ) -> int:
-    """Write what `encode_iter` gives to a file of one of SUFFIXES, or stdout; the number of texts.
+    """Write what `encode_iter` gives to a file of one of SUFFIXES or to stdout; count the texts.
 
     `width` is the dimension, or the size of the vocabulary for sparse vectors. A .npy file holds
-    dense float32 vectors, (n, width). A .npz file holds, by kind and form:
+    dense float32 vectors, (n, width). A .npz file holds, by the row's result and by type:
 
-        dense          vectors (n, width)
-        multi-vector   tokens (all texts' rows, width); text i has rows offsets[i]:offsets[i + 1]
-        vision         the same of images
+        vector         vectors (n, width)
+        vectors        tokens (all texts' rows, width); text i has rows offsets[i]:offsets[i + 1]
         sparse         indices, indptr, values, shape: a CSR matrix
         int8           codes, scale, offset in place of vectors or tokens
         binary         bits, dim in place of vectors or tokens
 
-    A .jsonl file holds `row` of each text. .npy and .jsonl are written as the vectors come, .npz
-    is put together in memory. `ids` gives those of the texts read so far: each text's `id` in
-    .jsonl, an array `ids` in .npz, whole numbers if all are such and strings else. Raises
-    FileError, and whatever `vectors` raises.
+    A .jsonl file holds `row` of each text. .npy and .jsonl are written as the vectors come; .npz is
+    put together in memory. `ids` gives the ids of the texts read so far: they become each text's
+    `id` in .jsonl and an array `ids` in .npz, of whole numbers if all are whole numbers, else of
+    strings. Raises FileError, and whatever `vectors` raises.
     """
     with opened(path) as stream:
         if _suffix(path) == ".jsonl":
@@ -92,7 +91,10 @@ def write(
             _npy_header(stream, (n_texts, width))  # NumPy pads it: both have the same length
             return n_texts
         rows = list(vectors)
-        arrays = _csr(rows, width) if kind == "sparse" else _joined(rows, kind, width, output_dtype)
+        if result == "sparse":
+            arrays = _csr(rows, width)
+        else:
+            arrays = _joined(rows, result, width, output_dtype)
         if ids is not None:
             arrays["ids"] = _ids(ids())
         np.savez(stream, **arrays)
@@ -100,7 +102,7 @@ def write(
 
 
 def row(vector: Any, output_dtype: OutputDtype) -> dict[str, Any]:
-    """One text's vector, token vectors or sparse vector, of type `output_dtype`, as JSON values."""
+    """One text's vector, token vectors or sparse vector in `output_dtype`, as JSON values."""
     if isinstance(vector, SparseVector):
         parts: dict[str, Any] = vector._asdict()
     else:
@@ -111,9 +113,9 @@ def row(vector: Any, output_dtype: OutputDtype) -> dict[str, Any]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """What `replacing` gives, or stdout for "-". Raises FileError where it cannot be written.
+    """Open a file as `replacing` does, or stdout for "-". Raises FileError.
 
-    Only the error of a reader that has gone stays what it is.
+    BrokenPipeError, of a reader of stdout that has gone, passes through.
     """
     if str(path) != STDOUT:
         with replacing(path) as stream:
@@ -125,7 +127,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     except BrokenPipeError:
         raise  # the command ends quietly
     except (AttributeError, OSError) as error:  # there is none, or it is closed
-        raise FileError(f"stdout cannot be written: {reason(error)}") from None
+        raise FileError(f"stdout cannot be written: {reason(error)}", path=STDOUT) from None
 
 
 def _suffix(path: str | Path) -> str:
@@ -152,13 +154,13 @@ def _npy_header(stream: BinaryIO, shape: tuple[int, int]) -> None:
 
 
 def _joined(
-    rows: list[NDArray[Any]], kind: Kind, width: int, output_dtype: OutputDtype
+    rows: list[NDArray[Any]], result: str, width: int, output_dtype: OutputDtype
 ) -> dict[str, Any]:
-    """Dense vectors as one matrix, token vectors as one matrix with the offsets of the texts."""
+    """One vector a text as a matrix; token vectors as a matrix with the offsets of the texts."""
     parts = [np.atleast_2d(vectors) for vectors in rows]
     matrix = np.concatenate([np.empty((0, width), dtype=np.float32), *parts])
     converted = quantization.convert(matrix, output_dtype)  # a scale a row: the same as one by one
-    if kind == "dense":
+    if result == "vector":
         return _parts(converted, "vectors")
     offsets = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
     return {**_parts(converted, "tokens"), "offsets": offsets}

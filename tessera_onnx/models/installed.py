@@ -9,20 +9,25 @@ import importlib.util
 import itertools
 import logging
 import os
-from collections.abc import Iterable, Iterator
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from tessera_onnx.errors import (
-    LoadError,
-)
+from tessera_onnx.errors import LoadError
 from tessera_onnx.models import catalogue, hub, pins
 from tessera_onnx.models.artifact import Artifact, in_hub_cache, open_folder
+from tessera_onnx.models.spec import ModelSpec
 
 logger = logging.getLogger("tessera_onnx")
 
-
+Folder = str | os.PathLike[str]
 ENTRY_POINTS = "tessera_onnx.models"
 STARTER = "tessera-onnx-starter"  # the distribution with the default models
+CACHE = "cache"  # origin of an artifact in the local cache
+# In a TOML string: a letter by its number, or a line that goes on in the next. A description
+# without either holds every name as it is written.
+ESCAPED = re.compile(rb"\\[uUx\s]")
 
 
 def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -45,7 +50,7 @@ def installed(
     A folder whose model.toml is no valid entry is left out, and so is an id that several packs
     claim, since either could be the wrong one; `broken` lists both.
     """
-    found, refused = in_folders(cache_dir)
+    found, refused = _in_folders(cache_dir)
     for spec in catalogue.catalogue():
         pinned = pins.recorded(spec, cache_folder(cache_dir)) if spec.hub else None
         if pinned is not None and hub.is_complete(pinned):
@@ -53,23 +58,53 @@ def installed(
     return [artifact for name, artifact in found.items() if name not in refused]
 
 
-def in_folders(
+def find(
     cache_dir: str | os.PathLike[str] | None,
-) -> tuple[dict[str, Artifact], dict[str, str]]:
-    """What packs and the local cache hold, by id; and the ids that several packs claim, with why.
+    word: str | None,
+    is_wanted: Callable[[ModelSpec], bool],
+) -> Artifact | None:
+    """The first model in packs and the local cache that is wanted, None where there is none.
+
+    Only descriptions that hold `word` are parsed: the id, alias or kind that is looked for. None
+    parses them until one is wanted. A folder whose description is no valid entry is left out.
+    Raises LoadError where several packs claim the id of the model.
+    """
+    packs = list(_pack_folders())
+    for artifact in _valid(itertools.chain(packs, _cache_folders(cache_dir)), word):
+        if is_wanted(artifact.spec):
+            if artifact.origin != CACHE:
+                own = str(artifact.folder)
+                others = [pair for pair in packs if os.fspath(pair[0]) != own]
+                _check_unique(artifact, _valid(others, artifact.spec.id))
+            return artifact
+    return None
+
+
+def _check_unique(artifact: Artifact, in_packs: Iterable[Artifact]) -> None:
+    """Raises LoadError where another pack holds a model of the same id.
 
     No pack takes the place of another, whichever was installed first or is named first: it could
     hold anything. A user's own cache is trusted no less and no more: packs go before it.
     """
+    for other in in_packs:
+        if other.spec.id == artifact.spec.id and not other.folder.samefile(artifact.folder):
+            raise LoadError(
+                f"the packs {artifact.origin} and {other.origin} both hold a model "
+                f"{artifact.spec.id!r}: uninstall one of them, or name its folder with path="
+            )
+
+
+def _in_folders(
+    cache_dir: str | os.PathLike[str] | None,
+) -> tuple[dict[str, Artifact], dict[str, str]]:
+    """The models of packs and the local cache by id; and why each refused id is refused."""
     found: dict[str, Artifact] = {}
     refused: dict[str, str] = {}
     for artifact in _valid(_pack_folders()):
-        other = found.setdefault(artifact.spec.id, artifact)
-        if other is not artifact and not other.folder.samefile(artifact.folder):
-            refused[artifact.spec.id] = (
-                f"the packs {other.origin} and {artifact.origin} both hold a model "
-                f"{artifact.spec.id!r}: uninstall one of them, or name its folder with path="
-            )
+        try:
+            _check_unique(found.setdefault(artifact.spec.id, artifact), [artifact])
+        except LoadError as error:
+            refused[artifact.spec.id] = str(error)
     for artifact in _valid(_cache_folders(cache_dir)):
         found.setdefault(artifact.spec.id, artifact)
     return found, refused
@@ -83,10 +118,10 @@ def broken(cache_dir: str | os.PathLike[str] | None = None) -> list[str]:
             open_folder(folder, origin)
         except LoadError as error:
             sentences.append(str(error))
-    return sentences + list(in_folders(cache_dir)[1].values())
+    return sentences + list(_in_folders(cache_dir)[1].values())
 
 
-def _pack_folders() -> Iterator[tuple[Path, str]]:
+def _pack_folders() -> Iterator[tuple[Folder, str]]:
     # The starter first: it holds the defaults. Then by name, so that the order never depends on
     # the order of installation.
     def place(entry: tuple[str, str, str]) -> tuple[bool, str, str]:
@@ -101,7 +136,7 @@ def _pack_folders() -> Iterator[tuple[Path, str]]:
             logger.warning("left out: the entry point %r names no package: %s", name, error)
             continue
         for location in (module and module.submodule_search_locations) or ():
-            yield from _folders_below(Path(location), origin)
+            yield from _folders_below(location, origin)
 
 
 def entry_points() -> Iterator[tuple[str, str, str]]:
@@ -114,6 +149,9 @@ def entry_points() -> Iterator[tuple[str, str, str]]:
     seen = set()
     for distribution in metadata.distributions():
         try:
+            # To read the text is quick, to parse it is not, and few distributions are packs.
+            if ENTRY_POINTS not in (distribution.read_text("entry_points.txt") or ""):
+                continue
             points = distribution.entry_points.select(group=ENTRY_POINTS)
             found = [(point.name, point.module.split(".")[0]) for point in points]
             origin = distribution.name if found else ""
@@ -128,19 +166,20 @@ def entry_points() -> Iterator[tuple[str, str, str]]:
             yield from ((name, package, origin) for name, package in found)
 
 
-def _cache_folders(cache_dir: str | os.PathLike[str] | None) -> Iterator[tuple[Path, str]]:
-    return _folders_below(cache_folder(cache_dir), "cache")
+def _cache_folders(cache_dir: str | os.PathLike[str] | None) -> Iterator[tuple[Folder, str]]:
+    return _folders_below(os.fspath(cache_folder(cache_dir)), CACHE)
 
 
-def _folders_below(root: Path, origin: str) -> Iterator[tuple[Path, str]]:
+def _folders_below(root: str, origin: str) -> Iterator[tuple[Folder, str]]:
     """The folders in `root` that hold a model, and those that may not be looked into."""
     try:
-        folders = sorted(root.iterdir())
+        names = sorted(os.listdir(root))  # noqa: PTH208 (strings: there may be hundreds)
     except (OSError, ValueError):  # ValueError: a NUL in the name
         return
-    for folder in folders:
+    for name in names:
+        folder = os.path.join(root, name)  # noqa: PTH118
         try:
-            (folder / "model.toml").lstat()
+            os.lstat(_description(folder))
         except PermissionError:  # `open_folder` says what is wrong with it
             pass
         except OSError:
@@ -148,9 +187,33 @@ def _folders_below(root: Path, origin: str) -> Iterator[tuple[Path, str]]:
         yield folder, origin
 
 
-def _valid(folders: Iterable[tuple[Path, str]]) -> Iterator[Artifact]:
+def _description(folder: Folder) -> str:
+    return os.path.join(folder, "model.toml")  # noqa: PTH118
+
+
+def _valid(folders: Iterable[tuple[Folder, str]], word: str | None = None) -> Iterator[Artifact]:
+    """The artifacts in folders, of those whose description may hold `word`."""
     for folder, origin in folders:
+        if word is not None and not _may_hold(folder, word.encode(errors="replace")):
+            continue
         try:
             yield open_folder(folder, origin)
         except LoadError as error:
             logger.warning("left out: %s", error)
+
+
+def _may_hold(folder: Folder, word: bytes) -> bool:
+    """Whether a string of a folder's description may contain `word`.
+
+    True also for what cannot be read: `open_folder` says what is wrong with it.
+    """
+    description = _description(folder)
+    try:
+        found = os.stat(description)  # noqa: PTH116
+        if not stat.S_ISREG(found.st_mode) or found.st_size > catalogue.MAX_TOML_BYTES:
+            return True
+        with open(description, "rb", buffering=0) as stream:  # noqa: PTH123
+            text = stream.read()
+    except OSError:
+        return True
+    return word in text or ESCAPED.search(text) is not None

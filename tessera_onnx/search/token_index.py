@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from tessera_onnx.checks import check_top_k
 from tessera_onnx.errors import ConfigError, DimensionMismatch
-from tessera_onnx.results import BinaryTokens, Ranked, check_binary, ranking
+from tessera_onnx.results import BinaryTokens, Ranked, Vectors, check_binary, ranking
 from tessera_onnx.runtime import cpu
 from tessera_onnx.search import blocks, kernels
 from tessera_onnx.search.blocks import Block
 from tessera_onnx.search.numbering import Numbering, Numbers, Pack
 from tessera_onnx.vectors import quantization, scoring
-from tessera_onnx.vectors.quantization import OutputDtype, Vectors
+from tessera_onnx.vectors.quantization import OutputDtype
 
 Float = NDArray[np.float32]
 Segment = tuple[Block, ...]  # documents that were sorted by length together

@@ -19,7 +19,6 @@ from tessera_onnx.results import BinaryTokens, Int8Vectors, SparseVector, check_
 from tessera_onnx.vectors import pooling
 
 OutputDtype = Literal["float32", "int8", "binary"]
-Vectors = ArrayLike | Int8Vectors | BinaryTokens  # what has a score
 
 
 def check_unmasked(value: Any, name: str) -> None:
@@ -159,8 +158,14 @@ def check_dimension(
     return dimension
 
 
-def convert(vectors: NDArray[np.float32], output_dtype: OutputDtype) -> Any:
-    """Float vectors in the form asked for: unchanged, Int8Vectors or BinaryTokens."""
+def convert(
+    vectors: NDArray[np.float32], output_dtype: OutputDtype
+) -> NDArray[np.float32] | Int8Vectors | BinaryTokens:
+    """Convert float vectors (n, dim) or (dim,) to `output_dtype`; "float32" gives them unchanged.
+
+    Raises ConfigError for an unknown `output_dtype`, QuantizationError for NaN or infinity in
+    "int8" and "binary".
+    """
     check_output(output_dtype)
     if output_dtype == "float32":
         return vectors

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from tessera_onnx.checks import TEXTS, are_texts, check_items, holds_text, is_text, plain
 from tessera_onnx.errors import ConfigError, DimensionMismatch
-from tessera_onnx.results import BinaryTokens, SparseVector, check_binary
+from tessera_onnx.results import BinaryTokens, SparseVector, Vectors, check_binary
 from tessera_onnx.vectors import bounds, quantization
-from tessera_onnx.vectors.quantization import Vectors
 
 Float = NDArray[np.float32]
 

@@ -24,7 +24,7 @@ from tessera_onnx import (
     TesseraSparse,
     list_models,
 )
-from tessera_onnx.cli import reports
+from tessera_onnx.cli import doctor
 from tessera_onnx.models import catalogue, installed, resolve
 from tessera_onnx.models.artifact import open_folder
 
@@ -313,10 +313,10 @@ def test_a_user_without_a_home_has_the_packs(tmp_path, environment):
 
 def test_doctor_tries_an_image_model_with_an_image(cache):
     shutil.copytree(ARTIFACTS / "page", cache / "page")
-    probes = {m["id"]: m["probes"] for m in reports.doctor(None)["models"]}["test-page"]
+    probes = {m["id"]: m["probes"] for m in doctor.examine(None)["models"]}["test-page"]
     assert [(p["kind"], p["device"], p["result"]) for p in probes] == [("vision", "cpu", "works")]
     (cache / "colbert" / "tokenizer.json").unlink()  # of the model that reads its queries
-    problems = reports.doctor(None)["problems"]
+    problems = doctor.examine(None)["problems"]
     assert any(
         p.startswith("test-page, vision on cpu: ") and "tokenizer.json" in p for p in problems
     )
@@ -335,7 +335,7 @@ def test_two_packs_that_claim_one_id(tmp_path, monkeypatch):
         with pytest.raises(LoadError, match=said):
             TesseraSparse(model_id)
     assert [artifact.spec.id for artifact in installed.installed()] == ["test-prompts"]
-    assert [said in problem for problem in reports.doctor(None)["problems"]] == [True]
+    assert [said in problem for problem in doctor.examine(None)["problems"]] == [True]
     with TesseraSparse(path=twin), TesseraDense("test-prompts"):
         pass
 
@@ -421,3 +421,74 @@ def test_a_long_path(tmp_path):
         TesseraSparse(path=tmp_path.joinpath(*["f" * 200] * 30))
     with pytest.raises(LoadError, match="not a model folder"):
         TesseraSparse(path=tmp_path / ("f" * 300))
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """Names of the folders whose descriptions were parsed, in order."""
+    names = []
+    read = catalogue.read_catalogue
+
+    def noted(path):
+        names.append(path.parent.name)
+        return read(path)
+
+    monkeypatch.setattr(catalogue, "read_catalogue", noted)
+    return names
+
+
+def test_only_descriptions_that_can_hold_the_name_are_parsed(cache, parsed):
+    copy("colbert", cache / "zz", replace(("test-colbert", "other"), ("colbert-alias", "second")))
+    with TesseraDense("all-minilm-l6-v2"):
+        assert set(parsed) <= {"minilm", "tessera_page"}  # whose texts minilm may read
+    for opened, name, folder in (
+        (TesseraMultiVector, "test-colbert", "colbert"),
+        (TesseraMultiVector, "other", "zz"),
+    ):
+        parsed.clear()
+        with opened(name):
+            assert parsed == [folder]
+    parsed.clear()
+    with TesseraSparse():  # the default of a kind: of the first description that is of it
+        assert parsed == ["splade"]
+    parsed.clear()
+    with TesseraMultiVector("second"):
+        assert parsed[-1] == "zz"
+        assert "colbert" not in parsed
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        r'"\u0074est-splade"',
+        r'"test\U0000002dsplade"',
+        '"""test-\\\nsplade"""',
+        "'test-splade'",
+        '"""\ntest-splade"""',
+    ],
+)
+def test_a_pack_does_not_hide_an_id_by_how_it_is_spelled(tmp_path, monkeypatch, spelled):
+    edit = replace(('id = "test-splade"', f"id = {spelled}"))
+    folders = [
+        (ARTIFACTS / "splade", "pack-a"),
+        (copy("splade", tmp_path / "twin", edit), "pack-b"),
+    ]
+    for order in (folders, folders[::-1]):
+        monkeypatch.setattr(installed, "_pack_folders", lambda order=order: iter(order))
+        with pytest.raises(LoadError, match=r"the packs pack-[ab] and pack-[ab] both hold"):
+            TesseraSparse("test-splade")
+
+
+def test_a_folder_that_is_linked_into_two_packs_is_no_conflict(tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(ARTIFACTS / "splade")
+    folders = [(ARTIFACTS / "splade", "pack-a"), (tmp_path / "link", "pack-b")]
+    monkeypatch.setattr(installed, "_pack_folders", lambda: iter(folders))
+    with TesseraSparse("test-splade") as model:
+        assert model.model() == "test-splade"
+
+
+def test_a_pipe_in_the_place_of_a_description_is_not_waited_for(cache):
+    (cache / "a pipe").mkdir()
+    os.mkfifo(cache / "a pipe" / "model.toml")
+    with TesseraSparse("test-splade") as model:
+        assert model.model() == "test-splade"
