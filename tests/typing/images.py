@@ -94,5 +94,5 @@ model.score("a text", 3)  # E: arg-type
 model.rank("a text", ["a.png"], "all")  # E: arg-type
 model.similarity_map("a text", "a.pdf", page="2")  # E: arg-type
 model.save_similarity_map("a text", picture)  # E: call-arg
-print(codes.shape)  # E: attr-defined
-print(model.encode_query(["a text"]).codes)  # E: attr-defined
+assert codes.shape  # E: attr-defined
+assert model.encode_query(["a text"]).codes  # E: attr-defined

@@ -72,4 +72,4 @@ model.forecast_quantiles([1.0], levels=["0.5"])  # E: list-item
 model.forecast_quantiles([1.0], extrapolate="linear")  # E: arg-type
 model.forecast_frame(table, id=3)  # E: arg-type
 model.forecast_frame(table, column="sold")  # E: call-arg
-print(model.forecast([1.0, 2.0]).codes)  # E: attr-defined
+assert model.forecast([1.0, 2.0]).codes  # E: attr-defined
