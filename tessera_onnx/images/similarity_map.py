@@ -1,4 +1,4 @@
-"""Where on an image the tokens of a query are answered: a map of cells, boxes, and a drawing."""
+"""Find where an image answers the tokens of a query: similarity maps, boxes and drawings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STOPS = np.array([[49, 54, 149], [116, 196, 118], [255, 237, 80], [215, 25, 28]]
 
 
 def check_file(file: str | os.PathLike[str]) -> None:
-    """Raises TypeError for what is no path, ConfigError for one that ends in none of SUFFIXES."""
+    """Raises TypeError unless it is a path, ConfigError unless it ends in one of SUFFIXES."""
     if not isinstance(file, str | os.PathLike):
         raise TypeError(f"file must be a path, got {type(file).__name__}")
     if Path(file).suffix.lower() not in SUFFIXES:
@@ -41,9 +41,9 @@ def check_file(file: str | os.PathLike[str]) -> None:
 
 
 def token_map(cells: Float, token: int | None) -> Float:
-    """The map (rows, cols) of one query token, or for None the mean of those of all.
+    """The map (rows, cols) of one query token, or for None the mean of all tokens.
 
-    Raises ConfigError for a token that the map (n, rows, cols) does not have.
+    Raises ConfigError for a number outside the map (n, rows, cols).
     """
     if token is None:
         return np.asarray(cells.mean(axis=0), dtype=np.float32)
@@ -57,11 +57,11 @@ def token_map(cells: Float, token: int | None) -> Float:
 def draw_map(
     image: Image.Image, cells: Float, box: tuple[float, float, float, float]
 ) -> Image.Image:
-    """The image, at most 1600 pixels long, under colours of the cells (rows, cols).
+    """Draw the cells (rows, cols) in colours over the image, shrunk to at most 1600 pixels.
 
     `box` is the part of the image that the cells cover: left, top, right, bottom in its pixels,
-    beyond its edges where it was padded. A cell that is NaN stays clear, and the lower its value
-    among the others, the clearer a cell is. The values are spread between the lowest and highest.
+    beyond its edges where it was padded. Colours go from the lowest to the highest value; lower
+    cells are more transparent, and a cell that is NaN is not coloured.
     """
     from PIL import Image
 
@@ -115,7 +115,7 @@ def _stretched(
     return found
 
 
-SHARED = 0.25  # of the smaller of two boxes: a word stands in a region from there on
+SHARED = 0.25  # a word is in a region if they share this part of the smaller of their boxes
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ def answer(
     *,
     given: object = None,
 ) -> Answer:
-    """Query rows (n, dim) and their names, looked for among the vectors of an image.
+    """Compare the rows of a query (n, dim), with their names, with the vectors of an image.
 
     A token has no region where no cell of the image has a vector. `given` is the query as the
     caller gave it: its dtype decides how far rounding may lift a dot product above 1.
@@ -165,7 +165,7 @@ def answer(
         if not np.isfinite(products).any():
             continue
         row, column = divmod(int(np.nanargmax(products)), products.shape[1])
-        # One vector stands for several cells where a coarser view of a long image counts.
+        # In a coarser view of a long image, one vector covers several cells.
         layers = found.cells.reshape(-1, *products.shape)
         named = layers[:, row, column]
         best = named[named >= 0]
@@ -190,7 +190,7 @@ def _box(cells: NDArray[np.bool_], box: Box, size: tuple[int, int]) -> tuple[int
 
 
 def _shared(one: Box, other: Box) -> float:
-    """The part of the smaller of two boxes that both hold."""
+    """The area that two boxes share, as a part of the smaller box."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     least = min((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))

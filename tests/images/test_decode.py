@@ -93,7 +93,7 @@ def test_a_prompt_whose_image_token_the_tokenizer_does_not_know():
     with pytest.raises(LoadError, match="is 3 tokens and not one"):
         prompt_ids.document_ids(dataclasses.replace(prompt, token="<i>"), 4, 1, 1, encode)
     twice = dataclasses.replace(prompt, end="<image>")
-    with pytest.raises(LoadError, match="5 image tokens for 4 vectors"):
+    with pytest.raises(LoadError, match="5 image tokens, expected 4"):
         prompt_ids.document_ids(twice, 4, 1, 1, encode)
 
 
