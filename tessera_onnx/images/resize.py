@@ -124,8 +124,8 @@ def _all(image: Image.Image) -> Box:
 def _check_aspect(width: int, height: int) -> None:
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise EncodingError(
-            f"{width} x {height} pixels: this model reads no image that is more than {MAX_ASPECT} "
-            "times as long as wide, cut it into parts"
+            f"{width} x {height} pixels: this model reads no image more than {MAX_ASPECT} times "
+            "as long as wide, cut it into parts"
         )
 
 
