@@ -5,8 +5,8 @@
 Each ARTIFACT holds both precisions: `tessera-export starter --precision fp32,int8 --output DIR`
 makes DIR/minilm and DIR/splade. A cell is the mean and the least cosine of the text's vector; of a
 multi-vector model it is the mean over the text's tokens. The texts are those that the exporter's
-gate judges (export/tessera_export/text_groups.py), and none of them was used for calibration. The
-speed is `encode_batch` of made-up texts of 8 to 120 words in turns, fp32 = 1.
+gate judges (export/tessera_export/texts/sample_groups.py), and none of them was used for
+calibration. The speed is `encode_batch` of made-up texts of 8 to 120 words in turns, fp32 = 1.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from tessera_onnx import TesseraDense, TesseraMultiVector, TesseraSparse
 from tessera_onnx.models import artifact
 from tessera_onnx.runtime.cpu import physical_summary
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "export"))  # text_groups needs no torch
-from tessera_export import text_groups
+sys.path.insert(0, str(Path(__file__).parents[1] / "export"))  # sample_groups needs no torch
+from tessera_export.texts import sample_groups
 
 CLASSES = {"dense": TesseraDense, "multi-vector": TesseraMultiVector, "sparse": TesseraSparse}
 WORDS = (
@@ -67,7 +67,7 @@ def measured(
 ) -> tuple[dict[str, list[float]], float]:
     """The cosines of the texts by their group, and how many times as fast int8 is."""
     found: dict[str, list[float]] = defaultdict(list)
-    groups, texts = zip(*text_groups.judged(), strict=True)
+    groups, texts = zip(*sample_groups.judged(), strict=True)
     rng = np.random.default_rng(0)
     many = [" ".join(rng.choice(WORDS, rng.integers(8, 121))) for _ in range(count)]
     with (
@@ -105,7 +105,7 @@ def main() -> None:
     print(physical_summary())
     print(f"\n| int8 to fp32, mean / least cosine | {' | '.join(table)} |")
     print("| --- " * (len(table) + 1) + "|")
-    for group in dict(text_groups.judged()):
+    for group in dict(sample_groups.judged()):
         cells = [
             f"{np.mean(cosine[group]):.4f} / {min(cosine[group]):.4f}"
             for cosine, _ in table.values()

@@ -60,10 +60,11 @@ def texts(n: int, tokens: int) -> list[str]:
 
 
 def exported(weights: Path, output: Path) -> Path:
-    from tessera_export import artifact, folder
+    from tessera_export import artifact
+    from tessera_export.texts import encoder, folder
 
     facts = folder.read(weights, ["sparse"], folder.Overrides(max_length=256))
-    artifact.export(facts, output, artifact.Origin("splade"), ("fp32", "int8"))
+    encoder.export(facts, output, artifact.Origin("splade"), ("fp32", "int8"))
     return output
 
 

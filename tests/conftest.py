@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,19 @@ import pytest
 from tessera_onnx import TesseraDense, TesseraMultiVector, TesseraSparse
 
 ARTIFACTS = Path(__file__).parent / "artifacts"
+SYSTEMS = {"posix": os.name == "posix", "linux": sys.platform == "linux"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at -m
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what lies in faults/ and fuzz/, and skip what this system cannot run."""
+    for item in items:
+        for folder in ("faults", "fuzz"):
+            if ARTIFACTS.with_name(folder) in item.path.parents:
+                item.add_marker(folder)
+        for system, here in SYSTEMS.items():
+            if not here and item.get_closest_marker(system):
+                item.add_marker(pytest.mark.skip(reason=f"needs a {system} system"))
 
 
 @pytest.fixture(autouse=True)

@@ -3,12 +3,14 @@
 It speaks `HEAD` and `GET /{owner}/{name}/resolve/{revision}/{file}`, the only requests that a
 download of listed files makes: `ETag` with git's blob hash for small files, a redirect to a second
 server (the "storage", as the real hub has one) with `X-Linked-Etag` and `X-Linked-Size` for large
-ones, `X-Repo-Commit`, byte ranges, `X-Error-Code`. Faults are switched on by attributes.
+ones, `X-Repo-Commit`, byte ranges, `X-Error-Code`. With `xet=True` large files are also offered as
+blocks, as hf-xet fetches them. Faults are switched on by attributes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
+XET_CHUNK = 1 << 17  # bytes, the most that the protocol allows
+XET_BLOCK = 8 * XET_CHUNK
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -39,6 +43,7 @@ class Hub:
     large: int = 10_000  # bytes from which a file is an LFS file
     tokens: set[str] | None = None  # accepted ones; None: no token is needed
     gated: int = 403  # how a token that is not accepted is answered
+    xet: bool = False  # whether large files are offered to hf-xet
     renamed: dict[str, str] = field(default_factory=dict)  # old repository: new one
     status: Callable[[Request], tuple[int, dict[str, str]] | None] = lambda _: None
     content: Callable[[Request, bytes], bytes] = lambda _, content: content
@@ -88,6 +93,17 @@ def git_hash(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
+def xet_block(content: bytes, number: int) -> bytes:
+    """A block in the form of the store: chunks, each behind a header of 8 bytes, not compressed."""
+    part = content[number * XET_BLOCK : (number + 1) * XET_BLOCK]
+    chunks = [part[start : start + XET_CHUNK] for start in range(0, len(part), XET_CHUNK)]
+    sizes = [len(chunk).to_bytes(3, "little") for chunk in chunks]
+    # version 0, packed size, scheme 0 (as it is), size
+    return b"".join(
+        b"\0" + size + b"\0" + size + chunk for size, chunk in zip(sizes, chunks, strict=True)
+    )
+
+
 def _url(server: ThreadingHTTPServer) -> str:
     return f"http://127.0.0.1:{server.server_address[1]}"
 
@@ -117,6 +133,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.answer()
 
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.answer()
+
     def answer(self) -> None:
         hub = self.hub
         authorization = self.headers.get("Authorization")
@@ -131,10 +151,17 @@ class _Handler(BaseHTTPRequestHandler):
         fault = hub.status(request)
         if fault is not None:
             self.reply(*fault)
+        elif self.command == "POST":
+            self.reply(200, {})
+        elif self.name == "storage" and "reconstruction" in self.path:
+            self.reconstruct(request)
         elif self.name == "storage":
-            _, repository, name = self.path.split("//")
+            _, repository, name, *block = self.path.split("//")
             content = hub.repositories[repository][name]
-            self.body(request, content, {})
+            self.body(request, xet_block(content, int(block[0])) if block else content, {})
+        elif self.path == "/xet-token":
+            store = {"X-Xet-Cas-Url": _url(hub.storage), "X-Xet-Access-Token": "for-the-store"}
+            self.reply(200, {**store, "X-Xet-Token-Expiration": str(int(time.time()) + 3600)})
         else:
             self.resolve(request)
 
@@ -171,7 +198,47 @@ class _Handler(BaseHTTPRequestHandler):
                 "X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"',
                 "X-Linked-Size": str(len(content)),
             }
+            if hub.xet:
+                linked["X-Xet-Hash"] = hashlib.sha256(content).hexdigest()
+                linked["X-Xet-Refresh-Route"] = f"{hub.url}/xet-token"
             self.reply(302, {**commit, **linked})
+
+    def reconstruct(self, request: Request) -> None:
+        """Say which blocks hold a file, found by its hash, from the first byte asked for on."""
+        if "/v2/" in self.path:  # answered by version 1 alone
+            self.reply(404, {})
+            return
+        wanted = self.path.rpartition("/")[2]
+        found = (
+            (content, f"{repository}//{name}")
+            for repository, files in self.hub.repositories.items()
+            for name, content in files.items()
+        )
+        content, place = next(
+            each for each in found if hashlib.sha256(each[0]).hexdigest() == wanted
+        )
+        start = int((request.range or "bytes=0-").removeprefix("bytes=").split("-")[0])
+        if start >= len(content):
+            self.reply(416, {})
+            return
+        terms, where = [], {}
+        for block in range(start // XET_BLOCK, -(-len(content) // XET_BLOCK)):
+            length = min(XET_BLOCK, len(content) - block * XET_BLOCK)
+            key = hashlib.sha256(f"{place}//{block}".encode()).hexdigest()
+            chunks = {"start": 0, "end": -(-length // XET_CHUNK)}
+            terms.append({"hash": key, "unpacked_length": length, "range": chunks})
+            url = f"{_url(self.hub.storage)}/x//{place}//{block}"
+            last = len(xet_block(content, block)) - 1
+            where[key] = [{"range": chunks, "url": url, "url_range": {"start": 0, "end": last}}]
+        answer = json.dumps(
+            {
+                "offset_into_first_range": start % XET_BLOCK,
+                "terms": terms,
+                "fetch_info": where,
+            }
+        ).encode()
+        self.reply(200, {"Content-Type": "application/json", "Content-Length": str(len(answer))})
+        self.wfile.write(answer)
 
     def reply(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)

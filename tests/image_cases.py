@@ -141,3 +141,17 @@ def tokenizer():
 
 def encode(backend):
     return lambda text: backend.encode(text, add_special_tokens=False).ids
+
+
+def qwen_patches(tile, *, patch=14, merge=2):
+    """One tile (3, h, w) as Qwen2-VL's image processor gives it: (n, 3 * 2 * patch * patch).
+
+    Row by row of squares of merge x merge patches, in a square row by row again; each patch twice,
+    for the encoder reads pairs of frames.
+    """
+    channels, height, width = tile.shape
+    down, across = height // (patch * merge), width // (patch * merge)
+    parts = tile.reshape(channels, down, merge, patch, across, merge, patch)
+    parts = parts.transpose(1, 4, 2, 5, 0, 3, 6)[:, :, :, :, :, None]
+    pairs = np.broadcast_to(parts, (*parts.shape[:5], 2, *parts.shape[6:]))
+    return pairs.reshape(down * across * merge * merge, -1)

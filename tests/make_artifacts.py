@@ -49,7 +49,9 @@ from transformers import (
     XLMRobertaModel,
 )
 
-from tessera_export import artifact, folder, series
+from tessera_export import artifact
+from tessera_export.series import timeseries
+from tessera_export.texts import encoder, folder
 from tessera_onnx.models import catalogue
 
 HERE = Path(__file__).parent / "artifacts"
@@ -145,7 +147,7 @@ def export(work: Path, name: str, kind: str, overrides: folder.Overrides | None 
     origin = artifact.Origin(
         id=f"test-{name}", source="random weights", licence="apache-2.0", aliases=(f"{name}-alias",)
     )
-    artifact.export(facts, HERE / name, origin, ("fp32",), overwrite=True)
+    encoder.export(facts, HERE / name, origin, ("fp32",), overwrite=True)
 
 
 def make_colbert(work: Path) -> None:
@@ -544,7 +546,7 @@ def make_bolt(work: Path) -> None:
         head.residual_layer.bias += torch.linspace(-1, 1, 9).repeat_interleave(64)
     model.save_pretrained(work)
     origin = artifact.Origin(id="test-bolt", source="random weights", licence="apache-2.0")
-    series.export(series.read(work), HERE / "bolt", origin, ("fp32",), overwrite=True)
+    timeseries.export(timeseries.read(work), HERE / "bolt", origin, ("fp32",), overwrite=True)
     upstream = ChronosBoltPipeline.from_pretrained(work)
     rows = contexts()
     tensors = [torch.from_numpy(row) for row in rows]
@@ -584,7 +586,7 @@ def make_chronos2(work: Path) -> None:
     )
     Chronos2Model(small).save_pretrained(work)
     origin = artifact.Origin(id="test-chronos2", source="random weights", licence="apache-2.0")
-    series.export(series.read(work), HERE / "chronos2", origin, ("fp32",), overwrite=True)
+    timeseries.export(timeseries.read(work), HERE / "chronos2", origin, ("fp32",), overwrite=True)
     upstream = Chronos2Pipeline.from_pretrained(work)
     rows = contexts()
     tensors = [torch.from_numpy(row) for row in rows]

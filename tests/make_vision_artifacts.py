@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent / "export"))
 
 import page_models  # noqa: E402
 
-from tessera_export import artifact, vision  # noqa: E402
+from tessera_export import artifact  # noqa: E402
+from tessera_export.images import vision  # noqa: E402
 from tessera_onnx.models.spec import ImageQuery  # noqa: E402
 
 PAGES = [page_models.page(96, 64, 1), page_models.page(70, 100, 2), page_models.page(33, 32, 3)]

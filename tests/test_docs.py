@@ -1,7 +1,7 @@
 """Every command and snippet of the README and of docs/ runs and prints what is printed there.
 
 ```python blocks are doctests, ```console blocks are commands behind `$ ` with their output.
-```bash blocks are for .ci/run, which executes them in a fresh environment. int8 graphs differ a
+```bash blocks are run by .ci/run, in a fresh environment, or by .ci/nightly. int8 graphs differ a
 little from processor to processor, so a printed number holds to one unit in its last place or to
 0.03, whichever is more.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 NUMBER = re.compile(r"-?\d+\.\d+")
 
 
@@ -80,9 +80,31 @@ def test_every_block_is_of_a_kind_that_is_run():
     for page in PAGES:
         languages = set(re.findall(r"^```(\w*)\n", page.read_text(), re.MULTILINE)) - {""}
         assert languages <= {"python", "console", "bash"}, page
-    readme = (ROOT / "README.md").read_text()
-    assert not re.search(r"@[A-Z_]+@", readme)
-    assert len(re.findall(r"^```bash\n", readme, re.MULTILINE)) == 2
+    assert not re.search(r"@[A-Z_]+@", (ROOT / "README.md").read_text())
+
+
+CI = "".join((ROOT / ".ci" / name).read_text() for name in ("run", "nightly"))
+
+
+@pytest.mark.parametrize("page", [str(page.relative_to(ROOT)) for page in PAGES])
+def test_ci_runs_every_bash_block(page):
+    """By its number on the page."""
+    count = len(re.findall(r"^```bash\n", (ROOT / page).read_text(), re.MULTILINE))
+    run = re.findall(rf"\(block {re.escape(page)} (\d)\)", CI)
+    assert sorted(run) == [str(number) for number in range(1, count + 1)]
+
+
+def test_ci_runs_every_target_of_the_makefile():
+    """`lint` is a part of `check`, `test` the README's own command, `nightly` is .ci/nightly."""
+    makefile, contributing = ((ROOT / name).read_text() for name in ("Makefile", "CONTRIBUTING.md"))
+    targets = re.findall(r"^([\w-]+):(?!=)", makefile, re.MULTILINE)
+    assert re.findall(r"^\| `make ([\w-]+)` \|", contributing, re.MULTILINE) == targets
+    commands = CI + "".join(block.values[0] for block in blocks("bash"))
+    run = set(re.findall(r"\bmake ([\w-]+)", commands))
+    assert set(targets) == run | {"lint", "test", "nightly"}
+    assert "\ncheck: lint\n" in makefile
+    assert "/pytest -n auto\n" in commands
+    assert " pytest -n auto\n" in makefile
 
 
 def test_every_test_that_a_page_names_is_there():

@@ -32,7 +32,7 @@ ROWS = (
 THIRD_PARTY = {
     "onnxruntime": "runtime",
     "tokenizers": "text/tokenizer.py",
-    "huggingface_hub": "models/hub",
+    "huggingface_hub": "models/hub.py",
     "tomli_w": "models/pins.py",
     "PIL": "images cli/reports.py",
     "pypdfium2": "images",

@@ -1,7 +1,5 @@
-"""Torch embedding models become ONNX artifacts for tessera-onnx: facts, graph, parity, folder."""
+"""Export torch embedding and forecasting models to ONNX artifacts for tessera-onnx."""
 
-from tessera_onnx.runtime import telemetry
-
-telemetry.switch_off()  # a module of this package may import onnxruntime before all others
+import tessera_onnx  # noqa: F401  (before any import of onnxruntime: it switches its telemetry off)
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""`python -m tessera_export`."""
+"""Run the command with `python -m tessera_export`."""
 
 from tessera_export.cli import main
 

@@ -1,4 +1,4 @@
-"""The command `tessera-export`."""
+"""Define the command `tessera-export`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Any
 
 import click
 
-from tessera_export import __version__, artifact, measured, optimum_backend, refused, vision_recipe
-from tessera_export import folder as folders
+from tessera_export import __version__, artifact, refused
 from tessera_export import source as sources
 from tessera_export.errors import ExportError
 from tessera_export.files import read_text, read_weights
+from tessera_export.images import recipe
 from tessera_export.pickles import unpickled
-from tessera_onnx.errors import LoadError
+from tessera_export.texts import calibration, encoder, optimum
+from tessera_export.texts import folder as folders
+from tessera_onnx import LoadError
 from tessera_onnx.models.spec import PRECISIONS, Precision
 
 CLASSES = {
@@ -169,7 +171,7 @@ def model(
         # are fetched.
         artifact.check_output(output, overwrite=overwrite)
         if backend == "optimum":
-            optimum_backend.check()
+            optimum.check()
         sources.check(model, kinds)
         kinds = _kinds(model, kinds)
         texts = _calibration(calibrate)
@@ -185,10 +187,10 @@ def model(
                 refused.check(found.folder, kinds)
                 read_weights(found.folder)
                 quiet()
-                from tessera_export import series
+                from tessera_export.series import timeseries
 
-                spec = series.export(
-                    series.read(found.folder),
+                spec = timeseries.export(
+                    timeseries.read(found.folder),
                     output,
                     origin,
                     precisions,
@@ -198,9 +200,9 @@ def model(
             elif VISION in kinds:
                 asked = overrides.pop("query_prompt")
                 _check_options(VISION, kinds, {**overrides, **own}, backend)
-                vision_recipe.check(found.folder)
+                recipe.check(found.folder)
                 quiet()
-                from tessera_export import vision
+                from tessera_export.images import vision
 
                 entry = found.entry.vision if found.entry is not None else None
                 if asked is None and entry is not None:
@@ -218,7 +220,7 @@ def model(
                 if idf is not None:
                     facts = folders.with_table(facts, read_text(idf))
                 quiet()
-                spec = artifact.export(
+                spec = encoder.export(
                     facts,
                     output,
                     origin,
@@ -252,7 +254,7 @@ def _calibration(option: str | None) -> bool | Sequence[str]:
     """The texts to calibrate on; True = the built-in ones, False = none."""
     if option is None or option == "none":
         return option is None
-    return measured.read(option)
+    return calibration.read(option)
 
 
 def _origin(

@@ -1,4 +1,4 @@
-"""The one exception that an export raises on purpose."""
+"""Define ExportError, the exception that an export raises on purpose."""
 
 # The distribution is in the folder `export` of the checkout; no package index has it by name.
 CHECKOUT = "./export"

@@ -1,4 +1,4 @@
-"""Reading the files of a model folder: JSON and safetensors headers, never a pickle, never code."""
+"""Read the JSON files and safetensors headers of a model folder; run no code and open no pickle."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from tessera_export.errors import ExportError
 
+SETTINGS = "config_sentence_transformers.json"
 MAX_HEADER_BYTES = 100 << 20  # the cap of the safetensors format itself
 
 
@@ -58,6 +59,11 @@ def module_folder(folder: Path, module: dict[str, Any]) -> Path:
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise ExportError(f"{folder / 'modules.json'} names the folder {name!r}, which is outside")
     return folder / name
+
+
+def class_of(module: dict[str, Any]) -> str:
+    """Name of the class of a modules.json entry, without its package."""
+    return str(module.get("type", "")).rsplit(".", 1)[-1]
 
 
 def sha256(*paths: Path) -> str:

@@ -1,9 +1,9 @@
-"""Artifacts become a wheel of data that pip installs and the runtime finds: a pack.
+"""Build a pack: a wheel of artifacts that pip installs and the runtime finds.
 
-Written with the standard library: a build backend would add a build environment and timestamps.
-The file follows the wheel format, version 1.0 (packaging.python.org, "binary distribution
-format"); everything is stored uncompressed, since weights hardly shrink and the bytes then depend
-on the artifacts alone, not on the machine's zlib.
+The wheel is written with the standard library, because a build backend would add a build
+environment and timestamps. It follows the wheel format, version 1.0 (packaging.python.org, "binary
+distribution format"). Files are stored uncompressed: weights hardly shrink, and so the bytes depend
+on the artifacts alone and not on the machine's zlib.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tessera_export import __version__
 from tessera_export.errors import ExportError
-from tessera_onnx.errors import FileError, LoadError
+from tessera_onnx import FileError, LoadError
 from tessera_onnx.models import artifact, installed
 from tessera_onnx.models.artifact import Artifact
 from tessera_onnx.models.installed import ENTRY_POINTS

@@ -1,4 +1,4 @@
-"""Folders whose weights are pickles alone: their tensors, and nothing else of them, are read."""
+"""Read the tensors of pickled weights, and nothing else of the pickle."""
 
 from __future__ import annotations
 

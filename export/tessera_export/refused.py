@@ -1,7 +1,7 @@
-"""Folders of what is no embedder: each is named by what it is, before anything is loaded of it.
+"""Refuse folders that do not hold an embedder, with a message that says what they hold.
 
-Read from the configurations alone. With the weights of a classifier or of a writer of text an
-encoder would load all the same, and its vectors would mean nothing.
+Only the configuration files are read. An encoder would load the weights of a classifier or of a
+text generator without an error, and its vectors would mean nothing.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tessera_export.errors import ExportError
-from tessera_export.files import module_folder, read_list, read_table
-from tessera_export.layers import class_of
-from tessera_export.prompts import SETTINGS
+from tessera_export.files import SETTINGS, class_of, module_folder, read_list, read_table
 
 ADAPTER = "adapter_config.json"
 RERANKER = (

@@ -1,4 +1,4 @@
-"""Where a model comes from: a folder, a repository, or an id of the catalogue and its facts."""
+"""Find a model: a folder, a repository that is downloaded, or an id of the catalogue."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from tessera_export import folder as folders
 from tessera_export import refused
 from tessera_export.errors import ExportError
 from tessera_export.files import read_text
-from tessera_export.folder import Facts, Overrides
+from tessera_export.texts import folder as folders
+from tessera_export.texts.folder import Facts, Overrides
 from tessera_onnx.models import catalogue
 from tessera_onnx.models.spec import UNPINNED, ModelSpec, Sparse
 

@@ -12,10 +12,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from tessera_export import artifact, folder, rotation
 from tessera_export.artifact import Origin
 from tessera_export.errors import ExportError
-from tessera_export.folder import Facts, Overrides
+from tessera_export.texts import encoder, folder, rotation
+from tessera_export.texts.folder import Facts, Overrides
 from tessera_onnx.models.spec import MultiVector, Precision, TokenRole
 
 
@@ -74,7 +74,7 @@ def _minilm(source: Path, output: Path, precisions: Collection[Precision]) -> No
         aliases=("sentence-transformers/all-MiniLM-L6-v2",),
         unverified=("revision",),
     )
-    artifact.export(
+    encoder.export(
         facts,
         output,
         origin,
@@ -93,7 +93,7 @@ def _splade(source: Path, output: Path, precisions: Collection[Precision]) -> No
         licence="apache-2.0",
         unverified=("source", "revision"),
     )
-    artifact.export(
+    encoder.export(
         facts,
         output,
         origin,

@@ -1,4 +1,4 @@
-"""One tensor of a file: safetensors, or a .pt state dict that torch loads without running code."""
+"""Load one tensor of a safetensors file, or of a .pt state dict without running code."""
 
 from __future__ import annotations
 

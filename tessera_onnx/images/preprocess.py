@@ -53,20 +53,6 @@ def pixels(image: Image.Image, recipe: Recipe) -> Pixels:
     return Pixels(tiles, rows, columns, cells, image.size, found.box)
 
 
-def patches(tile: NDArray[np.float32], *, patch: int = 14, merge: int = 2) -> NDArray[np.float32]:
-    """One tile (3, h, w) as Qwen2-VL's encoder reads it: (n, 3 * 2 * patch * patch).
-
-    Row by row of squares of merge x merge patches, in a square row by row again; each patch twice,
-    for the encoder reads pairs of frames.
-    """
-    channels, height, width = tile.shape
-    down, across = height // (patch * merge), width // (patch * merge)
-    parts = tile.reshape(channels, down, merge, patch, across, merge, patch)
-    parts = parts.transpose(1, 4, 2, 5, 0, 3, 6)[:, :, :, :, :, None]
-    pairs = np.broadcast_to(parts, (*parts.shape[:5], 2, *parts.shape[6:]))
-    return pairs.reshape(down * across * merge * merge, -1)
-
-
 def _normalise(levels: Levels, recipe: Recipe, out: NDArray[np.float32]) -> None:
     """(h, w, 3) levels into (3, h, w) numbers.
 

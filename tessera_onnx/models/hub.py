@@ -1,42 +1,52 @@
-"""Listed files from a model hub, in the standard cache of huggingface_hub.
+"""Download the listed files of a model with huggingface_hub, into its standard cache.
 
-huggingface_hub brings the requests, the token, the locks, the progress bar and the layout of the
-cache, and it makes the links of a snapshot. Two things are done here, on its own parts: a download
-that a killed process began is resumed (huggingface_hub 2 starts such a file again), and content
-is compared with the hub's hash before a file of the cache gets its name (it compares sizes).
+huggingface_hub makes the requests, sends the token, retries, locks, draws the progress bar and
+keeps the cache. This module names the revision, the cache and the endpoint, and turns each failure
+into one sentence. `Artifact.read` compares size and sha256 before a file is used.
 """
 
 from __future__ import annotations
 
-import io
+import contextlib
+import errno
 import logging
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit
 
-from tessera_onnx.errors import FileError, IntegrityError, LoadError, ModelNotFound
-from tessera_onnx.models.hub_errors import (
-    cache_folder,
-    endpoint,
-    one_sentence,
-    patiently,
-    shown_endpoint,
-    status_of,
-)
-from tessera_onnx.models.spec import UNPINNED, File, Hub, ModelSpec
+from tessera_onnx.errors import FileError, LoadError, ModelNotFound, TesseraError
+from tessera_onnx.models.spec import UNPINNED, Hub, ModelSpec
 
 logger = logging.getLogger("tessera_onnx")
 
 LIBRARY = "tessera-onnx"  # named in the User-Agent
+# The operating system refused, not the network: disk full, no permission, a limit, a broken disk.
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+DISK |= {errno.EIO, errno.ENOTDIR, errno.EEXIST}
+
+
+class NotOnHub(LoadError):
+    """The repository has that revision, but not the file."""
 
 
 def is_offline() -> bool:
     """Whether HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE forbids the network."""
     value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
     return value.upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def cache_folder() -> Path:
+    """The cache of huggingface_hub: HF_HUB_CACHE, else `hub` in HF_HOME, else in ~/.cache.
+
+    Read at each call, because huggingface_hub reads the variables only when it is imported.
+    """
+    given = os.environ.get
+    home = given("HF_HOME", os.path.join(given("XDG_CACHE_HOME", "~/.cache"), "huggingface"))  # noqa: PTH118
+    folder = given("HF_HUB_CACHE", given("HUGGINGFACE_HUB_CACHE", os.path.join(home, "hub")))  # noqa: PTH118
+    return Path(os.path.expandvars(os.path.expanduser(folder)))  # noqa: PTH111
 
 
 def repository_folder(source: Hub) -> Path:
@@ -55,7 +65,7 @@ def shared_store() -> Path:
 
 
 def is_complete(spec: ModelSpec) -> bool:
-    """Whether the hub cache holds all that one precision needs; their content is not looked at."""
+    """Whether the hub cache holds all files of a precision; their content is not read."""
     folder = snapshot(_source(spec))
     # os.path says False where a folder may not be looked at, pathlib raises.
     return os.path.isdir(folder) and any(  # noqa: PTH112
@@ -66,12 +76,11 @@ def is_complete(spec: ModelSpec) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """What the hub says of a file, in one request for its headers."""
+    """What the hub says of a file, from one request for its headers."""
 
     commit: str
     etag: str  # sha256 of a large file, git's sha1 of a small one
     size: int
-    location: str  # an address with the content, perhaps on another host
 
     @property
     def sha256(self) -> str:
@@ -80,71 +89,55 @@ class Remote:
 
 
 def describe(source: Hub, name: str) -> Remote:
-    """Ask the hub for a file's commit, hash and size; an unpinned revision means "main".
+    """Ask the hub for the commit, hash and size of a file; an unpinned revision means "main".
 
-    Raises ModelNotFound, LoadError (the hub refuses, is busy, silent or no hub) and FileError.
+    Raises ModelNotFound, LoadError (the hub refuses, is busy, does not answer or is no hub) and
+    FileError.
     """
-    if is_offline():
-        raise ModelNotFound(
-            f"the hub has to be asked for {name!r} of {source.repository}, which HF_HUB_OFFLINE "
-            "forbids: unset it, or use a model that is on this machine"
-        )
+    _check_online(source, name)
     revision = "main" if source.revision == UNPINNED else source.revision
-    with one_sentence(source, name):
+    with _one_sentence(source, name):
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-        url = hf_hub_url(source.repository, name, revision=revision, endpoint=endpoint())
-        found = patiently(lambda: get_hf_file_metadata(url, library_name=LIBRARY), name)
+        url = hf_hub_url(source.repository, name, revision=revision, endpoint=_endpoint())
+        found = get_hf_file_metadata(url, library_name=LIBRARY)
     commit, etag = found.commit_hash or "", found.etag or ""
-    # An etag becomes a file name in the cache: nothing but a hash may pass.
     if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", etag) or found.size is None or found.size < 0:
-        raise LoadError(
-            f"{shown_endpoint()} does not answer as a model hub for {name!r} of "
-            f"{source.repository} (no hash or size): check HF_ENDPOINT, proxy and firewall"
-        )
+        raise _no_hub(source, name)
     if not re.fullmatch(r"[0-9a-f]{40}", commit) or revision not in {"main", commit}:
         raise LoadError(
-            f"{shown_endpoint()} answers with the revision {commit!r:.80} of {source.repository}, "
+            f"{_shown_endpoint()} answers with the revision {commit!r:.80} of {source.repository}, "
             f"expected {revision}: check HF_ENDPOINT"
         )
-    return Remote(commit, etag, found.size, urljoin(url, found.location))
+    return Remote(commit, etag, found.size)
 
 
 def download(spec: ModelSpec, name: str, *, again: bool = False) -> Path:
-    """Bring one listed file of a model with a known revision into the hub cache; its path there.
+    """Download one file of a model with a known revision into the hub cache; its path there.
 
-    Resumes what an earlier call left. `again=True` replaces a file that is there already. Raises
-    IntegrityError for content that is not what the hub or the entry says, and what `describe`
-    raises; whatever it raises, the next call may succeed and no half file is ever in place.
+    The content is not compared with the entry here. `again=True` replaces a file that is there
+    already. Raises what `describe` raises; the next call may succeed.
     """
-    source, listed = _source(spec), spec.file(name)
+    source = _source(spec)
     path = snapshot(source) / name
-    remote = describe(source, name)
-    agree(spec, listed, remote)
-    with one_sentence(source, name):
+    _check_online(source, name)
+    # hf-xet reports each download to the store that it comes from, unless this is set.
+    os.environ.setdefault("HF_XET_TELEMETRY_ENABLED", "0")
+    with _one_sentence(source, name):
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.utils import WeakFileLock
 
-        folder = repository_folder(source)
-        blob = folder / "blobs" / remote.etag
-        lock = cache_folder() / ".locks" / folder.name / f"{remote.etag}.lock"  # huggingface_hub's
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        blob.parent.mkdir(parents=True, exist_ok=True)
-        with WeakFileLock(lock):
-            if again or not blob.is_file():
-                _fill(blob, remote, source, name)
-                if again and path.resolve() != blob.resolve():
-                    path.unlink(missing_ok=True)  # a copy on systems without links, or a stray link
-        patiently(
-            lambda: hf_hub_download(
-                source.repository,
-                name,
-                revision=source.revision,
-                cache_dir=cache_folder(),
-                endpoint=endpoint(),
-                library_name=LIBRARY,
-            ),
+        if again and path.resolve().parent != (repository_folder(source) / "blobs").resolve():
+            # huggingface_hub replaces the blob, but neither a copy of it (on systems without
+            # links) nor a link to another place.
+            path.unlink(missing_ok=True)
+        hf_hub_download(
+            source.repository,
             name,
+            revision=source.revision,
+            cache_dir=cache_folder(),
+            endpoint=_endpoint(),
+            library_name=LIBRARY,
+            force_download=again,
         )
     return path
 
@@ -155,115 +148,101 @@ def _source(spec: ModelSpec) -> Hub:
     return spec.hub
 
 
-def agree(spec: ModelSpec, listed: File, remote: Remote) -> None:
-    """Raises IntegrityError when an entry and the hub differ already before a download."""
-    for what, expected, found in (
-        ("sha256", listed.sha256, remote.sha256),
-        ("size", listed.size, remote.size),
-    ):
-        if UNPINNED not in (expected, found) and expected not in (-1, found):
-            raise IntegrityError(
-                f"model {spec.id!r}: the hub's {listed.name} has {what} {found}, expected "
-                f"{expected}: the entry or the hub is wrong; do not use the file"
-            )
-
-
-def _fill(blob: Path, remote: Remote, source: Hub, name: str) -> None:
-    """Download into `blob`, which gets its name only when its content has the hub's hash."""
-    partial = blob.with_name(f"{blob.name}.incomplete")
-    for last in (False, True):
-        done = partial.stat().st_size if partial.is_file() else 0
-        if done > remote.size:
-            partial.unlink()
-            done = 0
-        _check_room(partial.parent, remote.size - done, name)
-        fault = _append(partial, done, remote, source, name)
-        if not fault and has_hash(partial, remote):
-            partial.replace(blob)
-            return
-        partial.unlink(missing_ok=True)
-        fault = fault or "its content has not the hash that the hub gives for it"
-        if not last:
-            logger.warning("%s arrived damaged (%s): downloading it again", name, fault)
-    raise IntegrityError(
-        f"{name!r} of {source.repository} arrived damaged twice ({fault}): try again later, or "
-        "through another network or HF_ENDPOINT"
-    )
-
-
-def _append(partial: Path, done: int, remote: Remote, source: Hub, name: str) -> str:
-    """Download all from byte `done` on; what was wrong with the transfer, if anything."""
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
-
-    url = remote.location
-    headers = build_hf_headers(library_name=LIBRARY)
-    headers["Accept-Encoding"] = "identity"  # ranges count the bytes of the file itself
-    asked = urlsplit(endpoint())
-    if (asked.scheme, asked.netloc) != (urlsplit(url).scheme, urlsplit(url).netloc):
-        headers.pop("authorization", None)  # the token is for the hub, not for its storage
-
-    def get() -> None:
-        start = partial.stat().st_size if partial.is_file() else 0
-        with _Limited(io.FileIO(partial, "ab"), remote.size) as stream:
-            http_get(
-                url,
-                stream,
-                resume_size=start,
-                headers=headers,
-                expected_size=remote.size,
-                displayed_filename=name,
-            )
-
-    if done:
-        logger.info("%s of %s: resuming at byte %d", name, source.repository, done)
-    try:
-        patiently(get, name)
-    except Exception as error:
-        inconsistent = isinstance(error, OSError) and "onsistency" in str(error)
-        if status_of(error) == 416 or inconsistent or isinstance(error, _TooMuch):
-            return f"not the announced {remote.size} bytes"
-        raise
-    return ""
-
-
-class _TooMuch(Exception):
-    """More bytes came than were announced."""
-
-
-class _Limited(io.BufferedWriter):
-    """A file that never grows beyond `size` bytes: a body without an end would fill the disk."""
-
-    def __init__(self, raw: io.FileIO, size: int) -> None:
-        super().__init__(raw)
-        self._size = size
-
-    def write(self, part: Any) -> int:
-        if self.tell() + len(part) > self._size:
-            raise _TooMuch
-        return super().write(part)
-
-
-def _check_room(folder: Path, needed: int, name: str) -> None:
-    import shutil
-
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise FileError(
-            f"{name!r} needs {needed} more bytes in {folder}, where {free} are free: make room, "
-            "or set HF_HOME to a larger disk"
+def _check_online(source: Hub, name: str) -> None:
+    if is_offline():
+        raise ModelNotFound(
+            f"the hub has to be asked for {name!r} of {source.repository}, which HF_HUB_OFFLINE "
+            "forbids: unset it, or use a model that is on this machine"
         )
 
 
-def has_hash(path: Path, remote: Remote) -> bool:
-    """Whether the content of a file is what the hub says of it."""
-    import hashlib
+def _endpoint() -> str:
+    """Address of the hub: HF_ENDPOINT, else huggingface.co."""
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
 
-    if remote.sha256 == UNPINNED:  # git names a blob by its header and content
-        digest = hashlib.sha1(b"blob %d\0" % remote.size, usedforsecurity=False)
+
+def _shown_endpoint() -> str:
+    """The address for messages, without the name and password that some mirrors want in it."""
+    return re.sub(r"//[^/]*@", "//", _endpoint())
+
+
+@contextlib.contextmanager
+def _one_sentence(source: Hub, name: str) -> Iterator[None]:
+    """Errors of the network, the hub and the disk as one sentence each, without their traceback."""
+    try:
+        yield
+    except TesseraError:
+        raise
+    except Exception as error:
+        logger.debug("%s of %s: %s", name, source.repository, type(error).__name__)
+        raise _explained(error, source, name) from None
+
+
+def _explained(error: Exception, source: Hub, name: str) -> TesseraError:
+    """By status, class name and errno: the classes differ between versions of huggingface_hub."""
+    file = f"{name!r} of {source.repository}"
+    number = getattr(error, "errno", None)
+    if isinstance(error, RuntimeError):  # hf-xet has only the text that Rust gives an errno
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        number = int(found[1]) if found else None
+    if number in DISK:
+        return FileError(
+            f"{file} cannot be written to the hub cache {cache_folder()}: {os.strerror(number)}; "
+            "make room or set HF_HOME to a folder with more, then try again"
+        )
+    chain = (error, error.__cause__, error.__context__)
+    for cause in chain:
+        response = getattr(cause, "response", None)
+        if response is not None:
+            return _refused(response, source, name)
+    kinds = {cls.__name__ for cause in chain for cls in type(cause).__mro__}
+    if "FileMetadataError" in kinds:
+        return _no_hub(source, name)
+    if any("Timeout" in kind for kind in kinds):
+        return LoadError(
+            f"the hub did not answer in time for {file}: try again, or set "
+            "HF_HUB_DOWNLOAD_TIMEOUT to more seconds"
+        )
+    return LoadError(
+        f"{file} cannot be fetched from {_shown_endpoint()} ({type(error).__name__}): check the "
+        "network, proxy and HF_ENDPOINT and try again; with a complete copy no network is needed"
+    )
+
+
+def _no_hub(source: Hub, name: str) -> LoadError:
+    return LoadError(
+        f"{_shown_endpoint()} does not answer as a model hub for {name!r} of {source.repository} "
+        "(no commit, hash or size): check HF_ENDPOINT, proxy and firewall"
+    )
+
+
+def _refused(response: Any, source: Hub, name: str) -> TesseraError:
+    status, code = response.status_code, response.headers.get("x-error-code", "")
+    file = f"{name!r} of {source.repository}"
+    page = f"{_shown_endpoint()}/{source.repository}"
+    if code == "RepoNotFound" or (status == 401 and code != "GatedRepo"):
+        return ModelNotFound(
+            f"the hub has no repository {source.repository} for you ({status}): check the name; "
+            "a private one needs a token with access in HF_TOKEN"
+        )
+    if status in {401, 403}:
+        return LoadError(
+            f"{source.repository} is gated ({status}): accept its licence at {page} and set "
+            "HF_TOKEN to a token of that account"
+        )
+    if code == "RevisionNotFound":
+        return ModelNotFound(f"{source.repository} has no revision {source.revision} on the hub")
+    if status == 404:
+        return NotOnHub(
+            f"the hub has no file {file} at revision {source.revision}: the entry is wrong"
+        )
+    if status == 429:
+        advice = (
+            "too many requests): try again later; a token in HF_TOKEN or a mirror in HF_ENDPOINT "
+            "allows more"
+        )
+    elif status >= 500:
+        advice = "the hub is busy or broken): try again later"
     else:
-        digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest() == remote.etag
+        advice = f"unexpected): look at {page}"
+    return LoadError(f"the hub refuses {file} (status {status}, {advice}")

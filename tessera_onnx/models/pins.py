@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tessera_onnx.errors import FileError, LoadError, named
+from tessera_onnx.errors import FileError, IntegrityError, LoadError, named
 from tessera_onnx.models import catalogue, hub
-from tessera_onnx.models.hub_errors import NotOnHub
+from tessera_onnx.models.hub import NotOnHub
 from tessera_onnx.models.spec import UNPINNED, File, Hub, ModelSpec
 
 logger = logging.getLogger("tessera_onnx")
@@ -91,18 +91,22 @@ def resolve(spec: ModelSpec, cache: Path) -> ModelSpec:
 
 
 def lines(spec: ModelSpec) -> Iterator[str]:
-    """The pinned part of an entry, as it goes into a catalogue."""
-    if spec.revision != UNPINNED:
-        yield f"revision = {_value(spec.revision)}"
-    yield f"files = {_value(spec.files)}"
-    yield "[model.hub]"
-    for field in dataclasses.fields(Hub):
-        yield f"{field.name} = {_value(getattr(spec.hub, field.name))}"
+    """The pinned part of an entry, as it goes below the other keys of a catalogue's [[model]]."""
+    import tomli_w
+
+    table = _table(spec)
+    part = {name: table[name] for name in ("revision", "files", "hub")}
+    if spec.revision == UNPINNED:
+        del part["revision"]
+    _, *rest = tomli_w.dumps({"model": [part]}).splitlines()
+    yield from rest
 
 
 def toml(spec: ModelSpec) -> str:
     """An entry as a TOML document that `registry.parse` reads back to the same entry."""
-    return "\n".join([f"schema = {catalogue.SCHEMA}", "", "[[model]]", *_table(spec, "model"), ""])
+    import tomli_w
+
+    return tomli_w.dumps({"schema": catalogue.SCHEMA, "model": [_table(spec)]})
 
 
 def _source(spec: ModelSpec) -> Hub:
@@ -137,17 +141,35 @@ def _with_pins(spec: ModelSpec, record: ModelSpec) -> ModelSpec | None:
 def _pin(spec: ModelSpec, file: File) -> File:
     if file.sha256 != UNPINNED and file.size >= 0:
         return file
+    remote = hub.describe(_source(spec), file.name)
+    for what, expected, found in (
+        ("sha256", file.sha256, remote.sha256),
+        ("size", file.size, remote.size),
+    ):
+        if UNPINNED not in (expected, found) and expected not in (-1, found):
+            raise IntegrityError(
+                f"model {spec.id!r}: the hub's {file.name} has {what} {found}, expected "
+                f"{expected}: the entry or the hub is wrong; do not use the file"
+            )
+    sha256 = remote.sha256 if file.sha256 == UNPINNED else file.sha256
+    if sha256 == UNPINNED:
+        sha256 = _hashed(spec, file.name, remote.etag)
+    return dataclasses.replace(file, sha256=sha256, size=remote.size)
+
+
+def _hashed(spec: ModelSpec, name: str, etag: str) -> str:
+    """sha256 of a small file, whose content is first compared with git's hash."""
     import hashlib
 
-    remote = hub.describe(_source(spec), file.name)
-    hub.agree(spec, file, remote)
-    sha256 = file.sha256 if remote.sha256 == UNPINNED else remote.sha256
-    if sha256 == UNPINNED:
-        path = hub.download(spec, file.name)
-        if not hub.has_hash(path, remote):  # what was in the cache before, unchecked
-            path = hub.download(spec, file.name, again=True)
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return dataclasses.replace(file, sha256=sha256, size=remote.size)
+    for again in (False, True):  # a copy in the cache may be damaged
+        content = hub.download(spec, name, again=again).read_bytes()
+        blob = b"blob %d\0" % len(content) + content  # git hashes a header and the content
+        if hashlib.sha1(blob, usedforsecurity=False).hexdigest() == etag:
+            return hashlib.sha256(content).hexdigest()
+    raise IntegrityError(
+        f"{name!r} of {_source(spec).repository} arrived damaged twice (its hash is not the "
+        "hub's): try again later, or through another network or HF_ENDPOINT"
+    )
 
 
 def _write(path: Path, text: str) -> None:
@@ -172,30 +194,9 @@ def _write(path: Path, text: str) -> None:
         ) from error
 
 
-def _table(table: Any, name: str) -> Iterator[str]:
-    """Keys first, then the tables below, as TOML wants it; what is absent is left out."""
-    values = [(field.name, getattr(table, field.name)) for field in dataclasses.fields(table)]
-    for key, value in values:
-        if value is not None and not dataclasses.is_dataclass(value):
-            yield f"{key} = {_value(value)}"
-    for key, value in values:
-        if dataclasses.is_dataclass(value):
-            yield from ("", f"[{name}.{key}]", *_table(value, f"{name}.{key}"))
-
-
-def _value(value: Any) -> str:
-    if dataclasses.is_dataclass(value):
-        fields = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
-        pairs = (f"{name} = {_value(part)}" for name, part in fields if part is not None)
-        return f"{{ {', '.join(pairs)} }}"
-    if isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
-        return "".join(["[\n", *(f"  {_value(part)},\n" for part in value), "]"])
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_value, value))}]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):  # TOML reads JSON's escapes, of which only DEL is missing
-        import json
-
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return repr(value)
+def _table(part: Any) -> Any:
+    """A dataclass as nested dicts and lists, without the keys that are absent."""
+    if dataclasses.is_dataclass(part):
+        fields = ((field.name, getattr(part, field.name)) for field in dataclasses.fields(part))
+        return {name: _table(value) for name, value in fields if value is not None}
+    return [_table(value) for value in part] if isinstance(part, tuple) else part

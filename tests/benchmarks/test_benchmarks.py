@@ -29,11 +29,12 @@ needs_data = pytest.mark.skipif(
 )
 
 
+@pytest.mark.benchmark
 @pytest.mark.parametrize(
     "command",
     [
         ("throughput.py", "--texts", "12", "--rounds", "1"),
-        ("stream_memory.py", "--sizes", "50", "100"),
+        pytest.param(("stream_memory.py", "--sizes", "50", "100"), marks=pytest.mark.posix),
         ("maxsim.py", "--documents", "30", "--rounds", "1"),
     ],
     ids=lambda command: command[0],
@@ -100,6 +101,7 @@ def pair(tmp_path_factory):
     return "--model", model, "--weights", weights
 
 
+@pytest.mark.benchmark
 @pytest.mark.parametrize("planted", ["equal", "other", "fewer"])
 def test_peers(pair, planted, tmp_path, monkeypatch):
     (tmp_path / "light_embed.py").write_text(LIGHT_EMBED)
@@ -147,6 +149,7 @@ def test_cosines_of_other_sizes_are_zero(rng):
     assert peers.cosines([a], [a, b]).tolist() == [0, 0]
 
 
+@pytest.mark.benchmark
 def test_startup(pair):
     done = run_benchmark("startup.py", "--rounds", "1", *pair)
     rows = {}
@@ -166,6 +169,7 @@ def test_startup(pair):
     assert sizes["onnxruntime"] + sizes["numpy"] < total < 1000
 
 
+@pytest.mark.benchmark
 def test_operators():
     """The shares of one thread's operators are all of the time, and the products are most of it."""
     lines = run_benchmark("operators.py", "--runs", "5").stdout.splitlines()

@@ -1,15 +1,12 @@
 """The command `tessera`: what it prints and writes, its exit codes, that it never half-writes."""
 
 import dataclasses
-import fcntl
 import json
 import os
-import resource
 import signal
 import stat
 import subprocess
 import sys
-import termios
 import threading
 import time
 from pathlib import Path
@@ -538,6 +535,7 @@ def test_progress_is_shown_on_request_alone(corpus, tmp_path):
     assert "4/4" in run("encode", corpus, "-o", out, "--progress").stderr
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("progress", ["--progress", "--no-progress"])
 def test_without_stderr_there_is_no_bar(progress, corpus, tmp_path):
     command = ["encode", str(corpus), "-o", "o.npy", *SMALL, "--on-long", "truncate", progress]
@@ -557,6 +555,7 @@ def test_a_bar_whose_reader_is_gone_loses_no_result(corpus, tmp_path):
     assert np.load(tmp_path / "o.npy").shape == (4, 32)
 
 
+@pytest.mark.linux
 @pytest.mark.parametrize("command", [("--help",), ("--version",), ("rank", "--help"), ("models",)])
 def test_a_full_device_is_one_line(command):
     with Path("/dev/full").open("wb") as full, start(*command, stdout=full) as process:
@@ -632,6 +631,7 @@ def test_a_folder_as_input_or_output(corpus, tmp_path):
     assert only(folder)
 
 
+@pytest.mark.posix
 def test_an_output_folder_that_cannot_be_written(corpus, tmp_path):
     locked = tmp_path / "locked"
     locked.mkdir()
@@ -645,7 +645,10 @@ def test_an_output_folder_that_cannot_be_written(corpus, tmp_path):
     assert only(tmp_path, "corpus.txt", "locked")
 
 
+@pytest.mark.posix
 def test_a_full_disk_leaves_the_old_file(tmp_path):
+    import resource
+
     source, out = tmp_path / "in.txt", tmp_path / "out.npy"
     source.write_text("a\n" * 200)
     out.write_bytes(b"old")
@@ -663,11 +666,12 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     assert only(tmp_path, "in.txt", "out.npy")
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
-)
+@pytest.mark.slow
+@pytest.mark.linux
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 @pytest.mark.parametrize("source", ["in.txt", "-"])
-def test_a_signal_midway_leaves_the_old_file(number, code, source, tmp_path):
+def test_a_signal_midway_leaves_the_old_file(name, code, source, tmp_path):
+    number = getattr(signal, name)
     (tmp_path / "in.txt").write_text("a sentence of some length, again and again\n" * 200_000)
     (tmp_path / "out.jsonl").write_bytes(b"old")
     command = [*PROGRAM, "encode", source, "-o", "out.jsonl"]
@@ -698,6 +702,7 @@ def test_a_signal_midway_leaves_the_old_file(number, code, source, tmp_path):
     assert only(tmp_path, "in.txt", "out.jsonl")
 
 
+@pytest.mark.posix
 def test_nohup_is_respected(tmp_path):
     with start(
         "encode", "-", "-o", "out.jsonl", *SMALL, cwd=tmp_path,
@@ -712,6 +717,7 @@ def test_nohup_is_respected(tmp_path):
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_a_source_that_becomes_shorter_leaves_the_old_file(tmp_path):
     source, out = tmp_path / "in.txt", tmp_path / "out.jsonl"
     source.write_text("a sentence of some length, again and again\n" * 100_000)
@@ -728,6 +734,8 @@ def test_a_source_that_becomes_shorter_leaves_the_old_file(tmp_path):
 
 def _special(path, kind):
     """A pipe, or a device; root alone makes one."""
+    if os.name != "posix":
+        pytest.skip("needs a POSIX system")
     if kind == "pipe":
         os.mkfifo(path)
     elif os.getuid():
@@ -792,6 +800,7 @@ def test_a_result_whose_name_is_taken_at_the_end_is_kept(tmp_path):
     assert Path(str(why.value).partition("the result is in ")[2]).read_bytes() == b"result"
 
 
+@pytest.mark.posix
 def test_a_working_directory_that_is_gone(tmp_path):
     gone = tmp_path / "gone"
     gone.mkdir()
@@ -809,7 +818,11 @@ def test_a_working_directory_that_is_gone(tmp_path):
     assert not vector_files.is_same("a\0", "b")
 
 
+@pytest.mark.slow
+@pytest.mark.linux
 def test_memory_that_is_not_there_is_one_line(tmp_path):
+    import resource
+
     source = tmp_path / "in.csv"
     with source.open("wb") as stream:
         stream.truncate(1 << 40)  # bytes that take no room
@@ -830,8 +843,12 @@ READERS = [
 ]
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("command", READERS, ids=lambda command: command[0])
 def test_stdin_that_does_not_wait_is_read_to_its_end(command, tmp_path):
+    import fcntl
+    import termios
+
     read_end, write_end = os.pipe()
     os.set_blocking(read_end, False)
     with start(*command, "--json", cwd=tmp_path, stdin=read_end) as process:
@@ -853,6 +870,7 @@ def test_stdin_that_does_not_wait_is_read_to_its_end(command, tmp_path):
         assert found == given
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("command", READERS, ids=lambda command: command[0])
 @pytest.mark.parametrize(
     ("redirection", "reason"), [("<&-", "it is closed"), ("0>junk", "Bad file descriptor")]
@@ -908,6 +926,7 @@ def test_stdin_is_not_replaced_by_what_is_made_of_it(command, name, tmp_path):
     assert (tmp_path / name).read_text() == "1\n2\n"
 
 
+@pytest.mark.posix
 def test_a_new_file_has_the_usual_permissions_an_old_one_its_own_and_a_link_stays_one(
     corpus, tmp_path
 ):

@@ -165,6 +165,7 @@ ARGUMENTS = {
 OF_CONTENT = {"text", "query", "prompt"}  # where a text is due
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_no_command_repeats_what_stands_where_a_name_is_due(name, tmp_path, monkeypatch):
     assert set(ARGUMENTS) == set(main.commands)

@@ -11,7 +11,9 @@ import tokenizers
 import torch
 import transformers
 
-from tessera_export import artifact, folder, storage
+from tessera_export import artifact
+from tessera_export.graph import storage
+from tessera_export.texts import encoder, folder
 from tessera_onnx.models import catalogue
 
 TEXTS = [
@@ -34,7 +36,7 @@ SMALL = {
 def _packaged(module: str) -> Path:
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        pytest.fail(f"install the package that holds {module}: see tests/export in .ci/run")
+        pytest.fail(f"install the package that holds {module}: see CONTRIBUTING.md")
     return Path(next(iter(spec.submodule_search_locations))) / "model"
 
 
@@ -147,7 +149,7 @@ def exported(tmp_path):
 
     def build(place, *kinds, precisions=("fp32",), name="artifact", overrides=None, **options):
         facts = folder.read(place, kinds, overrides) if isinstance(place, Path) else place
-        artifact.export(facts, tmp_path / name, artifact.Origin("test"), precisions, **options)
+        encoder.export(facts, tmp_path / name, artifact.Origin("test"), precisions, **options)
         return Running(tmp_path / name)
 
     return build

@@ -10,8 +10,9 @@ from chronos.chronos_bolt import ChronosBoltModelForForecasting, ChronosBoltPipe
 from click.testing import CliRunner
 from transformers import T5Config
 
-from tessera_export import artifact, cli, series
+from tessera_export import artifact, cli
 from tessera_export.errors import ExportError
+from tessera_export.series import timeseries
 from tessera_onnx import TesseraTimeSeries
 from tessera_onnx.models import catalogue
 
@@ -80,8 +81,8 @@ def close(found, truth, tolerance=1e-4):
 @pytest.mark.filterwarnings("ignore::tessera_onnx.ForecastWarning")  # levels outside the trained
 def test_forecasts_equal_upstream(tmp_path, shape):
     place = save(tmp_path / "model", *SHAPES[shape])
-    spec = series.export(
-        series.read(place), tmp_path / "artifact", artifact.Origin("test"), ("fp32",)
+    spec = timeseries.export(
+        timeseries.read(place), tmp_path / "artifact", artifact.Origin("test"), ("fp32",)
     )
     assert [row.metric for row in spec.export.parity] == ["max_relative"]
     upstream = ChronosBoltPipeline.from_pretrained(place)
@@ -120,7 +121,9 @@ def test_forecasts_equal_upstream(tmp_path, shape):
 )
 def test_other_configurations_equal_upstream(tmp_path, changes):
     place = save(tmp_path / "model", **changes)
-    series.export(series.read(place), tmp_path / "artifact", artifact.Origin("test"), ("fp32",))
+    timeseries.export(
+        timeseries.read(place), tmp_path / "artifact", artifact.Origin("test"), ("fp32",)
+    )
     upstream = ChronosBoltPipeline.from_pretrained(place)
     rows = contexts()
     with TesseraTimeSeries(path=tmp_path / "artifact") as model:
@@ -160,7 +163,7 @@ def test_the_command_and_every_precision(tmp_path):
 def test_the_graph_takes_any_batch_and_patch_count(tmp_path):
     place = save(tmp_path / "model")
     target = tmp_path / "artifact"
-    series.export(series.read(place), target, artifact.Origin("test"), ("fp32",))
+    timeseries.export(timeseries.read(place), target, artifact.Origin("test"), ("fp32",))
     session = onnxruntime.InferenceSession(target / "model.fp32.onnx")
     shapes = {item.name: item.shape for item in session.get_inputs()}
     assert shapes == {"patches": ["batch", "patches", 32], "attention_mask": ["batch", "patches"]}
@@ -174,7 +177,7 @@ def test_the_graph_takes_any_batch_and_patch_count(tmp_path):
 
 def test_a_wrong_graph_does_not_pass_the_gate(tmp_path, monkeypatch):
     place = save(tmp_path / "model")
-    facts = series.read(place)
+    facts = timeseries.read(place)
     right = facts.family.Core.forward
 
     def wrong(core, patches, attention_mask):  # steps and levels confused
@@ -182,7 +185,7 @@ def test_a_wrong_graph_does_not_pass_the_gate(tmp_path, monkeypatch):
 
     monkeypatch.setattr(facts.family.Core, "forward", wrong)
     with pytest.raises(ExportError, match="max_relative .* against torch"):
-        series.export(facts, tmp_path / "artifact", artifact.Origin("test"), ("fp32",))
+        timeseries.export(facts, tmp_path / "artifact", artifact.Origin("test"), ("fp32",))
     assert not (tmp_path / "artifact").exists()
 
 
@@ -193,7 +196,9 @@ def test_folders_that_are_no_forecasting_model(tmp_path):
     def refused(message, **changes):
         (place / "config.json").write_text(json.dumps(config | changes))
         with pytest.raises(ExportError, match=message):
-            series.export(series.read(place), tmp_path / "out", artifact.Origin("test"), ("fp32",))
+            timeseries.export(
+                timeseries.read(place), tmp_path / "out", artifact.Origin("test"), ("fp32",)
+            )
         assert not (tmp_path / "out").exists()
 
     refused("known forecasting models are Chronos", architectures=["BertModel"])
@@ -204,7 +209,7 @@ def test_folders_that_are_no_forecasting_model(tmp_path):
             chronos_config=config["chronos_config"] | {"input_patch_stride": 8})  # fmt: skip
     refused("rise strictly", chronos_config=config["chronos_config"] | {"quantiles": [0.5, 0.1]})
     with pytest.raises(ExportError, match="no config.json"):
-        series.read(tmp_path)
+        timeseries.read(tmp_path)
     from safetensors.torch import load_file, save_file
 
     weights = load_file(place / "model.safetensors")

@@ -6,8 +6,9 @@ import torch
 from chronos.chronos2 import Chronos2Model, Chronos2Pipeline
 from chronos.chronos2.config import Chronos2CoreConfig
 
-from tessera_export import artifact, series
+from tessera_export import artifact
 from tessera_export.errors import ExportError
+from tessera_export.series import timeseries
 from tessera_onnx import ConfigError, TesseraTimeSeries
 
 pytestmark = [
@@ -74,7 +75,9 @@ def opened(tmp_path_factory):
     """The pipeline and the exported model, of passes of 64 steps."""
     place = tmp_path_factory.mktemp("chronos2")
     save(place / "model", max_output_patches=4)
-    series.export(series.read(place / "model"), place / "out", artifact.Origin("test"), ("fp32",))
+    timeseries.export(
+        timeseries.read(place / "model"), place / "out", artifact.Origin("test"), ("fp32",)
+    )
     with TesseraTimeSeries(path=place / "out") as model:
         yield Chronos2Pipeline.from_pretrained(place / "model"), model
 
@@ -109,7 +112,9 @@ def test_forecasts_equal_upstream(opened, horizon):
 )
 def test_other_configurations_equal_upstream(tmp_path, changes):
     place = save(tmp_path / "model", max_output_patches=4, **changes)
-    series.export(series.read(place), tmp_path / "artifact", artifact.Origin("test"), ("fp32",))
+    timeseries.export(
+        timeseries.read(place), tmp_path / "artifact", artifact.Origin("test"), ("fp32",)
+    )
     upstream = Chronos2Pipeline.from_pretrained(place)
     contexts = rows()
     with TesseraTimeSeries(path=tmp_path / "artifact") as model:
@@ -122,7 +127,7 @@ def test_other_configurations_equal_upstream(tmp_path, changes):
 def test_what_upstream_cannot_run_is_refused(tmp_path):
     place = save(tmp_path / "model", use_reg_token=False)
     with pytest.raises(ExportError, match="use_reg_token is not set"):
-        series.read(place)
+        timeseries.read(place)
 
 
 def test_groups_equal_upstream(opened):
@@ -161,8 +166,11 @@ def test_groups_of_the_public_method(opened):
 
 def test_the_longest_pass_and_context(tmp_path):
     place = save(tmp_path / "model", heads=1, layers=1)
-    spec = series.export(
-        series.read(place), tmp_path / "artifact", artifact.Origin("test"), ("fp32", "fp16", "int8")
+    spec = timeseries.export(
+        timeseries.read(place),
+        tmp_path / "artifact",
+        artifact.Origin("test"),
+        ("fp32", "fp16", "int8"),
     )
     recipe = spec.time_series
     assert (recipe.context_length, recipe.prediction_length) == (8192, 1024)

@@ -5,8 +5,9 @@ import page_models
 import pytest
 from click.testing import CliRunner
 
-from tessera_export import artifact, cli, text_groups
+from tessera_export import artifact, cli
 from tessera_export.errors import ExportError
+from tessera_export.texts import sample_groups
 from tessera_onnx.models import catalogue
 
 pytestmark = pytest.mark.export
@@ -110,7 +111,7 @@ def test_int8_is_calibrated_unless_it_is_refused(place, tmp_path):
         made[name] = (spec.export.tool.rpartition(", ")[2], fixed)
     assert made["own"] == ("int8 calibrated on 16 texts", True)
     assert made["none"] == (f"onnxruntime {onnxruntime.__version__}", False)
-    count = 226 + len(text_groups.measured())
+    count = 226 + len(sample_groups.measured())
     assert made["built-in"] == (f"int8 calibrated on {count} texts", True)
 
 

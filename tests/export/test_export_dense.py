@@ -8,7 +8,8 @@ from conftest import Running
 from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 
-from tessera_export import artifact, folder
+from tessera_export import artifact
+from tessera_export.texts import encoder, folder
 from tessera_onnx.models.spec import Task
 
 pytestmark = pytest.mark.export
@@ -23,7 +24,7 @@ def truth(place, texts, **options):
 def minilm_artifact(minilm, tmp_path_factory):
     place = tmp_path_factory.mktemp("minilm") / "artifact"
     origin = artifact.Origin("all-minilm-l6-v2", source="a/b", licence="apache-2.0")
-    artifact.export(folder.read(minilm, ["dense"]), place, origin, ("fp32", "fp16", "int8"))
+    encoder.export(folder.read(minilm, ["dense"]), place, origin, ("fp32", "fp16", "int8"))
     return Running(place)
 
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tessera_export import folder
 from tessera_export.errors import ExportError
+from tessera_export.texts import folder
 
 pytestmark = pytest.mark.export
 

@@ -3,8 +3,10 @@ import onnx
 import pytest
 
 import tessera_onnx
-from tessera_export import artifact, folder, graph, int8, storage, wrappers
+from tessera_export import artifact
 from tessera_export.errors import ExportError
+from tessera_export.graph import int8, storage, transforms
+from tessera_export.texts import encoder, folder, torch_modules, tracing
 from tessera_onnx import IntegrityError
 from tessera_onnx.models.spec import PRECISIONS
 
@@ -18,12 +20,12 @@ def facts(make, dense_files, bert):
 
 @pytest.fixture
 def traced(facts):
-    return graph.trace(wrappers.Wrapper(wrappers.load_model(facts, "eager"), facts))
+    return tracing.trace(torch_modules.Wrapper(torch_modules.load_model(facts, "eager"), facts))
 
 
 def test_the_same_bytes_every_time(facts, tmp_path):
     for name in ("one", "two"):
-        artifact.export(facts, tmp_path / name, artifact.Origin("test"), ("fp32", "fp16", "int8"))
+        encoder.export(facts, tmp_path / name, artifact.Origin("test"), ("fp32", "fp16", "int8"))
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert len(names) == 5
     for name in names:
@@ -50,11 +52,11 @@ def test_inputs_outputs_and_dimension_names(traced):
 
 
 def test_half_stores_only_large_matrices(traced):
-    stored = graph.half(traced)
+    stored = transforms.half(traced)
     kinds = {t.name: (t.data_type, np.prod(t.dims)) for t in stored.graph.initializer}
     for kind, size in kinds.values():
         if kind == onnx.TensorProto.FLOAT:
-            assert size < graph.LARGE
+            assert size < transforms.LARGE
     assert stored.ByteSize() < 0.55 * traced.ByteSize()
     assert all(t.data_type != onnx.TensorProto.FLOAT16 for t in traced.graph.initializer)
 
@@ -64,7 +66,7 @@ def test_half_leaves_values_beyond_its_range(traced):
     values = onnx.numpy_helper.to_array(tensor).copy()
     values[0, 0] = 1e6
     tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
-    stored = {t.name: t for t in graph.half(traced).graph.initializer}
+    stored = {t.name: t for t in transforms.half(traced).graph.initializer}
     assert stored[tensor.name].data_type == onnx.TensorProto.FLOAT
 
 
@@ -81,9 +83,9 @@ def test_excluded_nodes_stay_fp32(traced):
 
 def test_weights_in_a_second_file(facts, tmp_path, monkeypatch):
     """What a model above 2 GB becomes, shown on a small one: the same graphs, twice the same."""
-    artifact.export(facts, tmp_path / "one", artifact.Origin("test"), PRECISIONS)
+    encoder.export(facts, tmp_path / "one", artifact.Origin("test"), PRECISIONS)
     monkeypatch.setattr(storage, "INLINE", 10_000)
-    spec = artifact.export(facts, tmp_path / "two", artifact.Origin("test"), PRECISIONS)
+    spec = encoder.export(facts, tmp_path / "two", artifact.Origin("test"), PRECISIONS)
     names = [f"model.{precision}.onnx" for precision in PRECISIONS]
     expected = [name for graph in names for name in (graph, f"{graph}_data")]
     assert [file.name for file in spec.files] == [*expected, "tokenizer.json"]
@@ -93,7 +95,7 @@ def test_weights_in_a_second_file(facts, tmp_path, monkeypatch):
         assert list(one.node) == list(two.node)
         for a, b in zip(one.initializer, two.initializer, strict=True):
             assert (a.name, a.raw_data) == (b.name, b.raw_data)
-    again = artifact.export(facts, tmp_path / "again", artifact.Origin("test"), PRECISIONS)
+    again = encoder.export(facts, tmp_path / "again", artifact.Origin("test"), PRECISIONS)
     assert again.files == spec.files
     for precision in PRECISIONS:
         options = {"precision": precision, "threads": 1}

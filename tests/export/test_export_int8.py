@@ -1,6 +1,7 @@
 """int8 graphs: against the fp32 graph, by hand, text by text, and on every processor."""
 
 import dataclasses
+import gzip
 
 import numpy as np
 import onnx
@@ -9,8 +10,10 @@ import pytest
 from architectures import small
 from onnx import TensorProto, helper, numpy_helper
 
-from tessera_export import artifact, corpus, folder, gate, graph, int8, measured, pairs, wrappers
+from tessera_export import artifact, parity
 from tessera_export.errors import ExportError
+from tessera_export.graph import int8, int8_columns
+from tessera_export.texts import calibration, corpus, encoder, folder, torch_modules, tracing
 from tessera_onnx.models.spec import MultiVector, TokenRole
 
 pytestmark = pytest.mark.export
@@ -168,7 +171,7 @@ def saturating(codes, weights):
 def test_no_pair_of_weights_overflows_16_bits(rng):
     """Columns of like signs, which overflow most: 255 x 128 fits, no more."""
     matrix = np.abs(rng.normal(size=(WIDTH + 1, COLUMNS))).astype(np.float32)
-    columns, scales = pairs.columns(matrix)
+    columns, scales = int8_columns.columns(matrix)
     together = np.abs(columns[:-1:2].astype(int)) + np.abs(columns[1::2].astype(int))
     assert 120 <= together.max() <= 128
     np.testing.assert_allclose(columns * scales, matrix, atol=0.51 * scales.max())
@@ -262,7 +265,7 @@ def test_activations_that_are_no_numbers_are_refused(product):
 
 
 def traced(facts):
-    return graph.trace(wrappers.Wrapper(wrappers.load_model(facts, "eager"), facts))
+    return tracing.trace(torch_modules.Wrapper(torch_modules.load_model(facts, "eager"), facts))
 
 
 def vectors(model, facts, texts, size):
@@ -291,7 +294,7 @@ def cosines(a, b):
 @pytest.fixture(scope="module")
 def unseen(minilm):
     """Sentences of the corpus that do not stand in any text that is measured."""
-    measured_texts = "\n".join(measured.built_in(folder.read(minilm, ["dense"])))
+    measured_texts = "\n".join(calibration.built_in(folder.read(minilm, ["dense"])))
     paragraphs = corpus.passages(lambda text: len(text.split()), 1)
     sentences = [part for text in paragraphs for part in text.split(". ")[1:2]][::25]
     return [s for s in sentences if 3 < len(s.split()) < 60 and s not in measured_texts]
@@ -303,7 +306,7 @@ def compare(facts, texts):
     """
     fp32 = traced(facts)
     truth = vectors(fp32, facts, texts, 1)
-    feeds = measured.feeds(facts, measured.built_in(facts))
+    feeds = calibration.feeds(facts, calibration.built_in(facts))
     models = (
         int8.quantize(fp32),
         int8.quantize(fp32, feeds),
@@ -340,7 +343,7 @@ def test_a_sparse_head_keeps_its_scales_and_its_tied_table(splade, unseen):
     assert min(found.min() for found in every) > 0.995
     assert max(moved) <= 1e-5  # of weights up to 3
     fp32 = traced(facts)
-    feeds = measured.feeds(facts, unseen[:9])
+    feeds = calibration.feeds(facts, unseen[:9])
     made = int8.quantize(fp32, feeds)
     assert made.ByteSize() < 1.02 * int8.quantize(fp32).ByteSize()
     decoder = "/model/cls/predictions/decoder/MatMul"
@@ -358,7 +361,7 @@ def test_prompts_markers_and_expanded_queries_are_measured(make, dense_files, be
     def ids(text):
         return [101, *tokenizer.ids(text), 102]
 
-    feeds = measured.feeds(facts, ["one", "two", "three", "word " * 300])
+    feeds = calibration.feeds(facts, ["one", "two", "three", "word " * 300])
     assert [feed["input_ids"].tolist()[0] for feed in feeds[:3]] == [
         ids("find: one"),
         ids("read: two"),
@@ -369,7 +372,7 @@ def test_prompts_markers_and_expanded_queries_are_measured(make, dense_files, be
     document = TokenRole("", 20, marker_ids=(2,), expansion="none", skip_ids=())
     recipe = MultiVector("tokens", False, 64, (), "sum", query, document)
     facts = dataclasses.replace(facts, dense=None, multi_vector=recipe)
-    expanded, plain = measured.feeds(facts, ["one", "two"])
+    expanded, plain = calibration.feeds(facts, ["one", "two"])
     assert expanded["input_ids"].tolist() == [[101, 1, *tokenizer.ids("one"), 102, *[103] * 4]]
     assert expanded["attention_mask"].tolist() == [[1, 1, 1, 1, 0, 0, 0, 0]]
     assert plain["input_ids"].tolist() == [[101, 2, *tokenizer.ids("two"), 102]]
@@ -379,29 +382,37 @@ def test_texts_of_a_file(tmp_path):
     lines, objects = tmp_path / "a.txt", tmp_path / "b.jsonl"
     lines.write_text("one\n\n two \n", "utf-8")
     objects.write_text('"one"\n{"text": "two"}\n', "utf-8")
-    assert measured.read(str(lines)) == ["one", " two "]
-    assert measured.read(str(objects)) == ["one", "two"]
+    assert calibration.read(str(lines)) == ["one", " two "]
+    assert calibration.read(str(objects)) == ["one", "two"]
+    table = tmp_path / "c.csv.gz"
+    rows = '\ufeffid;text\r\n1;"a; ""b""\nc"\r\n\r\n2; \r\n3;two\r\n'
+    table.write_bytes(gzip.compress(rows.encode()))
+    assert calibration.read(str(table)) == ['a; "b"\nc', "two"]
     lines.write_text("".join(f"{number}\n" for number in range(5000)), "utf-8")
-    found = measured.read(str(lines))
-    assert (len(found), found[0], found[-1]) == (measured.MOST, "0", "4999")
+    found = calibration.read(str(lines))
+    assert (len(found), found[0], found[-1]) == (calibration.MOST, "0", "4999")
     for name, content, message in (
         ("empty.txt", b"\n \n", "holds no text"),
         ("broken.jsonl", b'"one"\n{"title": "two"}\n', "broken.jsonl, line 2: neither"),
         ("bytes.txt", b"\xff\xfe", "bytes.txt, line 1: not UTF-8"),
         ("table.csv", b"one\n", r"table.csv, line 1: no column is named 'text'$"),
+        ("short.csv", b"id,text\n1,a\n2\n", "short.csv, line 3: 1 cells, the first line has 2"),
+        ("open.csv", b'text\n"a\n', "open.csv, line 2: unexpected end of data"),
+        ("bytes.jsonl", b'"one"\n"\xff"\n', "bytes.jsonl, line 2: not UTF-8"),
+        ("cut.txt.gz", b"one", "cut.txt.gz cannot be read: it is not a whole gzip file"),
         ("table.pdf", b"one", r"must be a .txt"),
         ("absent.txt", None, "absent.txt cannot be read"),
     ):
         if content is not None:
             (tmp_path / name).write_bytes(content)
         with pytest.raises(ExportError, match=message):
-            measured.read(str(tmp_path / name))
+            calibration.read(str(tmp_path / name))
 
 
 def test_a_spoiled_calibration_ends_in_the_careful_graph(minilm, tmp_path):
     """Measured on one word, fixed scales cut every other text: the gate takes scales by row."""
     facts = folder.read(minilm, ["dense"])
-    spec = artifact.export(
+    spec = encoder.export(
         facts, tmp_path / "out", artifact.Origin("test"), ("int8",), calibrate=["a"]
     )
     figures = {row.metric: row.value for row in spec.export.parity}
@@ -409,7 +420,7 @@ def test_a_spoiled_calibration_ends_in_the_careful_graph(minilm, tmp_path):
     kinds = {node.op_type for node in onnx.load(tmp_path / "out" / "model.int8.onnx").graph.node}
     assert "MatMulIntegerToFloat" not in kinds
     with pytest.raises(ExportError, match="no text"):
-        artifact.export(facts, tmp_path / "b", artifact.Origin("test"), ("int8",), calibrate=[])
+        encoder.export(facts, tmp_path / "b", artifact.Origin("test"), ("int8",), calibrate=[])
     assert not (tmp_path / "b").exists()
 
 
@@ -418,7 +429,7 @@ def test_int8_is_the_default_only_where_every_text_is_near(minilm, tmp_path, mon
     facts = folder.read(minilm, ["dense"])
 
     def made(name):
-        return artifact.export(
+        return encoder.export(
             facts, tmp_path / name, artifact.Origin("test"), ("fp32", "int8"), calibrate=["a", "b"]
         )
 
@@ -427,7 +438,7 @@ def test_int8_is_the_default_only_where_every_text_is_near(minilm, tmp_path, mon
     assert spec.graph.best_cpu == ("int8" if least >= artifact.NEAR else "fp32")
     monkeypatch.setattr(artifact, "NEAR", 0.99999)
     assert made("far").graph.best_cpu == "fp32"
-    monkeypatch.setitem(gate.LIMITS, ("int8", "pooled"), {"min_cosine": 0.99999})
+    monkeypatch.setitem(parity.LIMITS, ("int8", "pooled"), {"min_cosine": 0.99999})
     with pytest.raises(ExportError, match="in int8 has min_cosine.*--precision fp32,fp16"):
         made("wrong")
     assert not (tmp_path / "wrong").exists()
@@ -437,7 +448,7 @@ def test_a_whole_encoder(make, dense_files, bert):
     """Close to fp32, a quarter of the size, the same bytes every time."""
     facts = folder.read(make("model", bert, dense_files("mean")), ["dense"])
     fp32 = traced(facts)
-    feeds = measured.feeds(facts, measured.built_in(facts))
+    feeds = calibration.feeds(facts, calibration.built_in(facts))
     assert len(feeds) > 200
     made = int8.quantize(fp32, feeds)
     again = int8.quantize(fp32, feeds)

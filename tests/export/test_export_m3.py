@@ -9,8 +9,8 @@ import transformers
 from architectures import small
 from safetensors.torch import save_file
 
-from tessera_export import folder
 from tessera_export.errors import ExportError
+from tessera_export.texts import folder
 from tessera_onnx import TesseraDense, TesseraMultiVector, TesseraSparse
 
 pytestmark = pytest.mark.export

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import tessera_onnx
-from tessera_export import maxsim
+from tessera_export.graph import maxsim
 
 pytestmark = pytest.mark.export
 

@@ -13,8 +13,9 @@ from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from tokenizers import AddedToken
 
-from tessera_export import folder, source
+from tessera_export import source
 from tessera_export.errors import ExportError
+from tessera_export.texts import folder
 from tessera_onnx import TesseraMultiVector
 from tessera_onnx.models import catalogue
 from tessera_onnx.models.spec import MultiVector, TokenRole

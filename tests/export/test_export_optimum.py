@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.sparse_encoder.modules import MLMTransformer, SpladePooling
 
-from tessera_export import folder, gate
 from tessera_export.errors import ExportError
+from tessera_export.texts import folder, gate
 from tessera_onnx import TesseraDense, TesseraSparse
 
 pytestmark = pytest.mark.export

@@ -1,4 +1,4 @@
-"""Made-up pages: what the labels say is what is drawn; the tower's votes; its graphs and torch."""
+"""Synthetic pages have true labels; the page model's votes; its graphs equal torch."""
 
 import math
 from pathlib import Path
@@ -9,11 +9,18 @@ import tessera_onnx_starter
 import torch
 from PIL import Image
 
-from tessera_export import page_artifact, page_text, page_training, pages, storage
 from tessera_export.artifact import Origin
 from tessera_export.errors import ExportError
-from tessera_export.page_canvas import ALPHABET, CELL, IGNORED, NO_LETTER, PLACES, STRIP
-from tessera_export.page_model import FARTHEST, LETTER_HEAD, LETTERS, PER_STRIP, Tower
+from tessera_export.graph import storage
+from tessera_export.training import page_export, page_text, pages, synthetic_pages
+from tessera_export.training.page_canvas import ALPHABET, CELL, IGNORED, NO_LETTER, PLACES, STRIP
+from tessera_export.training.page_model import (
+    FARTHEST,
+    LETTER_HEAD,
+    LETTERS,
+    PER_STRIP,
+    PageEncoder,
+)
 from tessera_onnx.models import catalogue
 
 pytestmark = pytest.mark.export
@@ -27,21 +34,21 @@ def lexicon():
 
 @pytest.fixture(scope="module")
 def drawn(lexicon):
-    return [pages.page(3, index, lexicon) for index in range(6)]
+    return [synthetic_pages.page(3, index, lexicon) for index in range(6)]
 
 
 @pytest.fixture
 def tower():
     """Untrained, with batch norms that have seen something, and a keep of both signs."""
     torch.manual_seed(0)
-    made = Tower(width=16, hidden=32)
+    made = PageEncoder(width=16, hidden=32)
     for module in made.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 2)
     made.eval()
     with torch.no_grad():
-        _, cells = made.features(torch.from_numpy(page_artifact._pixels((1, 128, 96))))
+        _, cells = made.features(torch.from_numpy(page_export._pixels((1, 128, 96))))
         made.cells[2].bias[0] -= cells[..., 0].median()
     return made
 
@@ -79,7 +86,7 @@ def test_numbers_are_printed_as_reports_print_them():
 
 
 def test_a_page_is_seeded(lexicon, drawn):
-    again = pages.page(3, 2, lexicon)
+    again = synthetic_pages.page(3, 2, lexicon)
     for name in ("image", "letters", "places", "starts", "cells", "words", "offsets"):
         np.testing.assert_array_equal(getattr(drawn[2], name), getattr(again, name))
     assert not np.array_equal(drawn[1].image, again.image)
@@ -88,7 +95,7 @@ def test_a_page_is_seeded(lexicon, drawn):
 def test_labels_spell_what_was_drawn(lexicon, drawn):
     whole = count = 0
     for page in drawn:
-        assert page.image.shape == (pages.HEIGHT, pages.WIDTH)
+        assert page.image.shape == (synthetic_pages.HEIGHT, synthetic_pages.WIDTH)
         for word, offset in zip(page.words, page.offsets, strict=True):
             term = lexicon.terms[word[2]]
             found = spelled(page, word, offset)
@@ -105,7 +112,7 @@ def test_labels_spell_what_was_drawn(lexicon, drawn):
 
 def test_letters_are_where_the_ink_is(lexicon):
     """FreeType's ink in the row of 8 pixels: many times as much in letters' strips as between."""
-    layout = pages.Layout(np.random.default_rng(1), lexicon)
+    layout = synthetic_pages.Layout(np.random.default_rng(1), lexicon)
     layout.paragraphs(0, layout.width)
     canvas = layout.canvas
     small = canvas.image.resize((canvas.width, canvas.height), Image.Resampling.BOX)
@@ -120,8 +127,8 @@ def test_letters_are_where_the_ink_is(lexicon):
 
 def test_strips_that_know_their_letters_spell_the_word(lexicon, drawn):
     """From labels to logits to votes: the table of a word holds its letters at their places."""
-    tower = Tower(width=16, hidden=32)
-    batch = page_training.Batch(drawn)
+    tower = PageEncoder(width=16, hidden=32)
+    batch = pages.Batch(drawn)
     strips = torch.zeros(*batch.letters.shape, PER_STRIP)
     strips[..., :LETTER_HEAD] = 30 * torch.nn.functional.one_hot(
         batch.letters.clamp(max=LETTERS), LETTER_HEAD
@@ -144,7 +151,7 @@ def test_strips_that_know_their_letters_spell_the_word(lexicon, drawn):
     # The speller's tables are of the same kind: nearest to the word's own among all.
     generator = torch.Generator().manual_seed(0)
     unique = term.unique()
-    ideal = page_training.Speller(lexicon).tables(unique, generator)[:, :-1]
+    ideal = pages.Speller(lexicon).tables(unique, generator)[:, :-1]
     nearest = unique[torch.cdist(tables[:, :-1], ideal).argmin(dim=1)]
     assert (nearest == term).float().mean() > 0.9
 
@@ -169,10 +176,10 @@ def test_a_word_reads_its_own_line_only(tower, drawn):
 
 def test_targets_are_the_runtimes_vectors(lexicon):
     short = page_text.Lexicon(lexicon.terms[:40], lexicon.odds[:40])
-    table = page_training.targets(short, MINILM)
+    table = pages.targets(short, MINILM)
     assert table.shape == (40, 128)
     np.testing.assert_allclose(np.linalg.norm(table, axis=1), 1, atol=1e-5)
-    with page_training.TesseraMultiVector(path=MINILM, dimension=128) as model:
+    with pages.TesseraMultiVector(path=MINILM, dimension=128) as model:
         rows = model.encode_batch(list(short.terms))[7]
     mean = sum(rows) / len(rows)  # with the rows of [CLS] and [SEP]
     np.testing.assert_allclose(table[7], mean / np.linalg.norm(mean), atol=1e-5)
@@ -182,10 +189,10 @@ def test_contrast_by_hand():
     """Two terms and, of the rest, none: softmax of cosines times the sharpness."""
     table = torch.eye(2)
     vectors = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-    loss, right = page_training.contrast(
+    loss, right = pages.contrast(
         vectors, torch.tensor([0, 1]), table, torch.Generator().manual_seed(0)
     )
-    sharp = page_training.SHARPNESS
+    sharp = pages.SHARPNESS
     cross = (math.log(1 + math.exp(-sharp)) + math.log(1 + math.exp(sharp))) / 2
     assert float(loss) == pytest.approx(cross + 2 * (1 - 0.5), rel=1e-5)
     assert float(right) == 0.5
@@ -193,7 +200,7 @@ def test_contrast_by_hand():
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_graphs_give_torchs_vectors(tower, tmp_path, precision):
-    spec = page_artifact.export(tower, tmp_path / "a", Origin("pages"), [precision])
+    spec = page_export.export(tower, tmp_path / "a", Origin("pages"), [precision])
     figures = {figure.metric: figure.value for figure in spec.export.parity}
     if precision == "fp32":
         assert figures["max_relative"] < 1e-4
@@ -202,24 +209,24 @@ def test_graphs_give_torchs_vectors(tower, tmp_path, precision):
 
 
 def test_the_artifact_says_what_the_runtime_needs(tower, tmp_path):
-    page_artifact.export(tower, tmp_path / "a", Origin("pages"), ["fp32", "int8"])
+    page_export.export(tower, tmp_path / "a", Origin("pages"), ["fp32", "int8"])
     (spec,) = catalogue.read_catalogue(tmp_path / "a" / "model.toml")
     assert spec.kinds == ("vision",)
-    assert (spec.vision.output, spec.vision.keep) == page_artifact.OUTPUTS
+    assert (spec.vision.output, spec.vision.keep) == page_export.OUTPUTS
     assert (spec.vision.image.resize, spec.vision.image.size) == ("fit", CELL)
     assert spec.vision.text_model == "all-minilm-l6-v2"
     assert {file.name for file in spec.files} == {"model.fp32.onnx", "model.int8.onnx"}
     with pytest.raises(ExportError, match="--overwrite"):
-        page_artifact.export(tower, tmp_path / "a", Origin("pages"), ["fp32"])
+        page_export.export(tower, tmp_path / "a", Origin("pages"), ["fp32"])
 
 
 def test_the_graph_gives_each_kept_cell_its_vector_and_an_empty_page_none(tower, tmp_path):
     def run():
         path = tmp_path / "model.onnx"
-        storage.save(page_artifact.trace(tower), path)
+        storage.save(page_export.trace(tower), path)
         return storage.session(path).run(["vectors", "keep"], {"pixel_values": pixels})
 
-    pixels = page_artifact._pixels((1, 128, 96))
+    pixels = page_export._pixels((1, 128, 96))
     vectors, keep = run()
     assert vectors.shape == (1, 16 * 12, 128)
     assert keep.shape == (1, 16 * 12)
@@ -232,34 +239,34 @@ def test_the_graph_gives_each_kept_cell_its_vector_and_an_empty_page_none(tower,
     assert (keep < 0).all()
     assert vectors.shape == (1, 16 * 12, 128)
     with pytest.raises(ExportError, match="not trained"):
-        page_artifact.check(tmp_path / "model.onnx", tower, "fp32")
+        page_export.check(tmp_path / "model.onnx", tower, "fp32")
 
 
 def test_a_graph_of_other_weights_is_refused(tower, tmp_path):
-    storage.save(page_artifact.trace(tower), tmp_path / "model.onnx")
+    storage.save(page_export.trace(tower), tmp_path / "model.onnx")
     with torch.no_grad():
         tower.reader[4].weight.neg_()
     with pytest.raises(ExportError, match="max_relative"):
-        page_artifact.check(tmp_path / "model.onnx", tower, "fp32")
+        page_export.check(tmp_path / "model.onnx", tower, "fp32")
     with torch.no_grad():
         tower.cells[2].weight[0].neg_()
     with pytest.raises(ExportError, match="other cells"):
-        page_artifact.check(tmp_path / "model.onnx", tower, "fp32")
+        page_export.check(tmp_path / "model.onnx", tower, "fp32")
 
 
 def test_training_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr(page_training, "KEPT", 2)
+    monkeypatch.setattr(pages, "KEPT", 2)
     file = tmp_path / "state.pt"
     seen = []
 
     def report(step, losses):
         seen.append((step, losses["letter"]))
 
-    page_training.train(MINILM, seed=3, steps=2, words=400, checkpoint=file)
-    tower = page_training.train(MINILM, seed=3, steps=3, words=400, checkpoint=file, report=report)
+    pages.train(MINILM, seed=3, steps=2, words=400, checkpoint=file)
+    tower = pages.train(MINILM, seed=3, steps=3, words=400, checkpoint=file, report=report)
     assert [step for step, _ in seen] == [2]
     assert torch.load(file, weights_only=True)["step"] == 3
-    other = Tower()
+    other = PageEncoder()
     other.load_state_dict(torch.load(file, weights_only=True)["tower"])
     torch.testing.assert_close(other.reader[4].weight, tower.reader[4].weight)
 
@@ -269,7 +276,7 @@ def test_training_repeats_itself_and_learns():
     runs = []
     for _ in range(2):
         found = []
-        page_training.train(
+        pages.train(
             MINILM,
             seed=3,
             steps=6,

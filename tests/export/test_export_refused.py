@@ -18,8 +18,11 @@ from conftest import SMALL
 from safetensors.torch import save_file
 from sentence_transformers import CrossEncoder
 
-from tessera_export import cli, errors, folder, optimum_backend, refused, series, source, vision
+from tessera_export import cli, errors, refused, source
 from tessera_export.errors import ExportError
+from tessera_export.images import vision
+from tessera_export.series import timeseries
+from tessera_export.texts import folder, optimum
 from tessera_onnx.models.spec import Role
 
 pytestmark = pytest.mark.export
@@ -71,7 +74,7 @@ def test_rerankers_of_any_architecture(make, tmp_path, name):
         with pytest.raises(ExportError, match="reranker"):
             folder.read(place, [kind], folder.Overrides(pooling="mean"))
     with pytest.raises(ExportError, match="reranker"):
-        series.read(place)
+        timeseries.read(place)
     with pytest.raises(ExportError, match="reranker"):
         vision.read(place)
 
@@ -313,7 +316,7 @@ def test_the_steps_that_merge_an_adapter_do(make, dense_files, exported, tmp_pat
 
 def test_messages_tell_how_to_install_what_no_index_has():
     """By name from the package index there is neither tessera-onnx-export nor an extra of it."""
-    for path in Path(cli.__file__).parent.glob("*.py"):
+    for path in Path(cli.__file__).parent.rglob("*.py"):
         assert "tessera-onnx-export[" not in path.read_text(), path.name
     assert errors.install("series") == (
         'run `pip install "./export[series]"` in the checkout of tessera-onnx'
@@ -336,19 +339,19 @@ def test_adapters_that_no_steps_merge(tmp_path):
 
 
 def test_the_series_that_are_known():
-    assert set(refused.FORECASTERS) == set(series.FAMILIES)
+    assert set(refused.FORECASTERS) == set(timeseries.FAMILIES)
 
 
 def test_optimum_is_missing(make, dense_files, tmp_path, monkeypatch):
     def absent(_name):
-        raise optimum_backend.metadata.PackageNotFoundError
+        raise optimum.metadata.PackageNotFoundError
 
-    monkeypatch.setattr(optimum_backend.metadata, "version", absent)
+    monkeypatch.setattr(optimum.metadata, "version", absent)
     place = make("model", bert("Model"), dense_files("mean", max_length=60))
     message = refusal(tmp_path, place, "--kind", "dense", "--backend", "optimum")
     assert 'run `pip install "./export[optimum]"` in the checkout of tessera-onnx' in message
     with pytest.raises(ExportError, match="needs optimum-onnx, which is not installed"):
-        optimum_backend.adapt(folder.read(place, ["dense"]))
+        optimum.adapt(folder.read(place, ["dense"]))
 
 
 PROBE = """

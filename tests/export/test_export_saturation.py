@@ -12,8 +12,8 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from tessera_export import storage
 from tessera_export.errors import ExportError
+from tessera_export.graph import storage
 from tessera_onnx.runtime import saturation
 
 pytestmark = pytest.mark.export

@@ -14,9 +14,10 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import save_file
 
-from tessera_export import folder, source
+from tessera_export import source
 from tessera_export.cli import main
 from tessera_export.errors import ExportError
+from tessera_export.texts import folder
 from tessera_onnx import TesseraDense
 from tessera_onnx.models import catalogue
 from tessera_onnx.models.spec import Role, Task

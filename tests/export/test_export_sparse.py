@@ -11,8 +11,8 @@ from sentence_transformers import SparseEncoder
 from sentence_transformers.base.modules import Router, Transformer
 from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
 
-from tessera_export import folder
 from tessera_export.errors import ExportError
+from tessera_export.texts import folder
 from tessera_onnx import TesseraSparse
 from tessera_onnx.models.spec import MultiVector, TokenRole
 

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from tessera_export import artifact, corpus, folder, rotation, starter
+from tessera_export import artifact, starter
 from tessera_export.errors import ExportError
+from tessera_export.texts import corpus, encoder, folder, rotation
 from tessera_onnx import TesseraDense, TesseraMultiVector, TesseraSparse
 from tessera_onnx.vectors import scoring
 
@@ -30,7 +31,7 @@ def fp32(minilm, passages, tmp_path_factory):
     with pytest.MonkeyPatch().context() as context:
         context.setattr(corpus, "passages", lambda *_: [p[:300] for p in passages[:500]])
         matrix = rotation.learn(facts)
-    artifact.export(facts, output, artifact.Origin("m"), ("fp32",), rotation=matrix)
+    encoder.export(facts, output, artifact.Origin("m"), ("fp32",), rotation=matrix)
     return output, matrix
 
 
@@ -84,7 +85,7 @@ def test_the_rotation_changes_no_full_size_score(fp32, reference):
 
 def test_int8_sparse_keeps_one_table_and_the_weights(splade, reference, tmp_path):
     facts = folder.read(splade, ["sparse"], folder.Overrides(max_length=256))
-    artifact.export(facts, tmp_path / "s", artifact.Origin("s"), ("int8",))
+    encoder.export(facts, tmp_path / "s", artifact.Origin("s"), ("int8",))
     # 30,522 x 128 int8 is 3.9 MB; two tables would make it more than 8.
     assert (tmp_path / "s" / "model.int8.onnx").stat().st_size < 5_500_000
     texts, stored = reference

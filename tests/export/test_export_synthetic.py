@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tessera_export import draws, synthetic
+from tessera_export.training import draws, synthetic_series
 
 pytestmark = pytest.mark.export
 
@@ -13,16 +13,18 @@ def rng():
 
 
 def test_a_block_depends_on_seed_and_index_alone():
-    whole = synthetic.series(3, 2 * synthetic.BLOCK + 10)
-    assert whole.shape == (2 * synthetic.BLOCK + 10, synthetic.LENGTH)
+    whole = synthetic_series.series(3, 2 * synthetic_series.BLOCK + 10)
+    assert whole.shape == (2 * synthetic_series.BLOCK + 10, synthetic_series.LENGTH)
     assert whole.dtype == np.float32
-    np.testing.assert_array_equal(whole[synthetic.BLOCK : -10], synthetic.block(3, 1))
-    np.testing.assert_array_equal(whole[-10:], synthetic.block(3, 2)[:10])
-    assert not np.array_equal(synthetic.block(4, 1), synthetic.block(3, 1), equal_nan=True)
+    np.testing.assert_array_equal(whole[synthetic_series.BLOCK : -10], synthetic_series.block(3, 1))
+    np.testing.assert_array_equal(whole[-10:], synthetic_series.block(3, 2)[:10])
+    assert not np.array_equal(
+        synthetic_series.block(4, 1), synthetic_series.block(3, 1), equal_nan=True
+    )
 
 
 @pytest.mark.parametrize("length", [192, 1536])
-@pytest.mark.parametrize("family", [family for family, _ in synthetic.FAMILIES])
+@pytest.mark.parametrize("family", [family for family, _ in synthetic_series.FAMILIES])
 def test_every_family_is_finite_and_its_rows_differ(family, length):
     rows = family(rng(), 64, length)
     assert rows.shape == (64, length)
@@ -31,11 +33,11 @@ def test_every_family_is_finite_and_its_rows_differ(family, length):
 
 
 def test_rows_are_standardised_before_the_damage_and_gaps_are_few():
-    rows = synthetic.series(1, 12 * synthetic.BLOCK).astype(float)
+    rows = synthetic_series.series(1, 12 * synthetic_series.BLOCK).astype(float)
     first = np.isfinite(rows).argmax(axis=1)
-    inside = np.arange(synthetic.LENGTH) >= first[:, None]
+    inside = np.arange(synthetic_series.LENGTH) >= first[:, None]
     assert 0.001 < np.isnan(rows[inside]).mean() < 0.03
-    assert set((synthetic.LENGTH - first) // 8 * 8) & {192, 320, 640, 1536}
+    assert set((synthetic_series.LENGTH - first) // 8 * 8) & {192, 320, 640, 1536}
     assert abs(np.nanmedian(np.nanmean(rows, axis=1))) < 0.05
     assert np.median(np.nanstd(rows, axis=1)) == pytest.approx(1, abs=0.05)
 
@@ -74,7 +76,7 @@ def test_seasons_repeat_exactly_after_a_whole_period():
 
 
 def test_counts_are_counts_and_often_zero():
-    rows = synthetic.counts(rng(), 256, 640)
+    rows = synthetic_series.counts(rng(), 256, 640)
     np.testing.assert_array_equal(rows, np.round(rows))
     assert rows.min() == 0
     assert 0.2 < ((rows == 0).mean(axis=1) > 0.5).mean() < 0.8
@@ -82,7 +84,7 @@ def test_counts_are_counts_and_often_zero():
 
 def test_walks_spread_with_the_square_root_of_time():
     """Most rows are walks: steps over 64 points are about 8 times those over one point."""
-    rows = synthetic.walks(rng(), 256, 1536)
+    rows = synthetic_series.walks(rng(), 256, 1536)
     ratio = [(row[64:] - row[:-64]).std() / (row[1:] - row[:-1]).std() for row in rows]
     assert np.quantile(ratio, 0.75) == pytest.approx(8, rel=0.35)
 

@@ -15,8 +15,9 @@ from tokenizers import (
     trainers,
 )
 
-from tessera_export import artifact, folder, samples, token_check
+from tessera_export import artifact
 from tessera_export.errors import ExportError
+from tessera_export.texts import encoder, folder, samples, token_check
 from tessera_onnx.text import tokenizer as runtime
 
 pytestmark = pytest.mark.export
@@ -127,7 +128,7 @@ def test_a_tokenizer_that_transformers_reads_otherwise_is_refused(place, tmp_pat
         token_check.check(facts, samples.texts())
     before = sorted(tmp_path.iterdir())
     with pytest.raises(ExportError, match=message):
-        artifact.export(facts, tmp_path / "out", artifact.Origin("test"), ("fp32",))
+        encoder.export(facts, tmp_path / "out", artifact.Origin("test"), ("fp32",))
     assert sorted(tmp_path.iterdir()) == before
 
 

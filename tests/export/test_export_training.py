@@ -8,29 +8,29 @@ import torch
 from chronos import BaseChronosPipeline
 from safetensors.torch import load_file
 
-from tessera_export import bolt_training, synthetic
+from tessera_export.training import bolt, synthetic_series
 
 pytestmark = pytest.mark.export
 
 
 @pytest.fixture(scope="module")
 def pool():
-    return synthetic.series(5, 512)
+    return synthetic_series.series(5, 512)
 
 
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    return bolt_training.fresh().eval()
+    return bolt.fresh().eval()
 
 
 def test_a_target_continues_its_context():
     """On lines of slope 1 the standardised values still rise by one same step everywhere."""
-    line = np.tile(np.arange(synthetic.LENGTH, dtype=np.float32), (4, 1))
-    windows = bolt_training.Windows(line, seed=0)
+    line = np.tile(np.arange(synthetic_series.LENGTH, dtype=np.float32), (4, 1))
+    windows = bolt.Windows(line, seed=0)
     context, target = windows._cut(50, 64)
     assert context.shape == (50, 64)
-    assert target.shape == (50, bolt_training.HORIZON)
+    assert target.shape == (50, bolt.HORIZON)
     both = np.concatenate([context, target], axis=1)
     steps = np.diff(both, axis=1)
     deviation = np.nanstd(context, axis=1)
@@ -41,7 +41,7 @@ def test_a_target_continues_its_context():
 
 
 def test_windows_are_seeded_standardised_and_bounded(pool):
-    one, other = (bolt_training.Windows(pool, seed=2) for _ in range(2))
+    one, other = (bolt.Windows(pool, seed=2) for _ in range(2))
     context, target = one.batch(256, 256)
     for a, b in zip((context, target), other.batch(256, 256), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -50,13 +50,13 @@ def test_windows_are_seeded_standardised_and_bounded(pool):
     assert (known < 256).mean() > 0.4  # half of them are cut short
     full = np.nanstd(context[known > 8].astype(float), axis=1)
     assert (np.isclose(full, 1, atol=1e-3) | (full < 1e-4)).all()
-    assert np.nanmax(np.abs(target)) <= bolt_training.FARTHEST
+    assert np.nanmax(np.abs(target)) <= bolt.FARTHEST
     assert np.isfinite(target).mean() > 0.85
 
 
 def test_the_loss_is_upstreams_under_the_weights(model, pool):
     """Upstream sums over the horizon and averages over quantiles: row by row, then weighted."""
-    context, target = bolt_training.Windows(pool, seed=3).batch(12, 128)
+    context, target = bolt.Windows(pool, seed=3).batch(12, 128)
     expected, plain = [], []
     with torch.no_grad():
         for past, wanted in zip(context, target, strict=True):
@@ -64,17 +64,17 @@ def test_the_loss_is_upstreams_under_the_weights(model, pool):
             out = model(context=row, target=torch.from_numpy(wanted)[None])
             _, (_, scale) = model.instance_norm(row)
             width = (out.quantile_preds[0, -1] - out.quantile_preds[0, 0]).abs().mean() / scale
-            pinball = out.loss / bolt_training.HORIZON
+            pinball = out.loss / bolt.HORIZON
             expected.append(float(pinball / (width + 0.25)))
             plain.append(float(pinball))
-        weighted, value = bolt_training.loss(model, context, target, 0.25)
+        weighted, value = bolt.loss(model, context, target, 0.25)
     # The encoder runs in bfloat16.
     assert float(weighted) == pytest.approx(np.mean(expected), rel=0.01)
     assert value == pytest.approx(np.mean(plain), rel=0.01)
 
 
 def test_the_rate_rises_stays_and_falls_to_nothing():
-    stage = bolt_training.Stage(100, 0.5, 10, 0.4, 0.1)
+    stage = bolt.Stage(100, 0.5, 10, 0.4, 0.1)
     assert stage.share(0) == pytest.approx(0.05)
     assert [stage.share(step) for step in (9, 30, 60)] == [0.5, 0.5, 0.5]
     assert stage.share(80) == pytest.approx(0.25)
@@ -83,14 +83,14 @@ def test_the_rate_rises_stays_and_falls_to_nothing():
 
 @pytest.fixture
 def _quick(monkeypatch):
-    monkeypatch.setattr(bolt_training, "BATCHES", ((64, 0.5, 48), (128, 0.5, 32)))
+    monkeypatch.setattr(bolt, "BATCHES", ((64, 0.5, 48), (128, 0.5, 32)))
 
 
 @pytest.mark.usefixtures("_quick")
 def test_a_seed_and_its_steps_give_the_same_weights(tmp_path):
-    recipe = [bolt_training.Stage(2, *stage) for stage in ((1, 1, 0.5, 0.25), (0.4, 1, 1, 0.08))]
+    recipe = [bolt.Stage(2, *stage) for stage in ((1, 1, 0.5, 0.25), (0.4, 1, 1, 0.08))]
     for name in "ab":
-        bolt_training.train(tmp_path / name, seed=1, recipe=recipe, pool=256)
+        bolt.train(tmp_path / name, seed=1, recipe=recipe, pool=256)
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
     assert first.keys() == second.keys()
     for name, tensor in first.items():
@@ -104,12 +104,12 @@ def test_training_learns_and_upstream_loads_the_result(tmp_path, pool):
     def note(_step, value, _model):
         losses.append(value)
 
-    recipe = [bolt_training.Stage(40, 1.0, 5, 0.3, 0.25)]
-    model = bolt_training.train(tmp_path, seed=1, recipe=recipe, pool=512, report=note)
+    recipe = [bolt.Stage(40, 1.0, 5, 0.3, 0.25)]
+    model = bolt.train(tmp_path, seed=1, recipe=recipe, pool=512, report=note)
     assert len(losses) == 40
     torch.manual_seed(1)
-    fresh = bolt_training.fresh()
-    context, target = bolt_training.Windows(pool, seed=9).batch(256, 128)
+    fresh = bolt.fresh()
+    context, target = bolt.Windows(pool, seed=9).batch(256, 128)
     errors = []
     with torch.no_grad():
         for one in (fresh, model):
@@ -119,7 +119,7 @@ def test_training_learns_and_upstream_loads_the_result(tmp_path, pool):
 
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["architectures"] == ["ChronosBoltModelForForecasting"]
-    assert config["chronos_config"]["prediction_length"] == bolt_training.HORIZON
+    assert config["chronos_config"]["prediction_length"] == bolt.HORIZON
     pipeline = BaseChronosPipeline.from_pretrained(tmp_path)
     series = torch.sin(torch.arange(200) / 5)
     levels, median = pipeline.predict_quantiles(series, prediction_length=24)

@@ -10,8 +10,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers.processors import TemplateProcessing
 
-from tessera_export import artifact, storage, vision, vision_gate, vision_towers
+from tessera_export import artifact
 from tessera_export.errors import ExportError
+from tessera_export.graph import storage
+from tessera_export.images import gate, torch_modules, vision
 from tessera_onnx.images import decode, preprocess, prompt_ids
 from tessera_onnx.models import catalogue
 
@@ -329,7 +331,7 @@ def test_names_of_older_files(tmp_path):
     }
     assert old.keys() != load_file(path).keys()
     save_file(old, path, metadata={"format": "pt"})
-    loaded = vision_towers.load(tmp_path, "paligemma", None)
+    loaded = torch_modules.load(tmp_path, "paligemma", None)
     expected = model.model.model.vision_tower.encoder.layers[1].mlp.fc1.weight
     assert torch.equal(loaded.vision_tower.encoder.layers[1].mlp.fc1.weight, expected)
 
@@ -341,7 +343,7 @@ def test_an_image_token_beyond_the_table(tmp_path):
     reader.config.image_token_id = reader.get_input_embeddings().num_embeddings
     ids = torch.tensor([[5, reader.config.image_token_id, 7]])
     with torch.no_grad():
-        found = vision_towers.Tokens(reader)(ids)
+        found = torch_modules.Tokens(reader)(ids)
     assert torch.equal(found[0, 0], reader.get_input_embeddings()(ids[0, :1])[0])
 
 
@@ -412,35 +414,35 @@ class TestGate:
         assert not target.exists()
 
     def test_a_causal_mask(self, place, monkeypatch):
-        forward = vision_towers.Language.forward
+        forward = torch_modules.Language.forward
 
         def causal(self, inputs_embeds, attention_mask):
             self.prefix = False
             return forward(self, inputs_embeds, attention_mask)
 
-        monkeypatch.setattr(vision_towers.Language, "forward", causal)
+        monkeypatch.setattr(torch_modules.Language, "forward", causal)
         self.refused(place, "'embeddings' in fp32 has max_relative")
 
     def test_padding_that_is_seen(self, place, monkeypatch):
-        forward = vision_towers.Language.forward
+        forward = torch_modules.Language.forward
 
         def seen(self, inputs_embeds, attention_mask):
             return forward(self, inputs_embeds, torch.ones_like(attention_mask))
 
-        monkeypatch.setattr(vision_towers.Language, "forward", seen)
+        monkeypatch.setattr(torch_modules.Language, "forward", seen)
         self.refused(place, "embeddings")
 
     def test_embeddings_without_their_scale(self, place, monkeypatch):
         def unscaled(self, input_ids):
             return torch.nn.functional.embedding(input_ids, self.table.weight)
 
-        monkeypatch.setattr(vision_towers.Tokens, "forward", unscaled)
+        monkeypatch.setattr(torch_modules.Tokens, "forward", unscaled)
         self.refused(place, "'inputs_embeds' in fp32 has max_relative")
 
     def test_another_projection_of_the_tiles(self, place, monkeypatch):
-        forward = vision_towers.Tiles.forward
+        forward = torch_modules.Tiles.forward
         monkeypatch.setattr(
-            vision_towers.Tiles,
+            torch_modules.Tiles,
             "forward",
             lambda self, pixel_values: forward(self, pixel_values) * 1.01,
         )
@@ -449,9 +451,9 @@ class TestGate:
     def test_tiles_in_another_order(self, tmp_path, monkeypatch):
         place = tmp_path / "model"
         page_models.colmodernvbert(place)
-        forward = vision_towers.Tiles.forward
+        forward = torch_modules.Tiles.forward
         monkeypatch.setattr(
-            vision_towers.Tiles,
+            torch_modules.Tiles,
             "forward",
             lambda self, pixel_values: forward(self, pixel_values).flip(0),
         )
@@ -471,7 +473,7 @@ class TestGate:
             pooled = self.projection(states.last_hidden_state.mean(1))
             return torch.nn.functional.normalize(pooled, dim=-1)
 
-        monkeypatch.setattr(vision_towers.Texts, "forward", mean)
+        monkeypatch.setattr(torch_modules.Texts, "forward", mean)
         self.refused(place, "'text_embeds' in fp32 has max_abs")
 
 
@@ -561,7 +563,7 @@ class TestRefused:
 
     def test_pixels_that_the_recipe_does_not_make(self, place, monkeypatch):
         monkeypatch.setattr(
-            vision_gate.images, "pixels", lambda image, recipe: preprocess.Pixels(
+            gate.images, "pixels", lambda image, recipe: preprocess.Pixels(
                 np.zeros((13, 3, 32, 32), np.float32), 4, 3, (2, 2), image.size, (0, 0, 1, 1)
             ),
         )  # fmt: skip

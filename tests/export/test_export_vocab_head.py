@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tessera_export import folder, graph, int8, vocab_head
-from tessera_export.wrappers import Wrapper, load_model
+from tessera_export.graph import int8, splade_head
+from tessera_export.texts import folder, tracing
+from tessera_export.texts.torch_modules import Wrapper, load_model
 from tessera_onnx.runtime.graph import open_graph
 
 pytestmark = pytest.mark.export
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.export
 @pytest.fixture(scope="module")
 def traced(splade):
     facts = folder.read(splade, ["sparse"], folder.Overrides(max_length=128))
-    return graph.trace(Wrapper(load_model(facts, "eager"), facts))
+    return tracing.trace(Wrapper(load_model(facts, "eager"), facts))
 
 
 def run(model, feeds):
@@ -34,7 +35,7 @@ def feeds(shape, rng):
 def test_slices_are_exact(traced, rng, shape):
     given = feeds(shape, rng)
     expected = run(traced, given)
-    np.testing.assert_allclose(run(vocab_head.sliced(traced), given), expected, atol=1e-6)
+    np.testing.assert_allclose(run(splade_head.sliced(traced), given), expected, atol=1e-6)
     found = run(int8.quantize(traced), given)
     cosine = (found * expected).sum(1) / np.linalg.norm(found, axis=1)
     assert (cosine / np.linalg.norm(expected, axis=1) > 0.95).all()
@@ -54,20 +55,20 @@ def test_an_int8_text_is_alone_in_its_batch(traced, rng):
 
 
 def test_nothing_of_the_vocabularys_width_and_the_tokens_is_made(traced):
-    for model in (vocab_head.sliced(traced), int8.quantize(traced)):
+    for model in (splade_head.sliced(traced), int8.quantize(traced)):
         widest = max(
             int(numpy_helper.to_array(tensor).max())
             for tensor in model.graph.initializer
             if tensor.name == "vocabulary_sizes"
         )
-        assert widest <= vocab_head.COLUMNS
+        assert widest <= splade_head.COLUMNS
         products = [n for n in model.graph.node if n.name.startswith("vocabulary_product")]
-        assert len(products) == -(-30522 // vocab_head.COLUMNS)
-        assert vocab_head.find(model) is None
+        assert len(products) == -(-30522 // splade_head.COLUMNS)
+        assert splade_head.find(model) is None
 
 
 def test_an_excluded_decoder_stays_fp32_and_is_sliced(traced, rng):
-    product = vocab_head.find(traced).product.name
+    product = splade_head.find(traced).product.name
     model = int8.quantize(
         traced, (), [product, "/model/bert/*", "/model/cls/predictions/transform/*"]
     )
@@ -103,9 +104,9 @@ def test_a_head_by_hand(bias, rng):
     states = rng.normal(size=(3, 5, 4)).astype(np.float32)
     weights = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     expected = (states @ weights["w"]).max(axis=1) + (weights["b"] if bias else 0)
-    found = run(vocab_head.sliced(model), {"states": states})
+    found = run(splade_head.sliced(model), {"states": states})
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    rounded = run(vocab_head.int8(model), {"states": states})
+    rounded = run(splade_head.int8(model), {"states": states})
     # A code is off by half a step at most, of the weights and of the states, in 4 products.
     pair = np.abs(weights["w"])[::2] + np.abs(weights["w"])[1::2]
     step = pair.max(axis=0) * np.abs(states).max(axis=(1, 2))[:, None] / 127
@@ -115,12 +116,12 @@ def test_a_head_by_hand(bias, rng):
 @pytest.mark.parametrize("options", [{"axis": 2}, {"keepdims": 1}])
 def test_another_maximum_is_no_head(options):
     model = tiny(**options)
-    assert vocab_head.find(model) is None
-    assert vocab_head.sliced(model) == vocab_head.int8(model) == model
+    assert splade_head.find(model) is None
+    assert splade_head.sliced(model) == splade_head.int8(model) == model
 
 
 def test_zero_states_give_the_bias():
     model = tiny()
     (bias,) = (numpy_helper.to_array(t) for t in model.graph.initializer if t.name == "b")
-    found = run(vocab_head.int8(model), {"states": np.zeros((2, 3, 4), np.float32)})
+    found = run(splade_head.int8(model), {"states": np.zeros((2, 3, 4), np.float32)})
     np.testing.assert_array_equal(found, [bias, bias])

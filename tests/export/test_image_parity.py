@@ -30,7 +30,7 @@ def mine(model_id, source, alpha):
     recipe = dataclasses.replace(cases.spec(model_id).vision.image, alpha=alpha)
     image = decode.open_image(source, where="image", alpha=alpha)
     found = preprocess.pixels(image, recipe)
-    return preprocess.patches(found.tiles[0]) if recipe.resize == "dynamic" else found.tiles
+    return cases.qwen_patches(found.tiles[0]) if recipe.resize == "dynamic" else found.tiles
 
 
 @pytest.fixture(params=NAMES, ids=lambda name: name.replace(" ", "-"))

@@ -13,7 +13,6 @@ import faulthandler
 import logging
 import pickle
 import re
-import resource
 import signal
 import traceback
 import warnings
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from artifact_tools import HANG
 from click.testing import CliRunner
 
@@ -30,6 +30,7 @@ import tessera_onnx
 from tessera_onnx import ForecastWarning, TesseraError, TruncationWarning
 from tessera_onnx.cli.main import main
 
+resource = pytest.importorskip("resource", reason="signals and limits of POSIX")
 PACKAGE = str(Path(tessera_onnx.__file__).parent)
 MARKER = "zqxjkv"  # in every text of the battery; in no message
 MEMORY = 6 << 30  # bytes that a case may add: what wants more fails in place of the machine

@@ -17,6 +17,8 @@ import soak
 from artifact_tools import TEXTS, golden
 from reference import Reference
 
+pytestmark = pytest.mark.linux  # its limits of memory
+
 
 @pytest.mark.parametrize("group", list(battery.GROUPS))
 def test_no_case_ends_in_a_crash_or_in_silence(group):

@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import pickle
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -38,6 +37,7 @@ from tessera_onnx.images import decode
 from tessera_onnx.images import pdf as images_pdf
 from tessera_onnx.images.decode import open_image
 
+resource = pytest.importorskip("resource", reason="signals, forks and limits of POSIX")
 pytestmark = pytest.mark.filterwarnings("ignore::tessera_onnx.TruncationWarning")
 VISION = {"vision": "tessera-page-mini", "vision, language model": "colqwen2"}
 KINDS = [*MODELS, "time-series", "time-series, groups", *VISION]
@@ -298,6 +298,7 @@ def threads_after(first):
     return map(int, done.stdout.split())
 
 
+@pytest.mark.linux
 @pytest.mark.parametrize("cpus", [1, 2])
 def test_threads_follow_the_processes_cpus(cpus):
     """The affinity of a real process, as a container's cpuset sets it, and ORT's real threads."""
@@ -340,6 +341,7 @@ def test_threads_follow_a_quota(quota):
     assert more <= 1
 
 
+@pytest.mark.linux
 def test_a_closed_model_frees_its_memory_and_threads():
     tasks = Path("/proc/self/task")
     work_once = opened("dense", threads=2)
@@ -389,6 +391,7 @@ def test_a_fork_may_open_its_own(kind):
         assert forked(own) == ""
 
 
+@pytest.mark.linux
 def test_objects_are_opened_and_closed_in_many_threads_at_once():
     """Every kind in four threads: one's end takes nothing from another's beginning."""
     expected = {}

@@ -188,6 +188,7 @@ def test_a_graph_that_fails_at_its_first_run_alone(tmp_path):
         with_graph(tmp_path / "m", shaped)
 
 
+@pytest.mark.posix
 def test_a_loop_without_an_end_is_outside_of_what_is_promised(tmp_path):
     """SECURITY.md says so. It harms nobody but its own process, which can be killed."""
     relist(copy("prompts", tmp_path / "m"), GRAPH, graphs.model(graphs.loop_forever()))

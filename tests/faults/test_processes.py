@@ -11,6 +11,8 @@ from artifact_tools import ARTIFACTS, HANG
 
 from tessera_onnx import PackedTokens
 
+pytestmark = pytest.mark.posix
+
 HEAD = f"""
 import atexit, gc, io, multiprocessing, os, signal, sys, threading, time, warnings
 sys.path[:0] = {sys.path!r}

@@ -25,7 +25,7 @@ def _works() -> bool:
     return True
 
 
-# The CUDA wheel where its libraries, the driver or the GPU is missing: .ci/run makes such a place.
+# The CUDA wheel without its libraries, the driver or the GPU: .ci/nightly makes such a place.
 broken_cuda = pytest.mark.skipif(not CUDA or _works(), reason="needs onnxruntime-gpu, no CUDA")
 
 
@@ -84,7 +84,7 @@ def test_doctor_tells_the_fix(tmp_path):
 BOTH = {d.metadata["Name"] for d in metadata.distributions()} >= {"onnxruntime", "onnxruntime-gpu"}
 
 
-@pytest.mark.skipif(not BOTH, reason="needs both wheels of ONNX Runtime: .ci/run installs them")
+@pytest.mark.skipif(not BOTH, reason="needs both wheels of ONNX Runtime: .ci/nightly installs them")
 def test_both_wheels_are_found_and_the_fix_is_told():
     """Whichever was installed last is what runs: it works, and nobody knows on what."""
     report = reports.doctor(None)

@@ -17,7 +17,6 @@ import contextlib
 import faulthandler
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -120,6 +119,14 @@ def guided(name: str, seconds: float, seed: int) -> None:
     atheris.Fuzz()
 
 
+def limit_memory() -> None:
+    """Where the system can: what wants more fails in place of the machine."""
+    with contextlib.suppress(ImportError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Fuzz what reads files of strangers.")
     parser.add_argument("--target", choices=TARGETS, help="one, in this process; else all")
@@ -128,7 +135,7 @@ def main() -> None:
     parser.add_argument("--guided", action="store_true", help="by coverage; needs atheris")
     options = parser.parse_args()
     if options.target:
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        limit_memory()
         if options.guided:
             guided(options.target, options.seconds, options.seed)
         count = fuzz(options.target, options.seconds, options.seed)

@@ -1,4 +1,4 @@
-"""A few hundred changed inputs a target; .ci/run and people run more (see run.py)."""
+"""A few hundred changed inputs a target; .ci/nightly and people run more (see run.py)."""
 
 import subprocess
 import sys

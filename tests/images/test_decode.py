@@ -50,7 +50,7 @@ def check(model_id, source, alpha, golden):
     found = preprocess.pixels(open_image(source, alpha=alpha), used)
     assert found.tiles.dtype == np.float32
     assert found.tiles.flags.c_contiguous
-    tensor = preprocess.patches(found.tiles[0]) if used.resize == "dynamic" else found.tiles
+    tensor = cases.qwen_patches(found.tiles[0]) if used.resize == "dynamic" else found.tiles
     assert tensor.shape == tuple(golden[: tensor.ndim].astype(int))
     # A level of 255: more than this platform's compiler may round differently.
     level = 1 / 255 / min(used.std) + 1e-6
@@ -400,6 +400,7 @@ def test_files_that_are_no_images(name, tmp_path):
         open_image(content)
 
 
+@pytest.mark.posix
 def test_paths_that_cannot_be_read(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "empty.png").touch()
@@ -425,6 +426,7 @@ def test_paths_that_cannot_be_read(tmp_path):
         open_image(b"")
 
 
+@pytest.mark.posix
 def test_a_file_without_permission(tmp_path):
     path = tmp_path / "closed.png"
     path.write_bytes(cases.files()["rgb"])

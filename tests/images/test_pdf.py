@@ -131,6 +131,7 @@ def test_a_page_that_is_too_large_comes_after_the_others(tmp_path):
         next(rendered(path, max_pixels=1000))
 
 
+@pytest.mark.linux
 def test_memory_does_not_grow_with_the_pages():
     code = (
         "import resource, pdf_files as pdf\n"
@@ -185,6 +186,7 @@ def test_damaged_files(name, tmp_path):
         list(rendered(content))
 
 
+@pytest.mark.posix
 def test_paths_that_cannot_be_read(tmp_path):
     (tmp_path / "empty.pdf").touch()
     for path in (tmp_path, tmp_path / "missing.pdf", tmp_path / "empty.pdf", "/dev/zero"):

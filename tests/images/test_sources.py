@@ -264,6 +264,7 @@ def test_wrong_forms_name_their_place_and_no_content(what, model):
         assert str(pickle.loads(pickle.dumps(caught.value))) == text
 
 
+@pytest.mark.posix
 def test_an_open_file_that_does_not_end(monkeypatch):
     monkeypatch.setattr(sources, "MOST_BYTES", 1 << 21)
     with Path("/dev/zero").open("rb") as stream:

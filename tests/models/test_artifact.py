@@ -271,6 +271,7 @@ def test_a_graph_that_is_not_what_model_toml_says(tmp_path, pairs, match):
         TesseraSparse(path=copy("splade", tmp_path / "m", replace(*pairs)))
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     "environment",
     [{}, {"XDG_CACHE_HOME": ""}, {"TESSERA_CACHE": ""}, {"HOME": "{closed}"}],
@@ -356,6 +357,7 @@ def test_a_broken_folder_hides_no_other_model(cache):
         TesseraMultiVector("test-colbert")
 
 
+@pytest.mark.posix
 def test_a_folder_that_cannot_be_looked_into_is_named():
     become = "pass" if os.getuid() else "os.setuid(54321)"  # root looks into every folder
     code = (

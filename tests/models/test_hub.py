@@ -5,7 +5,6 @@ or one clear sentence, after which the next try works.
 """
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import logging
@@ -16,13 +15,16 @@ import signal
 import struct
 import subprocess
 import sys
-import termios
 import time
+import tomllib
+import types
+from importlib import metadata
 from pathlib import Path
 
 import hub_server
 import numpy as np
 import pytest
+import tomli_w
 from artifact_tools import ARTIFACTS, HANG, TEXTS, golden
 from click.testing import CliRunner
 from hub_server import COMMIT
@@ -41,7 +43,7 @@ from tessera_onnx import (
 )
 from tessera_onnx.cli.main import main
 from tessera_onnx.models import catalogue as models_catalogue
-from tessera_onnx.models import hub, hub_errors, pins
+from tessera_onnx.models import hub, pins
 from tessera_onnx.models.installed import installed
 from tessera_onnx.models.resolve import find_entry
 from tessera_onnx.models.spec import UNPINNED, File, Hub
@@ -109,7 +111,7 @@ def here(tmp_path, monkeypatch, server):
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(hub_errors, "PATIENCE", 2.5)
+    shorten_waits(monkeypatch)
     catalogue(tmp_path, PINNED)
     yield tmp_path
     for running in RUNNING:  # what a failed test left
@@ -117,6 +119,15 @@ def here(tmp_path, monkeypatch, server):
             running.kill()
         running.communicate()
     RUNNING.clear()
+
+
+def shorten_waits(monkeypatch):
+    """Newer versions of huggingface_hub wait 23 s altogether before they give up."""
+    from huggingface_hub import file_download, utils
+
+    short = types.SimpleNamespace(**{**vars(time), "sleep": lambda s: time.sleep(s / 100)})
+    for module in (file_download, sys.modules[f"{utils.__name__}._http"]):
+        monkeypatch.setattr(module, "time", short)
 
 
 def catalogue(folder, *specs):
@@ -557,29 +568,19 @@ def flip(content):
 @pytest.mark.parametrize("name", [GRAPH, TOKENIZER])
 @pytest.mark.parametrize("spec", [PINNED, LOOSE], ids=["pinned", "unpinned"])
 @pytest.mark.parametrize("damage", [flip, lambda content: content[:-1000]], ids=["flip", "cut"])
-def test_a_damaged_download_never_reaches_the_cache(server, here, damage, name, spec):
+def test_a_damaged_download_is_never_used(server, here, damage, name, spec):
     catalogue(here, spec)
     server.content = lambda request, content: (
         damage(content) if request.path.endswith(name) else content
     )
-    with pytest.raises(IntegrityError, match=f"'{name}' of {REPOSITORY} arrived damaged twice"):
+    with pytest.raises(LoadError, match="expected|arrived damaged|cannot be fetched") as caught:
         TesseraSparse("hub-splade")
-    names = [path.name for path in hub.repository_folder(PINNED.hub).rglob("blobs/*")]
-    assert all(not name.endswith(".incomplete") for name in names)
-    assert not (hub.snapshot(PINNED.hub) / name).exists()
+    assert isinstance(caught.value, IntegrityError) == (damage is flip)
+    assert not (here / "cache" / "hub").exists() or spec is LOOSE
     server.content = lambda _, content: content
     assert works()
-
-
-def test_more_bytes_than_announced_do_not_fill_the_disk(server):
-    """The system's own limit is above the file's size: were it reached, the error would differ."""
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
-    server.content = lambda request, content: (
-        content + b"x" * 30_000_000 if request.server == "storage" else content
-    )
-    code, _, stderr = outcome(process(limit + CODE))
-    assert code == 1
-    assert "arrived damaged twice (not the announced 150329 bytes)" in last_line(stderr)
+    pinned = pins.recorded(spec, here / "cache")
+    assert pinned.files == SPLADE.files
 
 
 def test_one_damaged_transfer_is_repeated(server):
@@ -613,11 +614,10 @@ def test_a_damaged_cache_and_no_network_names_both(server, monkeypatch):
         TesseraSparse("hub-splade")
 
 
-def test_a_hub_with_another_content_than_the_catalogue_is_refused_undownloaded(server):
+def test_a_hub_with_another_content_than_the_catalogue_is_refused(server):
     server.repositories[REPOSITORY][GRAPH] = flip(FILES[GRAPH])
-    with pytest.raises(IntegrityError, match="the entry or the hub is wrong; do not use the file"):
+    with pytest.raises(IntegrityError, match=f"{GRAPH} has sha256 .*, expected"):
         TesseraSparse("hub-splade")
-    assert server.seen("storage", "GET") == []
 
 
 def test_a_cache_of_copies_is_repaired_too():
@@ -693,7 +693,6 @@ def test_the_token_goes_to_the_hub_alone_and_into_no_message(server, monkeypatch
     caplog.set_level(logging.DEBUG)
     server.tokens = {TOKEN}
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    server.status = fail(503, GRAPH, times=1)
     assert works()
     assert {request.authorization for request in server.seen("hub")} == {f"Bearer {TOKEN}"}
     assert {request.authorization for request in server.seen("storage")} == {None}
@@ -777,36 +776,17 @@ def test_what_the_hub_does_not_have(here, spec, error, match):
     assert works()
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-@pytest.mark.parametrize("path", [GRAPH, TOKENIZER], ids=["storage", "hub"])
-def test_a_busy_hub_is_waited_for(server, status, path, caplog):
-    server.status = fail(status, path, times=1)
-    assert works()
-    assert any(str(status) in record.getMessage() for record in caplog.records)
-
-
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_hub_that_stays_busy(server, status):
-    server.status = fail(status, TOKENIZER)
-    with pytest.raises(LoadError, match=rf"refuses 'tokenizer.json' .*status {status}") as caught:
+@pytest.mark.parametrize("name", [GRAPH, TOKENIZER], ids=["storage", "hub"])
+def test_a_hub_that_stays_busy(server, status, name):
+    """huggingface_hub tries again as its version does; then it is one sentence."""
+    faulty = {GRAPH: "storage", TOKENIZER: "hub"}[name]
+    server.status = lambda request: (
+        (status, {}) if request.server == faulty and request.path.endswith(name) else None
+    )
+    with pytest.raises(LoadError, match=rf"refuses '{name}' .*status {status}") as caught:
         TesseraSparse("hub-splade")
     assert "try again later" in str(caught.value)
-    server.status = lambda _: None
-    assert works()
-
-
-@pytest.mark.parametrize("headers", [{"Retry_After": "300"}, {"ratelimit": '"api";r=0;t=300'}])
-def test_a_long_wait_is_told_and_not_waited(server, headers, caplog):
-    server.status = fail(429, TOKENIZER, **headers)
-    with pytest.raises(LoadError, match="it asks to wait 300 s"):
-        TesseraSparse("hub-splade")
-    assert "next try in" not in caplog.text
-
-
-def test_a_storage_that_fails_keeps_what_came(server):
-    server.status = lambda request: (500, {}) if request.server == "storage" else None
-    with pytest.raises(LoadError, match=f"refuses '{GRAPH}' .*status 500"):
-        TesseraSparse("hub-splade")
     server.status = lambda _: None
     assert works()
 
@@ -816,14 +796,6 @@ def test_a_renamed_repository_is_followed(server):
     spec = dataclasses.replace(PINNED, hub=Hub("tests/old", COMMIT))
     hub.download(spec, GRAPH)
     assert (hub.snapshot(spec.hub) / GRAPH).read_bytes() == FILES[GRAPH]
-
-
-def test_a_circle_of_redirects(server):
-    server.renamed[REPOSITORY] = REPOSITORY
-    with pytest.raises(LoadError, match="circle of redirects"):
-        TesseraSparse("hub-splade")
-    server.renamed.clear()
-    assert works()
 
 
 @pytest.mark.parametrize(
@@ -848,6 +820,12 @@ def test_an_endpoint_that_is_no_hub(server, headers, here):
     assert not list(here.rglob("evil*"))
 
 
+def test_an_endpoint_that_is_no_hub_is_told_at_a_download(server):
+    server.status = lambda _: (200, {})
+    with pytest.raises(LoadError, match="does not answer as a model hub .*check HF_ENDPOINT"):
+        TesseraSparse("hub-splade")
+
+
 def test_no_hub_at_all(server, monkeypatch):
     url = server.url
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
@@ -860,11 +838,12 @@ def test_no_hub_at_all(server, monkeypatch):
 # ---------------------------------------------------------------- stalls, kills, neighbours, disks
 
 
-def test_a_hub_that_sends_no_headers(server):
+def test_a_hub_that_sends_no_headers(server, here):
+    catalogue(here, LOOSE)
     server.silent = True
     code, _, stderr = outcome(process(HF_HUB_ETAG_TIMEOUT="1"))
     assert code == 1
-    assert "the hub went silent during 'tokenizer.json'" in last_line(stderr)
+    assert f"the hub did not answer in time for {GRAPH!r}" in last_line(stderr)
     assert "huggingface_hub" not in stderr
     server.silent = False
     assert works()
@@ -876,7 +855,7 @@ def test_a_hub_that_stalls_in_the_middle(big, monkeypatch):
 
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.4)
     big.stall_after = 0
-    with pytest.raises(LoadError, match="went silent during .*HF_HUB_DOWNLOAD_TIMEOUT"):
+    with pytest.raises(LoadError, match="did not answer in time .*HF_HUB_DOWNLOAD_TIMEOUT"):
         TesseraSparse("hub-splade")
     big.stall_after = 21_000_000  # each request brings two parts of 10 MB: two bring all
     assert works()
@@ -896,14 +875,20 @@ def wait_for(condition, seconds=HANG):
         time.sleep(0.02)
 
 
+def release(distribution):
+    return tuple(map(int, metadata.version(distribution).split(".")[:2]))
+
+
 def half_way():
     """Two parts of 10 MB have come, and the hub has stalled."""
     found = partial()
     return found is not None and found.stat().st_size >= 20_000_000
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("command", [CODE, PULL], ids=["library", "command"])
-def test_a_killed_download_is_resumed(big, command):
+def test_after_a_killed_download_the_next_one_works(big, command):
+    """huggingface_hub resumes such a file up to 1.17 and fetches it again from 1.18 on."""
     big.stall_after = 21_000_000
     running = process(command, HF_HUB_DOWNLOAD_TIMEOUT="60")
     wait_for(half_way)
@@ -913,19 +898,52 @@ def test_a_killed_download_is_resumed(big, command):
     big.stall_after = None
     big.requests.clear()
     assert works()
-    assert [request.range for request in big.seen("storage", "GET")] == [f"bytes={kept}-"]
-    assert partial() is None
+    resumes = release("huggingface_hub") < (1, 18)
+    asked_for = [request.range for request in big.seen("storage", "GET")]
+    assert asked_for == [f"bytes={kept}-" if resumes else None]
+    assert (partial() is None) == resumes  # newer ones leave it behind
 
 
-def test_what_a_killed_download_left_may_be_damaged(server):
+@pytest.mark.posix
+def test_a_killed_download_by_xet(big):
+    """hf-xet up to 1.1 keeps the complete blocks of a file for the next process, 1.2 none."""
+    pytest.importorskip("hf_xet")
+    big.xet, big.tokens = True, {TOKEN}
+    number = -(-len(BIG) // hub_server.XET_BLOCK)
+
+    def blocks():
+        return [request for request in big.seen("storage", "GET") if GRAPH in request.path]
+
+    def stall(_):
+        if len(blocks()) > number // 2:
+            big.down.wait(60)
+
+    big.status = stall
+    first = process(HF_TOKEN=TOKEN)
+    wait_for(lambda: len(blocks()) > number // 2)
+    first.send_signal(signal.SIGKILL)
+    assert outcome(first)[0] == -signal.SIGKILL
+    big.status = lambda _: None
+    big.requests.clear()
+    code, stdout, stderr = outcome(process(HF_TOKEN=TOKEN))
+    assert code == 0, stderr
+    assert stdout.startswith("nonzero ")
+    if release("hf_xet") < (1, 2):
+        assert len(blocks()) < number
+    else:
+        assert len(blocks()) == number
+    assert {request.authorization for request in blocks()} == {None}
+    assert f"Bearer {TOKEN}" not in {request.authorization for request in big.seen("storage")}
+    assert big.seen(path="telemetry") == []
+
+
+@pytest.mark.parametrize("content", [b"not the beginning", b"x" * 150_329])
+def test_what_a_killed_download_left_is_never_trusted(content):
     folder = hub.repository_folder(PINNED.hub) / "blobs"
     folder.mkdir(parents=True)
-    left = folder / f"{PINNED.file(GRAPH).sha256}.incomplete"
-    for content in (b"not the beginning", b"x" * 150_329, b"x" * 200_000):
-        left.write_bytes(content)
-        hub.download(PINNED, GRAPH, again=True)
-        assert blob().read_bytes() == FILES[GRAPH]
-        assert not left.exists()
+    (folder / f"{PINNED.file(GRAPH).sha256}.incomplete").write_bytes(content)
+    assert works()
+    assert blob().read_bytes() == FILES[GRAPH]
 
 
 def test_two_processes_pin_one_model(server, here):
@@ -959,41 +977,21 @@ def test_two_processes_fetch_one_file_once(big):
     assert len(big.seen("storage", "GET")) == 1
 
 
-def test_a_second_process_takes_over_from_a_killed_one(big):
-    big.stall_after = 21_000_000
-    first = process(HF_HUB_DOWNLOAD_TIMEOUT="60")
-    wait_for(half_way)
-    second = process()
-    wait_for(lambda: len(big.seen("hub", "HEAD", GRAPH)) == 2)
-    big.stall_after = None
-    first.send_signal(signal.SIGKILL)
-    assert outcome(first)[0] == -signal.SIGKILL
-    code, stdout, stderr = outcome(second)
-    assert code == 0, stderr
-    assert stdout.startswith("nonzero ")
-    assert [bool(request.range) for request in big.seen("storage", "GET")] == [False, True]
-
-
-def test_a_file_larger_than_the_disk_is_refused_before_it_is_fetched(server, here):
-    catalogue(here, LOOSE)
-    digest, huge = hashlib.sha256(FILES[GRAPH]).hexdigest(), 1 << 60
-    headers = {"X-Repo-Commit": COMMIT, "X-Linked-Etag": digest, "X-Linked-Size": str(huge)}
-    headers["Location"] = "http://127.0.0.1:9/"
-    server.status = lambda request: (302, headers) if request.path.endswith(GRAPH) else None
-    with pytest.raises(FileError, match=f"'{GRAPH}' needs {huge} more bytes in .*blobs, where"):
-        TesseraSparse("hub-splade")
-
-
-def test_a_disk_that_fills_up_during_the_download(server):
+@pytest.mark.posix
+@pytest.mark.parametrize("xet", [False, True], ids=["http", "xet"])
+def test_a_disk_that_fills_up_during_the_download(server, xet):
     """The system's own limit on a file's size: the write fails as on a full disk."""
+    if xet:
+        pytest.importorskip("hf_xet")
+    server.xet = xet
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, 65_536))\n"
     code, _, stderr = outcome(process(limit + CODE))
     assert code == 1
     assert "FileError" in last_line(stderr)
     assert f"'{GRAPH}' of {REPOSITORY} cannot be written to the hub cache" in last_line(stderr)
     assert "make room" in last_line(stderr)
+    server.xet = False
     assert works()
-    assert server.seen("storage", "GET")[-1].range is not None
 
 
 # ---------------------------------------------------------------- the command
@@ -1027,7 +1025,11 @@ def test_info_asks_no_hub(server, here):
     assert str(hub.snapshot(PINNED.hub)) in run("info", "hub-splade").stdout
 
 
+@pytest.mark.posix
 def test_pull_shows_a_progress_bar_on_a_terminal(big, monkeypatch):
+    import fcntl
+    import termios
+
     monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS")
     terminal, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
@@ -1090,12 +1092,9 @@ def test_pull_shows_one_line_for_an_error(server):
 def test_pin_prints_lines_that_a_catalogue_takes(server, here):
     catalogue(here, LOOSE)
     lines = run("pin", "hub-splade").stdout.splitlines()
-    table = lines.index("[model.hub]")
-    loose = pins.toml(LOOSE)
-    head = loose[: loose.index("files = [")].splitlines()
-    head = [line for line in head if line.split(" ")[0] not in {x.split(" ")[0] for x in lines}]
-    rest = loose[loose.index("[model.graph]") :]
-    text = "\n".join([*head, 'revision = "unpinned"', *lines[:table], *lines[table:], "", rest])
+    loose = tomllib.loads(pins.toml(LOOSE))
+    loose["model"][0] |= tomllib.loads("\n".join(["[[model]]", *lines]))["model"][0]
+    text = tomli_w.dumps(loose)
     (entry,) = models_catalogue.parse(text, "what pin printed")
     assert entry == PINNED
     assert run("pin", "hub-alias").stdout.splitlines() == lines

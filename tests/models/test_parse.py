@@ -196,6 +196,7 @@ def test_a_huge_file_is_refused_before_it_is_read(tmp_path):
         catalogue.read_catalogue(path)
 
 
+@pytest.mark.posix
 def test_a_pipe_is_refused_before_it_is_read(tmp_path):
     os.mkfifo(tmp_path / "model.toml")
     with pytest.raises(LoadError, match="no regular file"):

@@ -67,6 +67,7 @@ def results():
         }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(QEMU is None, reason="qemu-x86_64 is not installed (Debian: qemu-user)")
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="QEMU would run x86 code on x86 alone")
 def test_haswell_gives_the_same_vectors(tmp_path):

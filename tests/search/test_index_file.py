@@ -253,6 +253,7 @@ def test_a_damaged_number_of_a_document_is_found_when_it_is_read(tmp_path, numbe
         PackedSparse.load(path, verify=True)
 
 
+@pytest.mark.posix
 def test_a_sparse_file_that_cannot_be_read_or_written(tmp_path):
     pack = named_sparse()
     for bad in (tmp_path / "no folder" / "p", tmp_path):

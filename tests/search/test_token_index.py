@@ -418,6 +418,7 @@ def test_numpy_reads_the_file(rng, tmp_path):
     assert (flat.reshape(3, 16) == document).all()
 
 
+@pytest.mark.posix
 def test_a_file_that_cannot_be_read_or_written(tmp_path):
     pack = PackedTokens([[[1.0, 2.0]]])
     with pytest.raises(FileError):

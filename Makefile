@@ -1,0 +1,34 @@
+# CONTRIBUTING.md says what each target is for. PYTHON is that of .venv where there is one.
+PYTHON ?= $(firstword $(wildcard .venv/bin/python .venv/Scripts/python.exe) python)
+
+.PHONY: lint check test test-all test-export docs bench nightly
+
+lint:
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+check: lint
+	$(PYTHON) -m mypy
+	$(PYTHON) -m pytest -q tests/test_packaging.py -k layers
+
+test:
+	$(PYTHON) -m pytest -n auto
+
+test-all:
+	$(PYTHON) -m pytest -n auto -m "not (export or gpu or network)"
+
+test-export:
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 -m export tests/export
+
+docs:
+	$(PYTHON) tests/make_model_table.py
+	$(PYTHON) tests/make_reliability.py
+
+bench:
+	$(PYTHON) benchmarks/startup.py --rounds 3
+	$(PYTHON) benchmarks/throughput.py --rounds 3
+	$(PYTHON) benchmarks/maxsim.py --documents 1000 --rounds 3
+	$(PYTHON) benchmarks/stream_memory.py --sizes 1000 10000
+
+nightly:
+	.ci/nightly
