@@ -51,7 +51,7 @@ class PixelEncoder:
         self._recipe = recipe
         self.workers = session.workers
 
-    def patches(self, pixels: Pixels, *, image_only: bool, parallel: bool) -> PatchVectors:
+    def encode(self, pixels: Pixels, *, image_only: bool, parallel: bool) -> PatchVectors:
         """The vectors of one image. It has no prompt, so `image_only` changes nothing."""
         del image_only
         recipe = self._recipe
@@ -119,7 +119,7 @@ class VisionLanguageModel:
         inputs = language_feeds(self.session.inputs, embeddings, feeds["attention_mask"])
         return self.session.run(inputs, outputs=outputs, parallel=parallel)
 
-    def patches(self, pixels: Pixels, *, image_only: bool, parallel: bool) -> PatchVectors:
+    def encode(self, pixels: Pixels, *, image_only: bool, parallel: bool) -> PatchVectors:
         """The vectors of one image in its prompt; `image_only` leaves out those of the text."""
         ids = self._prompt_ids(math.prod(pixels.cells), pixels.rows, pixels.columns)
         places = np.flatnonzero(ids == self._image_token)

@@ -273,7 +273,7 @@ def test_the_first_state_of_a_tower_that_does_not_pool():
         pixels[:8, :8] = 255, 0, 255
         prepared = preprocess.pixels(Image.fromarray(pixels), recipe.image)
         tower = PixelEncoder(model._session, recipe, None)
-        found = tower.patches(prepared, image_only=False, parallel=False).vectors
+        found = tower.encode(prepared, image_only=False, parallel=False).vectors
     expected = np.zeros((1, 128), np.float32)
     expected[0, :3] = np.array([1, -1, 1]) / np.sqrt(3)
     close(found, expected)
