@@ -232,7 +232,7 @@ class TesseraDense(TextModel):
         output_dtype: OutputDtype = "float32",
         timeout: float | None = None,
         cancel: Event | None = None,
-    ) -> Iterator[Float] | Iterator[Int8Vectors] | Iterator[BinaryTokens]:
+    ) -> Iterator[Float | Int8Vectors | BinaryTokens]:
         """Encode a stream of texts in bounded memory; yields their vectors in order.
 
         Each vector is a row of the result of `encode_batch`: (dimension,) float32, or Int8Vectors
@@ -298,7 +298,7 @@ class TesseraDense(TextModel):
 
     @property
     def _head(self) -> Head:
-        return heads.dense(self._recipe, self._dimension)
+        return heads.dense_head(self._recipe, self._dimension)
 
     def _purpose(self, role: Role, task: str | None, prompt: str | None) -> Role:
         """The role with the prompt and id of a task, or with the caller's own prompt."""
