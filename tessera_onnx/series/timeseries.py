@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import ClassVar, Literal, TypeVar, Unpack
 
 import numpy as np
@@ -14,7 +15,7 @@ from tessera_onnx.models.spec import Kind, TimeSeries
 from tessera_onnx.runtime import workers
 from tessera_onnx.runtime.session import Session
 from tessera_onnx.series import patching
-from tessera_onnx.series.exact import is_rounded, needs_float64
+from tessera_onnx.series.exact import Float, is_rounded, needs_float64
 from tessera_onnx.series.inputs import (
     Context,
     Labels,
@@ -149,10 +150,10 @@ class TesseraTimeSeries(Model):
         if groups is not None and "group_ids" not in self._session.inputs:
             raise ConfigError(f"model {self._spec.id!r} reads every series alone: leave groups out")
         labels = group_numbers(groups, len(series))
-        live = np.array([not np.isnan(values).all() for values in series], dtype=bool)
+        known = np.array([not np.isnan(values).all() for values in series], dtype=bool)
         dtype = np.float64 if any(map(needs_float64, series)) else np.float32
         quantiles = np.full((len(series), steps, len(wanted)), np.nan, dtype=dtype)
-        batches = self._rollout.plan(series, labels, np.flatnonzero(live), steps)
+        batches = self._rollout.plan(series, labels, np.flatnonzero(known), steps)
         failure = workers.Failure()
 
         def work(picked: NDArray[np.intp]) -> None:
@@ -173,18 +174,14 @@ class TesseraTimeSeries(Model):
                     )
                     quantiles[picked] = check_range(at_levels)
             except EncodingError as error:
+                self._session.check_open()  # that the model was closed is no fault of a series
                 rows = np.sort(picked).tolist()
                 raise EncodingError(f"series {names(rows)}: {error}", indices=rows) from error
 
         workers.run_batches(work, batches, self._session.workers, failure, limit)
         if failure.error is not None:
             raise failure.error
-        if not live.all():
-            dead = names(np.flatnonzero(~live).tolist())
-            tell(f"series {dead}: all values that are read are missing, so the forecast is NaN")
-        for kind, fix in (("float32", "give float64 numbers"), ("float64", "subtract an offset")):
-            if rounded := [i for i, v in enumerate(series) if v.dtype == kind and is_rounded(v)]:
-                tell(f"series {names(rounded)}: {kind} values round their changes away: {fix}")
+        _warn(series, known)
         if extrapolate is None and (beyond := outside(wanted, recipe.quantiles)):
             tell(outside_message(beyond, recipe.quantiles))
         return quantiles
@@ -274,3 +271,13 @@ class TesseraTimeSeries(Model):
     def __repr__(self) -> str:
         length = self._recipe.prediction_length
         return f"{type(self).__name__}(model={self._spec.id!r}, prediction_length={length})"
+
+
+def _warn(series: Sequence[Float], known: NDArray[np.bool_]) -> None:
+    """Warn of series without any known value, and of those that their type has rounded."""
+    if not known.all():
+        empty = names(np.flatnonzero(~known).tolist())
+        tell(f"series {empty}: all values that are read are missing, so the forecast is NaN")
+    for dtype, fix in (("float32", "give float64 numbers"), ("float64", "subtract an offset")):
+        if rounded := [i for i, v in enumerate(series) if v.dtype == dtype and is_rounded(v)]:
+            tell(f"series {names(rounded)}: {dtype} values round their changes away: {fix}")
