@@ -210,7 +210,7 @@ class _Opening:
         if not _is_built(plugin):
             raise self.error(
                 f"{self.name} is {OPTIONAL[plugin]}, which this build of Pillow does not read: "
-                "install one that does, or convert it to PNG"
+                "install a build that does, or convert it to PNG"
             )
         self._is_text = plugin == "Ppm"
         # Not Image.open: it has a limit of its own, warns below it, and knows nothing of a limit

@@ -28,6 +28,7 @@ Float = NDArray[np.float32]
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 LONGEST = 1600  # pixels of the drawing's longest edge: letters can be read, files stay small
 OPACITY = 0.65
+SHARED = 0.25  # a word is in a region if they share this part of the smaller of their boxes
 # Colours from the lowest similarity to the highest: blue over green and yellow to red.
 STOPS = np.array([[49, 54, 149], [116, 196, 118], [255, 237, 80], [215, 25, 28]], np.float32)
 
@@ -99,11 +100,11 @@ def _stretched(
     page: tuple[int, int],
     size: tuple[int, int],
 ) -> Float:
-    """Values of cells as values of the drawing's pixels, 0 outside the box: (height, width)."""
+    """Spread the values of cells over the pixels of the drawing: (height, width), 0 outside."""
     rows, cols = layer.shape
     x, y = (
         (np.arange(n) + 0.5) * whole / n for n, whole in zip(size, page, strict=True)
-    )  # middles of the drawing's pixels, in pixels of the page
+    )  # centres of the drawing's pixels, in pixels of the page
     left, top, right, bottom = box
     column = np.floor((x - left) / (right - left) * cols).astype(int)
     row = np.floor((y - top) / (bottom - top) * rows).astype(int)
@@ -115,9 +116,6 @@ def _stretched(
     return found
 
 
-SHARED = 0.25  # a word is in a region if they share this part of the smaller of their boxes
-
-
 @dataclass(frozen=True, slots=True)
 class Region:
     """The part of an image that answers one token of a query best."""
@@ -126,7 +124,7 @@ class Region:
     token: str  # its vocabulary entry; "" for a query of vectors
     score: float  # dot product of the two vectors, in [-1, 1] for unit vectors
     box: tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the upright image
-    words: tuple[str, ...]  # of the text layer of a PDF page that stand in the box
+    words: tuple[str, ...]  # words of the PDF page inside the box
     row: int  # of the similarity map, from 0
     column: int
 

@@ -216,7 +216,7 @@ def _read(stream: Any, where: str) -> bytes:
         with LOCKS["files"]:
             stream.seek(0)
             return _to_its_end(stream, where)
-    except OSError as error:  # also one that is open to be written
+    except OSError as error:  # also for a file that is open for writing only
         reason = error.strerror or "it is not open for reading"
         raise EncodingError(f"{where} cannot be read: {reason}") from error
     except UnicodeDecodeError:

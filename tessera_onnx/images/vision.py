@@ -31,8 +31,8 @@ class TesseraVision(ImageModel):
     array (height, width) or (height, width, 1, 3 or 4). Its vectors are (n_patches, dim) float32
     unit rows. Language models such as ColPali read an image inside a prompt, whose text has rows
     too, as upstream, unless `image_only` is set. A model of one vector an image (CLIP, SigLIP)
-    gives one row for an image and for a text. A model that gives rows to words only gives an empty
-    page none.
+    gives one row for an image and for a text. A model whose rows stand for words gives an empty
+    page no rows.
 
     A long image, more than twice as long as wide, is read in views that overlap and as a whole
     where the model would shrink it to less than 4/5 of its size; its rows are those of all views. A

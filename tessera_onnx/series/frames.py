@@ -161,7 +161,7 @@ def _frame(nw: Any, df: Any) -> Any:
     try:
         return nw.from_native(df, eager_only=True)
     except nw.exceptions.DuplicateError:
-        raise ConfigError("the frame has a column name twice: rename or drop one") from None
+        raise ConfigError("the frame has a column name twice: rename or drop a column") from None
     except TypeError:
         raise TypeError(
             "df must be a data frame of pandas, polars or another library with eager frames that "

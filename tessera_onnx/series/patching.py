@@ -42,7 +42,7 @@ def left_pad(series: Sequence[Array], multiple: int) -> Float:
 def location_and_scale(context: Array) -> tuple[Float, Float]:
     """Mean and population standard deviation of the observed values of (n, t), each (n, 1).
 
-    0 and 1 for a series with no observed value; the scale of a constant one is 1e-5.
+    0 and 1 for a series with no observed value; the scale of a constant series is 1e-5.
     """
     loc, scale, _ = _standardised(context)
     return loc, scale
