@@ -384,7 +384,7 @@ def test_the_command_shows_it_and_reads_it_no_text(tmp_path, monkeypatch):
     monkeypatch.setenv("TESSERA_CACHE", str(tmp_path))
 
     def run(*args):
-        return CliRunner().invoke(main.main, args)
+        return CliRunner().invoke(main, args)
 
     info = run("info", "test-bolt").output
     for fact in ("time_series.patch_size          16", "time_series.context_length      2048"):
