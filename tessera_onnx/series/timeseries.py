@@ -178,8 +178,7 @@ class TesseraTimeSeries(Model):
                 rows = np.sort(picked).tolist()
                 raise EncodingError(f"series {names(rows)}: {error}", indices=rows) from error
 
-        workers.run_batches(work, batches, self._session.workers, failure, limit)
-        failure.check()
+        workers.run_batches(work, batches, self._session.workers, failure, limit).check()
         _warn(series, known)
         if extrapolate is None and (beyond := outside(wanted, recipe.quantiles)):
             tell(outside_message(beyond, recipe.quantiles))
