@@ -59,7 +59,7 @@ COLBERT = {
 def _hub(monkeypatch, tmp_path_factory):
     """One cache for all tests here, and no starter pack in the place of the hub's files."""
     monkeypatch.setenv("TESSERA_CACHE", str(tmp_path_factory.getbasetemp() / "hub-models"))
-    monkeypatch.setattr("tessera_onnx.models.artifact.ENTRY_POINTS", "tessera_onnx.no_such_group")
+    monkeypatch.setattr("tessera_onnx.models.installed.ENTRY_POINTS", "tessera_onnx.no_such_group")
 
 
 @pytest.mark.parametrize("model_id", DENSE)

@@ -103,7 +103,7 @@ def lines(spec: ModelSpec) -> Iterator[str]:
 
 
 def toml(spec: ModelSpec) -> str:
-    """An entry as a TOML document that `registry.parse` reads back to the same entry."""
+    """An entry as a TOML document that `catalogue.parse` reads back to the same entry."""
     import tomli_w
 
     return tomli_w.dumps({"schema": catalogue.SCHEMA, "model": [_table(spec)]})

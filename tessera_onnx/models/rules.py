@@ -34,10 +34,8 @@ MAX_LENGTH = 1 << 20  # tokens of a text, values of a series, steps
 MAX_VOCABULARY = 1 << 24
 MAX_PIXELS = 1 << 24  # that an image is enlarged to; Qwen2-VL's own limit is 12.8 million
 MAX_TILES = 1 << 10
-
-
-# Tables that go with a graph: a model that has one of them must have [model.graph] too.
-GRAPH_TABLES = {"text", "dense", "multi_vector", "sparse", "vision", "time_series"}
+# Recipes that run a graph: a model with one of these tables must have [model.graph] too.
+GRAPH_TABLES = {"dense", "multi_vector", "sparse", "vision", "time_series"}
 
 
 def required_tables(entry: object) -> set[str]:

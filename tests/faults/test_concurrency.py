@@ -284,12 +284,12 @@ def threads_after(first):
         f"import os, sys\n{first}\n"
         "os.environ['OPENBLAS_NUM_THREADS'] = '1'\n"
         "os.environ['TOKENIZERS_PARALLELISM'] = 'false'\n"
-        "from tessera_onnx import TesseraDense, processor, runtime\n"
-        "runtime.onnxruntime()\n"
+        "from tessera_onnx import TesseraDense\nfrom tessera_onnx.runtime import cpu, devices\n"
+        "devices.onnxruntime()\n"
         "before = len(os.listdir('/proc/self/task'))\n"
         f"model = TesseraDense(path={str(ARTIFACTS / 'prompts')!r})\n"
         "model.encode('cat'); model.encode_batch(['cat', 'dog ' * 30] * 99)\n"
-        "print(processor.cpu_threads(), len(os.listdir('/proc/self/task')) - before)"
+        "print(cpu.cpu_threads(), len(os.listdir('/proc/self/task')) - before)"
     )
     environment = {k: v for k, v in os.environ.items() if k != "TESSERA_THREADS"}
     done = subprocess.run(

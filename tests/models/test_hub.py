@@ -662,19 +662,6 @@ def test_a_link_out_of_the_hub_cache_is_refused(here):
 # ---------------------------------------------------------------- refusals
 
 
-def fail(status, path="", times=None, **headers):
-    """Answer requests to paths that end so with a status, all or the first `times`."""
-    left = [times]
-
-    def answer(request):
-        if not request.path.endswith(path) or left[0] == 0:
-            return None
-        left[0] = None if left[0] is None else left[0] - 1
-        return status, {name.replace("_", "-"): value for name, value in headers.items()}
-
-    return answer
-
-
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_gated_model(server, monkeypatch, status):
     server.tokens, server.gated = {TOKEN}, status
@@ -696,7 +683,7 @@ def test_the_token_goes_to_the_hub_alone_and_into_no_message(server, monkeypatch
     assert works()
     assert {request.authorization for request in server.seen("hub")} == {f"Bearer {TOKEN}"}
     assert {request.authorization for request in server.seen("storage")} == {None}
-    server.status = fail(403)
+    server.status = lambda _: (403, {})
     with pytest.raises(LoadError) as caught:
         hub.describe(PINNED.hub, GRAPH)
     assert TOKEN not in str(caught.value)
