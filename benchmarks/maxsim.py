@@ -109,15 +109,15 @@ def maxsim_cpu_padded(documents: list[np.ndarray]) -> Callable[[np.ndarray], np.
     return score
 
 
-def numpy_blocks(pack: PackedTokens) -> Callable[[np.ndarray], np.ndarray]:
+def numpy_blocks(index: PackedTokens) -> Callable[[np.ndarray], np.ndarray]:
     """The packed layout without ONNX Runtime."""
-    dim, segments, _ = pack._state  # noqa: SLF001
+    dim, segments, _ = index._state  # noqa: SLF001
     blocks = [block for segment in segments for block in segment]
-    kernel = kernels.exact if pack.output == "float32" else kernels.rounded
+    kernel = kernels.maxsim_float32 if index.output == "float32" else kernels.maxsim_int8
 
     def score(query: np.ndarray) -> np.ndarray:
-        parts = kernels.parts([query], pack.output, dim)
-        return kernels.score(blocks, parts, kernel, (1, len(pack)))[0]
+        tiles = kernels.query_tiles([query], index.output, dim)
+        return kernels.score_blocks(blocks, tiles, kernel, (1, len(index)))[0]
 
     return score
 
@@ -139,10 +139,10 @@ class Table:
     def add_float(self) -> None:
         documents = list(stream(self.n, self.dim, 0))
         self.pairs = QUERY * sum(len(rows) for rows in documents)
-        pack = PackedTokens(documents)
+        index = PackedTokens(documents)
         self.runners |= {
-            "PackedTokens float32": pack.score,
-            "the same blocks in NumPy": numpy_blocks(pack),
+            "PackedTokens float32": index.score,
+            "the same blocks in NumPy": numpy_blocks(index),
             "packed for one call": lambda query: PackedTokens(documents).score(query),
             "scoring.maxsim_scores": lambda query: scoring.maxsim_scores(query, documents),
             "loop in NumPy": lambda query: loop(query, documents),
@@ -158,11 +158,11 @@ class Table:
 
     def add_small(self) -> None:
         for output in ("int8", "binary"):
-            pack = PackedTokens(stream(self.n, self.dim, 0), output_dtype=output)
-            self.runners[f"PackedTokens {output}"] = pack.score
+            index = PackedTokens(stream(self.n, self.dim, 0), output_dtype=output)
+            self.runners[f"PackedTokens {output}"] = index.score
             tokens = sum(
                 int(block.lengths.sum())
-                for segment in pack._state.segments  # noqa: SLF001
+                for segment in index._state.segments  # noqa: SLF001
                 for block in segment
             )
             self.pairs = QUERY * tokens
@@ -230,7 +230,7 @@ def main() -> None:
     for n in options.documents:
         table = Table(n, options.dim)
         size = n * MEAN * options.dim / 1e9
-        # The list, the pack, the pack for one call, maxsim-cpu's padded copy and torch's, of 300.
+        # The list, the index, the index for one call, maxsim-cpu's padded copy and torch's, of 300.
         if 4 * size * (4.1 + LONGEST / MEAN) <= options.gigabytes:
             table.add_float()
         else:

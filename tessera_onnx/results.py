@@ -1,16 +1,19 @@
-"""What the classes give back: plain NumPy inside small immutable types."""
+"""Types of results: a ranked document, sparse vectors, sign bits, int8 codes, all kinds at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx.checks import check_top_k
 from tessera_onnx.errors import ConfigError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 
 class _Ranked(NamedTuple):
@@ -19,23 +22,23 @@ class _Ranked(NamedTuple):
 
 
 class Ranked(_Ranked):
-    """One document of a ranking: its place in the caller's list, and its score.
+    """One document of a ranking: its index in the caller's list, and its score.
 
-    `id` is the document's own in a pack that was given ids, else None. It is an attribute and no
-    part of the tuple, so that `index, score = row` holds for every ranking.
+    `id` is the document's id where an index (PackedTokens, PackedSparse) was given ids, else None.
+    It is an attribute and no part of the tuple, so `index, score = row` works for every ranking.
     """
 
     id: str | None = None
 
     def __new__(cls, index: int, score: float, id: str | None = None) -> Self:  # noqa: A002
-        """A pair; the id is kept only where there is an id."""
+        """Make the pair (index, score); the attribute is set only if there is an id."""
         found = super().__new__(cls, index, score)
         if id is not None:
             found.id = id
         return found
 
     def _replace(self, **changes: Any) -> Self:
-        """The same row with other fields; it keeps its id."""
+        """A copy with some fields changed, the id included."""
         fields = {"index": self.index, "score": self.score, "id": self.id}
         return type(self)(**fields | changes)
 
@@ -44,24 +47,34 @@ class Ranked(_Ranked):
         return f"Ranked(index={self.index!r}, score={self.score!r}{last})"
 
 
+class QdrantVector(TypedDict):
+    """The JSON form of a Qdrant sparse vector."""
+
+    indices: list[int]
+    values: list[float]
+
+
 class SparseVector(NamedTuple):
-    """Vocabulary ids (int32, ascending) and their weights (float32, above zero)."""
+    """A sparse vector: vocabulary ids and their weights; two empty arrays if all weights are 0.
+
+    indices (k,) int32, ascending; values (k,) float32, above 0.
+    """
 
     indices: NDArray[np.int32]
     values: NDArray[np.float32]
 
     def to_dict(self) -> dict[int, float]:
-        """{id: weight}."""
+        """The vector as {vocabulary id: weight}."""
         return dict(zip(self.indices.tolist(), self.values.tolist(), strict=True))
 
-    def to_qdrant(self) -> dict[str, list[Any]]:
+    def to_qdrant(self) -> QdrantVector:
         """The JSON form of a Qdrant sparse vector: {"indices": [...], "values": [...]}."""
         return {"indices": self.indices.tolist(), "values": self.values.tolist()}
 
-    def to_scipy(self, vocab_size: int) -> Any:
-        """A (1, vocab_size) scipy CSR matrix; scipy must be installed.
+    def to_scipy(self, vocab_size: int) -> csr_matrix:
+        """The vector as a (1, vocab_size) scipy CSR matrix; scipy must be installed.
 
-        Raises TypeError for no whole number, ConfigError for one that an index does not fit in.
+        Raises TypeError unless `vocab_size` is an integer, ConfigError unless it exceeds every id.
         """
         if isinstance(vocab_size, bool) or not isinstance(vocab_size, int | np.integer):
             raise TypeError(f"vocab_size must be int, got {type(vocab_size).__name__}")
@@ -76,10 +89,10 @@ class SparseVector(NamedTuple):
 
 
 class Embeddings(NamedTuple):
-    """Texts in every kind that a model serves; None for a kind that it does not."""
+    """n texts in every kind that a model has; None for a kind that it does not have."""
 
     dense: NDArray[np.float32] | None  # (n, dimension)
-    multi_vector: list[NDArray[np.float32]] | None  # (n_tokens, dimension) a text
+    multi_vector: list[NDArray[np.float32]] | None  # n arrays (n_tokens, dimension)
     sparse: list[SparseVector] | None
 
 
@@ -87,8 +100,8 @@ class Embeddings(NamedTuple):
 class BinaryTokens:
     """Sign bits of vectors, 32 times smaller than float32.
 
-    bits (n, ceil(dim / 8)) or (ceil(dim / 8),) uint8, most significant bit first, as
-    np.packbits, FAISS and Qdrant have it; unused low bits of the last byte are 0.
+    bits (n, ceil(dim / 8)), or (ceil(dim / 8),) for one vector, uint8, most significant bit first
+    as in np.packbits, FAISS and Qdrant; unused low bits of the last byte are 0.
     """
 
     bits: NDArray[np.uint8]
@@ -102,16 +115,16 @@ class BinaryTokens:
         return len(self.bits)
 
     def unpack(self) -> NDArray[np.float32]:
-        """The vectors as +1 and -1, float32 of the original shape."""
+        """The vectors as +1 and -1: (n, dim) or (dim,) float32."""
         bits = np.unpackbits(self.bits, axis=-1, count=self.dim)
         return bits.astype(np.float32) * 2 - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Int8Vectors:
-    """int8 codes with the scale and offset that undo them: `codes * scale + offset`."""
+    """int8 codes of vectors; the vectors are `codes * scale + offset`."""
 
-    codes: NDArray[np.int8]
+    codes: NDArray[np.int8]  # (n, dim), or (dim,) for one vector
     scale: NDArray[np.float32]  # broadcasts against codes
     offset: NDArray[np.float32]
 
@@ -119,14 +132,29 @@ class Int8Vectors:
         return len(self.codes)
 
     def dequantize(self) -> NDArray[np.float32]:
-        """The float32 vectors, each component within half a scale step of the original."""
+        """The vectors in float32, each component within half a scale step of the original."""
         with np.errstate(under="ignore"):
             return self.codes.astype(np.float32) * self.scale + self.offset
 
 
+class SupportsArray(Protocol):
+    """An object that NumPy reads as an array: a NumPy array, a tensor, a column of a data frame."""
+
+    def __array__(self) -> NDArray[Any]:
+        """The object as a NumPy array."""
+
+
+# One vector (dim,) or several (n, dim), as an earlier call gave them or from elsewhere.
+Vectors: TypeAlias = (
+    SupportsArray | Sequence[float] | Sequence[Sequence[float]] | Int8Vectors | BinaryTokens
+)
+
+
 def check_binary(tokens: Any, name: str, least: int = 1) -> None:
-    """Raises TypeError for anything but BinaryTokens, ConfigError for other sizes than they say,
-    no dimensions, fewer rows than `least`, or bits that no dimension has.
+    """Check that `tokens` are BinaryTokens of (n, ceil(dim / 8)) bits, n at least `least`.
+
+    Raises TypeError for another type, ConfigError for another shape or dtype, no dimensions, fewer
+    rows, or a bit after the last dimension that is 1. Messages begin with `name`.
     """
     if not isinstance(tokens, BinaryTokens):
         raise TypeError(
@@ -146,8 +174,9 @@ def check_binary(tokens: Any, name: str, least: int = 1) -> None:
 
 
 def check_int8(vectors: Any, name: str) -> None:
-    """Raises TypeError unless it holds arrays of int8 codes and of numbers, ConfigError unless
-    codes, (n, dim) or (dim,), and the scale and offset fit each other.
+    """Check that Int8Vectors hold codes (n, dim) or (dim,), and a scale and offset that broadcast.
+
+    Raises TypeError for other dtypes, ConfigError for other shapes. Messages begin with `name`.
     """
     parts = (vectors.codes, vectors.scale, vectors.offset)
     kinds = [part.dtype.kind if isinstance(part, np.ndarray | np.generic) else "" for part in parts]
@@ -168,9 +197,10 @@ def ranking(
     numbers: NDArray[np.int64] | None = None,
     ids: Sequence[str | None] = (),
 ) -> list[Ranked]:
-    """Documents by falling score, ties in the caller's order, the first `top_k` of them.
+    """The `top_k` documents of the highest scores (all for None), highest first.
 
-    `numbers` are the documents that take part, else all do; `ids` holds the id of each number.
+    Documents of equal scores keep their order. `numbers` are the documents to rank, all of them by
+    default; `ids` holds the id of each document by its number.
     """
     numbers = np.arange(len(scores)) if numbers is None else numbers
     found = scores[numbers]

@@ -49,12 +49,14 @@ TESTS = {
     "closed while in use, used when closed": "faults/test_concurrency.py::test_closed_while_in_use",
     "used in a fork": "faults/test_concurrency.py::"
     "test_in_a_fork_it_says_so_and_in_the_parent_goes_on",
+    "16 threads, no more workers than one": "runtime/test_pool.py::"
+    "test_sixteen_callers_start_no_more_threads_than_one",
     "opened in a fork": "faults/test_concurrency.py::test_a_fork_may_open_its_own",
     "closed or replaced in a fork": "faults/test_processes.py::"
     "test_a_fork_closes_and_replaces_what_it_inherits",
     "opened and closed in many threads": "faults/test_concurrency.py::"
     "test_objects_are_opened_and_closed_in_many_threads_at_once",
-    "packs in threads beside a model": "faults/test_concurrency.py::"
+    "an index in threads beside a model": "faults/test_concurrency.py::"
     "test_sixteen_threads_on_one_pack_and_a_model_beside_it",
     "pickled to a spawned process": "faults/test_concurrency.py::test_pickled_to_a_spawned_process",
     "Ctrl-C in the middle, then used again": "faults/test_concurrency.py::"
@@ -131,8 +133,8 @@ KNOWN = """
   20 MB takes 2 GB.
 - A fork of a process with ONNX Runtime in it that ends by `sys.exit` may hang in ONNX Runtime's own
   exit, tessera-onnx or not. `multiprocessing` ends its children otherwise.
-- A pack that is cut short while it is mapped ends the process (SIGBUS), as every mapped file does:
-  replace packs, as `save` does, and do not change them.
+- An index file that is cut short while it is mapped ends the process (SIGBUS), as with every mapped
+  file: replace the file, as `save` does, and do not change it.
 - malloc keeps what the largest calls needed. It is given back when the process ends, and no leak:
   `peak_rss_mb` above is with it.
 - An int8 graph whose scales are found at run time (other people's, `tessera-export --calibrate

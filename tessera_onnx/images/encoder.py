@@ -214,8 +214,7 @@ class ImageEncoder:
         batches = [np.array([i]) for i in range(len(window))]
         failure = workers.run_batches(work, batches, self._tower.workers, limit=limit)
         yield from results[: failure.row]
-        if failure.error is not None:
-            raise failure.error
+        failure.check()
 
     def _item(self, item: Any, where: str, left: _Left, parallel: bool) -> Float:  # noqa: FBT001
         """The vectors of an item of a stream: an image, one that was read already, or EMPTY."""

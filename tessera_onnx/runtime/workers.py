@@ -141,8 +141,10 @@ class Failure:
         self.stopped = False
         self._lock = threading.Lock()
 
-    def __bool__(self) -> bool:
-        return self.error is not None
+    def check(self) -> None:
+        """Raise the error, if there is one."""
+        if self.error is not None:
+            raise self.error
 
     def at(self, row: int, error: BaseException) -> None:
         """Keep the failure of a row if it is the earliest so far."""

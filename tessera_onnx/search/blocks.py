@@ -1,9 +1,10 @@
-"""Documents' token vectors as rectangular blocks of like length: the layout that MaxSim reads.
+"""Store the token vectors of documents in rectangular blocks, which MaxSim reads fastest.
 
-A document shorter than its block is padded with copies of its own first token, which cannot change
-a maximum: no mask is needed, and a block is one product. One without a token (a blank page) is
-padded with zeros, and PackedTokens knows its score. Measured on two cores, that reaches nine
-tenths of the matrix product's speed, where padding at each call takes four times as long.
+A block holds documents of similar length, padded to the longest. Padding repeats a document's own
+first token, which cannot change a maximum, so MaxSim of a block is one matrix product without a
+mask. A document without tokens (a blank page) is padded with zeros; PackedTokens sets its score.
+Measured on two cores, this reaches nine tenths of the speed of the matrix product; padding the
+documents at each call takes four times as long.
 """
 
 from __future__ import annotations
@@ -20,57 +21,59 @@ from tessera_onnx.results import BinaryTokens, check_binary
 from tessera_onnx.vectors import quantization, scoring
 from tessera_onnx.vectors.quantization import OutputDtype
 
-# Tokens of a full block: the products with 32 query tokens are 2 MB, which the cache takes.
-BLOCK_TOKENS = 16384
-LEAST_TOKENS = 1024  # a smaller product is slower than some padding
+BLOCK_TOKENS = 16384  # of a full block: its products with 32 query tokens are 2 MB, in the cache
+LEAST_TOKENS = 1024  # of a block: a smaller product is slower than padding
 SLACK = 0.9  # a document shorter than this share of its block's length begins the next block
 SEGMENT_TOKENS = 1 << 19  # documents are sorted by length within so many tokens
-CODE_ZERO = 128  # an int8 document's code for 0: processors multiply unsigned by signed bytes
-WORD = np.dtype("<u8")  # of sign bits
+CODE_ZERO = 128  # the code of 0 in an int8 document: processors multiply unsigned by signed bytes
+WORD = np.dtype("<u8")  # 64 sign bits
 
 
-class Rows(NamedTuple):
-    """One document in the form in which it is kept."""
+class StoredDocument(NamedTuple):
+    """The token vectors of one document as they are stored."""
 
-    place: int  # its number in the pack
-    tokens: NDArray[Any]  # (n_tokens, width)
-    scale: float  # of its int8 codes, else 1
+    number: int  # in the index
+    tokens: NDArray[Any]  # (n_tokens, stored_width), stored_dtype
+    scale: float  # of int8 codes, else 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """Documents padded to one length.
+    """n documents, padded to one length.
 
-    tokens: float32 (n, length, dim); uint8 codes of the same shape, 128 for 0; or 64-bit words of
-    sign bits, (words, n, length), so that each word of all tokens lies together.
+    tokens: float32 (n, length, dim); uint8 codes (n, length, dim), 128 for 0; or 64-bit words of
+    sign bits (words, n, length), in which the same word of all tokens is contiguous.
     """
 
     tokens: NDArray[Any]
-    lengths: NDArray[np.int64]  # (n,) real tokens, 0 for a blank page
-    places: NDArray[np.int64]  # (n,) each document's number in the pack
-    scales: NDArray[np.float32]  # (n,), of int8 codes
+    lengths: NDArray[np.int64]  # (n,) tokens without padding, 0 for a blank page
+    numbers: NDArray[np.int64]  # (n,) of the documents in the index
+    scales: NDArray[np.float32]  # (n,) of int8 codes, else 1
 
-    def unpack(self) -> Iterator[Rows]:
-        """The documents without their padding."""
+    def documents(self) -> Iterator[StoredDocument]:
+        """The documents without padding."""
         tokens = self.tokens
         if tokens.dtype == WORD:
             tokens = tokens.transpose(1, 2, 0)
-        facts = (self.places.tolist(), tokens, self.lengths, self.scales.tolist())
-        for place, rows, length, scale in zip(*facts, strict=True):
-            yield Rows(place, rows[:length], scale)
+        facts = (self.numbers.tolist(), tokens, self.lengths, self.scales.tolist())
+        for number, rows, length, scale in zip(*facts, strict=True):
+            yield StoredDocument(number, rows[:length], scale)
 
     def take(self, picked: NDArray[np.intp]) -> Block:
-        """Some of its documents, in memory of their own."""
+        """A block of the documents at these positions, copied."""
         axis = 1 if self.tokens.dtype == WORD else 0
         tokens = np.take(self.tokens, picked, axis=axis)
-        return Block(tokens, self.lengths[picked], self.places[picked], self.scales[picked])
+        return Block(tokens, self.lengths[picked], self.numbers[picked], self.scales[picked])
 
 
-def without(segment: Sequence[Block], gone: NDArray[np.bool_]) -> list[Block]:
-    """The blocks without the documents whose numbers are True in `gone`."""
+def remove_documents(blocks: Sequence[Block], removed: NDArray[np.bool_]) -> list[Block]:
+    """The blocks without the documents whose numbers are True in `removed` (count,).
+
+    Blocks that become too small are joined.
+    """
     left = []
-    for block in segment:
-        stay = ~gone[block.places]
+    for block in blocks:
+        stay = ~removed[block.numbers]
         if stay.all():
             left.append(block)
         elif stay.any():
@@ -78,96 +81,100 @@ def without(segment: Sequence[Block], gone: NDArray[np.bool_]) -> list[Block]:
     held = sum(int(block.lengths.sum()) for block in left)
     if len(left) < 2 or 2 * held >= LEAST_TOKENS * len(left):
         return left
-    return pack([row for block in left for row in block.unpack()])  # what is left is too small
+    return build_blocks([document for block in left for document in block.documents()])
 
 
-def among(blocks: Sequence[Block], wanted: NDArray[np.bool_]) -> list[Block]:
-    """Blocks with the documents whose numbers are True in `wanted`, and perhaps some more.
+def select_documents(blocks: Sequence[Block], wanted: NDArray[np.bool_]) -> list[Block]:
+    """Blocks of the documents whose numbers are True in `wanted` (count,), and perhaps of others.
 
-    To copy some documents of a block costs about as much as to score all of it.
+    Copying the wanted documents of a block costs about as much as scoring all of it, so a block of
+    which more than half are wanted is returned whole.
     """
     found = []
     for block in blocks:
-        picked = np.flatnonzero(wanted[block.places])
-        if 2 * len(picked) > len(block.places):
+        picked = np.flatnonzero(wanted[block.numbers])
+        if 2 * len(picked) > len(block.numbers):
             found.append(block)
         elif len(picked):
             found.append(block.take(picked))
     return found
 
 
-def width(output_dtype: OutputDtype, dim: int) -> int:
-    """Elements of a token as it is kept."""
+def stored_width(output_dtype: OutputDtype, dim: int) -> int:
+    """Number of elements in which a token vector is stored."""
     return -(-dim // 64) if output_dtype == "binary" else dim
 
 
-def dtype(output_dtype: OutputDtype) -> np.dtype[Any]:
-    """Their type."""
+def stored_dtype(output_dtype: OutputDtype) -> np.dtype[Any]:
+    """The dtype of these elements."""
     return np.dtype({"float32": "<f4", "int8": "u1", "binary": WORD.str}[output_dtype])
 
 
-def rows(document: Any, output_dtype: OutputDtype, place: int, name: str) -> tuple[Rows, int]:
-    """One document's (n, dim) token vectors in the form in which they are kept, and its dim.
+def store_document(
+    document: Any, output_dtype: OutputDtype, number: int, name: str
+) -> tuple[StoredDocument, int]:
+    """Convert token vectors (n, dim), n at least 0, to the form for storage; with their dim.
 
-    n may be 0. The binary form takes BinaryTokens too. Raises as `scoring.matrix`, with `name`.
+    "binary" takes BinaryTokens too. Raises the errors of `scoring.matrix`, with `name`.
     """
     if isinstance(document, BinaryTokens):
         if output_dtype != "binary":
             raise ConfigError(
-                f"{name} holds sign bits, the pack is {output_dtype}: pass float vectors"
+                f"{name} holds sign bits, the index is {output_dtype}: pass float vectors"
             )
         check_binary(document, name, least=0)
-        return Rows(place, words(document), 1.0), document.dim
+        return StoredDocument(number, bit_words(document), 1.0), document.dim
     tokens = scoring.matrix(name, document, least=0)
     dim = tokens.shape[1]
     if output_dtype == "binary":
-        return Rows(place, words(quantization.binary(tokens)), 1.0), dim
+        return StoredDocument(number, bit_words(quantization.binary(tokens)), 1.0), dim
     if output_dtype == "float32":
-        return Rows(place, tokens, 1.0), dim
+        return StoredDocument(number, tokens, 1.0), dim
     peak = float(np.abs(tokens).max(initial=0))
-    # A scale a document: it comes after the maximum, which is then one over integers.
+    # One scale per document: the maximum over tokens is then one over integers.
     scale = np.float32(max(peak / 127, float(np.finfo(np.float32).tiny)))
     with np.errstate(under="ignore"):
         codes = np.rint(tokens / scale) + CODE_ZERO
-    return Rows(place, np.clip(codes, 1, 255).astype(np.uint8), float(scale)), dim
+    return StoredDocument(number, np.clip(codes, 1, 255).astype(np.uint8), float(scale)), dim
 
 
-def _own(kept: Rows, document: Any) -> Rows:
-    """The rows in memory that is not the document's."""
+def _copy_if_shared(stored: StoredDocument, document: Any) -> StoredDocument:
+    """The stored document, with a copy of its tokens if they share memory with `document`."""
     if isinstance(document, BinaryTokens | list | tuple):
-        return kept
-    shared = np.may_share_memory(kept.tokens, np.asarray(document))
-    return kept._replace(tokens=kept.tokens.copy()) if shared else kept
+        return stored
+    shared = np.may_share_memory(stored.tokens, np.asarray(document))
+    return stored._replace(tokens=stored.tokens.copy()) if shared else stored
 
 
-def words(tokens: BinaryTokens) -> NDArray[np.uint64]:
-    """Sign bits (n, ceil(dim / 8)) as 64-bit words (n, ceil(dim / 64)), the last filled with 0."""
+def bit_words(tokens: BinaryTokens) -> NDArray[np.uint64]:
+    """Sign bits (n, ceil(dim / 8)) as 64-bit words (n, ceil(dim / 64)), filled up with 0."""
     count = -(-tokens.dim // 64)
     filled = np.zeros((len(tokens), 8 * count), dtype=np.uint8)
     filled[:, : tokens.bits.shape[1]] = tokens.bits
     return filled.view(WORD)
 
 
-def read_blocks(
+def store_documents(
     documents: Iterable[Any], output_dtype: OutputDtype, first: int, dim: int | None
-) -> Iterator[tuple[list[Rows], int]]:
-    """Segments of the documents and their dim; the first document's number is `first`.
+) -> Iterator[tuple[list[StoredDocument], int]]:
+    """Convert documents for storage, numbered from `first`: yields segments of them, and the dim.
 
-    Raises TypeError or ConfigError naming the document, DimensionMismatch when dims differ.
+    `dim` is that of the documents in the index, if any. Raises TypeError or ConfigError naming the
+    document, DimensionMismatch when the dims differ.
     """
-    segment: list[Rows] = []
+    segment: list[StoredDocument] = []
     tokens = 0
     stream = not isinstance(documents, list | tuple)
     for i, document in enumerate(documents):
         with about_item(i):
-            kept, found = rows(document, output_dtype, first + i, f"documents[{i}]")
+            stored, found = store_document(document, output_dtype, first + i, f"documents[{i}]")
             if dim not in (None, found):
                 raise DimensionMismatch(f"documents[{i}] has {found} dims, those before it {dim}")
-        if stream:  # which may fill one buffer again and again, before a segment is packed
-            kept = _own(kept, document)
+        if stream:  # a stream may reuse one buffer for all its documents
+            stored = _copy_if_shared(stored, document)
         dim = found
-        segment.append(kept)
-        tokens += max(1, len(kept.tokens))
+        segment.append(stored)
+        tokens += max(1, len(stored.tokens))
         if tokens >= SEGMENT_TOKENS:
             yield segment, dim
             segment, tokens = [], 0
@@ -175,8 +182,8 @@ def read_blocks(
         yield segment, dim
 
 
-def pack(documents: Sequence[Rows]) -> list[Block]:
-    """The documents, sorted by length, as blocks; ties keep their order."""
+def build_blocks(documents: Sequence[StoredDocument]) -> list[Block]:
+    """Sort documents by length, longest first, and build blocks; equal lengths keep their order."""
     ordered = sorted(documents, key=lambda document: -len(document.tokens))
     lengths = np.array([len(document.tokens) for document in ordered])
     blocks = []
@@ -192,7 +199,7 @@ def pack(documents: Sequence[Rows]) -> list[Block]:
     return blocks
 
 
-def _block(documents: Sequence[Rows]) -> Block:
+def _block(documents: Sequence[StoredDocument]) -> Block:
     lengths = np.array([len(document.tokens) for document in documents], dtype=np.int64)
     first = documents[0].tokens
     shape = (len(documents), max(1, int(lengths[0])), first.shape[1])
@@ -205,6 +212,6 @@ def _block(documents: Sequence[Rows]) -> Block:
     return Block(
         tokens,
         lengths,
-        np.array([document.place for document in documents], dtype=np.int64),
+        np.array([document.number for document in documents], dtype=np.int64),
         np.array([document.scale for document in documents], dtype=np.float32),
     )

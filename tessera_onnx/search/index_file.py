@@ -1,7 +1,7 @@
-"""A file of .npy arrays after each other, of which the last ones can be mapped, not read.
+"""Write and read the files of PackedTokens and PackedSparse; the vectors are memory-mapped.
 
-In order, each readable by np.load from where the one before it ends: a header (JSON as bytes), the
-arrays of the index, and the flat arrays of the content.
+A file is a sequence of .npy arrays: a header (JSON as bytes), small arrays that describe the
+documents, and the flat arrays of the vectors. np.load reads each one where the one before it ends.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from tessera_onnx import files
 from tessera_onnx.errors import FileError, IntegrityError, LoadError, named
-from tessera_onnx.search import numbering
-from tessera_onnx.search.numbering import Numbering, Numbers
+from tessera_onnx.search import document_ids
+from tessera_onnx.search.document_ids import DocumentIds, Numbers
 
 HEADER_BYTES = 512  # filled with spaces, which keeps all that follows aligned
 ALIGNED = 64
@@ -32,24 +32,24 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A kind of these files."""
+    """The format of one class's files."""
 
-    name: str  # in the header
-    what: str  # "pack of tokens"
-    writer: str
-    counts: Mapping[int, tuple[str, ...]]  # by version, the header's whole numbers
+    name: str  # in the header: unchanged, so that files written before can be read
+    what: str  # in messages
+    writer: str  # the method that writes it
+    counts: Mapping[int, tuple[str, ...]]  # for each version, the integers in the header
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A flat array that is mapped: its parts one after the other."""
+    """A flat array that will be mapped, written as its parts one after the other."""
 
     dtype: np.dtype[Any]
     parts: Sequence[NDArray[Any]]
 
     @property
     def size(self) -> int:
-        """Elements of all parts."""
+        """Number of elements of all parts."""
         return sum(part.size for part in self.parts)
 
 
@@ -60,9 +60,10 @@ def write(
     index: Sequence[NDArray[Any]],
     content: Sequence[Content],
 ) -> None:
-    """`facts` holds what `kind` lists, and the checksum of the index as index_crc32.
+    """Write a file whole or not at all: the header `facts`, then `index`, then `content`.
 
-    Raises FileError when the file cannot be written; then what was there is still there.
+    `facts` holds the integers that `kind` lists, and the checksum of `index` as index_crc32. Raises
+    FileError when the file cannot be written; an older file is then unchanged.
     """
     known = {"format": kind.name, **facts}
     header = np.frombuffer(json.dumps(known).ljust(HEADER_BYTES).encode(), dtype=np.uint8)
@@ -76,8 +77,8 @@ def write(
                 stream.write(_bytes(part))
 
 
-def opened(path: Path, parse: Callable[[BinaryIO], T]) -> T:
-    """What `parse` makes of the file. Raises FileError when there is no such file, or a pipe."""
+def parse_file(path: Path, parse: Callable[[BinaryIO], T]) -> T:
+    """Open a regular file and parse it. Raises FileError when it cannot be read or is a pipe."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
@@ -96,14 +97,14 @@ def opened(path: Path, parse: Callable[[BinaryIO], T]) -> T:
         raise FileError(f"{named(path)} cannot be read: {error.strerror or error}") from error
 
 
-def header(stream: BinaryIO, path: Path, kind: Format) -> dict[str, Any]:
-    """The facts, each of the right type and no larger than the file has room for.
+def read_header(stream: BinaryIO, path: Path, kind: Format) -> dict[str, Any]:
+    """Read the header; its integers are at least 0 and fit into int64.
 
-    Raises LoadError for another kind of file or a later version, IntegrityError for a wrong fact.
+    Raises LoadError for another kind of file or a later version, IntegrityError for a wrong header.
     """
-    wrong = f"{named(path)} is no {kind.what}: {kind.writer} writes one"
+    wrong = f"{named(path)} is not an {kind.what}: write one with {kind.writer}"
     try:
-        content = array(stream, path, "header", np.dtype(np.uint8), (HEADER_BYTES,))
+        content = read_array(stream, path, "header", np.dtype(np.uint8), (HEADER_BYTES,))
         facts = json.loads(content.tobytes())
     except (IntegrityError, ValueError, RecursionError) as error:
         raise LoadError(wrong) from error
@@ -112,8 +113,8 @@ def header(stream: BinaryIO, path: Path, kind: Format) -> dict[str, Any]:
     version = facts.get("version")
     if type(version) is not int or version not in kind.counts:
         raise LoadError(
-            f"{named(path)} is a {kind.what} of another version: this tessera-onnx reads up to "
-            f"{max(kind.counts)}"
+            f"{named(path)} is an {kind.what} of another version: this tessera-onnx reads versions "
+            f"up to {max(kind.counts)}"
         )
     numbers = [facts.get(name) for name in ("index_crc32", *kind.counts[version])]
     if not all(type(number) is int and 0 <= number < 1 << 63 for number in numbers):
@@ -121,35 +122,36 @@ def header(stream: BinaryIO, path: Path, kind: Format) -> dict[str, Any]:
     return facts
 
 
-def index(
+def read_arrays(
     stream: BinaryIO,
     path: Path,
     facts: Mapping[str, Any],
     arrays: Iterable[tuple[str, str, tuple[int, ...]]],
 ) -> list[NDArray[Any]]:
-    """The arrays of the index, each (name, dtype, shape). Raises IntegrityError."""
-    found = [array(stream, path, name, np.dtype(kind), shape) for name, kind, shape in arrays]
+    """Read the arrays before the vectors, each given as (name, dtype, shape).
+
+    Raises IntegrityError for other arrays or another checksum.
+    """
+    found = [read_array(stream, path, name, np.dtype(kind), shape) for name, kind, shape in arrays]
     if crc(found) != facts["index_crc32"]:
-        raise IntegrityError(
-            f"{named(path)} is damaged: its index has another checksum than it says"
-        )
+        raise IntegrityError(f"{named(path)} is damaged: the checksum of its index is wrong")
     return found
 
 
-def mapped(
+def map_arrays(
     stream: BinaryIO,
     path: Path,
     arrays: Sequence[tuple[str, np.dtype[Any], int]],
     checksum: int | None,
 ) -> list[NDArray[Any]]:
-    """The rest of the file, each (name, dtype, elements), mapped; read once for a checksum.
+    """Map the vectors, each array given as (name, dtype, elements); read them for a checksum.
 
-    Raises IntegrityError when the file has another size, or the content another checksum.
+    Raises IntegrityError when the file has another size or the vectors another checksum.
     """
     size = os.fstat(stream.fileno()).st_size
     starts = []
     for name, kind, count in arrays:
-        expect(stream, path, name, kind, (count,))
+        check_array(stream, path, name, kind, (count,))
         starts.append(stream.tell())
         due = starts[-1] + count * kind.itemsize
         if size < due or (len(starts) == len(arrays) and size > due):
@@ -160,48 +162,46 @@ def mapped(
         stream.seek(due)
     found = [
         np.memmap(stream, dtype=kind, mode="r", offset=start, shape=(count,)).view(np.ndarray)
-        if count  # nothing cannot be mapped
+        if count  # an empty array cannot be mapped
         else np.empty(0, dtype=kind)
         for (_, kind, count), start in zip(arrays, starts, strict=True)
     ]
     if checksum is not None and crc(found) != checksum:
         names = " and ".join(name for name, _, _ in arrays)
-        raise IntegrityError(
-            f"{named(path)} is damaged: its {names} have another checksum than it says"
-        )
+        raise IntegrityError(f"{named(path)} is damaged: the checksum of its {names} is wrong")
     return found
 
 
-def expect(
+def check_array(
     stream: BinaryIO, path: Path, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> None:
-    """Read the .npy header of an array and compare it. Raises IntegrityError."""
-    # Not parsed by NumPy, which mends a header and warns: the filters of warnings are everybody's.
+    """Read the .npy header of an array. Raises IntegrityError unless it is the expected one."""
+    # Compared as bytes: NumPy's parser repairs some headers and warns.
     wanted = io.BytesIO()
     facts = {"descr": dtype.str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(wanted, facts)
     beginning = stream.read(10)  # magic, version, size of the rest
     rest = stream.read(int.from_bytes(beginning[8:], "little"))
     if beginning[:8] != wanted.getvalue()[:8]:
-        raise IntegrityError(f"{named(path)} is damaged: its {name} are no .npy array")
-    if rest.split() != wanted.getvalue()[10:].split():  # NumPy's versions pad it otherwise
+        raise IntegrityError(f"{named(path)} is damaged: its {name} are not a .npy array")
+    if rest.split() != wanted.getvalue()[10:].split():  # versions of NumPy pad it differently
         raise IntegrityError(f"{named(path)} is damaged: its {name} have another shape or type")
 
 
-def array(
+def read_array(
     stream: BinaryIO, path: Path, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> NDArray[Any]:
-    """Read a small array, after a look whether the file has so many bytes."""
-    expect(stream, path, name, dtype, shape)
+    """Read a small array. Raises IntegrityError when the file has fewer bytes."""
+    check_array(stream, path, name, dtype, shape)
     size = math.prod(shape) * dtype.itemsize
     if size > os.fstat(stream.fileno()).st_size - stream.tell():
         raise IntegrityError(f"{named(path)} is damaged: it ends within its {name}")
     return np.frombuffer(stream.read(size), dtype=dtype).reshape(shape)
 
 
-def pack_ids(state: Numbering) -> NDArray[np.uint8]:
-    """The ids of the documents that are there as JSON, by number; empty without ids."""
-    ids = state.ids()
+def ids_to_bytes(documents: DocumentIds) -> NDArray[np.uint8]:
+    """The ids of the documents, by number, as a JSON list in bytes; empty if they have none."""
+    ids = documents.ids()
     if ids is None:
         return np.empty(0, dtype=np.uint8)
     content = json.dumps(ids)
@@ -209,24 +209,26 @@ def pack_ids(state: Numbering) -> NDArray[np.uint8]:
     return np.frombuffer(filled.encode(), dtype=np.uint8)
 
 
-def unpack_ids(
+def ids_from_bytes(
     path: Path, count: int, removed: Numbers, content: NDArray[np.uint8] | None
-) -> Numbering:
-    """The numbering of a file. Raises IntegrityError where ids and numbers contradict each other.
+) -> DocumentIds:
+    """The numbers and ids in a file; `removed` are numbers below `count`, ascending.
 
-    `removed` are numbers below `count`, ascending.
+    Raises IntegrityError unless there is one id per document.
     """
     try:
         ids = None
         if content is not None and len(content):
             ids = json.loads(content.tobytes())
-        return numbering.restored(count, removed.astype(np.int64), ids)
+        return document_ids.restored(count, removed.astype(np.int64), ids)
     except (TypeError, ValueError, RecursionError) as error:
-        raise IntegrityError(f"{named(path)} is damaged: its ids contradict its index") from error
+        raise IntegrityError(
+            f"{named(path)} is damaged: its ids do not fit its documents"
+        ) from error
 
 
 def crc(arrays: Iterable[NDArray[Any]]) -> int:
-    """A checksum of them all, in order."""
+    """The CRC-32 of the bytes of all arrays, in order."""
     found = 0
     for each in arrays:
         found = zlib.crc32(_bytes(each), found)

@@ -1,7 +1,8 @@
-"""MaxSim of queries with a block of documents: by the graphs shipped here, or in NumPy.
+"""Compute MaxSim of queries with blocks of documents, on ONNX Runtime or in NumPy.
 
-The graphs run on ONNX Runtime, whose matrix product is up to twice as fast as NumPy's; the NumPy
-forms are the reference, and what runs where there is no onnxruntime. Both agree to 1e-6.
+The graphs maxsim.*.onnx in this folder run on ONNX Runtime, whose matrix product is up to twice as
+fast as NumPy's. The NumPy kernels are the reference, and run where onnxruntime is not installed.
+Their scores agree to 1e-6. Sign bits are always compared in NumPy.
 """
 
 from __future__ import annotations
@@ -28,129 +29,133 @@ from tessera_onnx.vectors.quantization import OutputDtype
 Float = NDArray[np.float32]
 logger = logging.getLogger("tessera_onnx")
 
-QUERY_TOKENS = 32  # of one product: with 64 or more a pair took half as long again
-NUMPY_TOKENS = 4096  # documents' tokens of one product in NumPy, whose steps write it twice
-# A query's codes have 7 bits: a processor without dot products of bytes (AVX2 without VNNI) adds
-# pairs of products in 16 bits, where 2 x 255 x 63 fits and 2 x 255 x 127 does not.
+QUERY_TOKENS = 32  # of one product: with 64 or more, a pair took 1.5 times as long
+NUMPY_TOKENS = 4096  # document tokens of one product in NumPy, which writes the product twice
+# Query codes have 7 bits: processors without byte dot products (AVX2 without VNNI) add pairs of
+# products in 16 bits, where 2 x 255 x 63 fits and 2 x 255 x 127 does not.
 QUERY_PEAK = 63
-UNIT = 1e-4  # by which a unit vector may be longer than 1, such as one that was kept in float16
+UNIT = 1e-4  # a vector kept in float16 may be so much longer than 1 and still be a unit vector
 INPUTS = ("documents", "query", "share")
 GRAPHS: dict[OutputDtype, str] = {"float32": "maxsim.fp32.onnx", "int8": "maxsim.int8.onnx"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """Up to QUERY_TOKENS tokens of a list of queries."""
+class QueryTile:
+    """Up to QUERY_TOKENS query tokens, which belong to q consecutive queries."""
 
     tokens: NDArray[Any]  # (dim, t) float32 or int8; (words, t) of sign bits
-    share: Float  # (t, q): what a token's maximum counts for each of q queries in a row
-    first: int  # the first of those queries
+    weights: Float  # (t, q): the factor of each token's maximum in the score of each query
+    first: int  # the first of the q queries
 
 
-def parts(queries: Sequence[NDArray[Any]], output_dtype: OutputDtype, dim: int) -> list[Part]:
-    """Queries, each (n, dim) float32 or (n, words), as the kernels take them."""
+def query_tiles(
+    queries: Sequence[NDArray[Any]], output_dtype: OutputDtype, dim: int
+) -> list[QueryTile]:
+    """Cut queries, each (n, dim) float32 or (n, words) of sign bits, into tiles for the kernels."""
     tokens = np.concatenate(queries)
     owner = np.repeat(np.arange(len(queries)), [len(query) for query in queries])
-    weights = np.full(len(tokens), 1 / dim if output_dtype == "binary" else 1, dtype=np.float32)
+    factors = np.full(len(tokens), 1 / dim if output_dtype == "binary" else 1, dtype=np.float32)
     if output_dtype == "int8":
         peaks = np.abs(tokens).max(axis=1)
         with np.errstate(under="ignore"):
-            weights = np.maximum(peaks / QUERY_PEAK, np.finfo(np.float32).tiny).astype(np.float32)
-            codes = np.clip(np.rint(tokens / weights[:, None]), -QUERY_PEAK, QUERY_PEAK)
+            factors = np.maximum(peaks / QUERY_PEAK, np.finfo(np.float32).tiny).astype(np.float32)
+            codes = np.clip(np.rint(tokens / factors[:, None]), -QUERY_PEAK, QUERY_PEAK)
         tokens = codes.astype(np.int8)
     found = []
     for start in range(0, len(tokens), QUERY_TOKENS):
         picked = slice(start, start + QUERY_TOKENS)
         owners = owner[picked]
         first = int(owners[0])
-        share = np.zeros((len(owners), int(owners[-1]) - first + 1), dtype=np.float32)
-        share[np.arange(len(owners)), owners - first] = weights[picked]
-        found.append(Part(np.ascontiguousarray(tokens[picked].T), share, first))
+        weights = np.zeros((len(owners), int(owners[-1]) - first + 1), dtype=np.float32)
+        weights[np.arange(len(owners)), owners - first] = factors[picked]
+        found.append(QueryTile(np.ascontiguousarray(tokens[picked].T), weights, first))
     return found
 
 
-Kernel = Callable[[NDArray[Any], Part], Float]  # a block's tokens and a part to scores (n, q)
+# From the tokens of a block of n documents and a tile of q queries to scores (n, q).
+Kernel = Callable[[NDArray[Any], QueryTile], Float]
 
 
-def score(
+def score_blocks(
     blocks: Sequence[Block],
-    queries: Sequence[Part],
+    queries: Sequence[QueryTile],
     kernel: Kernel,
     shape: tuple[int, int],
     workers: int = 1,
 ) -> Float:
-    """MaxSim (queries, numbers) of all documents in the blocks, each in its place; 0 elsewhere.
+    """MaxSim of all queries with all documents in the blocks: `shape` (queries, numbers) float32.
 
-    `workers` threads take the blocks in turn, for a kernel that uses one thread itself.
+    A document's number is its column; columns of other numbers are 0. `workers` threads share the
+    blocks, for kernels that use one thread each.
     """
     scores = np.zeros(shape, dtype=np.float32)
 
     def work(picked: NDArray[np.intp]) -> None:
         block = blocks[int(picked[0])]
-        found = np.zeros((len(block.places), shape[0]), dtype=np.float32)
-        for part in queries:
-            found[:, part.first : part.first + part.share.shape[1]] += kernel(block.tokens, part)
-        scores[:, block.places] = (found * block.scales[:, None]).T
+        found = np.zeros((len(block.numbers), shape[0]), dtype=np.float32)
+        for tile in queries:
+            found[:, tile.first : tile.first + tile.weights.shape[1]] += kernel(block.tokens, tile)
+        scores[:, block.numbers] = (found * block.scales[:, None]).T
 
-    failure = run_batches(work, [np.array([i]) for i in range(len(blocks))], workers)
-    if failure.error is not None:
-        raise failure.error
+    run_batches(work, [np.array([i]) for i in range(len(blocks))], workers).check()
     return scores
 
 
-def keep_bounds(
+def clip_scores(
     scores: Float,
     blocks: Sequence[Block],
     queries: Sequence[NDArray[Any]],
     output_dtype: OutputDtype,
-    forms: Sequence[Any],
+    given: Sequence[Any],
 ) -> None:
-    """Take back, in place, what rounding adds to scores of unit vectors beyond [-n, n].
+    """Clip scores of unit vectors to [-n, n], which rounding may exceed; in place.
 
-    Vectors that are no unit vectors have no such bounds, and keep their scores. What vectors are is
-    looked at only where a score lies outside, which few do. `forms` are those in which the queries
-    were given.
+    Scores of other vectors have no such bounds and stay. Only the vectors of scores outside the
+    bounds are checked, and these are few. `given` are the queries as the caller gave them.
     """
     limits = np.array([len(query) for query in queries], dtype=np.float32)
     beyond: NDArray[np.bool_] = np.greater(np.abs(scores), limits[:, None])
     if output_dtype != "binary" and beyond.any():
-        pairs = zip(queries, forms, strict=True)
+        pairs = zip(queries, given, strict=True)
         units = [float(_longest(query)) <= 1 + UNIT + rounding(form) for query, form in pairs]
         beyond &= np.array(units, dtype=bool)[:, None]
         suspected: NDArray[np.bool_] = np.any(beyond, axis=0)
         for block in blocks if suspected.any() else ():
-            picked = np.flatnonzero(suspected[block.places])
+            picked = np.flatnonzero(suspected[block.numbers])
             tokens, most = block.tokens[picked], np.full(len(picked), 1 + UNIT)
-            if output_dtype == "int8":  # as near as its codes can tell
+            if output_dtype == "int8":  # within the precision of the codes
                 scales = block.scales[picked]
                 tokens = (tokens.astype(np.float32) - CODE_ZERO) * scales[:, None, None]
                 most += scales / 2 * tokens.shape[2] ** 0.5
-            beyond[:, block.places[picked[_longest(tokens) > most]]] = False
+            beyond[:, block.numbers[picked[_longest(tokens) > most]]] = False
     if beyond.any():
         bounds = np.broadcast_to(limits[:, None], scores.shape)[beyond]
         scores[beyond] = np.clip(scores[beyond], -bounds, bounds)
 
 
 def _longest(rows: NDArray[Any]) -> Float:
-    """The length of the longest row (..., n, dim) to (...); infinity where one leaves float32."""
+    """The largest norm of the rows (..., n, dim): (...); infinity if one exceeds float32."""
     with np.errstate(over="ignore", under="ignore"):
         found: Float = np.sqrt(np.einsum("...j,...j->...", rows, rows).max(axis=-1))
     return found
 
 
-def exact(tokens: NDArray[Any], part: Part) -> Float:
-    """float32 tokens (n, length, dim): the sum of each query token's largest dot product."""
-    return _products(tokens, part, 0)
+def maxsim_float32(tokens: NDArray[Any], tile: QueryTile) -> Float:
+    """The kernel for float32 tokens (n, length, dim), in NumPy."""
+    return _maxsim(tokens, tile, 0)
 
 
-def rounded(tokens: NDArray[Any], part: Part) -> Float:
-    """The same for codes. float32 holds their sums exactly up to about 2,000 dims."""
-    return _products(tokens, part, CODE_ZERO)
+def maxsim_int8(tokens: NDArray[Any], tile: QueryTile) -> Float:
+    """The kernel for uint8 codes (n, length, dim), in NumPy.
+
+    Products of codes are summed in float32, which is exact up to about 2,000 dims.
+    """
+    return _maxsim(tokens, tile, CODE_ZERO)
 
 
-def _products(tokens: NDArray[Any], part: Part, zero: int) -> Float:
+def _maxsim(tokens: NDArray[Any], tile: QueryTile, zero: int) -> Float:
     n, length, dim = tokens.shape
-    query = np.asarray(part.tokens, dtype=np.float32)
+    query = np.asarray(tile.tokens, dtype=np.float32)
     step = max(1, NUMPY_TOKENS // length)
     best = np.empty((n, query.shape[1]), dtype=np.float32)
     for start in range(0, n, step):
@@ -159,44 +164,47 @@ def _products(tokens: NDArray[Any], part: Part, zero: int) -> Float:
             some = some.astype(np.float32) - np.float32(zero)
         products = some.reshape(-1, dim) @ query
         products.reshape(len(some), length, -1).max(axis=1, out=best[start : start + step])
-    return best @ part.share
+    return best @ tile.weights
 
 
-def bits(tokens: NDArray[Any], part: Part, dim: int) -> Float:
-    """Sign bits (words, n, length): a pair's similarity is dim - 2 x the bits that differ."""
+def maxsim_binary(tokens: NDArray[Any], tile: QueryTile, dim: int) -> Float:
+    """The kernel for sign bits (words, n, length): the similarity is dim - 2 x Hamming distance."""
     n_words, n, length = tokens.shape
-    best = np.empty((n, part.tokens.shape[1]), dtype=np.float32)
+    best = np.empty((n, tile.tokens.shape[1]), dtype=np.float32)
     differing = np.empty((n, length), dtype=WORD)
     counts = np.empty((n, length), dtype=np.uint8 if dim < 256 else np.uint32)
     more = np.empty((n, length), dtype=np.uint8)
-    # A query token at a time, over words that lie together: nothing larger than the block is made.
-    for j in range(part.tokens.shape[1]):
+    # One query token at a time, so no array is larger than the block.
+    for j in range(tile.tokens.shape[1]):
         for word in range(n_words):
-            np.bitwise_xor(tokens[word], part.tokens[word, j], out=differing)
+            np.bitwise_xor(tokens[word], tile.tokens[word, j], out=differing)
             if word == 0:
                 np.bitwise_count(differing, out=counts)
             else:
                 np.add(counts, np.bitwise_count(differing, out=more), out=counts)
         best[:, j] = counts.min(axis=1)
-    return np.asarray((dim - 2 * best) @ part.share, dtype=np.float32)
+    return np.asarray((dim - 2 * best) @ tile.weights, dtype=np.float32)
 
 
-def kernel(output_dtype: OutputDtype, dim: int, device: str, threads: int) -> tuple[Kernel, int]:
-    """What scores blocks of that form on that device, and on how many threads of the caller.
+def choose_kernel(
+    output_dtype: OutputDtype, dim: int, device: str, threads: int
+) -> tuple[Kernel, int]:
+    """The kernel for blocks of this dtype on this device, and how many threads may call it.
 
-    Raises as runtime.open_session.
+    Raises the errors of `runtime.session.open_session`.
     """
     if output_dtype == "binary":
-        return functools.partial(bits, dim=dim), threads
+        return functools.partial(maxsim_binary, dim=dim), threads
     session = _session(os.getpid(), output_dtype, device, threads)
     if session is None:  # NumPy's product has threads of its own
-        return (exact if output_dtype == "float32" else rounded), 1
-    # ONNX Runtime's threads share a block: with a block a thread two of them wait for memory, and a
-    # pair took 1.3 times as long (1.5 in int8).
+        return (maxsim_float32 if output_dtype == "float32" else maxsim_int8), 1
+    # ONNX Runtime's threads share a block: with one block per thread the threads wait for memory,
+    # and a pair took 1.3 times as long (1.5 in int8).
 
-    def run(tokens: NDArray[Any], part: Part) -> Float:
-        feeds = {"documents": tokens, "query": part.tokens, "share": part.share}
-        # Finite vectors may give infinity too, for which a session's advice is that for models.
+    def run(tokens: NDArray[Any], tile: QueryTile) -> Float:
+        feeds = {"documents": tokens, "query": tile.tokens, "share": tile.weights}
+        # Unchecked: products of finite vectors may be infinite, and the session's message about
+        # infinity is about models.
         scores: Float = session.run(feeds, unchecked=True)[0]
         return scores
 
@@ -204,17 +212,17 @@ def kernel(output_dtype: OutputDtype, dim: int, device: str, threads: int) -> tu
 
 
 def check_device(output_dtype: OutputDtype, device: str) -> None:
-    """Raises ConfigError for a device other than the CPU where there are no float products."""
+    """Raises ConfigError for int8 or binary documents on a device other than the CPU."""
     if output_dtype != "float32" and device not in ("auto", "cpu"):
         raise ConfigError(f"{output_dtype} documents are scored on the CPU, not on {shown(device)}")
 
 
-# A session for all packs: it is a few kilobytes. By process, since a fork cannot use its parent's.
+# One session of a few kilobytes for all indexes. Per process: a fork cannot use its parent's.
 @functools.cache
 def _session(
     _pid: int, output_dtype: OutputDtype, device: str, threads: int | None
 ) -> Session | None:
-    """None where there is no onnxruntime."""
+    """The session of a MaxSim graph; None if onnxruntime is not installed."""
     try:
         onnxruntime()
     except DeviceError as error:

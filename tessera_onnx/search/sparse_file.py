@@ -1,8 +1,8 @@
-"""A pack of sparse vectors as a file (see mapped_file), whose entries' documents are mapped.
+"""Write and read the file of a PackedSparse index (format in index_file).
 
-The index: the vocabulary entries that occur (k,), where the documents of each start (k + 1,), the
-number of entries of each document (n,), the numbers of removed documents, and the ids as JSON. The
-content: the numbers of the documents of all entries, and their values.
+The arrays before the vectors: the vocabulary entries that occur (k,), where the postings of each
+start (k + 1,), the number of entries of each document (n,), the numbers of removed documents, and
+the ids as JSON. The vectors: the document number of each posting, and its weight.
 """
 
 from __future__ import annotations
@@ -16,56 +16,57 @@ from numpy.typing import NDArray
 
 from tessera_onnx.errors import IntegrityError
 from tessera_onnx.search import index_file
+from tessera_onnx.search.document_ids import DocumentIds
 from tessera_onnx.search.index_file import Content, Format
-from tessera_onnx.search.numbering import Numbering
 from tessera_onnx.search.sparse_index import Postings
 
 DOCUMENT, VALUE = np.dtype("<i4"), np.dtype("<f4")
 COUNTS = ("entries", "documents", "removed", "ids", "postings", "postings_crc32")
 SPARSE = Format(
     "tessera-onnx packed sparse vectors",
-    "pack of sparse vectors",
+    "index of sparse vectors",
     "PackedSparse.save",
     {1: COUNTS},
 )
 
 
-def write_index(path: Path, packed: Postings, numbering: Numbering) -> None:
-    """Raises FileError when the file cannot be written; then what was there is still there."""
+def write_index(path: Path, postings: Postings, ids: DocumentIds) -> None:
+    """Write the postings and ids. Raises FileError as `index_file.write`."""
     index = [
-        packed.entries.astype("<i4"),
-        packed.starts.astype("<i8"),
-        np.bincount(packed.documents, minlength=numbering.count).astype("<i4"),
-        numbering.removed.astype("<i8"),
-        index_file.pack_ids(numbering),
+        postings.entries.astype("<i4"),
+        postings.starts.astype("<i8"),
+        np.bincount(postings.documents, minlength=ids.count).astype("<i4"),
+        ids.removed.astype("<i8"),
+        index_file.ids_to_bytes(ids),
     ]
     content = [
-        Content(DOCUMENT, [packed.documents.astype(DOCUMENT)]),
-        Content(VALUE, [packed.values.astype(VALUE)]),
+        Content(DOCUMENT, [postings.documents.astype(DOCUMENT)]),
+        Content(VALUE, [postings.values.astype(VALUE)]),
     ]
     facts = {
         "version": 1,
         "entries": len(index[0]),
-        "documents": numbering.count,
+        "documents": ids.count,
         "removed": len(index[3]),
         "ids": len(index[4]),
-        "postings": len(packed.values),
+        "postings": len(postings.values),
         "index_crc32": index_file.crc(index),
         "postings_crc32": index_file.crc([*content[0].parts, *content[1].parts]),
     }
     index_file.write(path, SPARSE, facts, index, content)
 
 
-def read_index(path: Path, *, verify: bool) -> tuple[Postings, Numbering]:
-    """The documents by entry and their numbering; the former mapped, `verify` reads them once.
+def read_index(path: Path, *, verify: bool) -> tuple[Postings, DocumentIds]:
+    """Read a file: its postings, which are mapped, and the ids.
 
-    Raises FileError when there is no such file, LoadError when it is another kind of file or of a
-    later version, IntegrityError when it is damaged.
+    `verify` reads the postings for their checksum. Raises FileError when the file cannot be read,
+    LoadError when it is another kind of file or of a later version, IntegrityError when it is
+    damaged.
     """
 
-    def parse(stream: BinaryIO) -> tuple[Postings, Numbering]:
-        facts = index_file.header(stream, path, SPARSE)
-        index = index_file.index(
+    def parse(stream: BinaryIO) -> tuple[Postings, DocumentIds]:
+        facts = index_file.read_header(stream, path, SPARSE)
+        index = index_file.read_arrays(
             stream,
             path,
             facts,
@@ -80,17 +81,17 @@ def read_index(path: Path, *, verify: bool) -> tuple[Postings, Numbering]:
         n = facts["postings"]
         checksum = facts["postings_crc32"] if verify else None
         arrays = [("documents", DOCUMENT, n), ("values", VALUE, n)]
-        documents, values = index_file.mapped(stream, path, arrays, checksum)
+        documents, values = index_file.map_arrays(stream, path, arrays, checksum)
         _check_index(index, n, path)
-        entries, starts, lengths, removed, ids = index
-        numbering = index_file.unpack_ids(path, len(lengths), removed, ids)
-        return Postings(entries, starts, documents, values), numbering
+        entries, starts, lengths, removed, id_bytes = index
+        ids = index_file.ids_from_bytes(path, len(lengths), removed, id_bytes)
+        return Postings(entries, starts, documents, values), ids
 
-    return index_file.opened(path, parse)
+    return index_file.parse_file(path, parse)
 
 
 def _check_index(index: Sequence[NDArray[Any]], postings: int, path: Path) -> None:
-    """Raises IntegrityError unless the parts of the index fit each other and the content."""
+    """Raises IntegrityError unless the arrays fit each other and the number of postings."""
     entries, starts, lengths, removed, _ = index
     inside = (removed >= 0) & (removed < len(lengths))
     if not (
@@ -106,4 +107,4 @@ def _check_index(index: Sequence[NDArray[Any]], postings: int, path: Path) -> No
         and (removed[1:] > removed[:-1]).all()
         and not lengths[removed].any()
     ):
-        raise IntegrityError(f"{path} is damaged: its index contradicts itself")
+        raise IntegrityError(f"{path} is damaged: parts of its index do not fit each other")

@@ -1,4 +1,4 @@
-"""Many sparse vectors packed once and scored often: for each vocabulary entry, who has it."""
+"""PackedSparse: an inverted index of sparse vectors, searched by exact dot product."""
 
 from __future__ import annotations
 
@@ -13,94 +13,97 @@ from numpy.typing import NDArray
 from tessera_onnx.checks import check_top_k
 from tessera_onnx.errors import ConfigError, IntegrityError
 from tessera_onnx.results import Ranked, SparseVector, ranking
-from tessera_onnx.search.numbering import Numbering, Pack
+from tessera_onnx.search.document_ids import DocumentIds, DocumentIndex
 from tessera_onnx.vectors import scoring
 
 Float = NDArray[np.float32]
 
 
 class Postings(NamedTuple):
-    """Documents by vocabulary entry (an inverted index).
+    """The posting lists of an inverted index: for each vocabulary entry its documents and weights.
 
     The documents of entries[i] are documents[starts[i]:starts[i + 1]]. Only entries that occur are
-    listed: hashed ones lie anywhere below 2^31.
+    listed, since hashed vocabularies have up to 2^31 entries.
     """
 
     entries: NDArray[np.int32]  # (k,) ascending
     starts: NDArray[np.int64]  # (k + 1,)
-    documents: NDArray[np.int32]  # (n,) numbers
-    values: Float  # (n,)
+    documents: NDArray[np.int32]  # (n,) numbers of documents
+    values: Float  # (n,) weights
 
 
 class _State(NamedTuple):
     segments: tuple[Postings, ...]
-    numbering: Numbering
+    ids: DocumentIds
 
 
-class PackedSparse(Pack):
-    """Sparse documents by vocabulary entry (an inverted index).
+class PackedSparse(DocumentIndex):
+    """An inverted index of sparse documents, searched exhaustively by dot product.
 
-    A query reads the entries that it has itself, and nothing of the rest: measured on 5,000
-    documents of 150 entries, 90 times as fast as a list of them. Scores are those of
-    `scoring.sparse_scores`. Documents keep the numbers of the order in which they came, also when
-    others are removed, and have ids where they were given some: then all of them do. Wherever a
-    document is named, a str is an id and an int a number. Several threads may score at the same
-    time, also while one of them adds or removes documents.
+    A query reads only the posting lists of its own entries: measured on 5,000 documents of 150
+    entries, this is 90 times as fast as a list of the documents. Scores are those of
+    `scoring.sparse_scores`. Documents are numbered in the order in which they are added, and keep
+    their numbers when others are removed. Either all documents have ids or none has. Where a
+    document is named, a str is an id and an int is a number. Several threads may score at the same
+    time, also while one adds or removes documents.
     """
 
     def __init__(
         self, documents: Iterable[SparseVector] = (), *, ids: Iterable[str] | None = None
     ) -> None:
-        """Pack documents, such as `model.encode_iter(texts)` gives; `ids` holds a str for each.
+        """Build an index of documents, such as those of `model.encode_iter(texts)`.
 
-        Raises as `add`.
+        `ids` holds one str per document, all different. Raises the errors of `add`.
         """
-        self._state = _State((), Numbering())
+        self._state = _State((), DocumentIds())
         self.add(documents, ids=ids)
 
     def add(self, documents: Iterable[SparseVector], *, ids: Iterable[str] | None = None) -> None:
-        """Pack further documents; their numbers follow those that are there.
+        """Add documents; their numbers follow those in the index.
 
-        `ids` has a str for each of them where the documents that are there have ids, else not.
-        Raises TypeError or ConfigError as `scoring.check_sparse`, naming the document, or naming
-        the id, and ConfigError when another call changed the pack meanwhile; then nothing is added.
+        `ids` holds one str per document if the documents in the index have ids, and is None
+        otherwise. Raises the errors of `scoring.check_sparse` naming the document, TypeError or
+        ConfigError naming the id, and ConfigError when another call changed the index meanwhile.
+        After an error nothing is added.
         """
         scoring.check_several(documents, "documents", "sparse vectors")
         before = self._state
-        known = before.numbering.check(ids, documents)
+        new_ids = before.ids.check(ids, documents)
         found = scoring.check_sparse_documents(documents)
         kept = list(before.segments)
-        added = _inverted(found, before.numbering.count)
+        added = _inverted(found, before.ids.count)
         if len(added.values):
-            # As a binary counter carries: each merge at least doubles what an entry lies in.
+            # Each merge at least doubles the segment of a posting, so there are few merges.
             while kept and len(kept[-1].values) <= 2 * len(added.values):
                 added = _merged(kept.pop(), added)
             kept.append(added)
-        self._to(before, lambda: _State(tuple(kept), before.numbering.added(len(found), known)))
+        self._replace_state(
+            before, lambda: _State(tuple(kept), before.ids.added(len(found), new_ids))
+        )
 
     def remove(self, documents: Iterable[str | int]) -> None:
-        """Remove documents, each named by its id or its number; the others keep their numbers.
+        """Remove documents, each named by its id or number; the others keep their numbers.
 
-        A boolean array with a value a number will do too; to name a document twice is to name it
-        once. All entries are read once, so that to remove many in one call is cheaper. Raises
-        TypeError or ConfigError naming an item that is no document of this pack, and ConfigError
-        when another call changed the pack meanwhile; then nothing is removed.
+        A boolean array with one value per number names the documents at which it is True. Naming a
+        document twice is allowed. A call reads all postings, so removing many documents in one
+        call is cheaper. Raises TypeError or ConfigError naming an item that is no document of this
+        index, and ConfigError when another call changed the index meanwhile. After an error nothing
+        is removed.
         """
         before = self._state
-        numbers = before.numbering.find(documents, "documents")
-        gone = np.zeros(before.numbering.count, dtype=bool)
-        gone[numbers] = True
-        left = (_without(segment, gone) for segment in before.segments)
+        numbers = before.ids.find(documents, "documents")
+        removed = np.zeros(before.ids.count, dtype=bool)
+        removed[numbers] = True
+        left = (_without(segment, removed) for segment in before.segments)
         segments = tuple(segment for segment in left if len(segment.values))
-        self._to(before, lambda: _State(segments, before.numbering.without(numbers)))
+        self._replace_state(before, lambda: _State(segments, before.ids.without(numbers)))
 
     def score(self, query: SparseVector) -> Float:
-        """Dot product of one query with each document: (len(self),) float32.
+        """Dot product of one query with each document: (count,) float32.
 
-        The place of a score is its document's number; after `remove` the array keeps its length,
-        and -inf stands in the place of a document that is gone. Raises as `scoring.check_sparse`,
-        ConfigError for scores beyond float32, IntegrityError where a file that was loaded turns
-        out to be damaged.
+        scores[i] is that of the document with number i; a removed document scores -inf. `count` is
+        how many documents were ever added. Raises the errors of `scoring.check_sparse`, ConfigError
+        for scores beyond float32, IntegrityError when the file of a loaded index is damaged.
         """
         return _scores(self._state, query)
 
@@ -111,51 +114,52 @@ class PackedSparse(Pack):
         *,
         subset: Iterable[str | int] | None = None,
     ) -> list[Ranked]:
-        """Documents by falling dot product: (index, score) and `.id`, the first `top_k` or all.
+        """Rank documents by dot product with one query: the `top_k` best, or all.
 
-        `subset` names those that take part, as `remove` does.
+        `subset` names the documents to rank, in the forms of `remove`. Each row has the document's
+        number as `index`, its `score` and its `id`. Raises the errors of `score`.
         """
         check_top_k(top_k, 0)
         state = self._state
-        scores, numbering = _scores(state, query), state.numbering
-        numbers = numbering.live() if subset is None else numbering.find(subset, "subset")
-        return ranking(scores, top_k, numbers, numbering.names if numbering.named else ())
+        scores, ids = _scores(state, query), state.ids
+        numbers = ids.live() if subset is None else ids.find(subset, "subset")
+        return ranking(scores, top_k, numbers, ids.by_number if ids.has_ids else ())
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the pack to one file, whole or not at all: .npy arrays after each other, no pickle.
+        """Write the index, with ids and numbers, to one file of .npy arrays; no pickle.
 
-        Ids and numbers go with it. Raises ConfigError for an empty pack, FileError when the file
-        cannot be written.
+        The file is written whole or not at all. Raises ConfigError for an empty index, FileError
+        when the file cannot be written.
         """
         from tessera_onnx.search import sparse_file
 
-        segments, numbering = self._state
-        if not len(numbering):
-            raise ConfigError("this pack holds no documents: there is nothing to save")
+        segments, ids = self._state
+        if not len(ids):
+            raise ConfigError("this index holds no documents: there is nothing to save")
         whole = _inverted([], 0)
         for segment in segments:
             whole = _merged(whole, segment)
-        _check_numbers(whole.documents, numbering.count)
-        sparse_file.write_index(Path(path), whole, numbering)
+        _check_numbers(whole.documents, ids.count)
+        sparse_file.write_index(Path(path), whole, ids)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, verify: bool = False) -> Self:
-        """The pack that `save` wrote, its entries mapped from the file and not read.
+        """Open a file that `save` wrote; its postings are memory-mapped.
 
-        Sizes are checked before anything is allocated, the index by its checksum; `verify` reads
-        the entries too and compares theirs. Raises FileError when the file cannot be read,
-        IntegrityError when it is damaged, LoadError when it is no such file.
+        Sizes and the checksum of all but the postings are checked; `verify` reads the postings too,
+        for their checksum. Raises FileError when the file cannot be read, IntegrityError when it is
+        damaged, LoadError when it is another kind of file or of a later version.
         """
         from tessera_onnx.search import sparse_file
 
-        found, numbering = sparse_file.read_index(Path(path), verify=verify)
-        pack = cls()
-        pack._state = _State((found,) if len(found.values) else (), numbering)
-        return pack
+        found, ids = sparse_file.read_index(Path(path), verify=verify)
+        index = cls()
+        index._state = _State((found,) if len(found.values) else (), ids)
+        return index
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all entries."""
+        """Size of all postings in bytes."""
         return sum(part.nbytes for segment in self._state.segments for part in segment)
 
     def __repr__(self) -> str:
@@ -165,7 +169,7 @@ class PackedSparse(Pack):
 
 def _scores(state: _State, query: SparseVector) -> Float:
     query = scoring.check_sparse(query, "query")
-    count = state.numbering.count
+    count = state.ids.count
     sums = np.zeros(count, dtype=np.float64)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         for segment in state.segments:
@@ -173,13 +177,13 @@ def _scores(state: _State, query: SparseVector) -> Float:
             _check_numbers(found, count)
             sums += np.bincount(found, weights=products, minlength=count)
         scores = scoring.check_scores(np.asarray(sums, dtype=np.float32))
-    scores[state.numbering.removed] = -np.inf
+    scores[state.ids.removed] = -np.inf
     return scores
 
 
 def _products(segment: Postings, query: SparseVector) -> tuple[NDArray[np.int32], Float]:
-    """Documents with an entry of the query, once an entry, and what it adds to their scores."""
-    # Of an entry that no document has, both are the same place: no documents.
+    """The documents of the query's posting lists, and the products to add to their scores."""
+    # An entry that no document has starts and ends at the same position: an empty list.
     starts = segment.starts[np.searchsorted(segment.entries, query.indices)]
     ends = segment.starts[np.searchsorted(segment.entries, query.indices, side="right")]
     parts = [slice(*pair) for pair in zip(starts.tolist(), ends.tolist(), strict=True)]
@@ -190,7 +194,7 @@ def _products(segment: Postings, query: SparseVector) -> tuple[NDArray[np.int32]
 
 
 def _inverted(vectors: Sequence[SparseVector], first: int) -> Postings:
-    """Documents by entry, the number of the first of them given."""
+    """Posting lists of sparse vectors, which are numbered from `first`."""
     numbers = np.arange(first, first + len(vectors), dtype=np.int32)
     entries = np.concatenate([np.empty(0, np.int32), *(vector.indices for vector in vectors)])
     values = np.concatenate([np.empty(0, np.float32), *(vector.values for vector in vectors)])
@@ -199,7 +203,7 @@ def _inverted(vectors: Sequence[SparseVector], first: int) -> Postings:
 
 
 def _merged(first: Postings, then: Postings) -> Postings:
-    """Both as one."""
+    """The postings of both."""
     return _sorted(
         np.concatenate([_spread(first), _spread(then)]),
         np.concatenate([first.documents, then.documents]),
@@ -207,23 +211,23 @@ def _merged(first: Postings, then: Postings) -> Postings:
     )
 
 
-def _without(segment: Postings, gone: NDArray[np.bool_]) -> Postings:
-    """The same without the documents whose numbers are True in `gone`."""
-    _check_numbers(segment.documents, len(gone))
-    stay = ~gone[segment.documents]
+def _without(segment: Postings, removed: NDArray[np.bool_]) -> Postings:
+    """The postings without the documents whose numbers are True in `removed`."""
+    _check_numbers(segment.documents, len(removed))
+    stay = ~removed[segment.documents]
     if stay.all():
         return segment
     return _sorted(_spread(segment)[stay], segment.documents[stay], segment.values[stay])
 
 
 def _check_numbers(documents: NDArray[np.int32], count: int) -> None:
-    """Raises IntegrityError for a number that no document has: a file's are not read before."""
+    """Raises IntegrityError for a number that no document has: `load` does not read them."""
     if len(documents) and not (documents.min() >= 0 and documents.max() < count):
-        raise IntegrityError("this pack's file is damaged: save the pack anew")
+        raise IntegrityError("the file of this index is damaged: build and save the index again")
 
 
 def _spread(segment: Postings) -> NDArray[np.int32]:
-    """The entry of each of its values."""
+    """The vocabulary entry of each posting."""
     return np.repeat(segment.entries, np.diff(segment.starts))
 
 

@@ -1,4 +1,4 @@
-"""Many documents packed once and scored often: MaxSim at the speed of the matrix product."""
+"""PackedTokens: an index of token vectors that is searched by exact MaxSim."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from numpy.typing import NDArray
 
 from tessera_onnx.checks import check_top_k
 from tessera_onnx.errors import ConfigError, DimensionMismatch, about_item
-from tessera_onnx.results import BinaryTokens, Ranked, check_binary, ranking
+from tessera_onnx.results import BinaryTokens, Ranked, Vectors, check_binary, ranking
 from tessera_onnx.runtime import cpu
 from tessera_onnx.search import blocks, kernels
 from tessera_onnx.search.blocks import Block
-from tessera_onnx.search.numbering import Numbering, Numbers, Pack
+from tessera_onnx.search.document_ids import DocumentIds, DocumentIndex, Numbers
 from tessera_onnx.vectors import quantization, scoring
-from tessera_onnx.vectors.quantization import OutputDtype, Vectors
+from tessera_onnx.vectors.quantization import OutputDtype
 
 Float = NDArray[np.float32]
-Segment = tuple[Block, ...]  # documents that were sorted by length together
+Segment = tuple[Block, ...]  # blocks of documents that were sorted by length together
 
 
 class _State(NamedTuple):
     dim: int | None
     segments: tuple[Segment, ...]
-    numbering: Numbering
+    ids: DocumentIds
 
 
-class PackedTokens(Pack):
-    """Documents' token vectors in the layout that MaxSim reads fastest.
+class PackedTokens(DocumentIndex):
+    """An index of the token vectors of documents, searched exhaustively by MaxSim (ColBERT).
 
-    >>> pack = PackedTokens(model.encode_iter(texts))
-    >>> pack.rank(model.encode_query("a question"), top_k=10)
+    >>> index = PackedTokens(model.encode_iter(texts))
+    >>> index.rank(model.encode_query("a question"), top_k=10)
 
-    Documents keep the numbers of the order in which they came, also when others are removed, and
-    have ids where they were given some: then all of them do. Wherever a document is named, a str is
-    an id and an int a number. In float32 the scores are those of
-    `scoring.maxsim_scores`. int8 takes a quarter of the memory and about half of the time, with
-    scores rounded to 8 bits a component (7 of the query's); binary takes a thirty-second, with
-    those of `scoring.maxsim_binary`. Unit vectors score within [-n, n] in each form, for n query
-    tokens. A document without a token, such as a blank page, scores -n, as TesseraVision has it.
-    Several threads may score at the same time, also
-    while one of them adds documents.
+    Documents are numbered in the order in which they are added, and keep their numbers when others
+    are removed. Either all documents have ids or none has. Where a document is named, a str is an
+    id and an int is a number.
+
+    float32 gives the scores of `scoring.maxsim_scores`. int8 takes a quarter of the memory and
+    about half of the time; document components are rounded to 8 bits, query components to 7. binary
+    takes a thirty-second of the memory and gives the scores of `scoring.maxsim_binary`. Scores of
+    unit vectors lie in [-n, n] for n query tokens. A document without tokens, such as a blank page,
+    scores -n. Several threads may score at the same time, also while one adds or removes documents.
     """
 
     def __init__(
@@ -56,86 +56,87 @@ class PackedTokens(Pack):
         device: str = "cpu",
         threads: int | None = None,
     ) -> None:
-        """Pack documents, each (n_tokens, dim) of any numeric dtype; n_tokens may be 0.
+        """Build an index of documents, each (n_tokens, dim) of any numeric dtype.
 
-        Int8Vectors are taken as the floats that they stand for, and BinaryTokens by `output_dtype`
-        "binary". `ids` holds a str a document, each another. `device` is "cpu", "auto" or a GPU
-        such as "cuda:0", to which float32 blocks are copied at each call; `threads` as for a model.
-        Raises as `add`, ConfigError for an unknown form, or a device that has no products of it.
+        n_tokens may be 0. Int8Vectors are dequantized; BinaryTokens need output_dtype="binary".
+        `ids` holds one str per document, all different. `device` is "cpu", "auto" or a GPU such as
+        "cuda:0", to which float32 blocks are copied at each call. `threads` is the number of CPU
+        threads; None takes TESSERA_THREADS, else the affinity and cgroup quota. Raises the errors
+        of `add`, and ConfigError for an unknown `output_dtype` or for "int8" and "binary" on a GPU.
         """
         quantization.check_output(output_dtype)
         kernels.check_device(output_dtype, device)
         self._output: OutputDtype = output_dtype
         self._device = device
         self._threads = cpu.cpu_threads(threads)
-        self._state = _State(None, (), Numbering())
+        self._state = _State(None, (), DocumentIds())
         self.add(documents, ids=ids)
 
     def add(self, documents: Iterable[Vectors], *, ids: Iterable[str] | None = None) -> None:
-        """Pack further documents; their numbers follow those that are there.
+        """Add documents; their numbers follow those in the index.
 
-        `ids` has a str for each of them where the documents that are there have ids, else not.
-        Small additions are merged, so that a document is copied a few times at most. Raises
-        TypeError or ConfigError naming the document or id, DimensionMismatch when its dim is
-        another, and ConfigError when another call changed the pack meanwhile; then nothing is
-        added.
+        `ids` holds one str per document if the documents in the index have ids, and is None
+        otherwise. Small additions are merged, so a document is copied a few times at most. Raises
+        TypeError or ConfigError naming the document or id, ConfigError for NaN or infinity,
+        DimensionMismatch for another dim, ConfigError when another call changed the index
+        meanwhile. After an error nothing is added.
         """
         scoring.check_several(documents, "documents", "token vectors")
         before = self._state
-        dim, segments, numbering = before
-        known = numbering.check(ids, documents)
+        dim, segments, current = before
+        new_ids = current.check(ids, documents)
         kept = list(segments)
         count = 0
-        for found, found_dim in blocks.read_blocks(documents, self._output, numbering.count, dim):
-            rows, dim = found, found_dim
-            count += len(rows)
-            # As a binary counter carries: each merge at least doubles what a document lies in.
-            while kept and _tokens(kept[-1]) <= min(2 * _rows(rows), blocks.SEGMENT_TOKENS // 2):
-                rows = [row for block in kept.pop() for row in block.unpack()] + rows
-            kept.append(tuple(blocks.pack(rows)))
-        self._to(before, lambda: _State(dim, tuple(kept), numbering.added(count, known)))
+        for found, found_dim in blocks.store_documents(documents, self._output, current.count, dim):
+            stored, dim = found, found_dim
+            count += len(stored)
+            # Each merge at least doubles the segment of a document, so there are few merges.
+            while kept and _tokens(kept[-1]) <= min(2 * _total(stored), blocks.SEGMENT_TOKENS // 2):
+                stored = [each for block in kept.pop() for each in block.documents()] + stored
+            kept.append(tuple(blocks.build_blocks(stored)))
+        self._replace_state(before, lambda: _State(dim, tuple(kept), current.added(count, new_ids)))
 
     def remove(self, documents: Iterable[str | int]) -> None:
-        """Remove documents, each named by its id or its number; the others keep their numbers.
+        """Remove documents, each named by its id or number; the others keep their numbers.
 
-        A boolean array with a value a number will do too; to name a document twice is to name it
-        once. Raises TypeError or ConfigError naming an item that is no document of this pack, and
-        ConfigError when another call changed the pack meanwhile; then nothing is removed.
+        A boolean array with one value per number names the documents at which it is True. Naming a
+        document twice is allowed. Raises TypeError or ConfigError naming an item that is no
+        document of this index, and ConfigError when another call changed the index meanwhile. After
+        an error nothing is removed.
         """
         before = self._state
-        numbers = before.numbering.find(documents, "documents")
-        gone = np.zeros(before.numbering.count, dtype=bool)
-        gone[numbers] = True
-        left = (tuple(blocks.without(segment, gone)) for segment in before.segments)
+        numbers = before.ids.find(documents, "documents")
+        removed = np.zeros(before.ids.count, dtype=bool)
+        removed[numbers] = True
+        left = (tuple(blocks.remove_documents(each, removed)) for each in before.segments)
         segments = tuple(segment for segment in left if segment)
         dim = before.dim if segments else None
-        self._to(before, lambda: _State(dim, segments, before.numbering.without(numbers)))
+        self._replace_state(before, lambda: _State(dim, segments, before.ids.without(numbers)))
 
     def score(self, query: Vectors) -> Float:
-        """MaxSim of one query (n, dim) with each document: (len(self),) float32.
+        """MaxSim of one query (n, dim) with each document: (count,) float32.
 
-        The place of a score is its document's number; after `remove` the array keeps its length,
-        and -inf stands in the place of a document that is gone. Raises as `score_batch`, and
-        EncodingError when ONNX Runtime fails.
+        scores[i] is that of the document with number i; a removed document scores -inf. `count` is
+        how many documents were ever added. Raises the errors of `score_batch`.
         """
         state = self._state
         scores: Float = self._scores(state, [self._query(state, query, "query")], [query])[0]
         return scores
 
     def score_batch(self, queries: Sequence[Vectors]) -> Float:
-        """MaxSim of each query with each document: (len(queries), len(self)) float32.
+        """MaxSim of each query with each document: (len(queries), count) float32, as in `score`.
 
-        A block is read once for all queries; -inf stands where `score` has it. Raises TypeError or
-        ConfigError naming a query that is no (n, dim) array, DimensionMismatch when its dim is
-        another than the documents'.
+        Each block is read once for all queries. Raises TypeError or ConfigError naming a query that
+        is not an (n, dim) array, has no rows, NaN or infinity, DimensionMismatch for another dim
+        than that of the documents, EncodingError when ONNX Runtime fails.
         """
         scoring.check_several(queries, "queries", "token vectors")
-        state, forms = self._state, list(queries)
+        state, given = self._state, list(queries)
         found = []
-        for i, query in enumerate(forms):
+        for i, query in enumerate(given):
             with about_item(i):
                 found.append(self._query(state, query, f"queries[{i}]"))
-        return self._scores(state, found, forms)
+        return self._scores(state, found, given)
 
     def rank(
         self,
@@ -144,33 +145,35 @@ class PackedTokens(Pack):
         *,
         subset: Iterable[str | int] | None = None,
     ) -> list[Ranked]:
-        """Documents by falling MaxSim: (index, score) and `.id`, the first `top_k` or all.
+        """Rank documents by MaxSim with one query (n, dim): the `top_k` best, or all.
 
-        `subset` names those that take part, as `remove` does; the others are not scored.
+        `subset` names the documents to rank, in the forms of `remove`; the others are not scored.
+        Each row has the document's number as `index`, its `score` and its `id`. Raises the errors
+        of `score_batch`.
         """
         check_top_k(top_k, 0)
         state = self._state
         tokens = self._query(state, query, "query")
-        numbering = state.numbering
+        ids = state.ids
         if subset is None:
-            numbers, scores = numbering.live(), self._scores(state, [tokens], [query])[0]
+            numbers, scores = ids.live(), self._scores(state, [tokens], [query])[0]
         else:
-            numbers = numbering.find(subset, "subset")
+            numbers = ids.find(subset, "subset")
             scores = self._scores(state, [tokens], [query], numbers)[0]
-        return ranking(scores, top_k, numbers, numbering.names if numbering.named else ())
+        return ranking(scores, top_k, numbers, ids.by_number if ids.has_ids else ())
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the pack to one file, whole or not at all: .npy arrays after each other, no pickle.
+        """Write the index, with ids and numbers, to one file of .npy arrays; no pickle.
 
-        Ids and numbers go with it. Raises ConfigError for an empty pack, FileError when the file
-        cannot be written.
+        The file is written whole or not at all. Raises ConfigError for an empty index, FileError
+        when the file cannot be written.
         """
         from tessera_onnx.search import token_file
 
-        dim, segments, numbering = self._state
+        dim, segments, ids = self._state
         if dim is None:
-            raise ConfigError("this pack holds no documents: there is nothing to save")
-        token_file.write_index(Path(path), _flat(segments), self._output, dim, numbering)
+            raise ConfigError("this index holds no documents: there is nothing to save")
+        token_file.write_index(Path(path), _flat(segments), self._output, dim, ids)
 
     @classmethod
     def load(
@@ -181,31 +184,32 @@ class PackedTokens(Pack):
         device: str = "cpu",
         threads: int | None = None,
     ) -> Self:
-        """The pack that `save` wrote, its tokens mapped from the file and not read.
+        """Open a file that `save` wrote; its tokens are memory-mapped.
 
-        Sizes are checked before anything is allocated, the index by its checksum; `verify` reads
-        the tokens too and compares theirs. Raises FileError when the file cannot be read,
-        IntegrityError when it is damaged, LoadError when it is no such file.
+        Sizes and the checksum of all but the tokens are checked; `verify` reads the tokens too, for
+        their checksum. `device` and `threads` are those of the constructor. Raises FileError when
+        the file cannot be read, IntegrityError when it is damaged, LoadError when it is another
+        kind of file or of a later version.
         """
         from tessera_onnx.search import token_file
 
-        found, output, dim, numbering = token_file.read_index(Path(path), verify=verify)
-        pack = cls(output_dtype=output, device=device, threads=threads)
-        pack._state = _State(dim, (tuple(found),), numbering)
-        return pack
+        found, output, dim, ids = token_file.read_index(Path(path), verify=verify)
+        index = cls(output_dtype=output, device=device, threads=threads)
+        index._state = _State(dim, (tuple(found),), ids)
+        return index
 
     @property
     def output(self) -> OutputDtype:
-        """The form of the documents: "float32", "int8" or "binary"."""
+        """How the documents are stored: "float32", "int8" or "binary"."""
         return self._output
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all blocks, padding included."""
+        """Size of all blocks in bytes, with padding."""
         return sum(block.tokens.nbytes for block in _flat(self._state.segments))
 
     def dimension(self) -> int | None:
-        """Components of a token vector, None while there is no document."""
+        """Number of dimensions of a token vector; None while the index is empty."""
         dim: int | None = self._state.dim
         return dim
 
@@ -219,9 +223,9 @@ class PackedTokens(Pack):
                 bits = quantization.binary(scoring.matrix(name, query))
             check_binary(bits, name)
             _check_dim(state, bits.dim, name)
-            return blocks.words(bits)
+            return blocks.bit_words(bits)
         if isinstance(query, BinaryTokens):
-            raise ConfigError(f"{name} holds sign bits, the pack is {self._output}: pass floats")
+            raise ConfigError(f"{name} holds sign bits, the index is {self._output}: pass floats")
         tokens = scoring.matrix(name, query)
         _check_dim(state, tokens.shape[1], name)
         return tokens
@@ -230,35 +234,37 @@ class PackedTokens(Pack):
         self,
         state: _State,
         queries: Sequence[NDArray[Any]],
-        forms: Sequence[Any],
+        given: Sequence[Any],
         numbers: Numbers | None = None,
     ) -> Float:
-        """By number; those of `numbers` alone are asked for, and right.
+        """Scores (queries, count); with `numbers`, only those of these documents are right.
 
-        `forms` are those in which the queries were given.
+        `given` are the queries as the caller gave them.
         """
-        count = state.numbering.count
-        packed = _flat(state.segments)
-        gone = ~state.numbering.mask()
+        count = state.ids.count
+        found = _flat(state.segments)
+        removed = ~state.ids.mask()
         if numbers is not None:
             wanted = np.zeros(count, dtype=bool)
             wanted[numbers] = True
-            packed = blocks.among(packed, wanted)
-        if state.dim is None or not queries or not packed:
+            found = blocks.select_documents(found, wanted)
+        if state.dim is None or not queries or not found:
             scores = np.zeros((len(queries), count), dtype=np.float32)
-            scores[:, gone] = -np.inf
+            scores[:, removed] = -np.inf
             return scores
-        kernel, workers = kernels.kernel(self._output, state.dim, self._device, self._threads)
-        parts = kernels.parts(queries, self._output, state.dim)
+        kernel, workers = kernels.choose_kernel(
+            self._output, state.dim, self._device, self._threads
+        )
+        tiles = kernels.query_tiles(queries, self._output, state.dim)
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            scores = kernels.score(packed, parts, kernel, (len(queries), count), workers)
+            scores = kernels.score_blocks(found, tiles, kernel, (len(queries), count), workers)
         scoring.check_scores(scores)
-        kernels.keep_bounds(scores, packed, queries, self._output, forms)
-        for block in packed:
-            blank = block.places[block.lengths == 0]
+        kernels.clip_scores(scores, found, queries, self._output, given)
+        for block in found:
+            blank = block.numbers[block.lengths == 0]
             if len(blank):
                 scores[:, blank] = [[-len(query)] for query in queries]
-        scores[:, gone] = -np.inf
+        scores[:, removed] = -np.inf
         return scores
 
 
@@ -275,5 +281,5 @@ def _tokens(segment: Segment) -> int:
     return sum(int(block.lengths.sum()) for block in segment)
 
 
-def _rows(documents: Sequence[blocks.Rows]) -> int:
+def _total(documents: Sequence[blocks.StoredDocument]) -> int:
     return sum(len(document.tokens) for document in documents)

@@ -167,8 +167,7 @@ class TesseraTimeSeries(Model):
                 raise EncodingError(f"series {names(np.sort(picked).tolist())}: {error}") from error
 
         workers.run_batches(work, batches, self._session.workers, failure, limit)
-        if failure.error is not None:
-            raise failure.error
+        failure.check()
         if not live.all():
             dead = names(np.flatnonzero(~live).tolist())
             tell(f"series {dead}: none of the values that are read is known, the forecast is NaN")

@@ -1,4 +1,4 @@
-"""Every kind of a model from one run of its graph: bge-m3's three, or two of a ColBERT."""
+"""Encode texts to every kind of vector that a model has, from one run of its graph (bge-m3)."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ def encode_all(
     limit: Limit,
     most: int | None,
 ) -> Embeddings:
-    """What the classes of the model's kinds give for `texts`, each text run once.
+    """Encode texts to all kinds of the model; each text runs through the graph once.
 
-    `name` is "query", "document" or "plain" for neither, `role` what the caller's object makes of
-    it; `dimensions` are the sizes that vectors are cut to, `most` the entries that sparse ones
-    keep. Raises ConfigError where one run cannot serve all kinds.
+    `name` is the role: "query", "document" or "plain"; `role` is that role with the caller's
+    lengths. `dimensions` are the sizes to which vectors are cut, `most` is the number of weights
+    that sparse vectors keep. Raises ConfigError when the kinds tokenize a text differently, or when
+    sparse queries need no inference, since one run then cannot serve all kinds.
     """
     recipes = spec.text_recipes()
     if name == "plain" and not any(recipe.plain for recipe in recipes.values()):
@@ -41,8 +42,8 @@ def encode_all(
     if len({_layout(each) for each in roles.values()}) > 1:
         noun = "text" if name == "plain" else name
         raise ConfigError(
-            f"model {spec.id!r} reads a {noun} differently for each of its kinds, so that "
-            f"one run cannot serve them: open it once a kind ({', '.join(recipes)})"
+            f"model {spec.id!r} reads a {noun} differently for each of its kinds, so one run "
+            f"cannot serve them: open the model once per kind ({', '.join(recipes)})"
         )
     parts = [
         _head(recipe, roles[kind], dimensions.get(kind, 0), name, most)
@@ -63,16 +64,20 @@ def _head(
     recipe: Dense | MultiVector | Sparse, role: Any, dimension: int, name: str, most: int | None
 ) -> Head:
     if isinstance(recipe, Dense):
-        return heads.dense(recipe, dimension or recipe.dimension)
+        return heads.dense_head(recipe, dimension or recipe.dimension)
     if isinstance(recipe, MultiVector):
-        return heads.multi_vector(recipe, dimension or recipe.dimension, role)
+        return heads.multi_vector_head(recipe, dimension or recipe.dimension, role)
     if name == "query" and recipe.query_weights != "model":
         raise ConfigError("this model's sparse queries need no inference: use TesseraSparse")
-    return heads.sparse(recipe) if most is None else heads.limited(heads.sparse(recipe), most)
+    return (
+        heads.sparse_head(recipe)
+        if most is None
+        else heads.limited_head(heads.sparse_head(recipe), most)
+    )
 
 
 def _layout(role: Role | TokenRole) -> tuple[Any, ...]:
-    """All that shapes the graph's input; equal for two kinds whose texts are the same rows."""
+    """Everything that changes the token ids of a text; kinds with equal tuples can share a run."""
     if isinstance(role, TokenRole):
         return (role.prompt, role.max_length, role.marker_ids, role.expansion, None)
     return (role.prompt, role.max_length, (), "none", role.task_id)

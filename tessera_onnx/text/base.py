@@ -93,7 +93,7 @@ class TextModel(Model):
         probe = text_tokenizer.probe(facts)
         inputs = self._spec.main_graph().inputs
         shapes = {
-            other.output: heads.shape(other, probe.ids.shape[1])
+            other.output: heads.output_shape(other, probe.ids.shape[1])
             for other in self._spec.text_recipes().values()
         }
         self._session = self._open(shapes, text_tokenizer.feeds(probe, recipe.document, inputs))

@@ -1,10 +1,10 @@
-"""One vector a text."""
+"""TesseraDense: one vector per text, compared by cosine similarity."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, Literal, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,44 +12,71 @@ from numpy.typing import NDArray
 from tessera_onnx.checks import are_texts, check_top_k, is_text
 from tessera_onnx.errors import ConfigError, DimensionMismatch, shown
 from tessera_onnx.models.spec import Dense, Kind, Role
-from tessera_onnx.results import BinaryTokens, Int8Vectors, Ranked, ranking
+from tessera_onnx.results import BinaryTokens, Int8Vectors, Ranked, Vectors, ranking
 from tessera_onnx.runtime.workers import Event, Limit
 from tessera_onnx.text import heads
 from tessera_onnx.text.base import COMPARED, SEVERAL, RoleName, TextModel
+from tessera_onnx.text.options import DenseBatchOptions, DenseOptions, DenseStreamOptions
 from tessera_onnx.text.tokenizer import Head, check_text
 from tessera_onnx.vectors import quantization, scoring
 from tessera_onnx.vectors.quantization import OutputDtype
 
 Float = NDArray[np.float32]
-Made = np.ndarray | Int8Vectors | BinaryTokens  # vectors of an earlier call
 
 
 class TesseraDense(TextModel):
-    """Texts as unit vectors, (dimension,) float32.
+    """Encode texts to unit vectors, (dimension,) float32, one per text.
 
-    A model that treats queries and documents differently has a prompt for each; `encode` means a
-    document, unless the model has a prompt for texts of neither role (its recipe's `plain`). An
-    empty text has a vector too, that of the special tokens alone. Texts longer than the model reads
-    are cut as `on_long` says, never silently by default.
+    A model that treats queries and documents differently has a prompt for each. `encode` and
+    `encode_batch` read a text as a document, unless the model has a prompt for texts of neither
+    role (`plain` in its recipe). An empty text has the vector of its special tokens. Texts longer
+    than the model reads are cut, with a warning unless `on_long` says otherwise.
 
-    Some models know purposes beside search: `task` names one of them ("clustering",
-    "classification"; spec.dense.tasks lists them), whose prompt and task id then take the place of
-    the role's. `prompt` puts other words before the texts, for models that follow instructions.
+    Some models know purposes other than search: `task` names one of them, such as "clustering"
+    (`spec.dense.tasks` lists them), and its prompt and task id replace those of the role. `prompt`
+    replaces the words before the texts, for models that follow instructions.
     """
 
     _kind: ClassVar[Kind] = "dense"
     _recipe: Dense
 
     def encode(self, text: str, *, task: str | None = None, prompt: str | None = None) -> Float:
-        """The vector of one text: (dimension,) float32, unit length.
+        """Encode one text as a document: (dimension,) float32, unit length.
 
         Raises TypeError for anything but a str, TokenizationError for a lone surrogate,
         InputTooLong with on_long="error", EncodingError when the graph fails, ConfigError for a
-        task that the model does not know.
+        task that the model does not have.
         """
         role = self._purpose(self._plain, task, prompt)
         vector: Float = self._encoder.one(text, role, self._head, several=SEVERAL)
         return vector
+
+    @overload
+    def encode_batch(
+        self,
+        texts: Iterable[str],
+        *,
+        output_dtype: Literal["float32"] = ...,
+        **options: Unpack[DenseBatchOptions],
+    ) -> Float: ...
+
+    @overload
+    def encode_batch(
+        self,
+        texts: Iterable[str],
+        *,
+        output_dtype: Literal["int8"],
+        **options: Unpack[DenseBatchOptions],
+    ) -> Int8Vectors: ...
+
+    @overload
+    def encode_batch(
+        self,
+        texts: Iterable[str],
+        *,
+        output_dtype: Literal["binary"],
+        **options: Unpack[DenseBatchOptions],
+    ) -> BinaryTokens: ...
 
     def encode_batch(
         self,
@@ -61,19 +88,46 @@ class TesseraDense(TextModel):
         output_dtype: OutputDtype = "float32",
         timeout: float | None = None,
         cancel: Event | None = None,
-    ) -> Any:
-        """Vectors of texts: (n, dimension) float32 C-contiguous; (0, dimension) for no texts.
+    ) -> Float | Int8Vectors | BinaryTokens:
+        """Encode texts: (n, dimension) float32, C-contiguous; (0, dimension) for no texts.
 
-        output_dtype="int8" gives Int8Vectors, "binary" BinaryTokens. After `timeout` seconds, or
-        when another thread sets the event `cancel`, no further batch is begun and TimedOut or
-        Cancelled is raised; the model can be used as before. Every item is checked before the first
-        is encoded; the errors of `encode` name the item's index.
+        output_dtype="int8" gives Int8Vectors and "binary" gives BinaryTokens. All items are checked
+        before the first is encoded. Raises the errors of `encode`, with the item's `index`. After
+        `timeout` seconds, or when another thread sets the event `cancel`, no further batch starts
+        and TimedOut or Cancelled is raised; the model can be used as before.
         """
         limit = Limit(timeout, cancel)
         quantization.check_output(output_dtype)
         role = self._purpose(self._plain, task, prompt)
         results = self._encoder.encode(texts, role, self._head, progress=progress, limit=limit)
         return quantization.convert(results, output_dtype)
+
+    @overload
+    def encode_query(
+        self,
+        text: str | Iterable[str],
+        *,
+        output_dtype: Literal["float32"] = ...,
+        **options: Unpack[DenseOptions],
+    ) -> Float: ...
+
+    @overload
+    def encode_query(
+        self,
+        text: str | Iterable[str],
+        *,
+        output_dtype: Literal["int8"],
+        **options: Unpack[DenseOptions],
+    ) -> Int8Vectors: ...
+
+    @overload
+    def encode_query(
+        self,
+        text: str | Iterable[str],
+        *,
+        output_dtype: Literal["binary"],
+        **options: Unpack[DenseOptions],
+    ) -> BinaryTokens: ...
 
     def encode_query(
         self,
@@ -84,15 +138,42 @@ class TesseraDense(TextModel):
         output_dtype: OutputDtype = "float32",
         timeout: float | None = None,
         cancel: Event | None = None,
-    ) -> Any:
-        """A query's vector (dimension,), or (n, dimension) for an iterable of queries.
+    ) -> Float | Int8Vectors | BinaryTokens:
+        """Encode one query, (dimension,), or an iterable of n queries, (n, dimension).
 
-        `output_dtype`, `timeout` and `cancel` as for `encode_batch`.
+        `output_dtype`, `timeout`, `cancel` and errors are those of `encode_batch`.
         """
         limit = Limit(timeout, cancel)
         return self._one_or_many(
             text, self._purpose(self._query, task, prompt), output_dtype, limit
         )
+
+    @overload
+    def encode_document(
+        self,
+        text: str | Iterable[str],
+        *,
+        output_dtype: Literal["float32"] = ...,
+        **options: Unpack[DenseOptions],
+    ) -> Float: ...
+
+    @overload
+    def encode_document(
+        self,
+        text: str | Iterable[str],
+        *,
+        output_dtype: Literal["int8"],
+        **options: Unpack[DenseOptions],
+    ) -> Int8Vectors: ...
+
+    @overload
+    def encode_document(
+        self,
+        text: str | Iterable[str],
+        *,
+        output_dtype: Literal["binary"],
+        **options: Unpack[DenseOptions],
+    ) -> BinaryTokens: ...
 
     def encode_document(
         self,
@@ -103,15 +184,42 @@ class TesseraDense(TextModel):
         output_dtype: OutputDtype = "float32",
         timeout: float | None = None,
         cancel: Event | None = None,
-    ) -> Any:
-        """A document's vector (dimension,), or (n, dimension) for an iterable of documents.
+    ) -> Float | Int8Vectors | BinaryTokens:
+        """Encode one document, (dimension,), or an iterable of n documents, (n, dimension).
 
-        `output_dtype`, `timeout` and `cancel` as for `encode_batch`.
+        `output_dtype`, `timeout`, `cancel` and errors are those of `encode_batch`.
         """
         limit = Limit(timeout, cancel)
         return self._one_or_many(
             text, self._purpose(self._document, task, prompt), output_dtype, limit
         )
+
+    @overload
+    def encode_iter(
+        self,
+        texts: Iterable[str],
+        *,
+        output_dtype: Literal["float32"] = ...,
+        **options: Unpack[DenseStreamOptions],
+    ) -> Iterator[Float]: ...
+
+    @overload
+    def encode_iter(
+        self,
+        texts: Iterable[str],
+        *,
+        output_dtype: Literal["int8"],
+        **options: Unpack[DenseStreamOptions],
+    ) -> Iterator[Int8Vectors]: ...
+
+    @overload
+    def encode_iter(
+        self,
+        texts: Iterable[str],
+        *,
+        output_dtype: Literal["binary"],
+        **options: Unpack[DenseStreamOptions],
+    ) -> Iterator[BinaryTokens]: ...
 
     def encode_iter(
         self,
@@ -124,13 +232,14 @@ class TesseraDense(TextModel):
         output_dtype: OutputDtype = "float32",
         timeout: float | None = None,
         cancel: Event | None = None,
-    ) -> Iterator[Any]:
-        """Vectors of a stream of texts, in order, in bounded memory.
+    ) -> Iterator[Float | Int8Vectors | BinaryTokens]:
+        """Encode a stream of texts in bounded memory; yields their vectors in order.
 
-        Each is a row of what `encode_batch` gives: (dimension,) float32, or Int8Vectors or
-        BinaryTokens of one vector. Reads up to 4,096 texts ahead. When an item is wrong or `texts`
-        itself raises, the vectors of everything before it are yielded first. `timeout` counts from
-        this call; after it, or when `cancel` is set, the next vector is TimedOut or Cancelled.
+        Each vector is a row of the result of `encode_batch`: (dimension,) float32, or Int8Vectors
+        or BinaryTokens of one vector. Up to 4,096 texts are read ahead. When an item is wrong or
+        `texts` itself raises, the vectors before it are yielded first. `timeout` counts from this
+        call; after it, or when `cancel` is set, TimedOut or Cancelled is raised in place of the
+        next vector.
         """
         limit = Limit(timeout, cancel)
         quantization.check_output(output_dtype)
@@ -144,31 +253,33 @@ class TesseraDense(TextModel):
             texts, chosen, self._head, progress=progress, limit=limit, finish=finish
         )
 
-    def similarity(self, a: str | Made, b: str | Made) -> float:
-        """Cosine of query `a` and document `b`, in [-1, 1].
+    def similarity(self, a: str | Vectors, b: str | Vectors) -> float:
+        """Cosine similarity of query `a` and document `b`, in [-1, 1]; 0 if either vector is zero.
 
         Each is a text, or one vector made earlier: a float array (dimension,), Int8Vectors or
-        BinaryTokens, whose bits count as +1 and -1.
+        BinaryTokens, whose bits count as +1 and -1. Raises the errors of `encode` for a text,
+        ConfigError for NaN or infinity, DimensionMismatch for a vector of another dimension.
         """
         left = self._vector(a, self._query, "a")
         return scoring.cosine(left, self._vector(b, self._document, "b"))
 
     def rank(
         self,
-        query: str | Made,
-        documents: Iterable[str] | Sequence[Made] | Made,
+        query: str | Vectors,
+        documents: Iterable[str] | Iterable[Vectors] | Vectors,
         top_k: int | None = None,
         *,
         timeout: float | None = None,
         cancel: Event | None = None,
     ) -> list[Ranked]:
-        """Documents by falling cosine, in [-1, 1]: (index, score), the first `top_k` or all.
+        """Rank documents by cosine similarity, highest first: the `top_k` best, or all.
 
-        Either side may be given as vectors from an earlier call, (dimension,) and (n, dimension)
-        or a list of n vectors, taken as unit vectors: the scores of others are dot products. They
-        are float arrays, Int8Vectors, or BinaryTokens, whose bits count as +1 and -1 over the root
-        of the dimension. `timeout` and `cancel` as for
-        `encode_batch`.
+        The query may be a vector made earlier, (dimension,), and the documents vectors, (n,
+        dimension) or a list of n: float arrays, Int8Vectors, or BinaryTokens, whose bits count as
+        +1 and -1 divided by the root of the dimension. Scores of unit vectors lie in [-1, 1];
+        vectors of other lengths are scored by their dot product. No documents give []. `timeout`
+        and `cancel` are those of `encode_batch`. Raises ConfigError for NaN or infinity,
+        DimensionMismatch when the dimensions differ.
         """
         check_top_k(top_k, 0)
         Limit(timeout, cancel).check()
@@ -182,15 +293,15 @@ class TesseraDense(TextModel):
         return ranking(scoring.dense_scores(left, right), top_k)
 
     def dimension(self) -> int:
-        """Components of a vector."""
+        """Number of dimensions of a vector."""
         return self._dimension
 
     @property
     def _head(self) -> Head:
-        return heads.dense(self._recipe, self._dimension)
+        return heads.dense_head(self._recipe, self._dimension)
 
     def _purpose(self, role: Role, task: str | None, prompt: str | None) -> Role:
-        """The role with what a task, or the caller's own prompt, changes of it."""
+        """The role with the prompt and id of a task, or with the caller's own prompt."""
         if task is not None:
             check_text(task, "task")
             tasks = {known.name: known for known in self._recipe.tasks}
@@ -216,7 +327,7 @@ class TesseraDense(TextModel):
 
     def _one_or_many(
         self, text: str | Iterable[str], role: Role, output_dtype: OutputDtype, limit: Limit
-    ) -> Any:
+    ) -> Float | Int8Vectors | BinaryTokens:
         quantization.check_output(output_dtype)
         found = self._encoder.one_or_many(text, role, self._head, limit)
         return quantization.convert(found, output_dtype)

@@ -141,9 +141,7 @@ class TextEncoder:
             for window in batching.windows(known):
                 first = call.n_texts
                 part = results[first : first + len(window)]
-                failure = self._encode_window(window, part, call)
-                if failure.error is not None:
-                    raise failure.error
+                self._encode_window(window, part, call).check()
                 results[first : first + len(window)] = part  # a list's slice is a copy
         return results
 
@@ -179,8 +177,7 @@ class TextEncoder:
                     # A copy of a row does not keep the array of the whole window.
                     row = result.copy() if call.head.width else result
                     yield row if finish is None else finish(row)
-                if failure.error is not None:
-                    raise failure.error
+                failure.check()
 
     def one(
         self,
@@ -203,8 +200,7 @@ class TextEncoder:
         with call:
             for _ in self._batches(window, [np.zeros(1, np.intp)], call):
                 pass
-            if window.failure.error is not None:
-                raise window.failure.error
+            window.failure.check()
             batch = padded(window.tokens, self.tokenizer.facts)
             try:
                 outputs = self._run(batch, call, parallel=False)

@@ -1,4 +1,4 @@
-"""From the graph's outputs for a batch to a result a text: the last step of each text kind."""
+"""Turn the outputs of a graph into results, one per text: pooling, SPLADE, skipped tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tessera_onnx.errors import ConfigError
 from tessera_onnx.models.spec import Dense, MultiVector, Sparse, TokenRole
-from tessera_onnx.results import SparseVector
+from tessera_onnx.results import BinaryTokens, Int8Vectors, SparseVector
 from tessera_onnx.runtime.session import Array
 from tessera_onnx.text.tokenizer import Batch, Head
 from tessera_onnx.vectors import pooling, quantization
@@ -19,8 +19,11 @@ from tessera_onnx.vectors.quantization import OutputDtype
 Float = NDArray[np.float32]
 
 
-def dense(recipe: Dense, dimension: int) -> Head:
-    """Unit vectors, one a text, cut to `dimension`."""
+def dense_head(recipe: Dense, dimension: int) -> Head:
+    """The head for one unit vector (dimension,) float32 per text.
+
+    Token states are pooled unless the graph does so, cut to `dimension`, and L2-normalised.
+    """
 
     def apply(outputs: list[Array], batch: Batch) -> Float:
         states = outputs[0]
@@ -33,8 +36,8 @@ def dense(recipe: Dense, dimension: int) -> Head:
     return Head((recipe.output,), apply, dimension)
 
 
-def multi_vector(recipe: MultiVector, dimension: int, role: TokenRole) -> Head:
-    """Unit token vectors, (n_tokens, dimension) a text."""
+def multi_vector_head(recipe: MultiVector, dimension: int, role: TokenRole) -> Head:
+    """The head for unit token vectors (n_tokens, dimension) float32 of each text (ColBERT)."""
 
     def apply(outputs: list[Array], batch: Batch) -> list[Float]:
         kept = kept_tokens(batch, recipe, role)
@@ -44,14 +47,17 @@ def multi_vector(recipe: MultiVector, dimension: int, role: TokenRole) -> Head:
         else:
             vectors = quantization.matryoshka(states, dimension)
         ends = np.cumsum(kept.sum(axis=1))
-        # Copies: a slice would keep the vectors of the whole batch alive.
+        # Copies, since a slice keeps the vectors of the whole batch in memory.
         return [part.copy() for part in np.split(vectors, ends[:-1])]
 
     return Head((recipe.output,), apply)
 
 
 def kept_tokens(batch: Batch, recipe: MultiVector, role: TokenRole) -> NDArray[np.bool_]:
-    """Positions that get a row: (b, n) bool. Every text keeps at least one."""
+    """Which tokens get a vector: (b, n) bool, False for padding and skipped tokens.
+
+    A text of skipped tokens only keeps them all, so every text has at least one vector.
+    """
     real = np.arange(batch.ids.shape[1]) < batch.lengths[:, None]
     if recipe.drop_first:
         real[:, 0] = False
@@ -61,8 +67,8 @@ def kept_tokens(batch: Batch, recipe: MultiVector, role: TokenRole) -> NDArray[n
     return kept
 
 
-def sparse(recipe: Sparse) -> Head:
-    """SparseVectors, one a text."""
+def sparse_head(recipe: Sparse) -> Head:
+    """The head for one SparseVector per text, from weights that the graph computes."""
 
     def pooled(outputs: list[Array], batch: Batch) -> list[SparseVector]:
         weights = outputs[0]
@@ -70,10 +76,10 @@ def sparse(recipe: Sparse) -> Head:
             weights = pooling.splade(weights, batch.attention)
             weights = pooling.activate(weights, recipe.activation)
         weights[:, list(recipe.zero_ids)] = 0
-        return [_sparse(row) for row in weights]
+        return [_to_sparse(row) for row in weights]
 
     def by_token(outputs: list[Array], batch: Batch) -> list[SparseVector]:
-        # Token by token: a row of bge-m3's whole vocabulary would be a megabyte.
+        # Without a row of the whole vocabulary, which for bge-m3 is a megabyte.
         vectors = []
         for row, ids, real in zip(outputs[0], batch.ids, batch.attention != 0, strict=True):
             entries, weights = pooling.largest(row[real, 0], ids[real])
@@ -86,8 +92,11 @@ def sparse(recipe: Sparse) -> Head:
     return Head((recipe.output,), by_token if recipe.head == "tokens" else pooled)
 
 
-def lookup(table: Float) -> Head:
-    """SparseVectors without inference: each distinct token once, weighed by `table` (vocab,)."""
+def lookup_head(table: Float) -> Head:
+    """The head for sparse queries without inference: `table` (vocab,) has the weight of each token.
+
+    A token that occurs several times counts once.
+    """
 
     def apply(_: list[Array], batch: Batch) -> list[SparseVector]:
         vectors = []
@@ -96,25 +105,25 @@ def lookup(table: Float) -> Head:
             distinct = distinct[distinct < len(table)]
             weights = np.zeros_like(table)
             weights[distinct] = table[distinct]
-            vectors.append(_sparse(weights))
+            vectors.append(_to_sparse(weights))
         return vectors
 
     return Head((), apply)
 
 
-def limited(head: Head, most: int) -> Head:
-    """The same head, whose SparseVectors keep their `most` heaviest entries."""
+def limited_head(head: Head, most: int) -> Head:
+    """The sparse head `head`, whose vectors keep only their `most` largest weights."""
 
     def apply(outputs: list[Array], batch: Batch) -> list[SparseVector]:
-        return [heaviest(vector, most) for vector in head.apply(outputs, batch)]
+        return [largest_weights(vector, most) for vector in head.apply(outputs, batch)]
 
     return Head(head.outputs, apply)
 
 
-def heaviest(vector: SparseVector, most: int) -> SparseVector:
-    """The `most` heaviest entries, those of lower ids among equal weights, in order of their ids.
+def largest_weights(vector: SparseVector, most: int) -> SparseVector:
+    """The vector with only its `most` largest weights; among equal weights lower ids are kept.
 
-    SparseEncoder.encode(max_active_dims=) of sentence-transformers, which leaves ties to chance.
+    As SparseEncoder.encode(max_active_dims=) of sentence-transformers, which does not define ties.
     """
     if len(vector.values) <= most:
         return vector
@@ -123,7 +132,7 @@ def heaviest(vector: SparseVector, most: int) -> SparseVector:
 
 
 def check_output(output_dtype: OutputDtype, pool_factor: int) -> None:
-    """Raises before anything is encoded."""
+    """Check these arguments before any text is encoded. Raises TypeError or ConfigError."""
     quantization.check_output(output_dtype)
     if isinstance(pool_factor, bool) or not isinstance(pool_factor, int):
         raise TypeError(f"pool_factor must be int, got {type(pool_factor).__name__}")
@@ -133,15 +142,18 @@ def check_output(output_dtype: OutputDtype, pool_factor: int) -> None:
 
 def convert_tokens(
     tokens: Float, output_dtype: OutputDtype, pool_factor: int, *, fixed: int = 1
-) -> Any:
-    """Token or patch vectors (n, dim) pooled but for the first `fixed`, in the form asked for."""
+) -> Float | Int8Vectors | BinaryTokens:
+    """Pool token or patch vectors (n, dim) and convert them to `output_dtype`.
+
+    The first `fixed` rows are never pooled; see `pooling.pool_tokens`.
+    """
     if pool_factor > 1:
         tokens = pooling.pool_tokens(tokens, pool_factor, fixed=fixed)
     return quantization.convert(tokens, output_dtype)
 
 
 def combine(heads: Sequence[Head]) -> Head:
-    """The results of several heads from one run of the graph: a tuple a text."""
+    """The head that gives each text a tuple: the results of `heads` from one run of the graph."""
     names = tuple(dict.fromkeys(name for head in heads for name in head.outputs))
 
     def apply(outputs: list[Array], batch: Batch) -> list[tuple[Any, ...]]:
@@ -152,8 +164,8 @@ def combine(heads: Sequence[Head]) -> Head:
     return Head(names, apply)
 
 
-def shape(recipe: Dense | MultiVector | Sparse, n_tokens: int) -> tuple[int, ...]:
-    """What the recipe's output must look like for one text of `n_tokens` tokens."""
+def output_shape(recipe: Dense | MultiVector | Sparse, n_tokens: int) -> tuple[int, ...]:
+    """The shape that the graph's output must have for one text of `n_tokens` tokens."""
     if isinstance(recipe, MultiVector):
         return (1, n_tokens - recipe.drop_first, recipe.dimension)
     if isinstance(recipe, Sparse):
@@ -162,6 +174,7 @@ def shape(recipe: Dense | MultiVector | Sparse, n_tokens: int) -> tuple[int, ...
     return (1, recipe.dimension) if recipe.pooling == "graph" else (1, n_tokens, recipe.dimension)
 
 
-def _sparse(weights: Float) -> SparseVector:
+def _to_sparse(weights: Float) -> SparseVector:
+    """The entries above 0 of a row (vocab,)."""
     indices = np.flatnonzero(weights > 0)
     return SparseVector(indices.astype(np.int32), weights[indices])

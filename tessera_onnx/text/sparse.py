@@ -1,11 +1,11 @@
-"""A weight a vocabulary entry: SPLADE and its inference-free relatives (arXiv:2107.05720)."""
+"""TesseraSparse: weights of vocabulary entries (SPLADE, arXiv:2107.05720) from texts."""
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Unpack
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +18,17 @@ from tessera_onnx.runtime.workers import Event, Limit
 from tessera_onnx.search.sparse_index import PackedSparse
 from tessera_onnx.text import heads
 from tessera_onnx.text.base import COMPARED, SEVERAL, RoleName, TextModel, TextOptions
+from tessera_onnx.text.options import SparseOptions
 from tessera_onnx.text.tokenizer import Head
 from tessera_onnx.vectors import explain, scoring
 
 
 class TesseraSparse(TextModel):
-    """Texts as sparse vectors over the vocabulary, compared by dot product, never normalised.
+    """Encode texts to sparse vectors over the vocabulary, compared by dot product.
 
-    Models whose queries need no inference weigh the query's tokens from a table; `encode` means a
-    document, unless the model has a prompt for texts of neither role (its recipe's `plain`).
+    Vectors are not normalised. Inference-free models look the weights of a query's tokens up in a
+    table. `encode` and `encode_batch` read a text as a document, unless the model has a prompt for
+    texts of neither role (`plain` in its recipe).
     """
 
     _kind: ClassVar[Kind] = "sparse"
@@ -43,21 +45,23 @@ class TesseraSparse(TextModel):
     ) -> None:
         """Open a model; `options` are those of `TextModel`, of which `dimension` is always None.
 
-        `max_active_dims` keeps the so many heaviest entries of each vector, of queries too; of
-        equal weights those of the lower ids. None keeps all. Every method that encodes takes
-        another number for its own call.
+        `max_active_dims` is the number of entries that each vector keeps, of queries too: those
+        of the largest weights, and of the lowest ids among equal weights. None keeps all. The
+        encode methods take another number for one call.
         """
         _check_dims(max_active_dims)
         super().__init__(model_id, **options)
         self._options["max_active_dims"] = max_active_dims
         self._most = max_active_dims
-        self._head = heads.sparse(self._recipe)
+        self._head = heads.sparse_head(self._recipe)
         self._query_head = self._head
         if self._recipe.query_weights != "model":
-            self._query_head = heads.lookup(self._load_query_table())
+            self._query_head = heads.lookup_head(self._load_query_table())
 
     def encode(self, text: str, *, max_active_dims: int | None = None) -> SparseVector:
-        """One text: (indices int32 ascending, values float32 > 0).
+        """Encode one text as a document: indices (k,) int32 ascending, values (k,) float32 > 0.
+
+        A text that has no weight above 0 gives two empty arrays.
 
         Raises TypeError for anything but a str, TokenizationError for a lone surrogate,
         InputTooLong with on_long="error", EncodingError when the graph fails.
@@ -75,17 +79,28 @@ class TesseraSparse(TextModel):
         timeout: float | None = None,
         cancel: Event | None = None,
     ) -> list[SparseVector]:
-        """One SparseVector a text; [] for no texts. Errors name the item's index.
+        """Encode texts: a list of SparseVectors, one per text; [] for no texts.
 
-        `max_active_dims` keeps the so many heaviest entries of each, as the object's own does.
-        After `timeout` seconds, or when another thread sets the event `cancel`, no further batch is
-        begun and TimedOut or Cancelled is raised; the model can be used as before.
+        `max_active_dims` replaces that of the constructor. All items are checked before the first
+        is encoded. Raises the errors of `encode`, with the item's `index`. After `timeout` seconds,
+        or when another thread sets the event `cancel`, no further batch starts and TimedOut or
+        Cancelled is raised; the model can be used as before.
         """
         limit = Limit(timeout, cancel)
         head = self._cut(self._head, max_active_dims)
         found: list[SparseVector]
         found = self._encoder.encode(texts, self._plain, head, progress=progress, limit=limit)
         return found
+
+    @overload
+    def encode_query(  # type: ignore[overload-overlap]
+        self, text: str, **options: Unpack[SparseOptions]
+    ) -> SparseVector: ...
+
+    @overload
+    def encode_query(
+        self, text: Iterable[str], **options: Unpack[SparseOptions]
+    ) -> list[SparseVector]: ...
 
     def encode_query(
         self,
@@ -94,13 +109,25 @@ class TesseraSparse(TextModel):
         max_active_dims: int | None = None,
         timeout: float | None = None,
         cancel: Event | None = None,
-    ) -> Any:
-        """A query's SparseVector, or a list of them for an iterable of queries.
+    ) -> SparseVector | list[SparseVector]:
+        """Encode one query to a SparseVector, or an iterable of queries to a list of them.
 
-        The other arguments as for `encode_batch`.
+        The other arguments and errors are those of `encode_batch`.
         """
-        head = self._cut(self._query_head, max_active_dims)
-        return self._encoder.one_or_many(text, self._query, head, Limit(timeout, cancel))
+        head, limit = self._cut(self._query_head, max_active_dims), Limit(timeout, cancel)
+        found: SparseVector | list[SparseVector]
+        found = self._encoder.one_or_many(text, self._query, head, limit)
+        return found
+
+    @overload
+    def encode_document(  # type: ignore[overload-overlap]
+        self, text: str, **options: Unpack[SparseOptions]
+    ) -> SparseVector: ...
+
+    @overload
+    def encode_document(
+        self, text: Iterable[str], **options: Unpack[SparseOptions]
+    ) -> list[SparseVector]: ...
 
     def encode_document(
         self,
@@ -109,13 +136,15 @@ class TesseraSparse(TextModel):
         max_active_dims: int | None = None,
         timeout: float | None = None,
         cancel: Event | None = None,
-    ) -> Any:
-        """A document's SparseVector, or a list of them for an iterable of documents.
+    ) -> SparseVector | list[SparseVector]:
+        """Encode one document to a SparseVector, or an iterable of documents to a list of them.
 
-        The other arguments as for `encode_batch`.
+        The other arguments and errors are those of `encode_batch`.
         """
-        head = self._cut(self._head, max_active_dims)
-        return self._encoder.one_or_many(text, self._document, head, Limit(timeout, cancel))
+        head, limit = self._cut(self._head, max_active_dims), Limit(timeout, cancel)
+        found: SparseVector | list[SparseVector]
+        found = self._encoder.one_or_many(text, self._document, head, limit)
+        return found
 
     def encode_iter(
         self,
@@ -127,18 +156,22 @@ class TesseraSparse(TextModel):
         timeout: float | None = None,
         cancel: Event | None = None,
     ) -> Iterator[SparseVector]:
-        """SparseVectors of a stream of texts, in order, in bounded memory.
+        """Encode a stream of texts in bounded memory; yields their SparseVectors in order.
 
-        Reads up to 4,096 texts ahead. When an item is wrong or `texts` itself raises, the vectors
-        of everything before it are yielded first. `timeout` counts from this call; after it, or
-        when `cancel` is set, the next vector is TimedOut or Cancelled.
+        Up to 4,096 texts are read ahead. When an item is wrong or `texts` itself raises, the
+        vectors before it are yielded first. `timeout` counts from this call; after it, or when
+        `cancel` is set, TimedOut or Cancelled is raised in place of the next vector.
         """
         limit = Limit(timeout, cancel)
         head = self._cut(self._query_head if role == "query" else self._head, max_active_dims)
         return self._encoder.stream(texts, self._role(role), head, progress=progress, limit=limit)
 
     def similarity(self, a: str | SparseVector, b: str | SparseVector) -> float:
-        """Dot product of query `a` and document `b`, at least 0; each a text, or made earlier."""
+        """Dot product of query `a` and document `b`, at least 0; 0 if they share no entry.
+
+        Each is a text, or a SparseVector made earlier. Raises the errors of `encode` for a text,
+        ConfigError for indices that do not ascend within the vocabulary, NaN or infinity.
+        """
         one = functools.partial(self._encoder.one, several=COMPARED)
         left: Any = a
         right: Any = b
@@ -155,16 +188,17 @@ class TesseraSparse(TextModel):
     def rank(
         self,
         query: str | SparseVector,
-        documents: Iterable[str] | Sequence[SparseVector] | PackedSparse,
+        documents: Iterable[str] | Iterable[SparseVector] | PackedSparse,
         top_k: int | None = None,
         *,
         timeout: float | None = None,
         cancel: Event | None = None,
     ) -> list[Ranked]:
-        """Documents by falling dot product: (index, score), the first `top_k` or all.
+        """Rank documents by dot product, highest first: the `top_k` best, or all.
 
-        Either side may be given as vectors from an earlier call; PackedSparse is the fastest.
-        `timeout` and `cancel` as for `encode_batch`.
+        Query and documents are texts, or SparseVectors made earlier; PackedSparse is the fastest,
+        and its rows carry its ids. `timeout` and `cancel` are those of `encode_batch`. Raises the
+        errors of `similarity`.
         """
         check_top_k(top_k, 0)
         Limit(timeout, cancel).check()
@@ -177,8 +211,9 @@ class TesseraSparse(TextModel):
         return ranking(scoring.sparse_scores(left, right, self.vocab_size()), top_k)
 
     def explain(self, vector: SparseVector, top_k: int | None = 10) -> list[tuple[str, float]]:
-        """(token, weight) of the heaviest entries, falling; entries the text does not contain are
-        the model's expansion.
+        """List (token, weight) of the `top_k` largest weights, largest first; None lists all.
+
+        Tokens that the text does not contain are the model's expansion of it.
         """
         checked = scoring.check_sparse(vector, "vector", self.vocab_size())
         return explain.weights(checked, self._encoder.tokenizer.token, top_k)
@@ -192,17 +227,17 @@ class TesseraSparse(TextModel):
         return f"{type(self).__name__}(model={self._spec.id!r}, vocab_size={self._dimension})"
 
     def vocab_size(self) -> int:
-        """Entries of the vocabulary: indices lie in [0, vocab_size)."""
+        """Number of vocabulary entries: indices lie in [0, vocab_size)."""
         return self._recipe.vocab_size
 
     def _cut(self, head: Head, most: int | None = None) -> Head:
-        """The head with the limit of one call, else that of the object."""
+        """The head that keeps the `most` largest weights, by default those of the constructor."""
         _check_dims(most)
         most = self._most if most is None else most
-        return head if most is None else heads.limited(head, most)
+        return head if most is None else heads.limited_head(head, most)
 
     def _load_query_table(self) -> NDArray[np.float32]:
-        """The weight of each vocabulary entry in a query that is not run through the graph."""
+        """Weights (vocab_size,) of the tokens of a query that is not run through the graph."""
         table = np.ones(self._recipe.vocab_size, dtype=np.float32)
         if self._recipe.query_weights == "idf":
             table[:] = 0  # a token that the table does not name is dropped
@@ -222,7 +257,7 @@ class TesseraSparse(TextModel):
 
 
 def _check_dims(most: int | None) -> None:
-    """Raises TypeError or ConfigError for what is no number of entries to keep."""
+    """Raises TypeError unless `most` is an integer or None, ConfigError if it is below 1."""
     if most is None:
         return
     if isinstance(most, bool) or not isinstance(most, int | np.integer):

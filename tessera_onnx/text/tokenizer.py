@@ -1,4 +1,4 @@
-"""Texts become token ids and batches of them; what a graph makes of one has a Head."""
+"""Tokenize texts and build padded batches of token ids, the inputs of a graph."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tessera_onnx.runtime.session import Array
 
 OnLong = Literal["truncate", "warn", "error"]
 Ids = NDArray[np.int64]
-# How recipes of image models spell special tokens out.
+# A special token in a text of a recipe, such as <image>.
 SPELLED = re.compile(r"<[^<>\s]+>")
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Right-padded token rows: ids and attention (b, n) int64, lengths (b,) real rows.
+    """Token ids of b texts, right padded: ids and attention mask (b, n) int64, lengths (b,) int64.
 
-    lengths counts the positions whose states are wanted: query expansion included, padding not.
+    lengths counts the tokens of each text, with query expansion and without padding.
     """
 
     ids: Ids
@@ -36,20 +36,23 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What becomes of the graph's outputs: `apply` gives one result a row, on worker threads."""
+    """How to turn outputs of the graph into results: `apply` gives one result per text of a batch.
 
-    outputs: tuple[str, ...]  # () = the token ids say all: the graph does not run
+    `apply` runs on worker threads.
+    """
+
+    outputs: tuple[str, ...]  # of the graph that `apply` needs; () = the graph does not run
     apply: Callable[[list[Array], Batch], Sequence[Any] | Array]
-    width: int = 0  # results are vectors of this size and go into one array; 0 = into a list
+    width: int = 0  # above 0: results are vectors of this size, returned as one array, not a list
 
 
 def check_texts(texts: Iterable[str], name: str = "texts") -> list[str]:
-    """`texts` as a list, every item a str. Raises TypeError naming the index of one that is not."""
+    """`texts` as a list of str. Raises the errors of `check_text` with the index of the item."""
     return list(checked(texts, name))
 
 
 def checked(texts: Iterable[str], name: str = "texts") -> Iterator[str]:
-    """The same, lazily, for streams."""
+    """The items of a stream, each checked when it is read. Raises as `check_texts`."""
     checks.check_items(texts, name, checks.TEXTS)
     return (check_text(text, f"{name}[{i}]", i) for i, text in enumerate(texts))
 
@@ -79,14 +82,14 @@ def check_text(text: Any, name: str, index: int | None = None, *, several: str =
 
 
 class Tokenizer:
-    """A tokenizer.json that is never reconfigured after loading, so threads may share it.
+    """The tokenizer of a tokenizer.json; threads may share it.
 
-    Truncation, special tokens and padding are done here from the facts of model.toml, whatever
-    the file itself asks for (the public all-MiniLM-L6-v2 file pads to 128 and cuts at 128).
+    Truncation, special tokens and padding follow model.toml. Those in tokenizer.json are switched
+    off: the public file of all-MiniLM-L6-v2, for example, pads to 128 and cuts at 128.
     """
 
     def __init__(self, content: bytes, facts: TokenizerSpec) -> None:
-        """`content` is that of a tokenizer.json. Raises LoadError when it is none."""
+        """Load the bytes of a tokenizer.json. Raises LoadError when they are not one."""
         from tokenizers import Tokenizer as Backend
 
         try:
@@ -101,7 +104,7 @@ class Tokenizer:
         self.facts = facts
 
     def ids(self, texts: Sequence[str], prompt: str = "") -> list[Ids]:
-        """Ids of prompt + text, uncut, without special tokens.
+        """The token ids of prompt + text, not cut, without special tokens: (n,) int64 each.
 
         Raises TokenizationError when the tokenizer fails on valid text.
         """
@@ -130,7 +133,11 @@ class Tokenizer:
     def rows(
         self, texts: Sequence[str], role: Role | TokenRole
     ) -> tuple[list[tuple[Ids, int]], NDArray[np.int64]]:
-        """(ids, attended positions) of each text, and its full token count before any cut."""
+        """Tokenize texts for a role: prompt, markers, special tokens, truncation, query expansion.
+
+        Gives (ids, number of attended tokens) of each text, and the counts (len(texts),) of all
+        tokens before truncation. Raises TokenizationError when the tokenizer fails on valid text.
+        """
         facts = self.facts
         marker = role.marker_ids if isinstance(role, TokenRole) else ()
         expansion = role.expansion if isinstance(role, TokenRole) else "none"
@@ -151,11 +158,11 @@ class Tokenizer:
         return rows, counts
 
     def token(self, token_id: int) -> str:
-        """The vocabulary entry of an id; "" for an id outside the vocabulary."""
+        """The token of an id; "" for an id outside the vocabulary."""
         return self._backend.id_to_token(int(token_id)) or ""
 
     def token_id(self, token: str) -> int | None:
-        """The id of a vocabulary entry."""
+        """The id of a token; None for a token outside the vocabulary."""
         found: int | None = self._backend.token_to_id(token)
         return found
 
@@ -169,9 +176,9 @@ def _is_failure(error: BaseException) -> bool:
 
 
 def check_spelled(tokenizer: Tokenizer, spelled: str, where: str) -> None:
-    """Raises LoadError when `spelled` names a special token that the tokenizer lacks.
+    """Raises LoadError when the text `spelled` has a special token that the tokenizer lacks.
 
-    It would be read letter by letter, and nothing would show it.
+    The tokenizer would read that token letter by letter, without an error.
     """
     for name in SPELLED.findall(spelled):
         if tokenizer.token_id(name) is None:
@@ -179,18 +186,18 @@ def check_spelled(tokenizer: Tokenizer, spelled: str, where: str) -> None:
 
 
 class Runnable(Protocol):
-    """What texts run through: a Session, or several in a row that look like one."""
+    """The interface of a Session, also for several sessions that run one after the other."""
 
     @property
     def inputs(self) -> Sequence[str]:
-        """Names of the inputs that it takes."""
+        """Names of the graph's inputs."""
 
     @property
     def workers(self) -> int:
-        """Calls that may run at once."""
+        """How many calls may run at the same time."""
 
     def check_open(self) -> None:
-        """Raises EncodingError when it is closed."""
+        """Raises EncodingError when the session is closed."""
 
     def run(
         self,
@@ -199,11 +206,11 @@ class Runnable(Protocol):
         outputs: Sequence[str] | None = None,
         parallel: bool = False,
     ) -> list[Array]:
-        """The outputs for one batch."""
+        """The outputs of the graph for one batch."""
 
 
 def padded(rows: Sequence[tuple[Ids, int]], facts: TokenizerSpec) -> Batch:
-    """(ids, attended positions) of each text as one right-padded batch."""
+    """Build a right-padded batch from (ids, number of attended tokens) of each text."""
     ids = batching.pad([ids for ids, _ in rows], facts.pad_id, facts.fixed_length)
     attended = np.array([count for _, count in rows])
     attention = (np.arange(ids.shape[1]) < attended[:, None]).astype(np.int64)
@@ -211,7 +218,7 @@ def padded(rows: Sequence[tuple[Ids, int]], facts: TokenizerSpec) -> Batch:
 
 
 def feeds(batch: Batch, role: Role | TokenRole | None, inputs: Sequence[str]) -> dict[str, Array]:
-    """The graph's inputs, by name, for a batch."""
+    """The inputs of the graph for a batch, by name; `inputs` are the names that it takes."""
     known = {"input_ids": batch.ids, "attention_mask": batch.attention}
     if "token_type_ids" in inputs:
         known["token_type_ids"] = np.zeros_like(batch.ids)
@@ -221,6 +228,6 @@ def feeds(batch: Batch, role: Role | TokenRole | None, inputs: Sequence[str]) ->
 
 
 def probe(facts: TokenizerSpec) -> Batch:
-    """One text of no words: what a session is tried with after loading."""
+    """A batch of one empty text, with which a session is tried after loading."""
     ids = np.array([*facts.prefix_ids, *facts.suffix_ids] or [facts.pad_id], dtype=np.int64)
     return padded([(ids, len(ids))], facts)

@@ -1,8 +1,8 @@
-"""Scores of unit vectors never leave their bounds by rounding: [-1, 1], or [-n, n] for a MaxSim.
+"""Clip scores of unit vectors to their bounds: [-1, 1] for a cosine, [-n, n] for a MaxSim.
 
-A dot product of float32 unit vectors may be 1.0000002, of which math.acos fails. Only scores that
-leave the bounds by no more than rounding are looked at, and only those of unit vectors are
-clipped: dot products of other vectors stay what they are. That costs a comparison a score.
+By rounding, the dot product of two float32 unit vectors may be 1.0000002, for which math.acos
+fails. Only scores that exceed the bounds by no more than rounding are clipped, and only if the
+vectors are unit vectors; other dot products do not change. This costs one comparison per score.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from numpy.typing import NDArray
 
 from tessera_onnx.results import Int8Vectors
 
-# A norm so near to 1 is that of a unit vector, also of one that was kept in float16.
-UNIT = 2e-4
-MOST = 0.05  # more than rounding adds to a score of 1, that of int8 codes included
+UNIT = 2e-4  # a norm so close to 1 is that of a unit vector, also of one kept in float16
+MOST = 0.05  # more than rounding adds to a score of 1, also with int8 codes
 
 
-def rounding(form: Any) -> float:
-    """How far rows may lie from those that they were made of, by the form in which they are kept.
+def rounding(vectors: Any) -> float:
+    """The largest distance between a vector and the one that was quantized to it.
 
-    Half a step in each component of Int8Vectors, whose codes may so stand for unit vectors, the
-    most of a list of them; 0 for all other forms.
+    Of Int8Vectors that is half a step in each component, of a list the largest of its items; 0 for
+    all other types.
     """
-    if isinstance(form, list | tuple):
-        return max((rounding(each) for each in form if isinstance(each, Int8Vectors)), default=0.0)
-    if not isinstance(form, Int8Vectors):
+    if isinstance(vectors, list | tuple):
+        codes = (each for each in vectors if isinstance(each, Int8Vectors))
+        return max(map(rounding, codes), default=0.0)
+    if not isinstance(vectors, Int8Vectors):
         return 0.0
-    steps = np.broadcast_to(form.scale, form.codes.shape).astype(np.float64)
+    steps = np.broadcast_to(vectors.scale, vectors.codes.shape).astype(np.float64)
     return 0.5 * float(np.sqrt(np.square(steps).sum(axis=-1)).max(initial=0))
 
 
 def are_unit(vectors: NDArray[Any], slack: float = 0.0) -> NDArray[np.bool_]:
-    """Which rows of (n, dim) have the norm 1, within `slack` more than float rounding: (n,)."""
+    """Whether the norm of each row (n, dim) is 1 within float rounding plus `slack`: (n,) bool."""
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
     return np.asarray(np.abs(norms - 1) <= UNIT + slack)
 
@@ -44,17 +44,17 @@ def limit(
     products: NDArray[np.float32],
     left: NDArray[Any],
     right: NDArray[Any],
-    forms: tuple[Any, Any] = (None, None),
+    given: tuple[Any, Any] = (None, None),
 ) -> None:
     """Clip the dot products (n, m) of unit rows of left (n, dim) and right (m, dim), in place.
 
-    `forms` are those in which the two were given, where they are not float arrays.
+    `given` are the two as the caller gave them, where they are not float arrays.
     """
     sizes = np.abs(products)
     rows, columns = np.nonzero((sizes > 1) & (sizes <= 1 + MOST))
     if len(rows):
-        unit = are_unit(left[rows], rounding(forms[0]))
-        unit &= are_unit(right[columns], rounding(forms[1]))
+        unit = are_unit(left[rows], rounding(given[0]))
+        unit &= are_unit(right[columns], rounding(given[1]))
         rows, columns = rows[unit], columns[unit]
         products[rows, columns] = np.sign(products[rows, columns])
 
@@ -63,13 +63,13 @@ def limit_sums(
     scores: NDArray[np.float32],
     queries: Sequence[NDArray[Any]],
     documents: Sequence[NDArray[Any]],
-    forms: tuple[Sequence[Any], Sequence[Any]] | None = None,
+    given: tuple[Sequence[Any], Sequence[Any]] | None = None,
 ) -> None:
-    """Clip the MaxSims (n, m) of queries with documents whose rows are all unit, in place.
+    """Clip MaxSim scores (n, m) of queries and documents whose rows all are unit, in place.
 
-    `forms` are those in which each query and each document was given.
+    `given` are the queries and the documents as the caller gave them.
     """
-    of_queries, of_documents = forms or (queries, documents)
+    of_queries, of_documents = given or (queries, documents)
     most = np.array([len(query) for query in queries], dtype=np.float32)[:, None]
     sizes = np.abs(scores)
     found = np.argwhere((sizes > most) & (sizes <= most * (1 + MOST)))

@@ -1,4 +1,4 @@
-"""Why a score is what it is: pure NumPy over what the models give back."""
+"""Explain scores: which document token answers a query token, which entries weigh most."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tessera_onnx.vectors import bounds
 
 
 class Match(NamedTuple):
-    """One query token, the document token that answers it best, and their dot product."""
+    """A query token, the document token with the largest dot product, and that product."""
 
     query_token: str
     document_token: str
@@ -27,9 +27,10 @@ def matches(
     query_tokens: Sequence[str],
     document_tokens: Sequence[str],
 ) -> list[Match]:
-    """The terms of a MaxSim sum, one a query row, in query order.
+    """The terms of a MaxSim sum, one per query row, in the order of the query.
 
-    query (n, dim), document (m, dim) with their tokens' strings. Those of unit rows lie in [-1, 1].
+    query (n, dim) and document (m, dim) float32, m at least 1, with the n and m strings of their
+    tokens. Scores of unit rows lie in [-1, 1].
     """
     similarities = query @ document.T
     bounds.limit(similarities, query, document)
@@ -43,7 +44,10 @@ def matches(
 def weights(
     vector: SparseVector, token: Callable[[int], str], top_k: int | None
 ) -> list[tuple[str, float]]:
-    """(token, weight) of the heaviest entries, falling; ties by vocabulary id."""
+    """List (token, weight) of the `top_k` largest weights, largest first, equal ones by id.
+
+    None lists all; a vector without entries gives [].
+    """
     indices, values = vector
     order = np.argsort(-values, kind="stable")[: check_top_k(top_k, len(values))]
     return [(token(int(indices[i])), float(values[i])) for i in order]

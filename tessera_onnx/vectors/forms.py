@@ -1,4 +1,4 @@
-"""Vectors in any form as float rows, and where on an image they answer a query. Pure NumPy."""
+"""Convert vectors of any type to float rows, and tell vectors from images."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ Float = NDArray[np.float32]
 
 
 def is_vectors(value: Any) -> bool:
-    """Whether it is vectors made earlier, not an image, whose array would be uint8."""
+    """Whether a value is vectors and not an image: a float array, Int8Vectors or BinaryTokens.
+
+    Images are arrays of uint8.
+    """
     if isinstance(value, np.ndarray):
         return bool(value.dtype.kind == "f")
     return isinstance(value, Int8Vectors | BinaryTokens)
 
 
 def floats(value: Any, dim: int, name: str) -> Float:
-    """Vectors of any form as (n, dim) float32.
+    """Convert vectors of any type to (n, dim) float32; n may be 0.
 
-    Int8Vectors and BinaryTokens as `quantization.floats` has them. Raises TypeError for what
-    is_vectors denies, ConfigError for another rank, parts that do not fit each other, NaN or
-    infinity, DimensionMismatch for other dims.
+    Int8Vectors and BinaryTokens are converted by `quantization.floats`. Raises TypeError for values
+    that are not vectors, ConfigError for another rank, parts that do not fit each other, NaN or
+    infinity, DimensionMismatch for another dim. Messages begin with `name`.
     """
     if not is_vectors(value):
         raise TypeError(
@@ -40,7 +43,7 @@ def floats(value: Any, dim: int, name: str) -> Float:
         raise ConfigError(f"{name} must have shape (n, {dim}), got {value.shape}")
     if value.shape[1] != dim:
         raise DimensionMismatch(f"{name} has {value.shape[1]} dims, the model gives {dim}")
-    with np.errstate(over="ignore", under="ignore"):  # of float64: infinite, and so refused
+    with np.errstate(over="ignore", under="ignore"):  # a float64 beyond float32 becomes infinity
         found: Float = np.asarray(value, dtype=np.float32)
     if not np.isfinite(found).all():
         raise ConfigError(f"{name} holds NaN or infinity, or numbers beyond float32")

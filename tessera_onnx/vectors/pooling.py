@@ -1,4 +1,4 @@
-"""From token states to vectors: pure NumPy, float32 in and out."""
+"""Pool token states to vectors: CLS, mean, last token, SPLADE, Ward clusters. Pure NumPy."""
 
 from __future__ import annotations
 
@@ -15,27 +15,31 @@ Float = NDArray[np.float32]
 
 
 def _floats(vectors: Array) -> Float:
-    """`vectors` as float32. Raises TypeError for text, which NumPy's own error would repeat."""
+    """`vectors` as float32. Raises TypeError for text, which NumPy's own message would quote."""
     if holds_text(vectors):
         raise TypeError("vectors must be numbers, got text: encode it first")
     return np.asarray(vectors, dtype=np.float32)
 
 
 def l2_normalize(vectors: Array) -> Float:
-    """Unit vectors along the last axis. A zero vector stays zero (the norm's floor is 1e-12)."""
+    """Divide vectors (..., dim) by their L2 norm: (..., dim) float32.
+
+    A zero vector stays zero, since norms below 1e-12 count as 1e-12; NaN gives NaN. Raises
+    TypeError for text.
+    """
     vectors = _floats(vectors)
     with np.errstate(over="ignore"):
         norms = np.sqrt(np.einsum("...i,...i->...", vectors, vectors))
-    if np.isinf(norms).any():  # components beyond 1e19, whose squares leave float32
+    if np.isinf(norms).any():  # components above 1e19, whose squares exceed float32
         norms = np.sqrt(np.einsum("...i,...i->...", vectors, vectors, dtype=np.float64))
     return np.asarray(vectors / np.maximum(norms, np.float32(1e-12))[..., None], np.float32)
 
 
 def mean(states: Array, mask: Array) -> Float:
-    """Mean over real tokens. states (b, n, dim), mask (b, n), 1 = real; result (b, dim).
+    """Mean of the states of real tokens: states (b, n, dim), mask (b, n), 1 = real -> (b, dim).
 
-    A row without a real token gives zeros. sentence-transformers' mean pooling, in which padding
-    has no share.
+    A text without real tokens gives zeros. The result is float32 and does not depend on padding.
+    Mean pooling of sentence-transformers.
     """
     weights = np.asarray(mask, dtype=np.float32)
     sums = np.matmul(weights[:, None, :], np.asarray(states, dtype=np.float32))[:, 0]
@@ -43,12 +47,15 @@ def mean(states: Array, mask: Array) -> Float:
 
 
 def cls(states: Array, _: Array) -> Float:
-    """The first token's state. states (b, n, dim) right padded; result (b, dim)."""
+    """The state of the first token: states (b, n, dim), right padded -> (b, dim) float32."""
     return np.array(states[:, 0], dtype=np.float32)
 
 
 def last(states: Array, mask: Array) -> Float:
-    """The state of each row's last real token. states (b, n, dim), mask (b, n)."""
+    """The state of the last real token: states (b, n, dim), mask (b, n) -> (b, dim) float32.
+
+    A text without real tokens gives the state of its last position.
+    """
     positions = np.asarray(mask).shape[1] - 1 - np.argmax(np.asarray(mask)[:, ::-1] != 0, axis=1)
     return np.array(states[np.arange(len(states)), positions], dtype=np.float32)
 
@@ -57,7 +64,10 @@ POOLINGS = {"mean": mean, "cls": cls, "last": last}
 
 
 def layer_norm(vectors: Array) -> Float:
-    """Zero mean and unit variance along the last axis, no weights, eps 1e-5 (nomic v1.5)."""
+    """Normalise vectors (..., dim) to mean 0 and variance 1: (..., dim) float32.
+
+    Without weights and with eps 1e-5, so a constant vector gives zeros. nomic-embed-text-v1.5.
+    """
     vectors = _floats(vectors)
     centred = vectors - vectors.mean(axis=-1, keepdims=True)
     return np.asarray(
@@ -66,14 +76,14 @@ def layer_norm(vectors: Array) -> Float:
 
 
 def splade(logits: Array, mask: Array) -> Float:
-    """Pooled logits: masked maximum over tokens. logits (b, n, vocab), mask (b, n) -> (b, vocab).
+    """Maximum over real tokens: logits (b, n, vocab), mask (b, n), 1 = real -> (b, vocab) float32.
 
-    The maximum comes first: relu and log1p are monotone, so `activate` after it gives the same
-    weights as the paper's log1p(relu) on every token (SPLADE, arXiv:2107.05720) without an array
-    of the size of the logits. A row without a real token gives -inf.
+    `activate` is applied after the maximum. Because relu and log1p are monotone, this gives the
+    weights of the paper, which applies them to every token (SPLADE, arXiv:2107.05720), without
+    another array of the size of the logits. A text without real tokens gives -inf.
     """
     pooled = np.full((logits.shape[0], logits.shape[2]), -np.inf, dtype=np.float32)
-    # A row at a time, each over its real tokens alone: no masked copy of the logits.
+    # One text at a time, over its real tokens only, without a masked copy of the logits.
     for row, (states, real) in enumerate(zip(logits, np.asarray(mask, dtype=bool), strict=True)):
         count = int(real.sum())
         if count:
@@ -83,9 +93,9 @@ def splade(logits: Array, mask: Array) -> Float:
 
 
 def largest(weights: Array, ids: Array) -> tuple[Array, Float]:
-    """The distinct ids of a text's tokens, rising, and the largest weight that each of them has.
+    """The largest weight of each distinct token of a text, as in bge-m3.
 
-    weights (n,), ids (n,); both results have as many entries as there are distinct ids (bge-m3).
+    weights (n,), ids (n,) -> (ids (k,) ascending, weights (k,) float32) for k distinct ids.
     """
     entries, places = np.unique(ids, return_inverse=True)
     found = np.full(len(entries), -np.inf, dtype=np.float32)
@@ -94,9 +104,10 @@ def largest(weights: Array, ids: Array) -> tuple[Array, Float]:
 
 
 def activate(pooled: Array, activation: str) -> Float:
-    """relu(x) for "relu", log1p of it for "log1p", and that twice for "log1p-log1p".
+    """Turn pooled logits of any shape into weights, at least 0, float32.
 
-    bge-m3, SPLADE, and the third generation of OpenSearch's models.
+    "relu": relu(x), as in bge-m3; "log1p": log1p(relu(x)), as in SPLADE; "log1p-log1p":
+    log1p(log1p(relu(x))), as in the v3 models of OpenSearch. -inf gives 0, NaN gives NaN.
     """
     weights = np.maximum(np.asarray(pooled, dtype=np.float32), 0)
     for _ in range(("relu", "log1p", "log1p-log1p").index(activation)):
@@ -105,13 +116,13 @@ def activate(pooled: Array, activation: str) -> Float:
 
 
 def pool_tokens(tokens: Array, factor: int, *, fixed: int = 1) -> Float:
-    """Hierarchical pooling: (n, dim) unit rows to (fixed + (n - fixed) // factor, dim) unit rows.
+    """Token pooling: n unit rows (n, dim) become about n / factor unit rows, float32.
 
-    Rows are merged by Ward's criterion until one in `factor` is left; a cluster becomes its mean,
-    normalised; clusters keep the order of their first token. The first `fixed` rows are never
-    merged: [CLS] of a text, as in PyLate (arXiv:2409.14683), none of a page (arXiv:2407.01449).
-    Factor 1 gives the rows unchanged.
-    Raises ConfigError for a factor below 1.
+    The first `fixed` rows stay; the others are clustered by Ward's criterion into
+    max(1, (n - fixed) // factor) clusters, each replaced by its normalised mean. Clusters keep the
+    order of their first rows. `fixed` is 1 for texts ([CLS], as in PyLate, arXiv:2409.14683) and 0
+    for pages (arXiv:2407.01449). Factor 1 gives a copy. Raises ConfigError for a factor below 1,
+    TypeError for text.
     """
     if factor < 1:
         raise ConfigError(f"pool_factor must be at least 1, got {factor}")
@@ -127,7 +138,7 @@ def pool_tokens(tokens: Array, factor: int, *, fixed: int = 1) -> Float:
 
 
 def _ward(points: Float, n_clusters: int) -> NDArray[np.intp]:
-    """Cluster number of each row, numbered by first member. Lance-Williams update, O(n^3)."""
+    """The cluster of each row: (n,), numbered by first member. Lance-Williams update, O(n^3)."""
     n = len(points)
     sizes = np.ones(n)
     products = points.astype(np.float64) @ points.astype(np.float64).T

@@ -1,4 +1,4 @@
-"""Smaller vectors: sign bits, int8 codes, fewer dimensions. Pure NumPy."""
+"""Make vectors smaller: sign bits, int8 codes, fewer dimensions (Matryoshka). Pure NumPy."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ from tessera_onnx.results import BinaryTokens, Int8Vectors, SparseVector, check_
 from tessera_onnx.vectors import pooling
 
 OutputDtype = Literal["float32", "int8", "binary"]
-Vectors = ArrayLike | Int8Vectors | BinaryTokens  # what has a score
 
 
 def check_unmasked(value: Any, name: str) -> None:
-    """Raises ConfigError for a masked array of NumPy with a masked value, which has no number."""
+    """Raises ConfigError for a NumPy masked array in which a value is masked."""
     if np.ma.is_masked(value):
         raise ConfigError(f"{name} must have no masked values: fill or drop them")
 
 
 def _finite(vectors: ArrayLike, name: str = "vectors") -> NDArray[np.float32]:
     check_unmasked(vectors, name)
-    if isinstance(vectors, SparseVector):  # its indices and values would pass for two rows
-        raise TypeError(f"{name} must be numeric rows, got SparseVector, which has no such form")
+    if isinstance(vectors, SparseVector):  # NumPy would read indices and values as two rows
+        raise TypeError(f"{name} must be numeric rows, got SparseVector, which is not quantized")
     try:
         array = np.asarray(plain(vectors))
     except ValueError as error:
@@ -50,12 +49,12 @@ def _finite(vectors: ArrayLike, name: str = "vectors") -> NDArray[np.float32]:
 
 
 def floats(value: Any, name: str) -> Any:
-    """Int8Vectors and BinaryTokens as the float32 vectors that they stand for, else `value` itself.
+    """Int8Vectors and BinaryTokens as float32 vectors; any other value unchanged.
 
-    They may hold one vector (dim,) or several (n, dim). Bits become +1 and -1 over the root of dim,
-    unit vectors as those that they stand for: a float query against bits keeps more of the order
-    than bits against bits, and one scale serves all. Raises TypeError and ConfigError for parts
-    that do not fit each other, with `name`.
+    They hold one vector (dim,) or several (n, dim). Int8Vectors are dequantized. Bits become +1 and
+    -1 divided by the root of dim, which are unit vectors: scores are then on the scale of float
+    vectors, and a float query can be compared with bits. Raises TypeError and ConfigError for parts
+    that do not fit each other. Messages begin with `name`.
     """
     if isinstance(value, Int8Vectors):
         check_int8(value, name)
@@ -69,9 +68,9 @@ def floats(value: Any, name: str) -> Any:
 
 
 def binary(vectors: ArrayLike) -> BinaryTokens:
-    """Sign bits: 1 where a component is above 0; zero gives 0. Any rank, any dimension.
+    """Sign bits of vectors (..., dim): 1 where a component is above 0, so 0 gives 0.
 
-    Raises QuantizationError for NaN, infinity or no dimension.
+    Raises QuantizationError for NaN, infinity or dim 0, TypeError for values that are not numbers.
     """
     array = _finite(vectors)
     return BinaryTokens(np.packbits(array > 0, axis=-1), array.shape[-1])
@@ -79,19 +78,20 @@ def binary(vectors: ArrayLike) -> BinaryTokens:
 
 @np.errstate(under="ignore")
 def int8(vectors: ArrayLike, ranges: ArrayLike | None = None) -> Int8Vectors:
-    """int8 codes of float vectors (..., dim).
+    """int8 codes of vectors (..., dim).
 
-    Without `ranges` each vector has its own scale max|x| / 127 and offset 0, so a code never
-    depends on the other vectors; a zero vector gives zeros. With `ranges` (2, dim), the lowest and
-    highest value of each dimension over a sample, all vectors share one scale a dimension, as
-    vector databases expect; values outside are clipped, and a constant dimension is kept exactly.
-    Raises QuantizationError for NaN, infinity or ranges of another shape or order.
+    Without `ranges`, each vector has its own scale max|x| / 127 and offset 0, so its codes do not
+    depend on other vectors; a zero vector gives zeros. `ranges` (2, dim) are the lowest and highest
+    values of each dimension over a sample: all vectors then share one scale per dimension, as
+    vector databases expect. Values outside the range are clipped, and a constant dimension is kept
+    exactly. Raises QuantizationError for NaN, infinity, dim 0, or `ranges` of another shape or
+    order, TypeError for values that are not numbers.
     """
     array = _finite(vectors)
     if ranges is None:
         peak = np.abs(array).max(axis=-1, keepdims=True)
         scale = np.asarray(np.where(peak > 0, peak, 1) / 127, dtype=np.float32)
-        # A subnormal peak may round its own scale to zero.
+        # The scale of a subnormal peak may round to zero.
         scale = np.maximum(scale, np.finfo(np.float32).tiny)
         offset = np.zeros_like(scale)
     else:
@@ -112,9 +112,9 @@ def _ranges(ranges: ArrayLike, dim: int) -> tuple[NDArray[np.float32], NDArray[n
 
 
 def hamming(a: BinaryTokens, b: BinaryTokens) -> NDArray[np.int64]:
-    """Differing bits between every vector of a (n) and of b (m): (n, m).
+    """Hamming distances between n vectors `a` and m vectors `b`: (n, m) int64, in [0, dim].
 
-    Raises DimensionMismatch when the dimensions differ, and as `results.check_binary`.
+    Raises DimensionMismatch when the dimensions differ, and the errors of `results.check_binary`.
     """
     for name, each in (("a", a), ("b", b)):
         if not isinstance(each, BinaryTokens):
@@ -124,7 +124,7 @@ def hamming(a: BinaryTokens, b: BinaryTokens) -> NDArray[np.int64]:
     check_binary(b, "b", least=0)
     if a.dim != b.dim:
         raise DimensionMismatch(f"binary vectors of {a.dim} and {b.dim} dimensions")
-    # One query row at a time: the product form would hold n x m x bytes at once.
+    # One row at a time: all at once would take n x m x bytes of memory.
     counts = [np.bitwise_count(row ^ b.bits).sum(axis=1, dtype=np.int64) for row in a.bits]
     return np.array(counts, dtype=np.int64).reshape(len(a), len(b))
 
@@ -132,10 +132,10 @@ def hamming(a: BinaryTokens, b: BinaryTokens) -> NDArray[np.int64]:
 def matryoshka(
     vectors: NDArray[Any], dimension: int, *, layer_norm: bool = False
 ) -> NDArray[np.float32]:
-    """The first `dimension` components, L2-normalised after the cut.
+    """Cut vectors (..., dim) to their first `dimension` components and L2-normalise these, float32.
 
-    `layer_norm` normalises over the full vector first, as nomic-embed-text-v1.5 asks. Matryoshka
-    representation learning, arXiv:2205.13147.
+    `layer_norm` applies a layer norm to the full vector first, as nomic-embed-text-v1.5 does. A
+    zero vector stays zero. Matryoshka representation learning, arXiv:2205.13147.
     """
     if layer_norm:
         vectors = pooling.layer_norm(vectors)
@@ -145,9 +145,9 @@ def matryoshka(
 def check_dimension(
     dimension: int | None, full: int, allowed: tuple[int, ...], model_id: str
 ) -> int:
-    """`dimension` if the model may be cut to it, `full` for None.
+    """`dimension` if vectors of the model can be cut to it; `full` for None.
 
-    Raises TypeError for another type, UnsupportedDimension for a size outside `allowed`.
+    Raises TypeError unless it is an integer, UnsupportedDimension if it is not in `allowed`.
     """
     if dimension is None:
         return full
@@ -159,8 +159,14 @@ def check_dimension(
     return dimension
 
 
-def convert(vectors: NDArray[np.float32], output_dtype: OutputDtype) -> Any:
-    """Float vectors in the form asked for: unchanged, Int8Vectors or BinaryTokens."""
+def convert(
+    vectors: NDArray[np.float32], output_dtype: OutputDtype
+) -> NDArray[np.float32] | Int8Vectors | BinaryTokens:
+    """Convert float vectors (n, dim) or (dim,) to `output_dtype`; "float32" gives them unchanged.
+
+    Raises ConfigError for an unknown `output_dtype`, QuantizationError for NaN or infinity in
+    "int8" and "binary".
+    """
     check_output(output_dtype)
     if output_dtype == "float32":
         return vectors
@@ -168,7 +174,7 @@ def convert(vectors: NDArray[np.float32], output_dtype: OutputDtype) -> Any:
 
 
 def check_output(output_dtype: OutputDtype) -> None:
-    """Raises ConfigError for an unknown form, before any text is encoded."""
+    """Check `output_dtype` before any text is encoded. Raises ConfigError for an unknown one."""
     if output_dtype not in get_args(OutputDtype):
         raise ConfigError(
             f'output_dtype must be "float32", "int8" or "binary", got {shown(output_dtype)}'

@@ -1,4 +1,4 @@
-"""Scores between vectors: cosine, sparse dot product and MaxSim. Pure NumPy, float32 sums."""
+"""Score vectors: cosine, dot product, sparse dot product, MaxSim. Pure NumPy, float32 sums."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from numpy.typing import NDArray
 
 from tessera_onnx.checks import TEXTS, are_texts, check_items, holds_text, is_text, plain
 from tessera_onnx.errors import ConfigError, DimensionMismatch, about_item
-from tessera_onnx.results import BinaryTokens, SparseVector, check_binary
+from tessera_onnx.results import BinaryTokens, SparseVector, Vectors, check_binary
 from tessera_onnx.vectors import bounds, quantization
-from tessera_onnx.vectors.quantization import Vectors
 
 Float = NDArray[np.float32]
 
-# A product's result stays in the processor's cache: at most so many document tokens and pairs.
+# Most document tokens and pairs of one product, so that its result stays in the cache.
 BLOCK_TOKENS = 4096
 BLOCK_PAIRS = 1 << 22
 
 
 def matrix(name: str, value: Vectors, least: int = 1, axes: str = "n_tokens, dim") -> Float:
-    """`value` as token vectors (n, dim), float32, in C order.
+    """Convert token vectors of any type to (n, dim) float32 in C order, n at least `least`.
 
-    Int8Vectors and BinaryTokens are taken as `quantization.floats` has them. Raises TypeError for
-    another type than numbers, ConfigError for a wrong rank, fewer rows than `least`, NaN
-    or infinity; the message begins with `name`.
+    Int8Vectors and BinaryTokens are converted by `quantization.floats`. Raises TypeError for values
+    that are not numbers, ConfigError for another rank, fewer rows, dim 0, NaN or infinity. Messages
+    begin with `name` and give the shape as `axes`.
     """
     array = _array(name, value, axes)
     _check_numbers(name, value, array, axes)
@@ -40,7 +39,7 @@ def matrix(name: str, value: Vectors, least: int = 1, axes: str = "n_tokens, dim
 
 
 def vector(name: str, value: Vectors) -> Float:
-    """`value` as one vector (dim,), float32. Raises as `matrix`."""
+    """Convert one vector of any type to (dim,) float32. Raises the errors of `matrix`."""
     array = _array(name, value, "dim,")
     _check_numbers(name, value, array, "dim,")
     if array.ndim != 1 or not len(array):
@@ -49,12 +48,12 @@ def vector(name: str, value: Vectors) -> Float:
 
 
 def are_vectors(value: Any) -> bool:
-    """Whether it is vectors made earlier, an array, a list or this package's own, and not texts."""
+    """Whether a value is vectors (an array, list, Int8Vectors, BinaryTokens) and not text."""
     return not are_texts([value])
 
 
 def _array(name: str, value: Any, axes: str) -> NDArray[Any]:
-    """`value` in any form as an array. Raises ConfigError where rows differ in length."""
+    """Convert vectors of any type to an array. Raises ConfigError when rows differ in length."""
     if type(value) is np.ndarray:
         return value
     quantization.check_unmasked(value, name)
@@ -69,9 +68,9 @@ def _array(name: str, value: Any, axes: str) -> NDArray[Any]:
 
 
 def _check_numbers(name: str, value: Any, array: NDArray[Any], axes: str) -> None:
-    """Raises TypeError unless an array made of `value` holds numbers.
+    """Raises TypeError unless `array`, which was made of `value`, holds numbers of vectors.
 
-    Indices and values of a sparse vector would pass for two rows.
+    A sparse vector is refused, since NumPy reads its indices and values as two rows.
     """
     sparse = isinstance(value, SparseVector)
     if array.dtype.kind in "fiub" and not sparse:
@@ -93,7 +92,7 @@ def _check_numbers(name: str, value: Any, array: NDArray[Any], axes: str) -> Non
 
 
 def _finite(name: str, array: NDArray[Any]) -> Float:
-    with np.errstate(over="ignore", under="ignore"):  # beyond float32 is infinity
+    with np.errstate(over="ignore", under="ignore"):  # numbers beyond float32 become infinity
         array = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(array).all():
         raise ConfigError(f"{name} holds NaN or infinity")
@@ -101,14 +100,14 @@ def _finite(name: str, array: NDArray[Any]) -> Float:
 
 
 def check_scores(scores: Float) -> Float:
-    """`scores` of finite vectors. Raises ConfigError unless they are finite too."""
+    """The scores of finite vectors. Raises ConfigError when they exceed float32."""
     return _finite("the scores, whose products leave float32,", scores)
 
 
 def check_several(items: Any, name: str, expected: str) -> None:
-    """Raises TypeError for one item where several `expected` are due, and for what is no list.
+    """Raises TypeError for a single item, or for a container that `checks.check_items` refuses.
 
-    A frame, a dict, a set or a file is none either: see `containers.check_items`.
+    `expected` says in the message what the items are.
     """
     check_items(items, name, expected)
     if expected.endswith("token vectors") and isinstance(items, np.ndarray) and items.ndim == 2:
@@ -119,12 +118,12 @@ def check_several(items: Any, name: str, expected: str) -> None:
 
 
 def maxsim(query: Vectors, document: Vectors) -> float:
-    """Sum over query rows of the largest dot product with any document row.
+    """MaxSim of a query and a document: the sum over query rows of the largest dot product.
 
-    query (n, dim), document (m, dim), any numeric dtype, read as float32; with unit rows the
-    result lies in [-n, n]. Only real tokens may be passed: a zero row would win over negative
-    similarities. Raises DimensionMismatch when the dims differ, ConfigError for a wrong rank, no
-    rows, NaN or infinity. ColBERT, arXiv:2004.12832.
+    query (n, dim) and document (m, dim) of any numeric dtype, computed in float32; the result of
+    unit rows lies in [-n, n]. Pass no padding: a zero row wins over rows with a negative product.
+    Raises DimensionMismatch when the dims differ, ConfigError for another rank, no rows, NaN or
+    infinity, or a result beyond float32, TypeError for text. ColBERT, arXiv:2004.12832.
     """
     return float(maxsim_scores(query, [document])[0])
 
@@ -132,7 +131,7 @@ def maxsim(query: Vectors, document: Vectors) -> float:
 def maxsim_scores(query: Vectors, documents: Sequence[Vectors]) -> Float:
     """MaxSim of one query (n, dim) with each document (m_i, dim): (len(documents),) float32.
 
-    Raises as `maxsim`, naming the document.
+    Raises the errors of `maxsim`, naming the document.
     """
     check_several(documents, "documents", "token vectors")
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
@@ -143,7 +142,7 @@ def maxsim_scores(query: Vectors, documents: Sequence[Vectors]) -> Float:
 def maxsim_matrix(queries: Sequence[Vectors], documents: Sequence[Vectors]) -> Float:
     """MaxSim of each query with each document: (len(queries), len(documents)) float32.
 
-    One pass over the documents serves all queries. Raises as `maxsim`, naming the item.
+    The documents are read once for all queries. Raises the errors of `maxsim`, naming the item.
     """
     check_several(queries, "queries", "token vectors")
     check_several(documents, "documents", "token vectors")
@@ -163,9 +162,9 @@ def maxsim_matrix(queries: Sequence[Vectors], documents: Sequence[Vectors]) -> F
 def _maxsim(
     queries: Sequence[Float], given: Sequence[Vectors], documents: Sequence[Vectors]
 ) -> Float:
-    """Documents' tokens in blocks: a product and two segmented reductions each, no loop inside.
+    """MaxSim (queries, documents): for each block of documents one product and two reductions.
 
-    `given` are the forms in which the queries came.
+    `given` are the queries as the caller gave them.
     """
     tokens = np.concatenate(queries) if len(queries) > 1 else queries[0]
     starts = np.cumsum([0, *(len(query) for query in queries[:-1])])
@@ -184,7 +183,7 @@ def _maxsim(
 
 
 def _blocks(documents: Sequence[Vectors], dim: int, size: int) -> Iterator[tuple[int, list[Float]]]:
-    """(index of the first document, documents) of about `size` tokens each."""
+    """Blocks of about `size` document tokens: (index of the first document, documents)."""
     block: list[Float] = []
     tokens = start = 0
     for i, document in enumerate(documents):
@@ -202,10 +201,11 @@ def _blocks(documents: Sequence[Vectors], dim: int, size: int) -> Iterator[tuple
 
 
 def maxsim_binary(query: BinaryTokens, document: BinaryTokens) -> float:
-    """MaxSim of sign bits: a pair's similarity is 1 - 2 x Hamming distance / dim, in [-1, 1].
+    """MaxSim of sign bits, with 1 - 2 x Hamming distance / dim as the similarity of a pair.
 
-    That is the cosine of the +1/-1 vectors, so the result lies in [-n, n]. Raises
-    DimensionMismatch when the dims differ, ConfigError when either has no rows.
+    That is the cosine of the vectors of +1 and -1, so the result of n query rows lies in [-n, n].
+    Raises DimensionMismatch when the dims differ, ConfigError when either has no rows, TypeError
+    for other types than BinaryTokens.
     """
     for name, tokens in (("query", query), ("document", document)):
         check_binary(tokens, name)
@@ -214,26 +214,28 @@ def maxsim_binary(query: BinaryTokens, document: BinaryTokens) -> float:
 
 
 def cosine(a: Vectors, b: Vectors) -> float:
-    """Cosine of two vectors (dim,), in [-1, 1]; 0 when either is zero.
+    """Cosine similarity of two vectors (dim,), in [-1, 1]; 0 when either is zero.
 
-    Raises DimensionMismatch when the shapes differ.
+    Raises DimensionMismatch when the dims differ, ConfigError for another rank, NaN or infinity,
+    TypeError for values that are not numbers.
     """
     left, right = vector("a", a), vector("b", b)
     if left.shape != right.shape:
         raise DimensionMismatch(f"vectors of shape {left.shape} and {right.shape}")
-    # In float64, which no square of a float32 leaves.
+    # In float64, which holds the square of every float32.
     first, second = left.astype(np.float64), right.astype(np.float64)
     norms = float(np.linalg.norm(first)) * float(np.linalg.norm(second))
-    # Rounding makes some vectors more than 1 like themselves.
+    # By rounding, the cosine of a vector with itself may be above 1.
     return min(1.0, max(-1.0, float(first @ second) / norms)) if norms > 0 else 0.0
 
 
 def dense_scores(query: Any, documents: Any) -> Float:
-    """Dot products of one vector (dim,) with each of n others: (n,) float32.
+    """Dot products of one vector (dim,) with n others: (n,) float32, in [-1, 1] for unit vectors.
 
-    `documents` is an array (n, dim) or a list of n vectors; those of unit vectors lie in [-1, 1].
-    Both may be Int8Vectors or BinaryTokens, taken as `quantization.floats` has them. Raises
-    ConfigError for a query that is not one vector, DimensionMismatch when the dims differ.
+    `documents` is an array (n, dim) or a list of n vectors; n may be 0. Both may be Int8Vectors or
+    BinaryTokens, which are converted by `quantization.floats`. Raises DimensionMismatch when the
+    dims differ, ConfigError for another rank, NaN, infinity or scores beyond float32, TypeError for
+    values that are not numbers.
     """
     left = vector("query", query)
     if isinstance(documents, list | tuple):
@@ -258,15 +260,15 @@ def dense_scores(query: Any, documents: Any) -> Float:
 
 
 def check_sparse(vector: Any, name: str, size: int = 1 << 31) -> SparseVector:
-    """`vector`, a pair of arrays, as a SparseVector.
+    """Convert a pair (indices, values) to a SparseVector of int32 and float32; both may be empty.
 
-    Raises TypeError for anything else, ConfigError for indices outside 0..size - 1, not ascending
-    or not as many as the values, and for values that are NaN or infinite.
+    Raises TypeError for anything else, ConfigError for indices that do not ascend or lie outside
+    0..size - 1, for another number of values, and for NaN or infinity. Messages begin with `name`.
     """
     wrong = f"{name} must be a SparseVector or (indices, values), got {type(vector).__name__}"
     if holds_text(vector):
         raise TypeError(f"{wrong} of text: give what `encode_query` or `encode_batch` makes of it")
-    if isinstance(vector, Mapping | AbstractSet):  # two keys would pass for the pair
+    if isinstance(vector, Mapping | AbstractSet):  # a dict of two keys would unpack as a pair
         raise TypeError(f"{wrong}: give SparseVector(indices, values)")
     try:
         pair = tuple(vector)
@@ -275,7 +277,7 @@ def check_sparse(vector: Any, name: str, size: int = 1 << 31) -> SparseVector:
         raise TypeError(wrong) from None
     for part in pair:
         quantization.check_unmasked(part, name)
-    if not (indices.ndim and values.ndim):  # such as the names of a frame's two columns
+    if not (indices.ndim and values.ndim):  # such as the names of two columns of a data frame
         raise TypeError(wrong)
     if indices.ndim != 1 or indices.shape != values.shape:
         raise ConfigError(f"{name} has indices {indices.shape} and values {values.shape}")
@@ -283,9 +285,9 @@ def check_sparse(vector: Any, name: str, size: int = 1 << 31) -> SparseVector:
         raise TypeError(f"{name} must hold whole indices and numeric values")
     if len(indices) and (indices[0] < 0 or (indices[1:] <= indices[:-1]).any()):
         raise ConfigError(f"{name}: indices must ascend from 0")
-    if len(indices) and indices[-1] >= size:  # as int32 it would be another entry
+    if len(indices) and indices[-1] >= size:  # int32 would change it to another index
         raise ConfigError(f"{name}: index {indices[-1]} lies outside the vocabulary of {size}")
-    # Both copied: a stream may fill one buffer again and again.
+    # Copies, since a stream may reuse one buffer for all its vectors.
     return SparseVector(indices.astype(np.int32), _finite(name, values).copy())
 
 
@@ -301,9 +303,9 @@ def check_sparse_documents(documents: Any, size: int = 1 << 31) -> list[SparseVe
 def sparse_scores(
     query: SparseVector, documents: Sequence[SparseVector], size: int = 1 << 31
 ) -> Float:
-    """Dot products of one sparse vector with each of the others: (len(documents),) float32.
+    """Dot products of one sparse vector with each document: (len(documents),) float32.
 
-    A vector without entries scores 0 with everything; all indices lie in 0..size - 1. Raises as
+    A vector without entries scores 0. Indices lie in 0..size - 1. Raises the errors of
     `check_sparse`, and ConfigError for scores beyond float32.
     """
     query = check_sparse(query, "query", size)
@@ -314,7 +316,9 @@ def sparse_scores(
     filled = np.flatnonzero(lengths)
     if len(filled) and len(query.indices):
         indices = np.concatenate([vector.indices for vector in checked])
-        beyond = int(query.indices[-1]) + 1  # the table's last entry: what the query lacks
+        beyond = (
+            int(query.indices[-1]) + 1
+        )  # the last entry of the table: ids that the query does not have
         table = np.zeros(beyond + 1, dtype=np.float32)
         table[query.indices] = query.values
         values = np.concatenate([vector.values for vector in checked])
@@ -326,9 +330,9 @@ def sparse_scores(
 
 
 def as_list(documents: Any, expected: str = "texts or vectors") -> list[Any]:
-    """Documents, texts or vectors, as a list, Arrow scalars as their Python values.
+    """Texts or vectors as a list, with Arrow scalars as their Python values.
 
-    Raises TypeError for one text where several are due, and for what iterates over other things.
+    Raises TypeError for a single text, or for a container that `checks.check_items` refuses.
     """
     texts = isinstance(documents, np.ndarray) and holds_text(documents)
     check_several(documents, "documents", TEXTS if texts else expected)

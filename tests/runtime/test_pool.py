@@ -78,7 +78,7 @@ def test_a_call_that_finds_the_pool_busy_works_alone():
     while len(pool_threads()) < 3:
         time.sleep(0.001)
     done = []
-    assert not run_batches(lambda batch: done.append(int(batch[0])), rows, 4)
+    run_batches(lambda batch: done.append(int(batch[0])), rows, 4).check()
     assert sorted(done) == list(range(8))
     may_go.set()
     holding.join(HANG)
@@ -93,9 +93,9 @@ def test_a_batch_may_make_calls_of_its_own():
             done.append(int(batch[0]))
 
     def outer(_):
-        assert not run_batches(inner, [np.array([i]) for i in range(20)], 3)
+        run_batches(inner, [np.array([i]) for i in range(20)], 3).check()
 
-    assert not run_batches(outer, [np.array([i]) for i in range(20)], 3)
+    run_batches(outer, [np.array([i]) for i in range(20)], 3).check()
     assert sorted(done) == sorted(list(range(20)) * 20)
 
 
@@ -103,17 +103,17 @@ def test_threads_join_in_and_a_larger_call_starts_more():
     for workers in (2, 5):
         together = threading.Barrier(workers)
         rows = [np.array([i]) for i in range(workers)]
-        assert not run_batches(lambda _, b=together: b.wait(HANG), rows, workers)
+        run_batches(lambda _, b=together: b.wait(HANG), rows, workers).check()
         assert len(pool_threads()) >= workers - 1
 
 
 def test_the_first_failure_by_row_counts_and_what_stops_a_call_goes_before_it():
     failure = Failure()
-    assert not failure
+    failure.check()
     failure.at(7, EncodingError("seven"))
     failure.at(3, EncodingError("three"))
     failure.at(5, EncodingError("five"))
-    assert failure and (failure.row, str(failure.error), failure.stopped) == (3, "three", False)
+    assert (failure.row, str(failure.error), failure.stopped) == (3, "three", False)
     failure.stop(KeyboardInterrupt())
     failure.at(0, EncodingError("zero"))
     failure.stop(ValueError("later"))
@@ -162,9 +162,9 @@ def test_an_interrupt_of_a_waiting_caller_ends_the_call_and_leaves_the_pool_usab
         print(type(failure.error).__name__, failure.stopped)
         done, rows = [], [np.array([i]) for i in range(9)]
         failure = run_batches(lambda batch: done.append(int(batch[0])), rows, 2)
-        print(bool(failure), sorted(done) == list(range(9)))
+        print(failure.error is None, sorted(done) == list(range(9)))
         """
-    ) == ["KeyboardInterrupt", "True", "False", "True"]
+    ) == ["KeyboardInterrupt", "True", "True", "True"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
@@ -188,7 +188,7 @@ def test_a_fork_has_a_pool_of_its_own():
                 shape = model.encode_batch(texts).shape
             together = threading.Barrier(3)
             failed = run_batches(lambda _: together.wait(30), rows[:3], 3)
-            os._exit(0 if shape == (90, 384) and not failed else 1)
+            os._exit(0 if shape == (90, 384) and failed.error is None else 1)
         print(os.waitpid(child, 0)[1])
         may_go.set(); thread.join()
         with TesseraDense("all-minilm-l6-v2", threads=2) as model:
@@ -205,7 +205,7 @@ def test_an_idle_pool_does_not_keep_a_program_from_its_end():
         from tessera_onnx.runtime.workers import run_batches
         rows = [np.array([i]) for i in range(40)]
         run_batches(lambda _: None, rows, 4)
-        atexit.register(lambda: print(not run_batches(lambda _: None, rows, 8)))
+        atexit.register(lambda: print(run_batches(lambda _: None, rows, 8).error is None))
         print("end")
         """,
         timeout=60,

@@ -1,4 +1,4 @@
-"""Files of packs: those of earlier versions, ids and gaps in them, sparse ones, and damage."""
+"""Files of indexes: those of earlier versions, ids and gaps in them, sparse ones, and damage."""
 
 import json
 import os
@@ -26,21 +26,21 @@ QUERY = [[1, 2, -1], [0.5, -0.5, 1]]
 )
 def test_a_file_of_version_1_still_opens(output, scores, tmp_path):
     path = VERSION_1 / f"version1.{output}.pack"
-    pack = PackedTokens.load(path, verify=True)
-    np.testing.assert_allclose(pack.score(QUERY), scores, rtol=1e-6)
-    assert pack.ids is None and pack.numbers.tolist() == [0, 1, 2, 3] and pack.output == output
-    pack.save(tmp_path / "again")  # a pack without ids and gaps is what it was, for older readers
+    index = PackedTokens.load(path, verify=True)
+    np.testing.assert_allclose(index.score(QUERY), scores, rtol=1e-6)
+    assert index.ids is None and index.numbers.tolist() == [0, 1, 2, 3] and index.output == output
+    index.save(tmp_path / "again")  # a index without ids and gaps is what it was, for older readers
     assert (tmp_path / "again").read_bytes() == path.read_bytes()
-    pack.remove([1])
-    pack.save(tmp_path / "again")
+    index.remove([1])
+    index.save(tmp_path / "again")
     again = PackedTokens.load(tmp_path / "again", verify=True)
     np.testing.assert_allclose(again.score(QUERY), [scores[0], -np.inf, *scores[2:]], rtol=1e-6)
 
 
 def test_numpy_reads_a_sparse_file(tmp_path):
-    pack = PackedSparse([([1, 3], [2, 4]), ([], []), ([3], [1]), ([7], [5])], ids=list("abcd"))
-    pack.remove(["d"])
-    pack.save(tmp_path / "p")
+    index = PackedSparse([([1, 3], [2, 4]), ([], []), ([3], [1]), ([7], [5])], ids=list("abcd"))
+    index.remove(["d"])
+    index.save(tmp_path / "p")
     with (tmp_path / "p").open("rb") as stream:
         header, entries, starts, lengths, removed, ids, documents, values = (
             np.load(stream) for _ in range(8)
@@ -58,16 +58,16 @@ def test_a_sparse_file_is_mapped_and_goes_on(rng, tmp_path):
     rows = [np.flatnonzero(rng.random(60) < 0.3).astype("i4") for _ in range(50)]
     documents = [(ids, rng.random(len(ids), "f4") + 1) for ids in rows]
     query = (np.arange(0, 60, 4), np.ones(15))
-    pack = PackedSparse(documents[:30])
-    pack.add(documents[30:])
-    pack.save(tmp_path / "p")
+    index = PackedSparse(documents[:30])
+    index.add(documents[30:])
+    index.save(tmp_path / "p")
     loaded = PackedSparse.load(tmp_path / "p")
     (segment,) = loaded._state.segments
     for part in (segment.documents, segment.values):
         assert isinstance(part.base, np.memmap) and part.flags.aligned
-    np.testing.assert_allclose(loaded.score(query), pack.score(query), rtol=1e-6)
-    assert (len(loaded), loaded.ids, repr(loaded)) == (50, None, repr(pack))
-    for each in (loaded, pack):
+    np.testing.assert_allclose(loaded.score(query), index.score(query), rtol=1e-6)
+    assert (len(loaded), loaded.ids, repr(loaded)) == (50, None, repr(index))
+    for each in (loaded, index):
         each.add(documents[:3])
         each.remove([0, 51])
     loaded.save(tmp_path / "p")  # over the file that it is mapped from
@@ -75,13 +75,13 @@ def test_a_sparse_file_is_mapped_and_goes_on(rng, tmp_path):
         *range(1, 51),
         52,
     ]
-    np.testing.assert_allclose(loaded.score(query), pack.score(query), rtol=1e-6)
+    np.testing.assert_allclose(loaded.score(query), index.score(query), rtol=1e-6)
     assert [found.name for found in tmp_path.iterdir()] == ["p"]
 
 
 def test_vectors_without_any_entry(tmp_path):
-    pack = PackedSparse([([], []), ([], [])], ids=["a", "b"])
-    pack.save(tmp_path / "p")
+    index = PackedSparse([([], []), ([], [])], ids=["a", "b"])
+    index.save(tmp_path / "p")
     again = PackedSparse.load(tmp_path / "p", verify=True)
     assert again.rank(([1], [1.0])) == [(0, 0), (1, 0)] and again.ids == ["a", "b"]
 
@@ -90,33 +90,33 @@ def test_vectors_without_any_entry(tmp_path):
 @pytest.mark.parametrize("kind", ["tokens", "sparse"])
 def test_any_text_is_an_id(kind, ids, tmp_path):
     if kind == "tokens":
-        cls, pack = PackedTokens, PackedTokens(np.eye(3)[:, None], ids=ids)
+        cls, index = PackedTokens, PackedTokens(np.eye(3)[:, None], ids=ids)
     else:
-        cls, pack = PackedSparse, PackedSparse([([i], [1.0]) for i in range(3)], ids=ids)
-    pack.save(tmp_path / "p")
+        cls, index = PackedSparse, PackedSparse([([i], [1.0]) for i in range(3)], ids=ids)
+    index.save(tmp_path / "p")
     assert cls.load(tmp_path / "p").ids == ids
 
 
 def named_tokens():
-    pack = PackedTokens(
+    index = PackedTokens(
         [np.full((n, 4), n) for n in (1, 3, 2, 5)], ids=["a", "b", "c", "d"], output_dtype="int8"
     )
-    pack.remove(["b"])
-    return pack
+    index.remove(["b"])
+    return index
 
 
 def named_sparse():
-    pack = PackedSparse([([1, 3], [2, 4]), ([2], [1]), ([3], [1]), ([7], [5])], ids=list("abcd"))
-    pack.remove([1])
-    return pack
+    index = PackedSparse([([1, 3], [2, 4]), ([2], [1]), ([3], [1]), ([7], [5])], ids=list("abcd"))
+    index.remove([1])
+    return index
 
 
 @pytest.fixture(params=["tokens", "sparse"])
 def saved(request, tmp_path):
     """A file with ids and a gap, its class and how many arrays of it are mapped."""
-    pack = named_tokens() if request.param == "tokens" else named_sparse()
-    pack.save(tmp_path / "p")
-    return tmp_path / "p", type(pack), 1 if request.param == "tokens" else 2
+    index = named_tokens() if request.param == "tokens" else named_sparse()
+    index.save(tmp_path / "p")
+    return tmp_path / "p", type(index), 1 if request.param == "tokens" else 2
 
 
 def test_every_cut_is_found(saved):
@@ -175,10 +175,10 @@ def test_hostile_ids(saved, ids):
     path, cls, n_mapped = saved
     place = 5 if cls is PackedTokens else 4
     rewrite(path, n_mapped, index={place: ids_of(ids)})
-    with pytest.raises(IntegrityError, match="its ids contradict its index"):
+    with pytest.raises(IntegrityError, match="its ids do not fit its documents"):
         cls.load(path)
     rewrite(path, n_mapped, index={place: np.frombuffer(b"[" * 64, np.uint8)})
-    with pytest.raises(IntegrityError, match="its ids contradict its index"):
+    with pytest.raises(IntegrityError, match="its ids do not fit its documents"):
         cls.load(path)
 
 
@@ -206,7 +206,7 @@ def test_a_hostile_index_of_tokens(tmp_path):
     for removed in ([0], [4], [-1], [1 << 40]):
         named_tokens().save(path)
         rewrite(path, 1, index={4: removed})
-        with pytest.raises(IntegrityError, match="contradicts itself"):
+        with pytest.raises(IntegrityError, match="its index do not fit each other"):
             PackedTokens.load(path)
 
 
@@ -224,7 +224,7 @@ def test_a_hostile_index_of_sparse_vectors(tmp_path):
     for index in cases:
         named_sparse().save(path)
         rewrite(path, 2, index=index)
-        with pytest.raises(IntegrityError, match="contradicts itself"):
+        with pytest.raises(IntegrityError, match="its index do not fit each other"):
             PackedSparse.load(path)
 
 
@@ -241,24 +241,24 @@ def test_a_damaged_number_of_a_document_is_found_when_it_is_read(tmp_path, numbe
     content[end - 4 : end] = np.int32(number).tobytes()
     assert documents[-1] == 3
     path.write_bytes(content)
-    pack = PackedSparse.load(path)
-    assert pack.score(([1], [1.0])).tolist() == [2, -np.inf, 0, 0]
-    with pytest.raises(IntegrityError, match="this pack's file is damaged"):
-        pack.rank(([7], [1.0]))
-    with pytest.raises(IntegrityError, match="this pack's file is damaged"):
-        pack.remove([0])
-    with pytest.raises(IntegrityError, match="this pack's file is damaged"):
-        pack.save(tmp_path / "another")
-    with pytest.raises(IntegrityError, match="its documents and values have another checksum"):
+    index = PackedSparse.load(path)
+    assert index.score(([1], [1.0])).tolist() == [2, -np.inf, 0, 0]
+    with pytest.raises(IntegrityError, match="the file of this index is damaged"):
+        index.rank(([7], [1.0]))
+    with pytest.raises(IntegrityError, match="the file of this index is damaged"):
+        index.remove([0])
+    with pytest.raises(IntegrityError, match="the file of this index is damaged"):
+        index.save(tmp_path / "another")
+    with pytest.raises(IntegrityError, match="the checksum of its documents and values is wrong"):
         PackedSparse.load(path, verify=True)
 
 
 @pytest.mark.posix
 def test_a_sparse_file_that_cannot_be_read_or_written(tmp_path):
-    pack = named_sparse()
+    index = named_sparse()
     for bad in (tmp_path / "no folder" / "p", tmp_path):
         with pytest.raises(FileError):
-            pack.save(bad)
+            index.save(bad)
     for bad in (tmp_path / "missing", tmp_path, "a\0b", "/dev/zero"):
         with pytest.raises(FileError):
             PackedSparse.load(bad)
@@ -270,14 +270,14 @@ def test_a_sparse_file_that_cannot_be_read_or_written(tmp_path):
 def test_a_file_of_the_other_kind(saved, tmp_path):
     path, cls, _ = saved
     other, what = (
-        (PackedSparse, "pack of sparse vectors")
+        (PackedSparse, "index of sparse vectors")
         if cls is PackedTokens
-        else (PackedTokens, "pack of tokens")
+        else (PackedTokens, "index of token vectors")
     )
-    with pytest.raises(LoadError, match=f"is no {what}: {other.__name__}.save writes one"):
+    with pytest.raises(LoadError, match=f"is not an {what}: write one with {other.__name__}.save"):
         other.load(path)
     np.save(tmp_path / "p.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(LoadError, match=f"no {what}"):
+    with pytest.raises(LoadError, match=f"is not an {what}"):
         other.load(tmp_path / "p.npy")
 
 

@@ -22,22 +22,22 @@ def vectors(rng, n):
 def test_scores_are_scipys_and_the_lists(rng):
     matrix, documents = vectors(rng, 80)
     queries, found = vectors(rng, 10)
-    pack = PackedSparse(iter(documents))
+    index = PackedSparse(iter(documents))
     for row, query in enumerate(found):
         expected = (matrix @ queries[row].T).toarray()[:, 0]
-        np.testing.assert_allclose(pack.score(query), expected, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(index.score(query), expected, rtol=1e-5, atol=1e-7)
         plain = scoring.sparse_scores(query, documents)
-        np.testing.assert_allclose(pack.score(query), plain, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(index.score(query), plain, rtol=1e-5, atol=1e-7)
 
 
 def test_by_hand_with_entries_nobody_has():
-    pack = PackedSparse([([1, 3], [2.0, 4.0]), ([], []), ([3], [1.0])])
-    assert pack.score(([0, 3, 9], [5.0, 0.5, 7.0])).tolist() == [2.0, 0.0, 0.5]
-    assert pack.score(([], [])).tolist() == [0, 0, 0]
-    assert pack.score(([2], [1.0])).tolist() == [0, 0, 0]
-    assert [row.index for row in pack.rank(([3], [1.0]), top_k=2)] == [0, 2]
-    assert pack.score(([3], [1.0])).dtype == np.float32
-    assert len(pack) == 3
+    index = PackedSparse([([1, 3], [2.0, 4.0]), ([], []), ([3], [1.0])])
+    assert index.score(([0, 3, 9], [5.0, 0.5, 7.0])).tolist() == [2.0, 0.0, 0.5]
+    assert index.score(([], [])).tolist() == [0, 0, 0]
+    assert index.score(([2], [1.0])).tolist() == [0, 0, 0]
+    assert [row.index for row in index.rank(([3], [1.0]), top_k=2)] == [0, 2]
+    assert index.score(([3], [1.0])).dtype == np.float32
+    assert len(index) == 3
 
 
 def test_a_stream_may_fill_one_buffer_again_and_again(rng):
@@ -88,8 +88,8 @@ def test_a_matrix_of_too_few_columns(size, error):
 
 
 def test_no_documents():
-    pack = PackedSparse([])
-    assert pack.score(([3], [1.0])).shape == (0,) and pack.rank(([3], [1.0])) == []
+    index = PackedSparse([])
+    assert index.score(([3], [1.0])).shape == (0,) and index.rank(([3], [1.0])) == []
 
 
 def test_wrong_vectors_are_named():
@@ -107,17 +107,17 @@ def test_wrong_vectors_are_named():
 
 def test_the_model_ranks_packed_documents(sparse):
     texts = ["a cat sat on a mat", "the parliament passed a law", "kittens purr"]
-    pack = PackedSparse(sparse.encode_iter(texts))
+    index = PackedSparse(sparse.encode_iter(texts))
     plain = sparse.rank("cats", texts)
-    found = sparse.rank("cats", pack)
+    found = sparse.rank("cats", index)
     assert [row.index for row in found] == [row.index for row in plain]
     np.testing.assert_allclose([r.score for r in found], [r.score for r in plain], rtol=1e-2)
-    assert len(sparse.rank("cats", pack, top_k=1)) == 1
+    assert len(sparse.rank("cats", index, top_k=1)) == 1
 
 
 def test_memory_does_not_follow_the_largest_index():
     """A table up to it would take tens of gigabytes."""
     vector = SparseVector(np.array([5, 2**31 - 2]), np.ones(2, np.float32))
-    pack = PackedSparse([vector, SparseVector(np.array([5]), np.ones(1, np.float32))])
-    assert pack.score(vector).tolist() == [2, 1]
-    assert len(pack._state.segments[0].starts) == 3
+    index = PackedSparse([vector, SparseVector(np.array([5]), np.ones(1, np.float32))])
+    assert index.score(vector).tolist() == [2, 1]
+    assert len(index._state.segments[0].starts) == 3

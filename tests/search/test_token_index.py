@@ -58,9 +58,9 @@ def test_exact_scores_are_maxsims(rng, monkeypatch, small_blocks, numpy):
     if numpy:
         in_numpy(monkeypatch)
     documents, query = collection(rng), tokens(rng, 7)
-    pack = PackedTokens(documents)
+    index = PackedTokens(documents)
     np.testing.assert_allclose(
-        pack.score(query), scoring.maxsim_scores(query, documents), rtol=1e-6, atol=1e-6
+        index.score(query), scoring.maxsim_scores(query, documents), rtol=1e-6, atol=1e-6
     )
 
 
@@ -72,11 +72,11 @@ def test_both_ways_agree(lengths, n_query, whole_numbers):
     documents, query = [tokens(rng, n, 8) for n in lengths], tokens(rng, n_query, 8)
     rounding = {"rtol": 1e-6, "atol": 1e-7 * n_query + 1e-6}  # sums of n_query terms may cancel
     for output in ("float32", "int8") if whole_numbers else ("float32",):
-        pack = PackedTokens(documents, output_dtype=output)
+        index = PackedTokens(documents, output_dtype=output)
         with pytest.MonkeyPatch.context() as context:
             in_numpy(context)
-            expected = pack.score(query)
-        np.testing.assert_allclose(pack.score(query), expected, **rounding)
+            expected = index.score(query)
+        np.testing.assert_allclose(index.score(query), expected, **rounding)
     exact = scoring.maxsim_scores(query, documents)
     np.testing.assert_allclose(PackedTokens(documents).score(query), exact, **rounding)
 
@@ -92,10 +92,10 @@ def test_negative_similarities_stay_negative():
 
 def test_int8_by_hand():
     # Peaks 1 and 2: scales 1/127 and 2/127; the query's is 3/63. Codes 127, -64 and 127, 64.
-    pack = PackedTokens([[[1.0, -0.5]], [[2.0, 1.0]]], output_dtype="int8")
+    index = PackedTokens([[[1.0, -0.5]], [[2.0, 1.0]]], output_dtype="int8")
     query = np.array([[3.0, 1.0]])  # codes 63, 21
     expected = [(127 * 63 - 64 * 21) * 3 / 63 / 127, (127 * 63 + 64 * 21) * 3 / 63 * 2 / 127]
-    np.testing.assert_allclose(pack.score(query), expected, rtol=1e-6)
+    np.testing.assert_allclose(index.score(query), expected, rtol=1e-6)
 
 
 def test_int8_is_near_and_ranks_alike(rng):
@@ -118,41 +118,41 @@ def test_extreme_codes_do_not_overflow():
 def test_binary_scores_are_those_of_the_plain_form(rng, small_blocks, dim):
     documents, query = collection(rng, dim=dim), tokens(rng, 7, dim)
     expected = binary_scores(query, documents)
-    pack = PackedTokens(documents, output_dtype="binary")
-    np.testing.assert_allclose(pack.score(query), expected, atol=1e-5)
+    index = PackedTokens(documents, output_dtype="binary")
+    np.testing.assert_allclose(index.score(query), expected, atol=1e-5)
     of_bits = PackedTokens(map(quantization.binary, documents), output_dtype="binary")
     np.testing.assert_allclose(of_bits.score(quantization.binary(query)), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("output", FORMS)
 def test_many_queries_are_single_ones(rng, small_blocks, output):
-    pack = PackedTokens(collection(rng), output_dtype=output)
+    index = PackedTokens(collection(rng), output_dtype=output)
     queries = [tokens(rng, n) for n in (1, 70, 3, 64, 40, 200)]
-    found = pack.score_batch(queries)
+    found = index.score_batch(queries)
     assert found.shape == (6, 40) and found.dtype == np.float32
-    np.testing.assert_allclose(found, [pack.score(q) for q in queries], rtol=1e-6, atol=1e-5)
+    np.testing.assert_allclose(found, [index.score(q) for q in queries], rtol=1e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize("output", FORMS)
 def test_adding_is_packing_at_once(rng, small_blocks, output):
     documents, query = collection(rng, 60), tokens(rng, 5)
     whole = PackedTokens(documents, output_dtype=output)
-    pack = PackedTokens(output_dtype=output)
+    index = PackedTokens(output_dtype=output)
     for document in documents[:30]:
-        pack.add([document])
-    pack.add(iter(documents[30:]))
-    assert len(pack) == len(whole) == 60
-    np.testing.assert_allclose(pack.score(query), whole.score(query), rtol=1e-6, atol=1e-6)
-    assert pack.nbytes < 1.5 * whole.nbytes  # merged, so that like lengths lie together
+        index.add([document])
+    index.add(iter(documents[30:]))
+    assert len(index) == len(whole) == 60
+    np.testing.assert_allclose(index.score(query), whole.score(query), rtol=1e-6, atol=1e-6)
+    assert index.nbytes < 1.5 * whole.nbytes  # merged, so that like lengths lie together
 
 
 def test_single_additions_do_not_pile_up(rng):
-    pack = PackedTokens()
+    index = PackedTokens()
     for document in collection(rng, 300):
-        pack.add([document])
-    dim, segments, _ = pack._state
+        index.add([document])
+    dim, segments, _ = index._state
     assert dim == 16 and len(segments) < 12
-    assert sorted(i for s in segments for b in s for i in b.places.tolist()) == list(range(300))
+    assert sorted(i for s in segments for b in s for i in b.numbers.tolist()) == list(range(300))
 
 
 def test_padding_is_little(rng):
@@ -172,13 +172,13 @@ def test_rank_breaks_ties_by_number(rng):
 
 @pytest.mark.parametrize("output", FORMS)
 def test_empty_pack(output):
-    pack = PackedTokens(output_dtype=output)
-    assert pack.score(np.ones((2, 4))).shape == (0,)
-    assert pack.score_batch([]).shape == (0, 0)
-    assert pack.rank(np.ones((2, 4))) == []
-    assert len(pack) == 0 and pack.dimension() is None
+    index = PackedTokens(output_dtype=output)
+    assert index.score(np.ones((2, 4))).shape == (0,)
+    assert index.score_batch([]).shape == (0, 0)
+    assert index.rank(np.ones((2, 4))) == []
+    assert len(index) == 0 and index.dimension() is None
     with pytest.raises(ConfigError, match="nothing to save"):
-        pack.save("never")
+        index.save("never")
 
 
 @pytest.mark.parametrize("numpy", [False, True], ids=["onnxruntime", "numpy"])
@@ -192,13 +192,13 @@ def test_a_blank_page_scores_least(rng, monkeypatch, small_blocks, tmp_path, out
         blank, documents = quantization.binary(blank), [quantization.binary(d) for d in documents]
     queries = [tokens(rng, 5), tokens(rng, 40)]
     plain = PackedTokens(documents, output_dtype=output).score_batch(queries)
-    pack = PackedTokens([blank], output_dtype=output)
-    assert pack.dimension() == 16
-    np.testing.assert_array_equal(pack.score_batch(queries), [[-5], [-40]])
-    pack.add([*documents[:7], *[blank] * 300, *documents[7:]])
-    pack.add([blank])
-    pack.save(tmp_path / "pack")
-    for each in (pack, PackedTokens.load(tmp_path / "pack", verify=True)):
+    index = PackedTokens([blank], output_dtype=output)
+    assert index.dimension() == 16
+    np.testing.assert_array_equal(index.score_batch(queries), [[-5], [-40]])
+    index.add([*documents[:7], *[blank] * 300, *documents[7:]])
+    index.add([blank])
+    index.save(tmp_path / "index")
+    for each in (index, PackedTokens.load(tmp_path / "index", verify=True)):
         scores = each.score_batch(queries)
         real = [*range(1, 8), *range(308, 341)]
         np.testing.assert_allclose(scores[:, real], plain, rtol=1e-6, atol=1e-6)
@@ -207,24 +207,24 @@ def test_a_blank_page_scores_least(rng, monkeypatch, small_blocks, tmp_path, out
 
 
 def test_wrong_documents_are_named_and_nothing_is_added(rng):
-    pack = PackedTokens([tokens(rng, 3)])
+    index = PackedTokens([tokens(rng, 3)])
     with pytest.raises(DimensionMismatch, match=r"documents\[1\] has 8 dims, those before it 16"):
-        pack.add([tokens(rng, 2), tokens(rng, 2, 8)])
+        index.add([tokens(rng, 2), tokens(rng, 2, 8)])
     with pytest.raises(ConfigError, match=r"documents\[1\] has no tokens or no dimensions"):
-        pack.add([tokens(rng, 2), np.zeros((3, 0))])
+        index.add([tokens(rng, 2), np.zeros((3, 0))])
     with pytest.raises(ConfigError, match=r"documents\[0\] holds NaN"):
-        pack.add([np.full((2, 16), np.nan)])
+        index.add([np.full((2, 16), np.nan)])
     with pytest.raises(TypeError, match=r"documents\[0\] must be a numeric array"):
-        pack.add(["a text"])
+        index.add(["a text"])
     with pytest.raises(TypeError, match="documents must be a list of token vectors, got str"):
-        pack.add("a text")
-    with pytest.raises(ConfigError, match="the pack is float32"):
-        pack.add([quantization.binary(tokens(rng, 2))])
+        index.add("a text")
+    with pytest.raises(ConfigError, match="the index is float32"):
+        index.add([quantization.binary(tokens(rng, 2))])
     with pytest.raises(ConfigError, match=r"documents\[0\]: .* do not hold 0 bits"):
         PackedTokens([BinaryTokens(np.zeros((2, 0), np.uint8), 0)], output_dtype="binary")
     with pytest.raises(ConfigError, match=r"documents\[0\]: .* do not hold 32 bits"):
         PackedTokens([BinaryTokens(np.zeros((2, 2), np.uint8), 32)], output_dtype="binary")
-    assert len(pack) == 1
+    assert len(index) == 1
 
 
 @pytest.mark.parametrize("output", FORMS)
@@ -244,17 +244,17 @@ def test_a_stream_may_fill_one_buffer_again_and_again(rng, output):
 
 
 def test_no_document_is_lost_when_two_calls_add(rng):
-    pack = PackedTokens([tokens(rng, 3)])
+    index = PackedTokens([tokens(rng, 3)])
 
     def adds_itself():
         yield tokens(rng, 2)
-        pack.add([tokens(rng, 4)])
+        index.add([tokens(rng, 4)])
 
     with pytest.raises(ConfigError, match="at the same time by another call: make one call after"):
-        pack.add(adds_itself())
-    assert len(pack) == 2
-    pack.add([tokens(rng, 2)])
-    assert len(pack) == 3
+        index.add(adds_itself())
+    assert len(index) == 2
+    index.add([tokens(rng, 2)])
+    assert len(index) == 3
 
 
 @pytest.mark.parametrize("numpy", [False, True], ids=["onnxruntime", "numpy"])
@@ -263,11 +263,11 @@ def test_scores_beyond_float32_are_refused(monkeypatch, output, numpy):
     if numpy:
         in_numpy(monkeypatch)
     large = np.full((2, 4), 1e30)
-    pack = PackedTokens([np.ones((1, 4)), large], output_dtype=output)
+    index = PackedTokens([np.ones((1, 4)), large], output_dtype=output)
     for query in (large, -large):
         with pytest.raises(ConfigError, match="the scores, whose products leave float32"):
-            pack.rank(np.concatenate([query] * 2) * 1e8)
-    np.testing.assert_allclose(pack.score(np.ones((1, 4))), [4, 4e30], rtol=0.02)
+            index.rank(np.concatenate([query] * 2) * 1e8)
+    np.testing.assert_allclose(index.score(np.ones((1, 4))), [4, 4e30], rtol=0.02)
 
 
 def test_no_warning_of_numpy_where_vectors_are_tiny():
@@ -285,8 +285,8 @@ def test_binary_scores_where_no_thread_can_be_started(call):
     code = (
         "import atexit, threading, numpy as np, tessera_onnx.search.kernels\n"
         "from tessera_onnx import PackedTokens\n"
-        "pack = PackedTokens([np.ones((9000, 8))] * 4, output_dtype='binary', threads=2)\n"
-        f"ask = lambda: print(pack.score(np.ones((1, 8))))\n{call}"
+        "index = PackedTokens([np.ones((9000, 8))] * 4, output_dtype='binary', threads=2)\n"
+        f"ask = lambda: print(index.score(np.ones((1, 8))))\n{call}"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[1. 1. 1. 1.]\n", done.stderr
@@ -304,23 +304,23 @@ def test_bits_of_any_whole_number_of_dimensions_and_none_after_them():
 
 @pytest.mark.parametrize("bad", [3, np.array(3.0), "a text"])
 def test_what_is_no_list(rng, bad):
-    pack = PackedTokens([tokens(rng, 3)])
+    index = PackedTokens([tokens(rng, 3)])
     with pytest.raises(TypeError, match="documents must be a list of token vectors, got"):
         PackedTokens(bad)
     with pytest.raises(TypeError, match="queries must be a list of token vectors, got"):
-        pack.score_batch(bad)
+        index.score_batch(bad)
     with pytest.raises(TypeError, match="documents must be a list of token vectors, got"):
         scoring.maxsim_scores(tokens(rng, 3), bad)
 
 
 def test_wrong_queries_and_options(rng):
-    pack = PackedTokens([tokens(rng, 3)])
+    index = PackedTokens([tokens(rng, 3)])
     with pytest.raises(DimensionMismatch, match="query has 8 dims, the documents 16"):
-        pack.score(tokens(rng, 2, 8))
+        index.score(tokens(rng, 2, 8))
     with pytest.raises(DimensionMismatch, match=r"queries\[1\] has 8"):
-        pack.score_batch([tokens(rng, 2), tokens(rng, 2, 8)])
+        index.score_batch([tokens(rng, 2), tokens(rng, 2, 8)])
     with pytest.raises(ConfigError, match="query holds sign bits"):
-        pack.score(quantization.binary(tokens(rng, 2)))
+        index.score(quantization.binary(tokens(rng, 2)))
     with pytest.raises(ConfigError, match="output_dtype must be"):
         PackedTokens(output_dtype="float16")
     with pytest.raises(ConfigError, match="scored on the CPU"):
@@ -335,24 +335,24 @@ def test_a_device_that_is_not_there(rng):
 def test_the_model_ranks_packed_documents(multi):
     texts = ["a cat sat on a mat", "the parliament passed a law", "kittens purr"]
     documents = multi.encode_batch(texts)
-    pack = PackedTokens(multi.encode_iter(texts))
+    index = PackedTokens(multi.encode_iter(texts))
     np.testing.assert_allclose(
-        multi.score("felines", pack), multi.score("felines", documents), rtol=1e-5
+        multi.score("felines", index), multi.score("felines", documents), rtol=1e-5
     )
     plain = [row.index for row in multi.rank("felines", documents)]
-    assert [row.index for row in multi.rank("felines", pack)] == plain
-    assert len(multi.rank("felines", pack, top_k=1)) == 1
+    assert [row.index for row in multi.rank("felines", index)] == plain
+    assert len(multi.rank("felines", index, top_k=1)) == 1
 
 
 def test_threads_score_while_one_adds(rng):
     documents, query = collection(rng, 200), tokens(rng, 5)
     expected = scoring.maxsim_scores(query, documents)
-    pack = PackedTokens(documents[:10])
+    index = PackedTokens(documents[:10])
     failures = []
 
     def score():
         for _ in range(50):
-            found = pack.score(query)
+            found = index.score(query)
             if not np.allclose(found, expected[: len(found)], rtol=1e-5):
                 failures.append(found)
 
@@ -360,10 +360,10 @@ def test_threads_score_while_one_adds(rng):
     for reader in readers:
         reader.start()
     for document in documents[10:]:
-        pack.add([document])
+        index.add([document])
     for reader in readers:
         reader.join()
-    assert not failures and len(pack) == 200
+    assert not failures and len(index) == 200
 
 
 def test_without_onnxruntime_numpy_scores():
@@ -375,8 +375,8 @@ def test_without_onnxruntime_numpy_scores():
         "sys.meta_path.insert(0, Refuse())\n"
         "from tessera_onnx import PackedTokens\n"
         "for output in ('float32', 'int8', 'binary'):\n"
-        "    pack = PackedTokens([[[1, 0]], [[0, 1]]], output_dtype=output)\n"
-        "    print(pack.score([[1, -1]]).tolist())"
+        "    index = PackedTokens([[[1, 0]], [[0, 1]]], output_dtype=output)\n"
+        "    print(index.score([[1, -1]]).tolist())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:3] == ["[1.0, -1.0]"] * 3
@@ -386,24 +386,24 @@ def test_without_onnxruntime_numpy_scores():
 @pytest.mark.parametrize("output", FORMS)
 def test_a_file_gives_the_same_scores(rng, small_blocks, tmp_path, output):
     documents, query = collection(rng), tokens(rng, 5)
-    pack = PackedTokens(documents[:20], output_dtype=output)
-    pack.add(documents[20:])
-    path = tmp_path / "some.pack"
-    pack.save(path)
+    index = PackedTokens(documents[:20], output_dtype=output)
+    index.add(documents[20:])
+    path = tmp_path / "some.index"
+    index.save(path)
     loaded = PackedTokens.load(path, verify=True)
     assert (len(loaded), loaded.dimension(), loaded.output) == (40, 16, output)
-    assert loaded.nbytes == pack.nbytes
+    assert loaded.nbytes == index.nbytes
     mapped = loaded._state.segments[0][0].tokens
     assert isinstance(mapped.base.base, np.memmap) or isinstance(mapped.base, np.memmap)
     assert mapped.flags.aligned
-    assert (loaded.score(query) == pack.score(query)).all()
+    assert (loaded.score(query) == index.score(query)).all()
     more = tokens(rng, 4)
     loaded.add([more])
-    pack.add([more])
-    np.testing.assert_allclose(loaded.score(query), pack.score(query), rtol=1e-6)
+    index.add([more])
+    np.testing.assert_allclose(loaded.score(query), index.score(query), rtol=1e-6)
     loaded.save(path)  # over the file that it is mapped from
     assert len(PackedTokens.load(path)) == 41
-    assert [found.name for found in tmp_path.iterdir()] == ["some.pack"]
+    assert [found.name for found in tmp_path.iterdir()] == ["some.index"]
 
 
 def test_numpy_reads_the_file(rng, tmp_path):
@@ -420,11 +420,11 @@ def test_numpy_reads_the_file(rng, tmp_path):
 
 @pytest.mark.posix
 def test_a_file_that_cannot_be_read_or_written(tmp_path):
-    pack = PackedTokens([[[1.0, 2.0]]])
+    index = PackedTokens([[[1.0, 2.0]]])
     with pytest.raises(FileError):
-        pack.save(tmp_path / "no folder" / "p")
+        index.save(tmp_path / "no folder" / "p")
     with pytest.raises(FileError):
-        pack.save(tmp_path)
+        index.save(tmp_path)
     with pytest.raises(FileError):
         PackedTokens.load(tmp_path / "missing")
     with pytest.raises(FileError):
@@ -462,11 +462,11 @@ def test_every_changed_bit_is_found(saved, rng):
         changed[place] ^= 1 << int(rng.integers(8))
         saved.write_bytes(changed)
         try:
-            pack = PackedTokens.load(saved, verify=True)
+            index = PackedTokens.load(saved, verify=True)
         except LoadError:
             continue
         # The header's spaces and the paddings of .npy headers say nothing.
-        assert chr(content[place]).isspace(), (place, len(pack))
+        assert chr(content[place]).isspace(), (place, len(index))
 
 
 def rewrite(path, facts=None, index=None):
@@ -521,7 +521,7 @@ def test_hostile_index(saved):
     for index in cases:
         saved.write_bytes(content)
         rewrite(saved, index=index)
-        with pytest.raises(IntegrityError, match="contradicts"):
+        with pytest.raises(IntegrityError, match="its index do not fit each other"):
             PackedTokens.load(saved)
 
 
@@ -541,7 +541,7 @@ def test_a_header_that_promises_more_than_the_file_has(saved):
 
 def test_a_pickle_is_no_pack(tmp_path):
     np.save(tmp_path / "p.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(LoadError, match="no pack of tokens"):
+    with pytest.raises(LoadError, match="not an index of token vectors"):
         PackedTokens.load(tmp_path / "p.npy")
 
 

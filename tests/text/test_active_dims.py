@@ -110,9 +110,12 @@ def test_ties_go_to_the_lower_ids():
         np.array([2, 5, 7, 9, 11], np.int32), np.array([1, 3, 3, 0.5, 3], np.float32)
     )
     for most, ids in ((1, [5]), (2, [5, 7]), (3, [5, 7, 11]), (4, [2, 5, 7, 11]), (5, None)):
-        found = heads.heaviest(vector, most)
+        found = heads.largest_weights(vector, most)
         assert found.indices.tolist() == (ids or vector.indices.tolist())
-    assert heads.heaviest(SparseVector(vector.indices[:0], vector.values[:0]), 3).to_dict() == {}
+    assert (
+        heads.largest_weights(SparseVector(vector.indices[:0], vector.values[:0]), 3).to_dict()
+        == {}
+    )
 
 
 @pytest.mark.parametrize(

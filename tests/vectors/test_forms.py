@@ -282,7 +282,7 @@ def test_scores_of_unit_vectors_stay_within_their_bounds(output, numpy, rng, mon
         documents += [-rows[:1] for rows in documents]
         pack = PackedTokens(documents, output_dtype=output)
         with pytest.MonkeyPatch.context() as context:
-            context.setattr(kernels, "keep_bounds", lambda *_: None)
+            context.setattr(kernels, "clip_scores", lambda *_: None)
             free = pack.score_batch(documents)
         scores = pack.score_batch(documents)
         n = np.array([[len(rows)] for rows in documents])

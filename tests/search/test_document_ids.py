@@ -1,4 +1,4 @@
-"""Ids, removed documents and subsets of both kinds of packs, against lists scored one by one."""
+"""Ids, removed documents and subsets of both kinds of indexes, against lists scored one by one."""
 
 import copy
 import pickle
@@ -67,40 +67,40 @@ def small_blocks(monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_changes_against_a_list(kind, named, rng, small_blocks, tmp_path):
     """Add, remove, save, load and copy in any order: what is there scores as it would alone."""
-    pack, truth, count = make(kind), {}, 0
+    index, truth, count = make(kind), {}, 0
     for step in range(60):
         if rng.random() < 0.55 or not truth:
             more = some(kind, rng, int(rng.integers(0, 9)))
             names = [f"{step}-{i}" for i in range(len(more))] if named else None
-            pack.add(iter(more) if step % 2 else more, ids=names)
+            index.add(iter(more) if step % 2 else more, ids=names)
             truth |= {count + i: document for i, document in enumerate(more)}
             count += len(more)
         else:
             gone = rng.permutation(list(truth))[: int(rng.integers(1, 6))].tolist()
-            by_id = dict(zip(pack.numbers.tolist(), pack.ids or [], strict=False))
-            pack.remove([by_id[n] if named and i % 2 else n for i, n in enumerate(gone)])
+            by_id = dict(zip(index.numbers.tolist(), index.ids or [], strict=False))
+            index.remove([by_id[n] if named and i % 2 else n for i, n in enumerate(gone)])
             for number in gone:
                 del truth[number]
         if step % 9 == 0 and truth:
-            pack.save(tmp_path / "p")
-            pack = load(kind, tmp_path / "p")
+            index.save(tmp_path / "p")
+            index = load(kind, tmp_path / "p")
         if step % 11 == 0:
-            pack = pickle.loads(pickle.dumps(copy.copy(pack)))
-        assert len(pack) == len(truth) and pack.numbers.tolist() == sorted(truth)
-        assert (pack.ids is not None) == (named and bool(truth))
+            index = pickle.loads(pickle.dumps(copy.copy(index)))
+        assert len(index) == len(truth) and index.numbers.tolist() == sorted(truth)
+        assert (index.ids is not None) == (named and bool(truth))
         asked = query(kind, rng)
-        scores = pack.score(asked)
+        scores = index.score(asked)
         assert scores.shape == (count,) and scores.dtype == np.float32
         expected = np.full(count, -np.inf)
         for number, document in truth.items():
             expected[number] = one(kind, asked, document)
         np.testing.assert_allclose(scores, expected, atol=TOLERANCE[kind])
-        ranked = pack.rank(asked)
+        ranked = index.rank(asked)
         order = sorted(truth, key=lambda number: (-scores[number], number))
         assert [row.index for row in ranked] == order
         assert [row.score for row in ranked] == scores[order].tolist()
         if named and truth:
-            ids = dict(zip(pack.numbers.tolist(), pack.ids, strict=True))
+            ids = dict(zip(index.numbers.tolist(), index.ids, strict=True))
             assert [row.id for row in ranked] == [ids[number] for number in order]
         else:
             assert all(row.id is None for row in ranked)
@@ -110,40 +110,44 @@ def test_many_changes_against_a_list(kind, named, rng, small_blocks, tmp_path):
 def test_a_subset_ranks_as_all_of_them_do(kind, rng, small_blocks):
     documents, asked = some(kind, rng, 200), query(kind, rng)
     names = [f"d{i}" for i in range(200)]
-    pack = make(kind, documents, ids=names)
-    pack.remove(range(0, 200, 7))
-    whole = {row.index: row for row in pack.rank(asked)}
+    index = make(kind, documents, ids=names)
+    index.remove(range(0, 200, 7))
+    whole = {row.index: row for row in index.rank(asked)}
     for size in (1, 3, 60, 150):
-        picked = rng.permutation(pack.numbers)[:size]
+        picked = rng.permutation(index.numbers)[:size]
         mixed = [names[n] if i % 2 else n for i, n in enumerate(picked)]
         mask = np.zeros(200, dtype=bool)
         mask[picked] = True
         expected = sorted((whole[n] for n in picked), key=lambda row: (-row.score, row.index))
         for subset in (mixed, [*mixed, mixed[0]], picked, set(picked.tolist()), iter(mixed), mask):
-            found = pack.rank(asked, subset=subset)
+            found = index.rank(asked, subset=subset)
             assert [row.index for row in found] == [row.index for row in expected]
             assert [row.id for row in found] == [names[row.index] for row in expected]
             scores = [row.score for row in expected]
             np.testing.assert_allclose([row.score for row in found], scores, atol=1e-5)
-        assert len(pack.rank(asked, top_k=2, subset=mixed)) == min(2, size)
-    assert pack.rank(asked, subset=[]) == []
+        assert len(index.rank(asked, top_k=2, subset=mixed)) == min(2, size)
+    assert index.rank(asked, subset=[]) == []
     # A mask of the caller's own list names removed documents too: they take no part.
-    assert len(pack.rank(asked, subset=np.ones(200, dtype=bool))) == len(pack)
+    assert len(index.rank(asked, subset=np.ones(200, dtype=bool))) == len(index)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_names_no_document(kind, rng):
     documents = some(kind, rng, 5)
-    pack = make(kind, documents, ids=list("abcde"))
-    pack.remove(["b"])
-    before = pack.score(query(kind, rng)), pack.ids
+    index = make(kind, documents, ids=list("abcde"))
+    index.remove(["b"])
+    before = index.score(query(kind, rng)), index.ids
     cases = [
-        (["a", "b"], ConfigError, r"\[1\] is an id that no document of this pack has"),
-        (["zqxjkv"], ConfigError, r"\[0\] is an id that no document of this pack has"),
+        (["a", "b"], ConfigError, r"\[1\] is an id that no document of this index has"),
+        (["zqxjkv"], ConfigError, r"\[0\] is an id that no document of this index has"),
         ([0, 1], ConfigError, r"\[1\] is 1: that document was removed"),
-        ([0, 5], ConfigError, r"\[1\] is no number of this pack's documents: they go from 0 to 4"),
-        ([-1], ConfigError, r"\[0\] is no number"),
-        ([10**30], ConfigError, r"\[0\] is no number"),
+        (
+            [0, 5],
+            ConfigError,
+            r"\[1\] is a number that no document of this index has: numbers go from 0 to 4",
+        ),
+        ([-1], ConfigError, r"\[0\] is a number that no document"),
+        ([10**30], ConfigError, r"\[0\] is a number that no document"),
         ([0.0], TypeError, r"\[0\] must be an id \(str\) or a number, got float"),
         ([True], TypeError, r"\[0\] must be an id \(str\) or a number, got bool"),
         ([None], TypeError, r"\[0\] must be an id"),
@@ -155,62 +159,62 @@ def test_what_names_no_document(kind, rng):
     ]
     for value, error, message in cases:
         with pytest.raises(error, match=f"^subset{message}") as raised:
-            pack.rank(query(kind, rng), subset=value)
+            index.rank(query(kind, rng), subset=value)
         assert "zqxjkv" not in str(raised.value)
         with pytest.raises(error, match=f"^documents{message}"):
-            pack.remove(value)
-    rest = pack.ids
+            index.remove(value)
+    rest = index.ids
     assert rest == before[1] == list("acde")
-    with pytest.raises(ConfigError, match="it holds none"):
+    with pytest.raises(ConfigError, match="it is empty"):
         make(kind).remove([0])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_ids_are_one_a_document_and_each_another(kind, rng):
     documents = some(kind, rng, 3)
-    pack = make(kind, documents, ids=("a", "b", "c"))
+    index = make(kind, documents, ids=("a", "b", "c"))
     cases = [
-        (["x", "y"], ConfigError, "ids must hold an id a document: 2 for 3 documents"),
-        (list("wxyz"), ConfigError, "ids must hold an id a document: 4 for 3 documents"),
-        (["x", "y", "x"], ConfigError, r"ids\[2\] is ids\[0\] again"),
-        (["x", "b", "y"], ConfigError, r"ids\[1\] is in the pack already"),
+        (["x", "y"], ConfigError, "ids must hold one id per document: got 2 for 3 documents"),
+        (list("wxyz"), ConfigError, "ids must hold one id per document: got 4 for 3 documents"),
+        (["x", "y", "x"], ConfigError, r"ids\[2\] is the same as ids\[0\]"),
+        (["x", "b", "y"], ConfigError, r"ids\[1\] is in the index already"),
         (["x", 7, "y"], TypeError, r"ids\[1\] must be str, got int: pass str\(id\)"),
         (["x", None, "y"], TypeError, r"ids\[1\] must be str"),
         ("xyz", TypeError, r"ids must be a list of ids \(str\), got str"),
         ({"x", "y", "z"}, TypeError, "a set has no order"),
         ({"x": 1, "y": 2, "z": 3}, TypeError, r"ids must be a list of ids \(str\), got dict"),
         (5, TypeError, r"ids must be a list of ids \(str\)"),
-        (None, ConfigError, "this pack's documents have ids: pass ids="),
+        (None, ConfigError, "the documents of this index have ids: pass ids="),
     ]
     for ids, error, message in cases:
         for given in (documents, iter(documents)):
             with pytest.raises(error, match=message):
-                pack.add(given, ids=ids)
-    assert pack.ids == ["a", "b", "c"] and pack.numbers.tolist() == [0, 1, 2]
+                index.add(given, ids=ids)
+    assert index.ids == ["a", "b", "c"] and index.numbers.tolist() == [0, 1, 2]
     plain = make(kind, documents)
     with pytest.raises(ConfigError, match="have no ids: leave ids out"):
         plain.add(documents, ids=["x", "y", "z"])
     assert plain.ids is None and len(plain) == 3
-    for each in (pack, plain):
+    for each in (index, plain):
         each.add([])
         each.add([], ids=[])
         assert len(each) == 3
-    pack.add(documents, ids=np.array(["x", "y", "z"]))
-    assert pack.ids == ["a", "b", "c", "x", "y", "z"]
-    assert all(type(name) is str for name in pack.ids)
+    index.add(documents, ids=np.array(["x", "y", "z"]))
+    assert index.ids == ["a", "b", "c", "x", "y", "z"]
+    assert all(type(name) is str for name in index.ids)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_ids_and_numbers_may_be_arrows(kind, rng):
     documents = some(kind, rng, 3)
-    pack = make(kind, documents, ids=pa.chunked_array([["a"], ["b", "c"]]))
-    assert pack.ids == ["a", "b", "c"]
+    index = make(kind, documents, ids=pa.chunked_array([["a"], ["b", "c"]]))
+    assert index.ids == ["a", "b", "c"]
     asked = query(kind, rng)
-    expected = pack.rank(asked, subset=["a", "c"])
-    assert pack.rank(asked, subset=pa.array(["a", "c"])) == expected
-    assert pack.rank(asked, subset=pa.array([0, 2])) == expected
-    pack.remove(pa.array(["b"]))
-    assert pack.ids == ["a", "c"]
+    expected = index.rank(asked, subset=["a", "c"])
+    assert index.rank(asked, subset=pa.array(["a", "c"])) == expected
+    assert index.rank(asked, subset=pa.array([0, 2])) == expected
+    index.remove(pa.array(["b"]))
+    assert index.ids == ["a", "c"]
     with pytest.raises(TypeError, match=r"ids\[1\] must be str, got NoneType"):
         make(kind, documents, ids=pa.array(["a", None, "c"]))
 
@@ -218,46 +222,46 @@ def test_ids_and_numbers_may_be_arrows(kind, rng):
 @pytest.mark.parametrize("kind", KINDS)
 def test_remove_all_and_begin_again(kind, rng, tmp_path):
     documents, asked = some(kind, rng, 4), query(kind, rng)
-    pack = make(kind, documents, ids=list("abcd"))
-    pack.remove(["a", "a", 0, "b"])
-    pack.remove([])
-    assert pack.ids == ["c", "d"]
-    pack.remove(pack.ids)
-    assert len(pack) == 0 and pack.ids is None and pack.rank(asked) == []
-    assert pack.score(asked).tolist() == [-np.inf] * 4
+    index = make(kind, documents, ids=list("abcd"))
+    index.remove(["a", "a", 0, "b"])
+    index.remove([])
+    assert index.ids == ["c", "d"]
+    index.remove(index.ids)
+    assert len(index) == 0 and index.ids is None and index.rank(asked) == []
+    assert index.score(asked).tolist() == [-np.inf] * 4
     with pytest.raises(ConfigError, match="nothing to save"):
-        pack.save(tmp_path / "never")
-    pack.add(documents)  # without ids now; the numbers go on
-    assert pack.ids is None and pack.numbers.tolist() == [4, 5, 6, 7]
+        index.save(tmp_path / "never")
+    index.add(documents)  # without ids now; the numbers go on
+    assert index.ids is None and index.numbers.tolist() == [4, 5, 6, 7]
     fresh = make(kind, documents)
-    np.testing.assert_allclose(pack.score(asked)[4:], fresh.score(asked), rtol=1e-5)
-    pack.remove(pack.numbers)
-    pack.add(documents[:1], ids=["a"])  # an id that was there before
-    assert pack.ids == ["a"] and pack.rank(asked)[0].id == "a" and pack.rank(asked)[0].index == 8
-    pack.save(tmp_path / "p")
+    np.testing.assert_allclose(index.score(asked)[4:], fresh.score(asked), rtol=1e-5)
+    index.remove(index.numbers)
+    index.add(documents[:1], ids=["a"])  # an id that was there before
+    assert index.ids == ["a"] and index.rank(asked)[0].id == "a" and index.rank(asked)[0].index == 8
+    index.save(tmp_path / "p")
     again = load(kind, tmp_path / "p")
     assert again.ids == ["a"] and again.numbers.tolist() == [8]
-    assert again.score(asked).tolist() == pack.score(asked).tolist()
+    assert again.score(asked).tolist() == index.score(asked).tolist()
     again.add(documents[:1], ids=["b"])
     assert again.numbers.tolist() == [8, 9]
 
 
 def test_an_emptied_pack_takes_other_dims():
-    pack = PackedTokens([np.ones((2, 4))])
-    pack.remove([0])
-    assert pack.dimension() is None and pack.nbytes == 0
-    pack.add([np.ones((1, 3))])
-    assert pack.dimension() == 3 and pack.score(np.ones((1, 3))).tolist() == [-np.inf, 3]
+    index = PackedTokens([np.ones((2, 4))])
+    index.remove([0])
+    assert index.dimension() is None and index.nbytes == 0
+    index.add([np.ones((1, 3))])
+    assert index.dimension() == 3 and index.score(np.ones((1, 3))).tolist() == [-np.inf, 3]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_removed_documents_leave_the_memory(kind, rng):
     documents = some(kind, rng, 400)
-    pack = make(kind, documents)
-    before = pack.nbytes
+    index = make(kind, documents)
+    before = index.nbytes
     for i in range(360):  # one by one, so that blocks empty slowly
-        pack.remove([i])
-    assert pack.nbytes < 0.25 * before
+        index.remove([i])
+    assert index.nbytes < 0.25 * before
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -278,7 +282,7 @@ def test_a_copy_changes_for_itself(kind, rng):
 def test_threads_rank_while_one_adds_and_removes(kind, rng):
     """Each ranking is that of one moment: ids and numbers belong together."""
     documents, asked = some(kind, rng, 300), query(kind, rng)
-    pack = make(kind, documents[:100], ids=[f"d{i}" for i in range(100)])
+    index = make(kind, documents[:100], ids=[f"d{i}" for i in range(100)])
     expected = make(kind, documents).score(asked)
     wrong = []
     done = threading.Event()
@@ -287,7 +291,7 @@ def test_threads_rank_while_one_adds_and_removes(kind, rng):
         while not done.is_set():
             wrong.extend(
                 row
-                for row in pack.rank(asked)
+                for row in index.rank(asked)
                 if row.id != f"d{row.index}" or abs(row.score - expected[row.index]) > 1e-4
             )
 
@@ -295,26 +299,26 @@ def test_threads_rank_while_one_adds_and_removes(kind, rng):
     for reader in readers:
         reader.start()
     for i in range(100, 300):
-        pack.add([documents[i]], ids=[f"d{i}"])
-        pack.remove([f"d{i - 100}"])
+        index.add([documents[i]], ids=[f"d{i}"])
+        index.remove([f"d{i - 100}"])
     done.set()
     for reader in readers:
         reader.join()
-    assert not wrong and pack.numbers.tolist() == list(range(200, 300))
+    assert not wrong and index.numbers.tolist() == list(range(200, 300))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_document_is_removed_while_others_are_added(kind, rng):
     documents = some(kind, rng, 3)
-    pack = make(kind, documents)
+    index = make(kind, documents)
 
     def removes():
         yield documents[0]
-        pack.remove([1])
+        index.remove([1])
 
     with pytest.raises(ConfigError, match="at the same time by another call"):
-        pack.add(removes())
-    assert pack.numbers.tolist() == [0, 2]
+        index.add(removes())
+    assert index.numbers.tolist() == [0, 2]
 
 
 def test_a_row_is_a_pair_and_has_an_id():
@@ -330,16 +334,16 @@ def test_a_row_is_a_pair_and_has_an_id():
 
 def test_the_models_rankings_bring_ids_and_leave_out_what_is_gone(multi, sparse):
     texts = ["a cat sat on a mat", "the parliament passed a law", "kittens purr"]
-    for model, pack in (
+    for model, index in (
         (multi, PackedTokens(multi.encode_iter(texts), ids=["mat", "law", "purr"])),
         (sparse, PackedSparse(sparse.encode_iter(texts), ids=["mat", "law", "purr"])),
     ):
         plain = model.rank("cats", texts)
-        found = model.rank("cats", pack)
+        found = model.rank("cats", index)
         assert [row.index for row in found] == [row.index for row in plain]
         assert [row.id for row in found] == [("mat", "law", "purr")[row.index] for row in plain]
-        pack.remove(["law"])
+        index.remove(["law"])
         left = [row for row in plain if row.index != 1]
-        assert [row.index for row in model.rank("cats", pack)] == [row.index for row in left]
-        scores = [row.score for row in model.rank("cats", pack)]
+        assert [row.index for row in model.rank("cats", index)] == [row.index for row in left]
+        scores = [row.score for row in model.rank("cats", index)]
         np.testing.assert_allclose(scores, [row.score for row in left], rtol=1e-2)
