@@ -209,7 +209,7 @@ BAD = {
     "true": (".jsonl", '{"text": "a", "n": true}', ("--id-field", "n"), "line 1: no string or wh"),
     "a string": (".jsonl", '\n"a"', ("--id-field", "n"), "line 2: no string or whole number under"),
     "empty": (".csv", "n,text\n1,a\n ,b\n", ("--id-field", "n"), "line 3: no id under 'n'"),
-    "no place": (".txt", "a", ("--id-field", "n"), "has no ids: they are in a .jsonl or .csv file"),
+    "no place": (".txt", "a", ("--id-field", "n"), "has no ids: give a .jsonl or .csv file"),
 }
 
 
