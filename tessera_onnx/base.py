@@ -1,4 +1,4 @@
-"""Find, open, close and pickle a model: what the public classes share, their options included."""
+"""Model, the base of the public classes: their shared options, open, close and pickle."""
 
 from __future__ import annotations
 
@@ -30,25 +30,24 @@ class Options(TypedDict, total=False):
 
 
 class Model:
-    """An open model of any kind. Threads may share it; it is a context manager.
+    """An open model of any kind. Several threads may use it at once.
 
-    It is pickled as its arguments, so that the model is opened again where it is unpickled.
+    Leaving a `with` block closes it. Its pickle holds the arguments of the constructor, so
+    unpickling opens the model again.
     """
 
     _kind: ClassVar[Kind]
     _recipe: Any  # the table of the kind
-    _found: Artifact | None = None  # set by `from_artifact`
+    _found: Artifact | None = None  # set by `_from_artifact`
     _session: session.Session | None = None  # set by the class of a kind that runs a graph
-    __signature__: ClassVar[inspect.Signature]
+    __signature__: ClassVar[inspect.Signature | None]  # None: that of __init__
 
-    def __init_subclass__(cls) -> None:
-        """Let `help` and notebooks show every option by name in the place of `**options`."""
-        parameters: dict[str, inspect.Parameter] = {}
-        for base in reversed(cls.__mro__[:-1]):
-            parameters |= inspect.signature(base.__init__).parameters  # type: ignore[misc]
-        for name in ("self", "options"):
-            parameters.pop(name, None)
-        cls.__signature__ = inspect.Signature(list(parameters.values()))
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let `help` and notebooks show the inherited options by name in place of `**options`."""
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            parent = inspect.signature(cls.__mro__[1])
+            cls.__signature__ = _with_options(inspect.signature(cls.__init__), parent)
 
     def __init__(
         self,
@@ -82,14 +81,15 @@ class Model:
         artifact = self._found or resolve(
             model_id, kind=self._kind, path=path, cache_dir=cache_dir, offline=offline
         )
-        # Absolute: a graph may be read again, and what is unpickled run, in another folder.
+        # Absolute, because the working directory may be another one when a graph is read again or
+        # when the object is unpickled.
         try:
             self._artifact = dataclasses.replace(artifact, folder=artifact.folder.absolute())
             path = None if path is None else Path(path).absolute()
             cache_dir = None if cache_dir is None else Path(cache_dir).absolute()
         except OSError as error:
             raise LoadError(f"the working directory is gone: {error.strerror}") from error
-        # What the object is pickled as; subclasses add their own.
+        # The content of a pickle; subclasses add their own options.
         self._options: dict[str, Any] = {
             "model_id": model_id,
             "path": path,
@@ -107,10 +107,10 @@ class Model:
             raise DeviceError(f"model {self._spec.id!r} has no graph: leave device out")
 
     @classmethod
-    def from_artifact(cls, artifact: Artifact, model_id: str | None, **options: Any) -> Self:
-        """Open a model that was found already by `model_id` and `options`, without a second search.
+    def _from_artifact(cls, artifact: Artifact, model_id: str | None, **options: Any) -> Self:
+        """Open an artifact that `resolve` found for `model_id` and `options`.
 
-        It is pickled as if it had been opened by these.
+        The pickle is the same as that of `cls(model_id, **options)`.
         """
         model = cls.__new__(cls)
         model._found = artifact  # noqa: SLF001 (of its own class)
@@ -196,3 +196,17 @@ class Model:
 
 def _rebuild(cls: type[Model], options: dict[str, Any]) -> Model:
     return cls(**options)
+
+
+def _with_options(own: inspect.Signature, parent: inspect.Signature) -> inspect.Signature | None:
+    """The signature of a constructor with the parameters of its parent in place of `**options`.
+
+    None for a constructor that is not of this form, such as one of a user's subclass.
+    """
+    _, *parameters = own.parameters.values()
+    if not parameters or not str(parameters[-1].annotation).startswith("Unpack["):
+        return None
+    parameters.pop()
+    names = {parameter.name for parameter in parameters}
+    parameters += [p for p in parent.parameters.values() if p.name not in names]
+    return inspect.Signature(sorted(parameters, key=lambda parameter: parameter.kind))

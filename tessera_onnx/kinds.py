@@ -1,8 +1,7 @@
-"""One row per kind of model: its class, what it reads, what it gives; Tessera() and list_models().
+"""One row per kind of model: its class, its input, its output; Tessera() and list_models().
 
-Everything outside of this file that depends on the kind of a model asks its row. A new kind needs
-a table in models/spec.py, its rules in models/rules.py, a class in a package of its own, and a row
-here.
+Code that depends on the kind of a model asks the row of the kind. A new kind needs a table in
+models/spec.py, rules in models/rules.py, a class, and a row here.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import importlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from tessera_onnx.base import Model
 from tessera_onnx.errors import ConfigError, shown
@@ -19,11 +18,12 @@ from tessera_onnx.models import catalogue, resolve
 from tessera_onnx.models import installed as models_installed
 from tessera_onnx.models.artifact import Artifact
 from tessera_onnx.models.spec import KIND_TABLES, Kind, ModelSpec
+from tessera_onnx.text.base import TextOptions
 
 
 @dataclass(frozen=True)
 class KindRow:
-    """What the rest of the package needs to know of a kind."""
+    """What the rest of the package needs to know about a kind."""
 
     kind: Kind
     module: str  # of the class, imported when a model of the kind is opened
@@ -54,6 +54,10 @@ class KindRow:
     def recipe(self, spec: ModelSpec) -> Any:
         """The table of the kind in the description of a model."""
         return getattr(spec, self.table)
+
+    def open(self, artifact: Artifact, model_id: str | None = None, **options: Any) -> Model:
+        """Open an artifact that `resolve` found for `model_id` and `options`."""
+        return self.cls._from_artifact(artifact, model_id, **options)  # noqa: SLF001
 
 
 ROWS = (
@@ -113,21 +117,39 @@ ROWS = (
 KINDS: dict[Kind, KindRow] = {row.kind: row for row in ROWS}
 
 
-def Tessera(model_id: str | None = None, *, kind: Kind | None = None, **options: Any) -> Model:  # noqa: N802 (the original's name)
-    """The object of the right class for a model; `options` are those of the class.
+class AnyOptions(TextOptions, total=False):
+    """The options of all classes; each class takes some of them."""
 
-    A model of several kinds gives the first that its entry names unless `kind` says otherwise;
-    `encode_all` of any of them gives every kind from one run.
-    Raises ModelNotFound, LoadError, ConfigError.
+    max_active_dims: int | None
+    image_only: bool
+    max_pixels: int
+
+
+def Tessera(  # noqa: N802 (the original's name)
+    model_id: str | None = None, *, kind: Kind | None = None, **options: Unpack[AnyOptions]
+) -> Model:
+    """Open a model with the class of its kind.
+
+    Args:
+        model_id: id or alias; None takes the first installed model.
+        kind: the kind that a model of several kinds is used as; None takes the first that its
+            entry names. `encode_all` of each text class gives every kind from one run.
+        **options: those of the class.
+
+    Raises:
+        ModelNotFound, LoadError, ConfigError: as the class does. TypeError for an option that the
+            class does not have.
     """
     _check_kind(kind)
     artifact = resolve.resolve(
         model_id,
         kind=kind,
-        **{name: options.get(name) for name in ("path", "cache_dir", "offline")},
+        path=options.get("path"),
+        cache_dir=options.get("cache_dir"),
+        offline=options.get("offline"),
     )
     row = KINDS[kind or artifact.spec.kinds[0]]
-    return row.cls.from_artifact(artifact, model_id or artifact.spec.id, **options)
+    return row.open(artifact, model_id or artifact.spec.id, **options)
 
 
 def list_models(kind: Kind | None = None, *, installed: bool = False) -> list[str]:

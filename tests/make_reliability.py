@@ -49,6 +49,8 @@ TESTS = {
     "closed while in use, used when closed": "faults/test_concurrency.py::test_closed_while_in_use",
     "used in a fork": "faults/test_concurrency.py::"
     "test_in_a_fork_it_says_so_and_in_the_parent_goes_on",
+    "16 threads, no more workers than one": "runtime/test_pool.py::"
+    "test_sixteen_callers_start_no_more_threads_than_one",
     "opened in a fork": "faults/test_concurrency.py::test_a_fork_may_open_its_own",
     "closed or replaced in a fork": "faults/test_processes.py::"
     "test_a_fork_closes_and_replaces_what_it_inherits",

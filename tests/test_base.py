@@ -4,8 +4,8 @@ import inspect
 import pickle
 
 import pytest
+from click.testing import CliRunner
 
-import tessera_onnx
 from tessera_onnx import (
     Tessera,
     TesseraDense,
@@ -16,6 +16,8 @@ from tessera_onnx import (
 )
 from tessera_onnx import base as base_module
 from tessera_onnx.base import Model, Options
+from tessera_onnx.cli.main import main
+from tessera_onnx.kinds import AnyOptions
 from tessera_onnx.models import resolve
 from tessera_onnx.text.base import TextModel, TextOptions
 
@@ -37,8 +39,21 @@ def keywords(function):
 @pytest.mark.parametrize("cls", OWN)
 def test_help_shows_every_option_by_name(cls):
     parameters = inspect.signature(cls).parameters
-    assert list(parameters) == ["model_id", *SHARED, *OWN[cls]]
+    assert next(iter(parameters)) == "model_id"
+    assert set(parameters) == {"model_id", *SHARED, *OWN[cls]}
     assert parameters["device"].default == "auto"
+
+
+def test_a_users_subclass_has_the_signature_that_its_author_wrote():
+    class Mine(TesseraDense):
+        def __init__(self, name, *args, size=3, **kwargs):
+            super().__init__(*args, **kwargs)
+
+    class Named(TesseraSparse):
+        pass
+
+    assert str(inspect.signature(Mine)) == "(name, *args, size=3, **kwargs)"
+    assert inspect.signature(Named) == inspect.signature(TesseraSparse)
 
 
 def test_the_types_of_the_options_are_those_of_the_constructors():
@@ -66,20 +81,40 @@ def test_a_model_is_pickled_with_all_its_options(monkeypatch, tmp_path):
         assert (copied.encode("one two three four five six seven eight") == vector).all()
 
 
-def test_the_factory_resolves_an_id_once(monkeypatch):
-    asked = []
+@pytest.fixture
+def resolved(monkeypatch):
+    """The ids that were resolved, in order."""
+    ids = []
+    resolve_id = resolve.resolve
 
-    def counted(model_id, **options):
-        asked.append(model_id)
-        return found(model_id, **options)
+    def noted(model_id, **options):
+        ids.append(model_id)
+        return resolve_id(model_id, **options)
 
-    found = resolve.resolve
-    monkeypatch.setattr(resolve, "resolve", counted)
-    monkeypatch.setattr(base_module, "resolve", counted)
+    monkeypatch.setattr(resolve, "resolve", noted)
+    monkeypatch.setattr(base_module, "resolve", noted)
+    return ids
+
+
+def test_the_factory_resolves_an_id_once(resolved):
     with Tessera("all-minilm-l6-v2", kind="multi-vector", dimension=384) as model:
-        assert asked == ["all-minilm-l6-v2"]
+        assert resolved == ["all-minilm-l6-v2"]
         copied = pickle.loads(pickle.dumps(model))
     with copied:
         assert (type(copied), copied.model()) == (TesseraMultiVector, "all-minilm-l6-v2")
-    assert tessera_onnx.TesseraMultiVector is TesseraMultiVector
-    assert asked == ["all-minilm-l6-v2"] * 2
+    assert resolved == ["all-minilm-l6-v2"] * 2
+
+
+@pytest.mark.parametrize(
+    "arguments", ["similarity a b", "rank a b c", "encode --text a --kind sparse -m splade-tiny"]
+)
+def test_a_command_resolves_an_id_once(resolved, arguments):
+    assert CliRunner().invoke(main, arguments.split()).exit_code == 0
+    assert len(resolved) == 1
+
+
+def test_the_factory_knows_the_options_of_every_class():
+    assert set(AnyOptions.__annotations__) == {
+        *SHARED,
+        *(name for own in OWN.values() for name in own),
+    }

@@ -34,7 +34,7 @@ THIRD_PARTY = {
     "tokenizers": "text/tokenizer.py",
     "huggingface_hub": "models/hub.py",
     "tomli_w": "models/pins.py",
-    "PIL": "images cli/reports.py",
+    "PIL": "images cli/demo.py",
     "pypdfium2": "images",
     "narwhals": "series/frames.py",
     "matplotlib": "cli/forecast_files.py",

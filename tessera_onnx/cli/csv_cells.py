@@ -74,7 +74,9 @@ class Cells:
         """The name of a column that is there."""
         if name not in self.columns:
             names = some([repr(column) for column in self.columns], ", ")
-            raise ConfigError(f"--{option} {name!r} is no column of {self.name}: it has {names}")
+            raise ConfigError(
+                f"--{option} {name!r} is no column of {self.name}: it has {names}", path=self.source
+            )
         return name
 
     def error(self, reason: str) -> FileError:

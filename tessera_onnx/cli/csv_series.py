@@ -23,7 +23,7 @@ ROW_NAMES = {
 
 
 class Series(NamedTuple):
-    """Values of one target column, NaN where missing, that share an id; its place in `groups`."""
+    """Values of one target column that share an id, NaN where missing; number of that id."""
 
     id: str | None
     target: str
@@ -32,7 +32,7 @@ class Series(NamedTuple):
 
 
 class Clock(NamedTuple):
-    """How the rows go on in time: the last timestamp of each group and the step to the next."""
+    """How the rows continue in time: the last timestamp of each group, the step to the next."""
 
     lasts: Stamps
     step: Step
@@ -45,7 +45,7 @@ class Clock(NamedTuple):
 
 
 class Table(NamedTuple):
-    """What a file holds. `clock` is None where the rows have no timestamps."""
+    """The content of a file. `clock` is None where the rows have no timestamps."""
 
     series: list[Series]
     clock: Clock | None
@@ -63,20 +63,22 @@ def read_csv(
     decimal: series_numbers.Mark | None = None,
     one_series: bool = False,
 ) -> Table:
-    """The series of a CSV file, gzipped or not, or of stdin for "-": column names on top.
+    """Read the series of a CSV file, gzipped or not, or of stdin for "-".
 
-    Without `target` every column of numbers is a series. Rows with the same `id` are a series of
-    their own, in the order in which the ids appear, and without it a column of texts that repeat
-    is an error unless `one_series`. Cells that csv_numbers.MISSING lists are missing values;
-    `decimal` is the decimal mark where the cells do not tell it.
+    The first line names the columns. Without `target` every column of numbers is a series. With
+    `id` the rows of each of its values are a series, in the order in which the values appear.
+    Without `id` a column of texts that repeat is an error, unless `one_series`. Cells listed in
+    series.numbers.MISSING are missing values (NaN). `decimal` is the decimal mark; without it the
+    cells tell.
 
-    Timestamps have the forms that `timestamps` reads; without `timestamp` the first column of
+    Timestamps have the forms that series.timestamps reads. Without `timestamp` the first column of
     times is taken, also if its step cannot be told. Rows are sorted by time; without timestamps
-    they are taken as they stand.
-    UTF-8; commas, or semicolons or tabs where the first line has more of them.
-    Raises FileError with the file and the line, ConfigError for a column that is not there, for
-    timestamps without a regular step, and for series that seem to be joined. No message holds a
-    cell.
+    they keep their order. The encoding is UTF-8; the separator is a comma, or a semicolon or tab
+    where the first line has more of them.
+
+    Raises FileError with the file and the line; ConfigError for a column that is not there, for
+    timestamps without a regular step, and for rows that seem to be of several series. No message
+    holds a cell.
     """
     cells = Cells(source)
     named = {"target": target, "timestamp": timestamp, "id": id}
@@ -102,12 +104,13 @@ def read_csv(
         except ConfigError as error:
             message = f"{cells.name}: column {time!r}: {error}"
             if timestamp is not None:
-                raise ConfigError(message) from None
+                raise ConfigError(message, path=cells.source) from None
             warnings.append(f"steps are numbered: {message}")
     if other is not None:
         raise ConfigError(
             f"{cells.name}: column {other!r} repeats its values, as of several series: name it as "
-            "--id COLUMN if it tells series apart, else say --one-series"
+            "--id COLUMN if it tells series apart, else say --one-series",
+            path=cells.source,
         )
     parts = np.split(order.rows, order.lasts[:-1] + 1)
     reader = _Numbers(cells, parts, decimal, id=id, time=time)
@@ -145,13 +148,13 @@ def _time_column(
     target: str | None,
     codes: NDArray[np.int64],
 ) -> tuple[str | None, time_numbers.Times | None]:
-    """The column that seems to hold times: the first without repeats, that is read, of all.
+    """The column that seems to hold times, and its times where they can be read.
 
-    And its times where they are read.
+    A column whose times can be read comes before others, and one without repeats before that.
     """
     regular = table.regular(codes)
     names = [name for name in cells.columns if name not in (id, target)]
-    if len(names) < 2 and target is None:  # what is left is the series
+    if len(names) < 2 and target is None:  # the only other column holds the values
         return None, None
     first = next((name for name in names if not _is_row_name(name)), None)
     if _is_split(cells, names):
@@ -174,7 +177,7 @@ def _time_column(
 
 
 def _is_split(cells: Cells, names: list[str]) -> bool:
-    """Whether years and months from 1 to 12 stand in columns of their own."""
+    """Whether years, and months from 1 to 12, have a column each."""
     lowered = {name.lower(): cells.columns[name] for name in names}
     years, months = (lowered.keys() & time_numbers.PARTS[part] for part in ("year", "month"))
     return bool(years) and any(
@@ -183,7 +186,7 @@ def _is_split(cells: Cells, names: list[str]) -> bool:
 
 
 def _seems_time(name: str, column: list[str], codes: NDArray[np.int64], *, first: bool) -> bool:
-    """Whether a column that nobody named holds times rather than values."""
+    """Whether a column that no option names holds times, not values."""
     known = [cell for cell in column if cell.lower() not in series_numbers.MISSING]
     if not known:
         return False
@@ -204,14 +207,14 @@ def _seems_time(name: str, column: list[str], codes: NDArray[np.int64], *, first
     return (
         (decimals is not None and (regular(decimals.stamps) or (first and is_time)))
         or all(re.fullmatch(r"\d\d?\.\d{4}|\d{4}\.\d\d", cell) for cell in known)  # 01.1949
-        # A text under the name of a time: it is read, or an error says that it cannot be.
+        # Texts under a name of a time are read as times, or an error says that they cannot be.
         or (is_time and len(name) > 1 and not any(map(series_numbers.is_number, known)))
         or (is_time and first and decimals is None and all(map(series_numbers.is_number, known)))
     )
 
 
 def _counts(name: str, column: list[str], codes: NDArray[np.int64], *, first: bool) -> bool:
-    """Whether a column that is named as times has an order, though no step."""
+    """Whether a column named as times is in order, even without a regular step."""
     if not time_numbers.is_named(name):
         return False
     whole = timestamps.whole_numbers(column)
@@ -251,7 +254,7 @@ def _order(
 
 
 def _other_id(cells: Cells, known: set[str | None]) -> str | None:
-    """A column that seems to tell series apart where nobody named the id."""
+    """A column that seems to tell series apart, where no id is given."""
     return table.tells_apart((n, c) for n, c in cells.columns.items() if n not in known)
 
 
@@ -277,7 +280,7 @@ class _Numbers:
 
     @functools.cached_property
     def mark(self) -> series_numbers.Mark | None:
-        """The mark that the columns of the file agree on."""
+        """The decimal mark that the columns of the file agree on."""
         columns = self.cells.columns.items()
         return series_numbers.file_mark(
             column for name, column in columns if name not in self.known
@@ -294,7 +297,7 @@ class _Numbers:
             raise cells.wrong(error.row, name, error.what) from None
 
     def all(self) -> tuple[dict[str, NDArray[np.float64]], list[str]]:
-        """Columns of numbers by name, and what is wrong with the others."""
+        """Columns of numbers by name, and what is wrong with each other column."""
         found, parts, left_out = {}, {}, []
         for name in self.cells.columns:
             if name in self.known:
@@ -312,7 +315,7 @@ class _Numbers:
                 parts[name] = part, values
             else:
                 found[name] = values
-        if not found:  # what is left is the series
+        if not found:  # parts of times are then the values
             found = {name: values for name, (_, values) in parts.items()}
             if not found:
                 reasons = some(left_out, "; ")
@@ -330,7 +333,7 @@ class _Numbers:
 
 
 def _is_unnamed(name: str) -> bool:
-    """Whether a column has no name, or that which pandas gives it."""
+    """Whether a column has no name, or a name that pandas makes for a column without one."""
     return not name or re.fullmatch(r"Unnamed: \d+(\.\d+|_level_\d+)*", name) is not None
 
 
@@ -339,7 +342,7 @@ def _is_row_name(name: str) -> bool:
 
 
 def _why_no_series(name: str, values: NDArray[np.float64], *, is_ordered: bool) -> str:
-    """Why a column of numbers that nobody named is none of a series, else an empty text."""
+    """Why a column of numbers that no option names is no series; "" if it is one."""
     counted = _is_row_name(name) and table.are_row_numbers(np.sort(values))
     if counted and not is_ordered and not table.are_row_numbers(values):
         return (

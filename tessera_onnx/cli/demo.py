@@ -131,7 +131,7 @@ def _lines(row: KindRow, shown: dict[str, Any]) -> Iterator[str]:
         yield from table(((query, best, f"{score:.3f}") for query, best, score in matches), "  ")
     if "terms" in shown:
         start = shown["text"].split(" to ")[0]
-        yield f"  heaviest terms of a text, + marks terms that are not in it: {start} ..."
+        yield f"  heaviest terms of a text, + marks terms not in it: {start} ..."
         terms = [
             f"{term['weight']:.3f} {term['token']}{'' if term['in_text'] else ' +'}"
             for term in shown["terms"]

@@ -156,7 +156,7 @@ def _probe(artifact: Artifact, kind: Kind, device: str, cache_dir: str | None) -
     }
     row = KINDS[kind]
     try:
-        with row.cls.from_artifact(
+        with row.open(
             artifact, artifact.spec.id, cache_dir=cache_dir, device=device, offline=True
         ) as model:
             _run(model, row.reads)

@@ -121,13 +121,14 @@ def encode(
             print_json(found) if as_json else print_lines(cli_output.vector(found))
             return
         hidden = None if progress is None else not progress  # None: unless stderr is a terminal
+        width = row.width(model)
         written = vector_files.write(
             Path(output),
             tqdm(
                 inputs.vectors, total=inputs.total, unit=inputs.unit, disable=hidden, file=Stderr()
             ),
             result=row.result,
-            width=row.width(model),
+            width=width,
             output_dtype=output_dtype,
             ids=inputs.ids,
         )
@@ -135,7 +136,7 @@ def encode(
     to_stdout = output == STDOUT
     if as_json:
         counts = {f"{inputs.unit}s": written, **blank}
-        report = {**facts, "output": output, **counts, "width": row.width(model)}
+        report = {**facts, "output": output, **counts, "width": width}
         print_json(report, err=to_stdout)
     else:
         tell = say if to_stdout else click.echo
@@ -291,9 +292,9 @@ def _open(
             f"{artifact.spec.id} forecasts series, it reads no text: see tessera forecast"
         )
     given = {name: value for name, value in options.items() if value is not None}
-    for name in given.keys() - inspect.signature(row.cls).parameters:
+    for name in sorted(given.keys() - inspect.signature(row.cls).parameters):
         raise click.UsageError(f"--{name.replace('_', '-')} is not for {row.kind} models")
-    return row.cls.from_artifact(artifact, **place, **given), row
+    return row.open(artifact, **place, **given), row
 
 
 def _check_encode(
@@ -312,7 +313,7 @@ def _check_encode(
 def _purpose(model: Any, row: KindRow, **options: str | None) -> dict[str, str]:
     """The options of `encode_iter` that were given. Raises UsageError where it has no such."""
     given = {name: value for name, value in options.items() if value is not None}
-    for name in given.keys() - inspect.signature(model.encode_iter).parameters:
+    for name in sorted(given.keys() - inspect.signature(model.encode_iter).parameters):
         raise click.UsageError(f"--{name} is not for {row.kind} models")
     return given
 

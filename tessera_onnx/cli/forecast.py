@@ -77,7 +77,9 @@ def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
     help="The file holds one series, also where a column of texts repeats its values.",
 )
 @click.option(
-    "--decimal", type=click.Choice([".", ","]), help="Decimal mark, else what the data tell."
+    "--decimal",
+    type=click.Choice([".", ","]),
+    help="Decimal mark. Default: the mark that the cells have.",
 )
 @click.option("-o", "--output", metavar="OUT", help="File to write: .csv or .jsonl; - writes CSV.")
 @click.option("--plot", metavar="IMAGE", help="Chart to write: .png, .svg or .pdf.")
@@ -107,14 +109,14 @@ def forecast(
 ) -> None:
     """Forecast the series of a CSV file: the quantiles of each step ahead.
 
-    FILE.csv, or FILE.csv.gz, has the column names in its first line and a row a step; - is stdin.
-    Every column of numbers is a series of its own, and with --id every value of that column starts
-    one. Rows are sorted by time; without a column of times the latest is last. Empty data, NA and
-    - are gaps; a series of gaps alone has no forecast. OUT and IMAGE are written whole or not at
-    all.
+    FILE.csv, or FILE.csv.gz, has the names of the columns in its first line and one row a step; -
+    is stdin. Every column of numbers is a series. With --id the rows of each of its values are a
+    series. Rows are sorted by time; without a column of times the last row must be the latest.
+    Empty cells, NA and - are missing values; a series without any value has no forecast. OUT and
+    IMAGE are written whole or not at all.
 
-    Times are written 2024-12-31, 2024-12, 31.12.2024, 12/31/2024, 202412, 2024Q4, Dec 2024 and so
-    on, with a year of four digits, and go on in that form.
+    Times are written as 2024-12-31, 2024-12, 31.12.2024, 12/31/2024, 202412, 2024Q4 or Dec 2024,
+    with a year of four digits. The forecast continues them in the same form.
 
     \b
     Example: tessera forecast sales.csv --horizon 12 --timestamp month --output next.csv

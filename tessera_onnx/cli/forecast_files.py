@@ -1,4 +1,4 @@
-"""Forecasts of a file's series become rows, files and charts."""
+"""Write forecasts as .csv and .jsonl files, and draw them as charts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OUTSIDE = "outside_trained"
 
 
 class Forecast(NamedTuple):
-    """What follows one series: (horizon,) medians and (horizon, levels) quantiles."""
+    """The forecast of one series: (horizon,) medians and (horizon, levels) quantiles."""
 
     id: str | None
     target: str
@@ -39,7 +39,7 @@ class Forecast(NamedTuple):
     outside: list[float]  # levels outside the trained ones
 
     def title(self) -> str:
-        """What a person calls the series."""
+        """The name of the series, for people."""
         return self.target if self.id is None else f"{self.id} {self.target}"
 
 
@@ -50,7 +50,7 @@ def of(
     levels: Sequence[float],
     extrapolate: str | None = None,
 ) -> list[Forecast]:
-    """Forecasts of all series of a table. Raises what the model's forecast_quantiles raises."""
+    """Forecast all series of a table. Raises what the model's forecast_quantiles raises."""
     steps = check_horizon(horizon, model.prediction_length())
     if table.clock is None:
         ahead: list[list[Any]] = [list(range(1, steps + 1))] * len(table.series)
@@ -66,7 +66,7 @@ def of(
 
 
 def check(output: str | None, plot: str | None) -> None:
-    """Raises ConfigError for a file that cannot be written, for a chart also without matplotlib."""
+    """Raises ConfigError for a file of another suffix, and for a chart without matplotlib."""
     if output not in {None, STDOUT} and Path(str(output)).suffix not in SUFFIXES:
         raise ConfigError(f"the output file must end in {' or '.join(SUFFIXES)}, or be {STDOUT}")
     if plot is not None:
@@ -76,10 +76,10 @@ def check(output: str | None, plot: str | None) -> None:
 
 
 def header(table: Table, levels: Sequence[float]) -> list[str]:
-    """Names of the columns of a .csv file; "target" where the table has several.
+    """Names of the columns of a .csv file, with "target" where the table has several targets.
 
-    Where levels lie outside the trained ones a last column, "outside_trained", names them.
-    Raises ConfigError where a column of the table has the name of another.
+    `as_csv` adds a column "outside_trained" where levels lie outside the trained ones.
+    Raises ConfigError where a column of the table has the name of another column.
     """
     ids = [] if table.id is None else [table.id]
     targets = ["target"] if _several(table) else []
@@ -87,19 +87,19 @@ def header(table: Table, levels: Sequence[float]) -> list[str]:
     twice = next((name for name in names if [*names, OUTSIDE].count(name) > 1), None)
     if twice is not None:
         raise ConfigError(
-            f"the output would have two columns {twice!r}: rename that of the input, or write "
-            "a .jsonl file"
+            f"the output would have two columns {twice!r}: rename the column of the input, or "
+            "write a .jsonl file"
         )
     return names
 
 
 def time_name(table: Table) -> str:
-    """What the column of times is called."""
+    """The name of the column of times."""
     return "step" if table.timestamp is None else table.timestamp or "timestamp"
 
 
 def objects(found: Sequence[Forecast], levels: Sequence[float]) -> Iterator[dict[str, Any]]:
-    """A JSON object a series; what is not known is null."""
+    """One JSON object a series; unknown values are null."""
     for forecast in found:
         columns = zip(_names(levels), forecast.quantiles.T, strict=True)
         marked = {OUTSIDE: forecast.outside} if forecast.outside else {}
@@ -114,9 +114,9 @@ def objects(found: Sequence[Forecast], levels: Sequence[float]) -> Iterator[dict
 
 
 def write(path: Path, table: Table, found: Sequence[Forecast], levels: Sequence[float]) -> None:
-    """A .csv file with a row a step, or a .jsonl file with an object a series, whole or not at all.
+    """Write a .csv file with a row a step, or a .jsonl file with an object a series.
 
-    "-" is stdout, which gets what a .csv file would hold. Raises FileError.
+    The file is written whole or not at all. "-" is stdout, which gets CSV. Raises FileError.
     """
     with opened(path) as stream:
         if path.suffix == ".jsonl":
@@ -127,7 +127,7 @@ def write(path: Path, table: Table, found: Sequence[Forecast], levels: Sequence[
 
 
 def as_csv(table: Table, found: Sequence[Forecast], levels: Sequence[float]) -> str:
-    """A row a step; an empty cell is not known. The last column marks levels as `header` says."""
+    """A row a step. Unknown values are empty cells; a last column may mark levels (`header`)."""
     beyond = [",".join(_names(found[0].outside))] if found[0].outside else []
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
@@ -145,10 +145,10 @@ def as_csv(table: Table, found: Sequence[Forecast], levels: Sequence[float]) -> 
 def draw(
     path: Path, found: Sequence[Forecast], titles: Sequence[str], levels: Sequence[float]
 ) -> int:
-    """A chart a series, at most MOST_CHARTS, below each other in one image; how many.
+    """Draw a chart a series, at most MOST_CHARTS, below each other in one image; count them.
 
-    The last values, up to four horizons, then the median and the bands from the lowest level to
-    the highest, from the second lowest to the second highest, and so on.
+    A chart shows the last values, up to four horizons of them, then the median, and bands from the
+    lowest level to the highest, from the second lowest to the second highest, and so on.
     Raises ConfigError without matplotlib, FileError.
     """
     shown = list(zip(found, titles, strict=True))[:MOST_CHARTS]
@@ -174,7 +174,7 @@ def draw(
         axes.set_title(title, fontsize="medium", loc="left", parse_math=False)
         axes.set_xlabel(f"steps from {forecast.times[0]}")
     with replacing(path) as stream, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # names characters that a font lacks
+        warnings.simplefilter("ignore", UserWarning)  # about characters that a font lacks
         figure.savefig(stream, format=path.suffix[1:])
     return len(shown)
 
@@ -184,7 +184,7 @@ def _figure() -> Any:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ConfigError(f"a chart needs matplotlib: {install_hint('plot')}") from error
-    except Exception as error:  # settings of the user that it refuses, such as MPLBACKEND
+    except Exception as error:  # matplotlib refuses a setting of the user, such as MPLBACKEND
         raise ConfigError(
             f"matplotlib cannot be used, its import fails with {type(error).__name__}: see its "
             "settings, MPLBACKEND and matplotlibrc"
@@ -201,6 +201,6 @@ def _names(levels: Sequence[float]) -> list[str]:
 
 
 def _plain(values: NDArray[Any]) -> list[float | None]:
-    """With the digits that give the same float again: nine of a float32. None for NaN."""
+    """Floats with as many digits as give the same float again, nine for float32; NaN is None."""
     digits = 9 if values.dtype == np.float32 else 17
     return [None if value != value else float(f"{value:.{digits}g}") for value in values.tolist()]  # noqa: PLR0124

@@ -241,30 +241,35 @@ def _encoded(
                 yield from _pages(model, name, wanted)
         else:
             files = list(group)
-            with _about_files(files):
+            with _naming(files):
                 for name, vectors in zip(files, model.encode_iter(files), strict=True):
                     yield {"file": sources.label(name)}, vectors
 
 
 def _pages(model: TesseraVision, name: str, wanted: Wanted) -> Iterator[tuple[dict[str, Any], Any]]:
     """The pages of a PDF or TIFF, with their numbers in that file."""
-    with _about_files([name]):
+    try:
         found = model.encode_pages(name, pages=wanted.pages, password=wanted.password)
         numbers = itertools.count(1) if wanted.pages is None else page_numbers(wanted.pages)
         for number, page in zip(numbers, found, strict=False):
             yield {"file": sources.label(name), "page": number}, page
+    except EncodingError as error:
+        raise _about_file(error, name) from error
 
 
 @contextmanager
-def _about_files(files: Sequence[str]) -> Iterator[None]:
-    """Put the name of the file before an error about an image."""
+def _naming(files: Sequence[str]) -> Iterator[None]:
+    """Put the name of the file before an error about one of several images."""
     try:
         yield
     except EncodingError as error:
-        name = files[error.index or 0]
-        raise type(error)(
-            f"{sources.label(name)}: {error}", index=error.index, path=name
-        ) from error
+        if error.index is None:
+            raise
+        raise _about_file(error, files[error.index]) from error
+
+
+def _about_file(error: EncodingError, name: str) -> EncodingError:
+    return type(error)(f"{sources.label(name)}: {error}", index=error.index, path=name)
 
 
 def _is_inline(name: str) -> bool:

@@ -104,7 +104,7 @@ def pull(
 @click.argument("model", metavar="ID")
 @CACHE
 def pin(model: str, cache_dir: str | None) -> None:
-    """Print the revision and the hashes of a model as lines for a catalogue.
+    """Print a model's revision and hashes as lines for a catalogue.
 
     \b
     Example: tessera pin all-minilm-l6-v2

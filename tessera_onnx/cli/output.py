@@ -61,6 +61,7 @@ def as_options(message: str) -> str:
     for method, command in METHODS.items():
         message = message.replace(method, command)
     for argument, option in OPTIONS.items():
+        message = message.replace(f"`{argument}=`", f"`{option}`")
         for before in (" ", "`"):
             message = message.replace(f"{before}{argument}=", f"{before}{option}=")
     return message

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from tessera_onnx.errors import EncodingError, FileError, InputTooLong, TesseraError, named
+from tessera_onnx.errors import EncodingError, FileError, InputTooLong, named
 
 STDIN = "-"
 PACKED = ".gz"
@@ -23,7 +23,7 @@ LINES, OBJECTS, TABLE = (".txt", ".md"), ".jsonl", ".csv"
 SUFFIXES = (*LINES, OBJECTS, TABLE)
 SEPARATORS = ",;\t"
 LONGEST = 1 << 28  # bytes of a line: a line that never ends would take all memory
-MOST_LINES = 10  # that an error about several texts lists
+MOST_LINES = 10  # lines that an error lists one by one
 Id = str | int
 
 
@@ -54,7 +54,8 @@ class Texts:
             )
         self._names = (field, id_field)
         self._least = 0
-        self._moved: list[tuple[int, int]] = []  # from which text on a line is so much further
+        # (index of a text, its line minus its index), for each text where the difference changes.
+        self._moved: list[tuple[int, int]] = []
 
     def __iter__(self) -> Iterator[str]:
         self.blank, self._moved, number, index = 0, [], 0, 0
@@ -103,8 +104,8 @@ class Texts:
             return f"line {first}"
         if len(numbers) <= MOST_LINES:
             return f"lines {', '.join(map(str, numbers))}"
-        range_ = f"lines {first} to {last}"
-        return range_ if last - first + 1 == len(numbers) else f"{len(numbers)} of the {range_}"
+        span = f"lines {first} to {last}"
+        return span if last - first + 1 == len(numbers) else f"{len(numbers)} of the {span}"
 
     def _lines(self) -> Iterator[tuple[int, str, Id | None]]:
         for number, line in enumerate(_lines(self.source), 1):
@@ -211,17 +212,14 @@ def about_lines(texts: Texts | None) -> Iterator[None]:
     except (EncodingError, InputTooLong) as error:
         if texts is None or error.index is None:
             raise
-        raise _with_lines(error, error.indices or (error.index,), texts) from error
-
-
-def _with_lines(error: TesseraError, indices: Sequence[int], texts: Texts) -> TesseraError:
-    return type(error)(
-        f"{name(texts.source)}, {texts.lines(indices)}: {error}",
-        index=error.index,
-        indices=error.indices,
-        path=texts.source,
-        line=texts.line(indices[0]),
-    )
+        lines = texts.lines(error.indices or (error.index,))
+        raise type(error)(
+            f"{name(texts.source)}, {lines}: {error}",
+            index=error.index,
+            indices=error.indices,
+            path=texts.source,
+            line=texts.line(error.index),
+        ) from error
 
 
 def is_readable(text: str) -> bool:

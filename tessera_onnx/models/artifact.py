@@ -1,8 +1,8 @@
-"""One model folder: its description, and its files compared with their size and sha256.
+"""Read the files of one model folder and compare them with their listed size and sha256.
 
-os.path looks at files that may be anywhere: it says False where a folder may not be looked at or a
-name cannot be one, and pathlib raises. hashlib is imported where it is used, since it takes long to
-import.
+This module asks os.path whether files exist, because os.path says False for a folder without
+permission and for an impossible name, where pathlib raises. hashlib takes long to import, so it is
+imported where it is used.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger("tessera_onnx")
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A model folder that is here: its spec and where its files lie."""
+    """A model: its spec and the folder of its files."""
 
     spec: ModelSpec
     folder: Path
@@ -38,11 +38,11 @@ class Artifact:
     def read(self, name: str) -> bytes:
         """Content of a listed file, compared with model.toml by size and sha256.
 
-        What is compared is what is returned, so a file that changes on disk later changes nothing.
-        A file of the hub that is missing is fetched first, a damaged one is fetched again, once.
-        Raises LoadError for a file that is not listed, IntegrityError for one that is missing,
-        truncated, changed, or a link to somewhere else, ModelNotFound for one that would have to
-        be fetched offline, and what `hub.download` raises.
+        The bytes that were compared are returned, so a later change on disk has no effect. A file
+        of the hub is fetched if it is missing, and fetched once more if it is damaged.
+        Raises LoadError for a file that is not listed; IntegrityError for a file that is missing,
+        truncated or changed, or that links out of the folder; ModelNotFound for a file that has to
+        be fetched while offline; and what `hub.download` raises.
         """
         self.locate(name)
         try:
@@ -59,9 +59,9 @@ class Artifact:
         return self._checked(name)
 
     def locate(self, name: str) -> Path:
-        """Where a listed file lies, fetched from the hub if need be; not compared with its hash.
+        """Path of a listed file, fetched from the hub if need be, not compared with its hash.
 
-        Raises as `read` does, but for what only the content can tell.
+        Raises as `read` does, except for errors that only the content can show.
         """
         self.spec.file(name)
         path = self.folder / name
@@ -72,7 +72,7 @@ class Artifact:
         return path
 
     def present(self) -> list[str]:
-        """Listed files to look at: all of them, of a model from the hub those that were fetched."""
+        """Names of the listed files; for a model from the hub only those that were fetched."""
         names = [file.name for file in self.spec.files]
         return [n for n in names if self.origin != HUB or os.path.isfile(self.folder / n)]  # noqa: PTH113
 
@@ -90,7 +90,7 @@ class Artifact:
         if not any(path.resolve().is_relative_to(root.resolve()) for root in self._roots()):
             raise IntegrityError(f"{where} is a link out of its folder: {fix}")
         size = path.stat().st_size
-        if size != listed.size:  # before reading: a huge file is refused unread
+        if size != listed.size:  # before reading, so that a huge file is never read
             raise IntegrityError(f"{where} has {size} bytes, expected {listed.size}: {fix}")
         try:
             content = path.read_bytes()
@@ -104,18 +104,18 @@ class Artifact:
         return content
 
     def read_beside(self, graph: str, name: str) -> bytes:
-        """Content of the listed file `name` in the folder of the graph, as `read` gives it."""
+        """Content of the listed file `name` beside a graph, checked as `read` does."""
         return self.read((PurePosixPath(graph).parent / name).as_posix())
 
     def _roots(self) -> list[Path]:
-        """Folders that a listed file may lie in; a snapshot of the hub cache is made of links."""
+        """Folders that a listed file may lie in. A snapshot in the hub cache consists of links."""
         if self.origin == HUB and self.spec.hub is not None:
             return [hub.repository_folder(self.spec.hub), hub.shared_store()]
         return [self.folder]
 
 
 def open_folder(folder: str | os.PathLike[str], origin: str = "path") -> Artifact:
-    """The artifact in `folder`. Raises LoadError when its model.toml is not one valid entry."""
+    """The artifact in `folder`. Raises LoadError if its model.toml is not one valid entry."""
     path = Path(folder)
     description = path / "model.toml"
     if not os.path.isfile(description):  # noqa: PTH113
@@ -133,21 +133,21 @@ def open_folder(folder: str | os.PathLike[str], origin: str = "path") -> Artifac
 
 
 def pinned_folder(spec: ModelSpec, description: Path, origin: str) -> Artifact:
-    """The artifact beside `description`. Raises LoadError when a file of it is not pinned."""
+    """The artifact beside `description`. Raises LoadError if a listed file has no sha256."""
     if any(file.sha256 == UNPINNED for file in spec.files):
         raise LoadError(f"{description} lists an unpinned file; an artifact pins every file")
     return Artifact(spec, description.parent, origin)
 
 
 def in_hub_cache(spec: ModelSpec, *, offline: bool) -> Artifact:
-    """The artifact whose files lie in the hub cache, or are fetched into it unless `offline`."""
+    """The artifact whose files lie in the hub cache or, unless `offline`, are fetched into it."""
     if spec.hub is None:
         raise LoadError(f"model {spec.id!r} has no [model.hub] table")
     return Artifact(spec, hub.snapshot(spec.hub), HUB, offline)
 
 
 def offline_error(spec: ModelSpec, what: str) -> ModelNotFound:
-    """The error for what would have to be fetched, and may not be."""
+    """The error for files that would have to be fetched while offline."""
     return ModelNotFound(
         f"model {spec.id!r}: {what} is not on this machine, and offline=True or HF_HUB_OFFLINE "
         f"forbids to fetch it: run `tessera pull {spec.id}` where there is a network"

@@ -18,17 +18,16 @@ from tessera_onnx.models.spec import ModelSpec
 logger = logging.getLogger("tessera_onnx")
 
 SCHEMA = 1
-# A description can ask for any memory and time unless it is bounded: all limits here are far above
-# what a model has.
+# Bounds on memory and time for a hostile description; all are far above what a real model needs.
 MAX_TOML_BYTES = 4 << 20
-# Keys of tables in tables in tables: the parser's time grows with the square of their number.
+# A dotted key of more than 33 parts: the time to parse one grows with the square of its parts.
 DEEP = re.compile(r"(?<![\w\"'-])(?:[\w\"'-]+[ \t]*\.[ \t]*){33}")
 
 
 def parse(text: str, where: str) -> tuple[ModelSpec, ...]:
-    """All entries of a TOML document; `where` names it in errors.
+    """Parse all entries of a TOML document; `where` names the document in errors.
 
-    Raises LoadError for anything that is not exactly the schema, with the dotted field name.
+    Raises LoadError, with the dotted name of the field, where the document departs from the schema.
     """
     if DEEP.search(text):
         raise LoadError(f"{where} has a key of more than 32 parts: not a model description")
@@ -59,7 +58,7 @@ def parse(text: str, where: str) -> tuple[ModelSpec, ...]:
 
 
 def parse_entry(entry: object, where: str) -> ModelSpec:
-    """One [[model]] table as a ModelSpec. Raises LoadError that names every faulty field."""
+    """Convert one [[model]] table to a ModelSpec. Raises LoadError that names all faulty fields."""
     spec: ModelSpec = build(ModelSpec, entry, where, required_tables(entry))
     return spec
 
@@ -68,7 +67,7 @@ def read_catalogue(path: Path) -> tuple[ModelSpec, ...]:
     """Parse a models.toml or model.toml file. Raises LoadError."""
     try:
         found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # a pipe would never end, nor would a device
+        if not stat.S_ISREG(found.st_mode):  # reading a pipe or a device might never end
             raise LoadError(f"{path} is no regular file: not a model description")
         if found.st_size > MAX_TOML_BYTES:
             raise LoadError(
@@ -81,9 +80,9 @@ def read_catalogue(path: Path) -> tuple[ModelSpec, ...]:
 
 
 def catalogue() -> tuple[ModelSpec, ...]:
-    """All known models: those of the file that TESSERA_MODELS names, then the shipped ones.
+    """All known models: first those of the file that TESSERA_MODELS names, then the shipped ones.
 
-    A user's entry takes the place of a shipped one with the same id, which is logged once. Raises
+    A user's entry replaces the shipped entry of the same id, and a warning says so once. Raises
     LoadError when the user's file is missing or not valid.
     """
     own = os.environ.get("TESSERA_MODELS")
@@ -98,7 +97,7 @@ def catalogue() -> tuple[ModelSpec, ...]:
 
 
 @functools.lru_cache(maxsize=8)
-def _with_users(path: Path, version: tuple[int, ...]) -> tuple[ModelSpec, ...]:  # noqa: ARG001 (a newer file is read again)
+def _with_users(path: Path, version: tuple[int, ...]) -> tuple[ModelSpec, ...]:  # noqa: ARG001 (a changed file is read again)
     specs = read_catalogue(path)
     ids = {spec.id for spec in specs}
     replaced = sorted(ids & {spec.id for spec in _shipped()})
@@ -109,12 +108,12 @@ def _with_users(path: Path, version: tuple[int, ...]) -> tuple[ModelSpec, ...]: 
 
 @functools.cache
 def _shipped() -> tuple[ModelSpec, ...]:
-    """The shipped models.toml: inside the wheel, or one folder up in a source tree."""
+    """Entries of the shipped models.toml, in the wheel or, in a source tree, one folder up."""
     here = Path(__file__).parents[1]
     shipped = here / "models.toml"
     return read_catalogue(shipped if shipped.exists() else here.parent / "models.toml")
 
 
 def forbids_commercial_use(licence: str) -> bool:
-    """Whether a licence is a non-commercial one, by its identifier: "cc-by-nc-4.0" and such."""
+    """Whether the identifier of a licence says non-commercial, as in "cc-by-nc-4.0"."""
     return bool(re.search(r"(^|[-_ ])(nc|non-?commercial)($|[-_ .])", licence.lower()))

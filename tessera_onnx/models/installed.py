@@ -1,6 +1,7 @@
-"""Find the models on this machine: packs, the local cache and the hub cache.
+"""Find the models on this machine: in packs, in the local cache and in the hub cache.
 
-No code of a pack is ever run: a pack is found by its entry point and read as files.
+A pack is an installed distribution whose entry point names a package of model folders. Its files
+are read; none of its code is ever run.
 """
 
 from __future__ import annotations
@@ -24,14 +25,15 @@ logger = logging.getLogger("tessera_onnx")
 Folder = str | os.PathLike[str]
 ENTRY_POINTS = "tessera_onnx.models"
 STARTER = "tessera-onnx-starter"  # the distribution with the default models
+DESCRIPTION = "model.toml"
 CACHE = "cache"  # origin of an artifact in the local cache
-# In a TOML string: a letter by its number, or a line that goes on in the next. A description
-# without either holds every name as it is written.
+# Escapes of a TOML string that can hide a name: a letter given by its number, and a line that goes
+# on in the next line. A description without them holds every name as plain bytes.
 ESCAPED = re.compile(rb"\\[uUx\s]")
 
 
 def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Where local artifacts lie: `cache_dir`, else TESSERA_CACHE, else the user's cache folder."""
+    """Folder of local artifacts: `cache_dir`, else TESSERA_CACHE, else the user's cache folder."""
     if cache_dir is not None:
         return Path(cache_dir)
     given = os.environ.get
@@ -42,13 +44,13 @@ def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
 def installed(
     cache_dir: str | os.PathLike[str] | None = None, *, offline: bool = True
 ) -> list[Artifact]:
-    """Every model that can be opened without a network: packs, the local cache, the hub cache.
+    """All models that can be opened without a network, packs first, then both caches.
 
-    Of a model in the hub cache at least one precision is there; with `offline=False` the others
-    are fetched when they are read.
+    The hub cache holds at least one precision of a model that it is listed for; with
+    `offline=False` the other precisions are fetched when they are read.
 
-    A folder whose model.toml is no valid entry is left out, and so is an id that several packs
-    claim, since either could be the wrong one; `broken` lists both.
+    A folder without a valid model.toml is left out. An id that several packs claim is left out
+    too, because each of them could be the wrong one. `broken` lists both.
     """
     found, refused = _in_folders(cache_dir)
     for spec in catalogue.catalogue():
@@ -63,28 +65,29 @@ def find(
     word: str | None,
     is_wanted: Callable[[ModelSpec], bool],
 ) -> Artifact | None:
-    """The first model in packs and the local cache that is wanted, None where there is none.
+    """The first model for which `is_wanted` is true, in packs and then in the local cache.
 
-    Only descriptions that hold `word` are parsed: the id, alias or kind that is looked for. None
-    parses them until one is wanted. A folder whose description is no valid entry is left out.
+    `word` is a word that stands in the description of every wanted model: the id, alias or kind
+    that is looked for. Only descriptions with that word are parsed; None parses all until one is
+    wanted. A folder without a valid description is left out. Gives None where no model is wanted.
     Raises LoadError where several packs claim the id of the model.
     """
     packs = list(_pack_folders())
-    for artifact in _valid(itertools.chain(packs, _cache_folders(cache_dir)), word):
+    for artifact in _valid(packs, word):
         if is_wanted(artifact.spec):
-            if artifact.origin != CACHE:
-                own = str(artifact.folder)
-                others = [pair for pair in packs if os.fspath(pair[0]) != own]
-                _check_unique(artifact, _valid(others, artifact.spec.id))
+            own = str(artifact.folder)
+            others = [pair for pair in packs if os.fspath(pair[0]) != own]
+            _check_unique(artifact, _valid(others, artifact.spec.id))
             return artifact
-    return None
+    in_cache = _valid(_cache_folders(cache_dir), word)
+    return next((artifact for artifact in in_cache if is_wanted(artifact.spec)), None)
 
 
 def _check_unique(artifact: Artifact, in_packs: Iterable[Artifact]) -> None:
-    """Raises LoadError where another pack holds a model of the same id.
+    """Raises LoadError where one of the artifacts `in_packs` is another model of the same id.
 
-    No pack takes the place of another, whichever was installed first or is named first: it could
-    hold anything. A user's own cache is trusted no less and no more: packs go before it.
+    A pack never replaces a model of another pack, because nobody says which of the two is meant.
+    The user's own cache comes after all packs.
     """
     for other in in_packs:
         if other.spec.id == artifact.spec.id and not other.folder.samefile(artifact.folder):
@@ -97,7 +100,7 @@ def _check_unique(artifact: Artifact, in_packs: Iterable[Artifact]) -> None:
 def _in_folders(
     cache_dir: str | os.PathLike[str] | None,
 ) -> tuple[dict[str, Artifact], dict[str, str]]:
-    """The models of packs and the local cache by id; and why each refused id is refused."""
+    """The models of packs and the local cache by id, and a reason for each id that is refused."""
     found: dict[str, Artifact] = {}
     refused: dict[str, str] = {}
     for artifact in _valid(_pack_folders()):
@@ -111,7 +114,7 @@ def _in_folders(
 
 
 def broken(cache_dir: str | os.PathLike[str] | None = None) -> list[str]:
-    """What is wrong with each installed folder that cannot be opened, a sentence each."""
+    """One sentence per installed folder that cannot be opened: what is wrong with it."""
     sentences = []
     for folder, origin in itertools.chain(_pack_folders(), _cache_folders(cache_dir)):
         try:
@@ -122,16 +125,16 @@ def broken(cache_dir: str | os.PathLike[str] | None = None) -> list[str]:
 
 
 def _pack_folders() -> Iterator[tuple[Folder, str]]:
-    # The starter first: it holds the defaults. Then by name, so that the order never depends on
-    # the order of installation.
+    # The starter is first because it holds the default models. The others follow by name, so that
+    # the order does not depend on the order of installation.
     def place(entry: tuple[str, str, str]) -> tuple[bool, str, str]:
         name, _, distribution = entry
-        # By the distribution, of which there is one: any pack may call its entry point so.
+        # The name of a distribution is unique; an entry point of any pack may be named "starter".
         return distribution.lower().replace("_", "-") != STARTER, name, distribution
 
     for name, package, origin in sorted(entry_points(), key=place):
         try:
-            module = importlib.util.find_spec(package)  # found, never imported
+            module = importlib.util.find_spec(package)  # this does not import it
         except (AttributeError, ImportError, ValueError) as error:
             logger.warning("left out: the entry point %r names no package: %s", name, error)
             continue
@@ -140,28 +143,29 @@ def _pack_folders() -> Iterator[tuple[Folder, str]]:
 
 
 def entry_points() -> Iterator[tuple[str, str, str]]:
-    """Entry point, package and distribution of every pack, each distribution read by itself.
+    """(entry point, package, distribution) of every pack.
 
-    `metadata.entry_points` reads all at once, and fails for all where one is damaged.
+    `metadata.entry_points` reads all distributions at once and fails if one is damaged, so each is
+    read by itself here.
     """
     from importlib import metadata
 
     seen = set()
     for distribution in metadata.distributions():
         try:
-            # To read the text is quick, to parse it is not, and few distributions are packs.
+            # Few distributions are packs, and parsing takes much longer than reading.
             if ENTRY_POINTS not in (distribution.read_text("entry_points.txt") or ""):
                 continue
             points = distribution.entry_points.select(group=ENTRY_POINTS)
             found = [(point.name, point.module.split(".")[0]) for point in points]
             origin = distribution.name if found else ""
-        except Exception as error:  # whatever the standard library makes of a stranger's file
+        except Exception as error:  # the standard library raises anything for a damaged file
             place = distribution.locate_file("")
             logger.warning("left out: a package in %s cannot be read: %s", place, error)
             continue
         if found and not isinstance(origin, str):
             logger.warning("left out: the pack of the entry point %r has no name", found[0][0])
-        elif found and origin not in seen:  # the first on the path is the one that is imported
+        elif found and origin not in seen:  # Python imports the first one on the path
             seen.add(origin)
             yield from ((name, package, origin) for name, package in found)
 
@@ -171,30 +175,27 @@ def _cache_folders(cache_dir: str | os.PathLike[str] | None) -> Iterator[tuple[F
 
 
 def _folders_below(root: str, origin: str) -> Iterator[tuple[Folder, str]]:
-    """The folders in `root` that hold a model, and those that may not be looked into."""
+    """The folders in `root` with a model.toml, and those that this user may not look into."""
     try:
-        names = sorted(os.listdir(root))  # noqa: PTH208 (strings: there may be hundreds)
+        names = sorted(os.listdir(root))  # noqa: PTH208
     except (OSError, ValueError):  # ValueError: a NUL in the name
         return
     for name in names:
-        folder = os.path.join(root, name)  # noqa: PTH118
+        folder = f"{root}{os.sep}{name}"
         try:
-            os.lstat(_description(folder))
-        except PermissionError:  # `open_folder` says what is wrong with it
+            os.lstat(f"{folder}{os.sep}{DESCRIPTION}")
+        except PermissionError:  # `open_folder` reports it
             pass
         except OSError:
             continue
         yield folder, origin
 
 
-def _description(folder: Folder) -> str:
-    return os.path.join(folder, "model.toml")  # noqa: PTH118
-
-
 def _valid(folders: Iterable[tuple[Folder, str]], word: str | None = None) -> Iterator[Artifact]:
-    """The artifacts in folders, of those whose description may hold `word`."""
+    """The artifacts in folders, without those whose description does not contain `word`."""
+    sought = None if word is None else word.encode(errors="replace")
     for folder, origin in folders:
-        if word is not None and not _may_hold(folder, word.encode(errors="replace")):
+        if sought is not None and not _may_hold(folder, sought):
             continue
         try:
             yield open_folder(folder, origin)
@@ -203,13 +204,13 @@ def _valid(folders: Iterable[tuple[Folder, str]], word: str | None = None) -> It
 
 
 def _may_hold(folder: Folder, word: bytes) -> bool:
-    """Whether a string of a folder's description may contain `word`.
+    """Whether a string in the description of a folder can contain `word`.
 
-    True also for what cannot be read: `open_folder` says what is wrong with it.
+    True also for a description that cannot be read, so that `open_folder` reports it.
     """
-    description = _description(folder)
+    description = f"{folder}{os.sep}{DESCRIPTION}"
     try:
-        found = os.stat(description)  # noqa: PTH116
+        found = os.stat(description)  # noqa: PTH116 (strings are quicker, and there may be hundreds)
         if not stat.S_ISREG(found.st_mode) or found.st_size > catalogue.MAX_TOML_BYTES:
             return True
         with open(description, "rb", buffering=0) as stream:  # noqa: PTH123

@@ -1,6 +1,7 @@
-"""Turn TOML values into the tables of spec.py, strictly: every fault names its key.
+"""Convert TOML values to the dataclasses of spec.py, strictly.
 
-A missing field and an unknown key are load errors: spec.py has every field, and no defaults.
+A missing field and an unknown key are errors: spec.py lists every field and has no defaults. A
+message lists every faulty key at once.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from typing import Any, Literal
 from tessera_onnx.errors import LoadError
 from tessera_onnx.models.spec import ABSENT
 
-MAX_CHARACTERS = 4096  # of a value, and of all that is wrong with an entry
-MAX_UNKNOWN = 20  # keys that one message lists
+MAX_CHARACTERS = 4096  # of a value, and of the faults that one message lists
+MAX_UNKNOWN = 20  # unknown keys that one message lists
 MISSING = " is missing"
 
 
 def build(target: Any, value: Any, where: str, required: Collection[str] = ()) -> Any:
-    """Convert a TOML value to the annotated type `target`, strictly.
+    """Convert a TOML value to the type `target`.
 
-    `required` names optional tables of the outermost one that must be there all the same. Raises
-    LoadError that lists every field which is missing, unknown or of another type.
+    `required` names tables that are optional in `target` and must be present here. Raises LoadError
+    that lists every field which is missing, unknown or of another type.
     """
     faults: list[str] = []
     if dataclasses.is_dataclass(target):
@@ -52,7 +53,7 @@ def field_types(table: type) -> dict[str, Any]:
 
 
 def _typed(target: Any, value: Any, where: str, faults: list[str]) -> Any:
-    """`value` as the type `target`; faults in tables are added to `faults`."""
+    """Convert `value` to the type `target`; faults in tables are added to `faults`."""
     origin = typing.get_origin(target)
     if origin is Literal:
         if value not in typing.get_args(target):
@@ -64,7 +65,7 @@ def _typed(target: Any, value: Any, where: str, faults: list[str]) -> Any:
             raise LoadError(f"{where} must be an array, got {type(value).__name__}")
         item = typing.get_args(target)[0]
         return tuple(_typed(item, part, f"{where}[{i}]", faults) for i, part in enumerate(value))
-    if origin is types.UnionType:  # an optional table that is there
+    if origin is types.UnionType:  # an optional table that is present
         return _typed(typing.get_args(target)[0], value, where, faults)
     if dataclasses.is_dataclass(target):
         return build_table(target, value, where, faults)

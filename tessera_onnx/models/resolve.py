@@ -1,7 +1,7 @@
-"""Turn a model id, an alias or a folder into an artifact.
+"""Find the artifact for a model id, an alias or a folder.
 
-The order is: explicit `path=`, installed packs, the local cache, what is there of the hub cache, a
-download. A complete local copy is used without a network.
+The order is: `path=`, installed packs, the local cache, the hub cache, a download. A complete local
+copy is used without a network.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tessera_onnx.models.spec import Kind, ModelSpec
 
 logger = logging.getLogger("tessera_onnx")
 
-# How rerankers are called: no word of them is in the name of an embedding model.
+# Words in the names of rerankers that are in no name of an embedding model.
 RERANKER = re.compile(
     r"cross[-_]?encoder|re-?rank|zerank|rankllama|rankt5|monot5|monobert|ms-marco-", re.IGNORECASE
 )
@@ -45,15 +45,15 @@ def resolve(
     cache_dir: str | os.PathLike[str] | None = None,
     offline: bool | None = None,
 ) -> Artifact:
-    """The artifact for an id, an alias, a folder, or (both None) the default of that kind.
+    """Find the artifact for an id, an alias or a folder; with neither, the default of the kind.
 
-    `path` may also be a catalogue, a .toml file: the model is then looked up there alone. Graphs
-    are fetched when they are read, so that of several precisions only the one in use is. Offline,
-    by the argument or by HF_HUB_OFFLINE, nothing is fetched.
+    `path` is a model folder, or a catalogue (a .toml file), in which alone the id is then looked
+    up. A graph is fetched when it is read, so only the precision in use is downloaded. Nothing is
+    fetched if `offline` is true or HF_HUB_OFFLINE is set.
 
-    Raises ModelNotFound, with near names or with what to do for a model that the catalogue knows
-    but that is not here, LoadError when the model does not serve `kind`, and what `hub.describe`
-    raises for a model whose revision has to be asked for.
+    Raises ModelNotFound for an unknown id, with similar names, and for a model of the catalogue
+    that is not on this machine, with what to do; LoadError when the model does not serve `kind`;
+    and what `hub.describe` raises when the hub has to be asked for the revision.
     """
     if offline is not None and not isinstance(offline, bool):
         raise TypeError(f"offline must be bool or None, got {type(offline).__name__}")
@@ -82,7 +82,7 @@ def _check_kind(spec: ModelSpec, kind: Kind | None) -> None:
         raise LoadError(f"model {spec.id!r} is of kind {', '.join(spec.kinds)}, not {kind}")
 
 
-@functools.cache  # once a process
+@functools.cache  # warns once per process
 def _note_licence(spec: ModelSpec) -> None:
     if catalogue.forbids_commercial_use(spec.licence):
         logger.warning(
@@ -97,7 +97,7 @@ def _find(
     *,
     offline: bool,
 ) -> Artifact:
-    # Folders first: to read the catalogue takes longer than to open a small model.
+    # Folders come first, because reading the catalogue takes longer than opening a small model.
     if model_id is None:
         return _find_default(kind, cache_dir, offline=offline)
     found = installed.find(cache_dir, model_id, lambda spec: spec.id == model_id)
@@ -105,7 +105,7 @@ def _find(
         return found
     known = catalogue.catalogue()
     spec = find_entry(known, model_id)
-    if spec is None or spec.id != model_id:  # an alias takes the place of no other model's id
+    if spec is None or spec.id != model_id:  # an alias never replaces the id of another model
         found = installed.find(cache_dir, model_id, lambda spec: model_id in spec.aliases)
         if found is not None:
             return found
@@ -120,7 +120,7 @@ def _find(
 def _find_default(
     kind: Kind | None, cache_dir: str | os.PathLike[str] | None, *, offline: bool
 ) -> Artifact:
-    """The first installed model that serves `kind`, the first of all where it is None."""
+    """The first installed model that serves `kind`; None takes the first of all."""
 
     def is_wanted(spec: ModelSpec) -> bool:
         return kind is None or kind in spec.kinds
@@ -128,7 +128,7 @@ def _find_default(
     found = installed.find(cache_dir, kind, is_wanted)
     if found is not None:
         return found
-    for artifact in installed.installed(cache_dir, offline=offline):  # the hub cache too
+    for artifact in installed.installed(cache_dir, offline=offline):  # includes the hub cache
         if is_wanted(artifact.spec):
             return artifact
     raise ModelNotFound(
@@ -138,7 +138,7 @@ def _find_default(
 
 
 def _unknown(model_id: str, names: Iterable[str]) -> str:
-    """What is wrong with an id that is not among the known names, and what to do."""
+    """The message for an id that is not among the known names: what is wrong and what to do."""
     import difflib
 
     name = repr(said(model_id))
@@ -171,10 +171,11 @@ def from_hub(
     *,
     offline: bool = False,
 ) -> Artifact:
-    """The artifact of a catalogue entry whose files the hub has; the files come when read.
+    """The artifact of a catalogue entry whose files the hub has; each is fetched when it is read.
 
-    Raises ModelNotFound with what to do when the entry names no such repository or offline, and
-    what `hub.describe` raises when the hub has to be asked for the revision.
+    Raises ModelNotFound with what to do when the entry names no repository, or when files are
+    missing and `offline` is true; and what `hub.describe` raises when the hub has to be asked for
+    the revision.
     """
     cache = installed.cache_folder(cache_dir)
     if spec.hub is None:
@@ -192,11 +193,11 @@ def from_hub(
 
 
 def export_command(spec: ModelSpec) -> str:
-    """What makes an artifact of a model whose files nobody offers ready."""
+    """The command that exports a model for which the hub has no ONNX files."""
     import shlex
 
     kinds = " ".join(f"--kind {kind}" for kind in spec.kinds)
-    # Quoted: people paste it into a shell, and the source is whatever a catalogue says.
+    # Quoted, because people paste it into a shell and a catalogue may say anything.
     return f"tessera-export {shlex.quote(spec.source)} {kinds} --output DIR"
 
 
@@ -208,12 +209,12 @@ def _from_catalogue(
     *,
     offline: bool,
 ) -> Artifact:
-    """A model of the catalogue file `path`: from its hub, else from the files beside it."""
+    """A model of the catalogue file `path`, from the hub or from the files beside the catalogue."""
     specs = catalogue.read_catalogue(path)
     spec = specs[0] if model_id is None and len(specs) == 1 else find_entry(specs, model_id)
     if spec is None:
         names = ", ".join(spec.id for spec in specs)
-        raise ModelNotFound(f"{path} describes {names or 'no model'}: name one of it as model_id")
+        raise ModelNotFound(f"{path} describes {names or 'no model'}: give an id of it as model_id")
     _check_kind(spec, kind)
     if spec.hub is None:
         return pinned_folder(spec, path, "path")
@@ -221,7 +222,7 @@ def _from_catalogue(
 
 
 def find_entry(specs: Sequence[ModelSpec], name: str | None) -> ModelSpec | None:
-    """The entry with that id, else the first with that alias."""
+    """The entry with that id, else the first entry with that alias."""
     by_alias = (spec for spec in specs if name in spec.aliases)
     return next((spec for spec in specs if name == spec.id), None) or next(by_alias, None)
 

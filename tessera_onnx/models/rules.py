@@ -1,4 +1,4 @@
-"""Check what the types of a model's tables cannot say: lengths, sizes, what goes with what."""
+"""Check what the types of a model's tables cannot express: ranges, and which facts go together."""
 
 from __future__ import annotations
 
@@ -34,14 +34,12 @@ MAX_LENGTH = 1 << 20  # tokens of a text, values of a series, steps
 MAX_VOCABULARY = 1 << 24
 MAX_PIXELS = 1 << 24  # that an image is enlarged to; Qwen2-VL's own limit is 12.8 million
 MAX_TILES = 1 << 10
-
-
-# Tables that go with a graph: a model that has one of them must have [model.graph] too.
-GRAPH_TABLES = {"text", "dense", "multi_vector", "sparse", "vision", "time_series"}
+# Recipes that run a graph: a model with one of these tables must have [model.graph] too.
+GRAPH_TABLES = {"dense", "multi_vector", "sparse", "vision", "time_series"}
 
 
 def required_tables(entry: object) -> set[str]:
-    """Optional tables that an entry of TOML must have because of others that it has."""
+    """Tables that are optional in ModelSpec, and that this entry must have because of others."""
     return {"graph"} if isinstance(entry, dict) and GRAPH_TABLES & entry.keys() else set()
 
 
@@ -68,7 +66,7 @@ def check_length(role: Role | TokenRole, text: TokenizerSpec, where: str) -> Non
 
 
 def check_model(spec: ModelSpec, where: str) -> None:
-    """What types alone cannot say."""
+    """Raises LoadError, which begins with `where`, unless the facts of a model go together."""
     _check_identity(spec, where)
     tables = {kind for kind, table in KIND_TABLES.items() if getattr(spec, table) is not None}
     if tables != set(spec.kinds) or not spec.kinds:
@@ -94,7 +92,7 @@ def _check_graph(graph: Graph, where: str) -> None:
 
 
 def _lacking(spec: ModelSpec) -> str:
-    """The tables that the kinds of a model need and that are not there, and their facts."""
+    """The end of a message: the fields of the tables that the kinds of a model need and lack."""
     names = [KIND_TABLES[kind] for kind in spec.kinds]
     names += ["text"] if {"dense", "multi_vector", "sparse"} & set(names) else []
     model: typing.Any = type(spec)
@@ -183,7 +181,7 @@ def _check_image(image: ImageSpec, where: str) -> None:
 
 
 def _check_room(image: ImageSpec, where: str) -> None:
-    """What an image is made of before any graph sees it has its bounds, whatever its size."""
+    """Bound the size of the resized image and the number of its tiles, for images of any size."""
     if image.most_pixels > MAX_PIXELS:
         raise LoadError(f"{where}: most_pixels is at most {MAX_PIXELS}")
     cells = max(image.longest**2, image.most_pixels) // image.size**2
@@ -203,7 +201,7 @@ def _check_series(spec: ModelSpec, recipe: TimeSeries, where: str) -> None:
     paths = recipe.rollout_quantiles
     if min(recipe.patch_size, recipe.output_patch_size) < 1 or not paths:
         raise LoadError(f"{where}: patch sizes are at least 1, rollout_quantiles not empty")
-    if len(set(paths)) != len(paths):  # each is a copy of all series
+    if len(set(paths)) != len(paths):  # each level runs a copy of all series
         raise LoadError(f"{where}: rollout_quantiles holds a level twice")
     lengths = (recipe.context_length, recipe.output_patch_size)
     if max(*lengths, recipe.prediction_length) > MAX_LENGTH:
@@ -250,7 +248,7 @@ def _check_recipe(recipe: Dense | MultiVector | Sparse, text: TokenizerSpec, whe
 
 
 def _check_tasks(spec: ModelSpec, where: str) -> None:
-    """A task id for every role and task of a graph that takes one, and for no other."""
+    """Every role and task has a task id if the graph takes one, and none otherwise."""
     wanted = spec.graph is not None and "task_id" in spec.graph.inputs
     tasks = spec.dense.tasks if spec.dense is not None else ()
     roles: list[Role | TokenRole | Task] = list(tasks)
@@ -275,7 +273,7 @@ def _check_identity(spec: ModelSpec, where: str) -> None:
         if file.sha256 != UNPINNED and not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
             raise LoadError(f"{where}: sha256 of {file.name!r} must be 64 hex digits")
         parts = Path(file.name).parts
-        # A colon is a drive on Windows.
+        # A colon follows the letter of a drive on Windows.
         strange = not file.name.isprintable() or set("\\:") & set(file.name)
         if Path(file.name).is_absolute() or ".." in parts or strange or not parts:
             raise LoadError(f"{where}: file name {file.name!r} leaves the model's folder")

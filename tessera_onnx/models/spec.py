@@ -1,11 +1,11 @@
 """Every fact known of a model, as the tables of models.toml (the catalogue) and model.toml.
 
-A model is data: every fact that changes a number stands in its entry, none has a default here.
-TOML has no null, so an absent fact is written out: an empty string, an empty list, "none" or -1,
-as the comment beside the field says. Left out are only the tables of other kinds or of parts that
-a model does not have, the graph among them; task_id where the graph has no such input; letters
-where all are read; and `plain` where a text of neither role is read as a document. parse.py reads
-the tables and rules.py checks them.
+A model is data: its entry holds every fact that changes a number, and no fact has a default here.
+TOML has no null, so an absent fact is written as an empty string, an empty list, "none" or -1; the
+comment beside the field says which. Only these are left out: tables of other kinds and of parts
+that a model does not have, such as the graph; task_id if the graph has no such input; letters if
+letters of all sizes are read; and `plain` if a text without a role is read as a document. parse.py
+reads the tables and rules.py checks them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PRECISIONS: tuple[Precision, ...] = typing.get_args(Precision)
 class File:
     """One file of the model, by its name inside the folder.
 
-    A hash that nobody could check is "unpinned" and its size -1, in the catalogue only.
+    Only in the catalogue, sha256 is "unpinned" and size is -1 where they are not known.
     """
 
     name: str
@@ -37,9 +37,10 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """The repository that holds the listed files ready for download.
+    """The repository from which the listed files are downloaded.
 
-    Often not that of the original weights. Absent where the files come from an export.
+    It is often another one than that of the original weights. Absent if the files come from an
+    export.
     """
 
     repository: str  # "owner/name"
@@ -48,7 +49,7 @@ class Hub:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """The ONNX graph: input names in any order, a file for each precision ("" = none)."""
+    """The ONNX graph: names of its inputs, in any order, and a file per precision ("" = none)."""
 
     inputs: tuple[
         Literal[
@@ -68,10 +69,10 @@ class Graph:
     fp32: str
     fp16: str
     int8: str
-    best_cpu: Precision  # taken on that device when the caller names no precision
+    best_cpu: Precision  # used on that device if the caller asks for no precision
     best_cuda: Precision
     best_coreml: Precision
-    static: bool  # made for fixed shapes: the only graphs that CoreML gets
+    static: bool  # has fixed shapes; CoreML runs only such graphs
 
     def precisions(self) -> list[Precision]:
         """Precisions that have a file, in the order fp32, fp16, int8."""
@@ -80,7 +81,7 @@ class Graph:
 
 @dataclass(frozen=True, slots=True)
 class TokenizerSpec:
-    """How text becomes ids: `prefix_ids + marker + text + suffix_ids`, right padded."""
+    """How a text becomes token ids: `prefix_ids + marker + text + suffix_ids`, right padded."""
 
     tokenizer: str  # file name of a tokenizer.json
     lowercase: bool  # strip and lower-case before tokenising
@@ -89,21 +90,21 @@ class TokenizerSpec:
     pad_id: int
     mask_id: int  # -1 = the vocabulary has no mask token
     max_positions: int  # longest sequence that the graph takes, all special tokens included
-    fixed_length: int  # every row is padded to it (SigLIP's text tower); 0 = to its batch's longest
+    fixed_length: int  # pads every row to it (SigLIP's text encoder); 0 = to the batch's longest
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A query or a document: the prompt put before it and its longest length in tokens."""
+    """How a query or a document is read: the prompt before it and its greatest length in tokens."""
 
     prompt: str
     max_length: int  # prefix, marker and suffix included
-    task_id: int | None = None  # there exactly where the graph has an input of that name
+    task_id: int | None = None  # present exactly if the graph has an input of that name
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A purpose beside search that the model was trained for; callers ask for it by name."""
+    """A purpose other than search that the model was trained for; callers give its name."""
 
     name: str
     prompt: str
@@ -112,33 +113,33 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class TokenRole:
-    """A role of a multi-vector model."""
+    """How a multi-vector model reads a query or a document."""
 
     prompt: str
     max_length: int
     marker_ids: tuple[int, ...]  # inserted after prefix_ids, inside max_length
     expansion: Literal["none", "unattended", "attended"]  # pad to max_length with mask_id
-    skip_ids: tuple[int, ...]  # tokens that are read but whose vectors are dropped
+    skip_ids: tuple[int, ...]  # tokens that the graph reads and whose vectors are dropped
 
 
 @dataclass(frozen=True, slots=True)
 class Dense:
-    """One vector a text."""
+    """One vector per text."""
 
     output: str  # graph output, (batch, dimension) or (batch, tokens, dimension)
-    pooling: Literal["graph", "cls", "mean", "last"]  # "graph": the output is pooled already
+    pooling: Literal["graph", "cls", "mean", "last"]  # "graph": the graph pools
     dimension: int
     matryoshka: tuple[int, ...]  # dimensions that the vector may be cut to
     matryoshka_layer_norm: bool  # layer norm over the full vector before the cut
     tasks: tuple[Task, ...]
     query: Role
     document: Role
-    plain: Role | None = None  # a text of neither role, where it is not read as a document
+    plain: Role | None = None  # for a text without a role, if it is not read as a document
 
 
 @dataclass(frozen=True, slots=True)
 class MultiVector:
-    """One unit vector a token."""
+    """One unit vector per token."""
 
     output: str  # graph output, (batch, tokens, dimension)
     drop_first: bool  # the output has no row for the first token (bge-m3): tokens - 1 rows
@@ -152,12 +153,12 @@ class MultiVector:
 
 @dataclass(frozen=True, slots=True)
 class Sparse:
-    """A weight a vocabulary entry."""
+    """One weight per vocabulary entry."""
 
     output: str
-    # What the output is: the pooled weights, (batch, vocab); logits that are still to be pooled,
-    # (batch, n, vocab); or one number a token for the token's own entry, (batch, n, 1), of which
-    # the largest counts (bge-m3).
+    # Form of the output. "graph": pooled weights, (batch, vocab). "logits": logits that are not
+    # pooled yet, (batch, n, vocab). "tokens": one number per token for the entry of that token,
+    # (batch, n, 1); the largest of an entry counts (bge-m3).
     head: Literal["graph", "logits", "tokens"]
     activation: Literal["relu", "log1p", "log1p-log1p"]  # after the maximum; log1p is of relu
     vocab_size: int
@@ -171,34 +172,37 @@ class Sparse:
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """How a page or a photograph becomes pixels: RGB, resized, scaled to 0..1, normalised."""
+    """How an image becomes pixel values: RGB, resized, scaled to 0..1, normalised."""
 
     size: int  # edge of the square that the encoder reads, of a tile, or of a cell ("fit")
-    # "stretch": to the square, aspect ignored. "crop": shortest edge, then the centre.
-    # "tiles": longest edge to `longest`, tiles of `size`, then the whole image once more.
-    # "dynamic": both edges to multiples of `size`, within `least_pixels` and `most_pixels`.
-    # "fit": longest edge to at most `longest`, white to the right and below up to multiples of
-    # `size`.
+    # "stretch": resize to the square, without regard to the aspect ratio.
+    # "crop": resize the shortest edge to `size`, then cut out the centre.
+    # "tiles": resize the longest edge to `longest`, cut into tiles of `size`, add the whole image.
+    # "dynamic": resize both edges to multiples of `size`, with an area of `least_pixels` to
+    # `most_pixels`.
+    # "fit": resize the longest edge to at most `longest`, pad with white on the right and below to
+    # multiples of `size`.
     resize: Literal["stretch", "crop", "tiles", "dynamic", "fit"]
     longest: int  # 0 where neither "tiles" nor "fit"
     least_pixels: int  # 0 where not "dynamic"
     most_pixels: int
     resample: Literal["bilinear", "bicubic", "lanczos"]
-    # What is under a transparent image: black or whatever colour its file hides, or white. Of a
-    # file that names one clear colour instead, that is white with both, as in transformers.
+    # How transparency is removed. "dropped": the alpha channel is ignored, so the colour that the
+    # file holds there shows. "white": on white. A file with one transparent colour and no alpha
+    # channel gets white in both cases, as in transformers.
     alpha: Literal["dropped", "white"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    tokens: int  # vectors of a square, or of a tile; 0 = one a cell ("dynamic" and "fit")
-    # Pixels of a font's size up to which letters are read, of a "fit" that was trained on small
-    # ones: pages of a PDF are drawn so that most of their letters are that high. Left out where a
-    # model reads letters of all sizes, whose pages are drawn as large as it reads them.
+    tokens: int  # vectors per square or per tile; 0 = one per cell ("dynamic" and "fit")
+    # For a "fit" model that was trained on small letters: the largest font size that it reads, in
+    # pixels. Pages of a PDF are drawn so that most of their letters have that height. Absent for a
+    # model that reads letters of all sizes; its pages are drawn as large as the model reads them.
     letters: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SubGraph:
-    """A further graph of a vision model: its file in each precision that the main graph has."""
+    """A further graph of a vision model, with a file in each precision of the main graph."""
 
     inputs: tuple[Literal["input_ids", "attention_mask", "token_type_ids", "pixel_values"], ...]
     output: str
@@ -209,46 +213,47 @@ class SubGraph:
 
 @dataclass(frozen=True, slots=True)
 class ImagePrompt:
-    """The text around an image in the input of a language model, special tokens spelled out."""
+    """The text around an image in the input of a language model, special tokens written out."""
 
-    text: str  # "{image}" stands for the image's tokens
-    token: str  # the vocabulary entry whose places the image's features take
+    text: str  # "{image}" stands for the tokens of the image
+    token: str  # the vocabulary entry whose embeddings are replaced by the image features
     tile: str  # before the tokens of a tile; "{row}" and "{column}" count from 1; "" = no tiles
     row_end: str  # after the last tile of a row
-    grid_end: str  # after the last row; an image that is not cut has no tiles, rows or grid
+    grid_end: str  # after the last row; an image that is not cut has none of these
     whole: str  # before the tokens of the whole view
     end: str  # after them
 
 
 @dataclass(frozen=True, slots=True)
 class ImageQuery:
-    """A text that looks for images, special tokens spelled out in what is put around it."""
+    """How a text that searches for images is read; prefix and suffix have their special tokens."""
 
     prefix: str
     suffix: str
-    max_length: int  # in tokens, prefix and suffix included; a longer text is cut, they are not
+    max_length: int  # in tokens, prefix and suffix included; only the text between is cut
 
 
 @dataclass(frozen=True, slots=True)
 class Vision:
-    """Images and the texts that find them.
+    """Images and the texts that search for them.
 
-    Of two forms of graphs, the inputs of [model.graph] tell which. With pixel_values it makes the
-    vectors of an image; texts have a tower of their own (`text_graph`) or are read by another model
-    (`text_model`). With inputs_embeds it is a language model, which reads the features of the tiles
-    (`tile_graph`) among the embeddings of the prompt's tokens (`token_graph`), and texts by these
-    alone. One file of both, which wants pixels for a text too, is not read: export it again.
+    The inputs of [model.graph] tell which of two forms a model has. A graph with pixel_values makes
+    the vectors of an image; texts are read by a graph of their own (`text_graph`) or by another
+    model (`text_model`). A graph with inputs_embeds is a language model: it reads the features of
+    the tiles (from `tile_graph`) among the embeddings of the prompt's tokens (from `token_graph`),
+    and a text as embeddings of tokens only. One graph of both parts, which needs pixels for a text
+    too, is not supported: export the model again.
     """
 
-    vectors: Literal["one", "patches"]  # one vector an image, or one a patch and a query token
-    pooling: Literal["graph", "cls"]  # "cls": the first state is the image's vector
+    vectors: Literal["one", "patches"]  # one vector per image, or one per patch and query token
+    pooling: Literal["graph", "cls"]  # "cls": the first state is the vector of the image
     output: str  # of [model.graph]
-    keep: str  # output (batch, patches): patches at or below 0 have no vector; "" = all have
+    keep: str  # output (batch, patches): patches with a value <= 0 have no vector; "" = all have
     dimension: int
     image: ImageSpec
-    prompt: ImagePrompt | None  # there exactly where the graph reads an image among token ids
-    query: ImageQuery | None  # absent where text_model reads the texts
-    text_model: str  # id of the model whose query vectors share this space; "" = this one
+    prompt: ImagePrompt | None  # present exactly if the graph reads an image among token ids
+    query: ImageQuery | None  # absent if text_model reads the texts
+    text_model: str  # id of the model that encodes the queries in the same space; "" = this one
     tile_graph: SubGraph | None
     token_graph: SubGraph | None
     text_graph: SubGraph | None
@@ -262,25 +267,25 @@ class Vision:
 class TimeSeries:
     """Forecasts of quantiles from the patches of a scaled series.
 
-    A graph with the input future_patches forecasts as many output patches as it is given; one
-    without forecasts one. With group_ids, series of one group see each other.
+    A graph with the input future_patches forecasts as many output patches as it is given; a graph
+    without that input forecasts one. With group_ids, a forecast uses all series of its group.
     """
 
     output: str  # graph output, (batch, quantiles, steps), of the scaled series
-    context_length: int  # latest values that are read of a series
+    context_length: int  # number of latest values that are read of a series
     patch_size: int
     output_patch_size: int  # steps
-    prediction_length: int  # longest horizon of one pass; a longer one is rolled out
-    quantiles: tuple[float, ...]  # levels of the output, rising, 0.5 among them
-    arcsinh: bool  # after the scaling
-    time_scale: int  # divides the time channel of a patch; -1 = patches have none
-    rollout_quantiles: tuple[float, ...]  # the paths on which a longer horizon is continued
+    prediction_length: int  # longest horizon of one pass; a longer one takes several passes
+    quantiles: tuple[float, ...]  # levels of the output, rising, with 0.5 among them
+    arcsinh: bool  # whether arcsinh is applied after the scaling
+    time_scale: int  # divisor of the time channel of a patch; -1 = patches have no time channel
+    rollout_quantiles: tuple[float, ...]  # levels whose paths continue a longer horizon
     rollout_weights: Literal["equal", "mass"]  # of a path: 1, or the probability around its level
 
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """One figure that the export measured and the limit it had to meet."""
+    """One figure that the export measured, and the limit that it had to meet."""
 
     precision: Precision
     output: str
@@ -291,7 +296,7 @@ class Parity:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """Where an artifact came from: tool versions, the weights' hash, the measured parity."""
+    """How an artifact was made: versions of the tools, hash of the weights, measured parity."""
 
     tool: str
     weights_sha256: str
@@ -300,7 +305,7 @@ class Export:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Everything that is known of one model."""
+    """All facts about one model."""
 
     id: str
     aliases: tuple[str, ...]
@@ -311,7 +316,7 @@ class ModelSpec:
     unverified: tuple[str, ...]  # fields that nobody could check, by dotted name
     files: tuple[File, ...]
     hub: Hub | None
-    graph: Graph | None  # absent where the kind runs none
+    graph: Graph | None  # absent if the model runs no graph
     text: TokenizerSpec | None
     dense: Dense | None
     multi_vector: MultiVector | None
@@ -321,13 +326,13 @@ class ModelSpec:
     export: Export | None  # absent in the catalogue
 
     def main_graph(self) -> Graph:
-        """The graph. Raises LoadError for a model without one."""
+        """The main graph. Raises LoadError for a model without a graph."""
         if self.graph is None:
             raise LoadError(f"model {self.id!r} has no [model.graph] table")
         return self.graph
 
     def precisions(self) -> list[Precision]:
-        """Precisions that the model can run in, in the order fp32, fp16, int8; [] without graph."""
+        """Precisions of the graph, in the order fp32, fp16, int8; [] without a graph."""
         return [] if self.graph is None else self.graph.precisions()
 
     def text_recipes(self) -> dict[Kind, Dense | MultiVector | Sparse]:
@@ -346,9 +351,9 @@ class ModelSpec:
         )
 
     def files_for(self, precision: Precision | None) -> list[str]:
-        """Names of the files that one precision needs: all but those of the other graphs.
+        """Names of the files that one precision needs: all but the graphs of other precisions.
 
-        None is for a model without a graph, which needs all its files.
+        A model without a graph takes None and needs all its files.
 
         Weights beside a graph are named after it (`model.onnx_data`, `model.onnx.data`).
         """
@@ -364,7 +369,7 @@ class ModelSpec:
 
 
 def roles_of(recipe: Dense | MultiVector | Sparse) -> tuple[Role | TokenRole, ...]:
-    """Every way in which a recipe reads a text: as a query, as a document, and as neither."""
+    """All roles of a recipe: query, document and, if it has one, the role of plain texts."""
     plain = () if recipe.plain is None else (recipe.plain,)
     return (recipe.query, recipe.document, *plain)
 
@@ -378,7 +383,7 @@ KIND_TABLES: dict[Kind, str] = {
     "time-series": "time_series",
 }
 
-# What a field holds in a model that has no such fact, as TOML. Every other field is always a fact.
+# How TOML writes that a model does not have the fact of a field. Other fields are never absent.
 ABSENT: dict[str, str] = {
     **dict.fromkeys(
         ("aliases", "unverified", "prefix_ids", "suffix_ids", "marker_ids", "skip_ids", "zero_ids"),

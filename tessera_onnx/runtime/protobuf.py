@@ -40,12 +40,17 @@ def whole(graph: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, i
     """
     while start < end:
         at = start
-        tag, start = varint(graph, start, end)
+        tag, start = graph[at], at + 1
+        if tag >= 0x80:  # most numbers are of one byte, and need no call
+            tag, start = varint(graph, at, end)
         wire = tag & 7
         if wire == 0:
             _, to = varint(graph, start, end)
         elif wire == 2:
-            size, start = varint(graph, start, end)
+            if start < end and graph[start] < 0x80:
+                size, start = graph[start], start + 1
+            else:
+                size, start = varint(graph, start, end)
             to = start + size
         elif wire in (1, 5):
             to = start + (8 if wire == 1 else 4)
@@ -60,8 +65,11 @@ def whole(graph: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, i
 def varint(graph: bytes, start: int, end: int) -> tuple[int, int]:
     """The whole number (varint) at `start`, and its end. Raises ValueError if it has none."""
     value = 0
-    for shift, at in enumerate(range(start, min(start + 10, end))):
-        value |= (graph[at] & 0x7F) << (7 * shift)
-        if graph[at] < 0x80:
-            return value, at + 1
+    for shift in range(10):
+        if start + shift >= end:
+            break
+        byte = graph[start + shift]
+        value |= (byte & 0x7F) << (7 * shift)
+        if byte < 0x80:
+            return value, start + shift + 1
     raise ValueError("a number does not end")

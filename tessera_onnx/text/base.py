@@ -1,4 +1,4 @@
-"""What the classes that read texts share: roles, lengths, token counts, every kind at once."""
+"""TextModel, the base of the classes that read texts: roles, lengths, token counts, encode_all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tessera_onnx.vectors.quantization import check_dimension
 
 AnyRole = TypeVar("AnyRole", Role, TokenRole)
 RoleName = Literal["query", "document", "plain"]  # "plain": as `encode` reads a text
-# What a message says about a list of texts where one is due.
+# Advice in the message for a list of texts in the place of one text.
 SEVERAL = "`encode_batch` takes several texts"
 COMPARED = "`rank` compares one text with several"
 
@@ -38,20 +38,22 @@ class TextOptions(Options, total=False):
 class TextModel(Model):
     """A model that reads texts.
 
-    A text is a query or a document where a method or `role` says so. What says neither, `encode`
-    and `encode_batch` among them, reads a document, save with a model whose authors chose a prompt
-    for such texts (spec's `plain`; sentence-transformers' default_prompt_name).
+    A text is read as a query or as a document if the method or `role` says so. The other methods,
+    such as `encode` and `encode_batch`, read a document, unless the authors of the model chose a
+    prompt for such texts (`plain` in the spec; default_prompt_name in sentence-transformers).
 
-    A text's vector does not depend on the texts in the same call, except with an int8 graph that
-    finds the scales of activations a batch at a time: tessera-export's do not, unless told to.
+    The vector of a text does not depend on the other texts of the call, except with an int8 graph
+    that computes the scales of its activations per batch. Graphs of tessera-export do so only if
+    that was asked for.
 
-    Several texts come as any iterable of str in the order that the results follow: a list, a
-    stream, a column of a frame, an array of NumPy or Arrow. A frame, a dict, a set and an open file
-    iterate over something else than their texts, and are a TypeError that says what to give.
+    Several texts are given as any iterable of str; results have the same order. A list, a
+    generator, a column of a frame and an array of NumPy or Arrow are such iterables. A frame, a
+    dict, a set and an open file do not iterate over texts: they raise a TypeError that says what to
+    give instead.
     """
 
     _session: Session
-    _most: int | None = None  # entries of a sparse vector
+    _most: int | None = None  # entries that are kept of a sparse vector
 
     def __init__(
         self,
@@ -87,7 +89,7 @@ class TextModel(Model):
         self._plain = self._with_length(recipe.plain or recipe.document, facts, max_length)
         self._dimension = self._width(dimension)
         tokenizer = text_tokenizer.Tokenizer(self._artifact.read(facts.tokenizer), facts)
-        # Every kind's output is checked, since encode_all reads them all from this session.
+        # The outputs of all kinds are checked, because encode_all reads them from this session.
         probe = text_tokenizer.probe(facts)
         inputs = self._spec.main_graph().inputs
         shapes = {
@@ -116,9 +118,10 @@ class TextModel(Model):
         return changed
 
     def token_count(self, texts: Iterable[str], *, role: RoleName = "plain") -> NDArray[np.int64]:
-        """Tokens of each text before any cut, prompt, marker and special tokens included: (n,).
+        """Number of tokens of each text, (n,) int64; (0,) for no texts.
 
-        The role "plain" reads a text as `encode` does.
+        Prompt, marker and special tokens are counted, and nothing is cut. The role "plain" reads a
+        text as `encode` does. Raises what `encode_batch` raises for wrong texts.
         """
         return self._encoder.token_counts(texts, self._role(role))
 
@@ -131,15 +134,15 @@ class TextModel(Model):
         timeout: float | None = None,
         cancel: workers.Event | None = None,
     ) -> Embeddings:
-        """The texts in every kind that the model serves, from one run of its graph (bge-m3).
+        """Encode the texts for every kind that the model serves, in one run of the graph (bge-m3).
 
-        Each part is what the class of that kind gives for the same texts, `encode_batch` for the
-        role "plain"; the part of a kind that the model does not serve is None. `dimension`, or
-        `max_active_dims`, cuts the vectors of this object's kind alone.
+        Each part of the result is what the class of that kind gives for the same texts and role;
+        the part of a kind that the model does not serve is None. `dimension` and `max_active_dims`
+        of this object apply to the vectors of its own kind only.
 
-        Raises ConfigError for a model whose kinds read the same text differently, and for queries
-        that one of its kinds looks up in a table; otherwise as `encode_batch`, TimedOut and
-        Cancelled too.
+        Raises ConfigError if the kinds of the model read the same text differently, and for queries
+        whose weights one of the kinds looks up in a table; otherwise what `encode_batch` raises,
+        TimedOut and Cancelled included.
         """
         limit = workers.Limit(timeout, cancel)
         return all_kinds.encode_all(

@@ -129,7 +129,7 @@ def test_levels_outside_the_trained_are_marked(sales, truth, tmp_path):
 
 def test_tails_of_the_command(sales):
     options = (sales, "--horizon", 3, "--levels", "0.025,0.975", *BOLT)
-    assert "--extrapolate tails continues them" in run(*options).stderr
+    assert '--extrapolate="tails" continues them' in run(*options).stderr
     done = run(*options, "--extrapolate", "tails", "--json")
     with TesseraTimeSeries(path=ARTIFACTS / "bolt") as model:
         truth = model.forecast_quantiles([SALES, VISITS], 3, [0.025, 0.975], extrapolate="tails")
@@ -169,7 +169,7 @@ def test_a_dead_sensor_is_null_and_empty(tmp_path):
     text = "t,v,id\n" + "\n".join(rows)
     options = ("-", "--id", "id", "--horizon", 2, *BOLT)
     done = run(*options, "--json", stdin=text)
-    assert "Warning: series 1: none of the values that are read is known" in done.stderr
+    assert "Warning: series 1: all values that are read are missing" in done.stderr
     assert "NaN" not in done.stdout
     alive, dead = json.loads(done.stdout)["series"]
     assert None not in alive["forecast"]

@@ -81,7 +81,7 @@ def test_a_text_is_named_by_the_line_where_it_stands(source):
     changed = content.replace(b"rain", long.encode())
     source.write_bytes(gzip.compress(changed) if source.suffix == ".gz" else changed)
     args = ("rank", "a", "--file", source, "--field", "body", "--on-long", "error", *SMALL)
-    assert run(*args, code=1).stderr.startswith(f"Error: {source}, line {begin + 4} has ")
+    assert run(*args, code=1).stderr.startswith(f"Error: {source}, line {begin + 4}: text 3 has ")
 
 
 def test_a_row_of_several_lines_is_named_by_its_first(tmp_path):
@@ -209,7 +209,7 @@ BAD = {
     "true": (".jsonl", '{"text": "a", "n": true}', ("--id-field", "n"), "line 1: no string or wh"),
     "a string": (".jsonl", '\n"a"', ("--id-field", "n"), "line 2: no string or whole number under"),
     "empty": (".csv", "n,text\n1,a\n ,b\n", ("--id-field", "n"), "line 3: no id under 'n'"),
-    "no place": (".txt", "a", ("--id-field", "n"), "has no ids: they are in a .jsonl or .csv file"),
+    "no place": (".txt", "a", ("--id-field", "n"), "has no ids: give a .jsonl or .csv file"),
 }
 
 
@@ -268,10 +268,10 @@ def test_a_files_name_that_is_read_as_a_text_is_told(tmp_path, monkeypatch):
     (tmp_path / "notes").write_text("a loaf\n")
     told = run("rank", *SMALL, "bread", "corpus.txt", "a loaf").stderr
     assert told == (
-        "Warning: corpus.txt is a file, whose name was read as a text: --file reads its lines\n"
+        "Warning: corpus.txt is a file, but its name was read as a text: --file reads its lines\n"
     )
     told = run("similarity", *SMALL, "bread", "corpus.txt").stderr
-    assert told == "Warning: corpus.txt is a file, whose name was read as a text\n"
+    assert told == "Warning: corpus.txt is a file, but its name was read as a text\n"
     for texts in (["notes", "a loaf"], ["other.txt", "rain"], ["a\tb", ""]):
         assert run("rank", *SMALL, "bread", *texts).stderr == ""
     assert run("rank", *SMALL, "bread", "--file", "corpus.txt").stderr == ""

@@ -1,21 +1,21 @@
-"""What the command says of options, folders and help, and never of what was given by mistake."""
+"""The command's help, models given as folders, and library errors about what is no name."""
 
 import base64
 import inspect
 import json
 import os
+import subprocess
+import sys
 import traceback
 
-import click
 import numpy as np
 import pytest
 from artifact_tools import ARTIFACTS, copy
 from click.testing import CliRunner
-from PIL import Image
 
 import tessera_onnx
 from tessera_onnx import ModelNotFound, PackedTokens, TesseraDense, errors, list_models
-from tessera_onnx.cli.main import main
+from tessera_onnx.cli.main import COMMANDS, main
 
 SMALL = ("-m", str(ARTIFACTS / "prompts"))
 
@@ -29,7 +29,7 @@ def run(*args, code=0):
 # ---------------------------------------------------------------- help
 
 
-@pytest.mark.parametrize("name", ["", *main.commands])
+@pytest.mark.parametrize("name", ["", *COMMANDS])
 def test_h_is_help(name):
     args = [name] if name else []
     assert run(*args, "-h").stdout == run(*args, "--help").stdout != ""
@@ -38,36 +38,10 @@ def test_h_is_help(name):
 def test_every_command_is_summed_up_in_one_whole_line(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     lines = run("--help").stdout.partition("Commands:\n")[2].splitlines()
-    assert [line.split()[0] for line in lines] == sorted(main.commands)
+    assert [line.split()[0] for line in lines] == sorted(COMMANDS)
     for line in lines:
         assert line.endswith("."), line
         assert not line.endswith(".."), line
-
-
-# ---------------------------------------------------------------- options that there are not
-
-
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        (("encode", "--modle", "x"), "no such option --modle: did you mean --model?"),
-        (("encode", "--modle=a secret"), "no such option --modle: did you mean --model?"),
-        (("rank", "--topk", "3", "a"), "no such option --topk: did you mean --top-k?"),
-        (("rank", "--top_k", "3", "a"), "no such option --top_k: did you mean --top-k?"),
-        (("doctor", "--verbose"), "no such option --verbose;"),
-        (("models", "-q"), "no such option -q;"),
-        (("forecast", "--horizont=9", "a.csv"), "option --horizont: did you mean --horizon?"),
-        (("--vresion",), "no such option --vresion: did you mean --version?"),
-        (("encode", "--a text, of mine"), "no such option; a text that begins with a dash goes"),
-        (("similarity", "--" + "word-" * 9 + "word", "a"), "no such option; a text that begins"),
-        (("similarity", "--grüße", "a"), "no such option; a text that begins"),
-    ],
-)
-def test_an_unknown_option_is_named_where_it_is_one_word(args, said):
-    stderr = run(*args, code=2).stderr
-    assert said in stderr
-    assert "secret" not in stderr
-    assert "text, of mine" not in stderr
 
 
 # ---------------------------------------------------------------- folders and files as models
@@ -149,59 +123,6 @@ def repeats(said, content):
     return len(said) > 3000 or any(form in said for form in forms)
 
 
-ARGUMENTS = {
-    "demo": [],
-    "models": [],
-    "doctor": [],
-    "info": ["all-minilm-l6-v2"],
-    "pull": ["all-minilm-l6-v2"],
-    "pin": ["all-minilm-l6-v2"],
-    "encode": ["corpus.txt", "-o", "o.npz"],
-    "similarity": ["a", "b"],
-    "rank": ["a", "--file", "corpus.txt"],
-    "forecast": ["series.csv"],
-    "explain": ["a", "page.png"],
-}
-OF_CONTENT = {"text", "query", "prompt"}  # where a text is due
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ARGUMENTS)
-def test_no_command_repeats_what_stands_where_a_name_is_due(name, tmp_path, monkeypatch):
-    assert set(ARGUMENTS) == set(main.commands)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "corpus.txt").write_text("a\nb\n")
-    (tmp_path / "series.csv").write_text("day,sold\n2024-01-01,1\n2024-01-02,2\n2024-01-03,1\n")
-    Image.new("RGB", (40, 40)).save(tmp_path / "page.png")
-    # The two that open every model get what ends in no suffix, which they do not look at.
-    fewer = {what: CONTENTS[what] for what in ("a data URI", "a text", "lines")}
-    contents = fewer if name in {"demo", "doctor"} else CONTENTS
-    for param in main.commands[name].params:
-        if getattr(param, "is_flag", False) or param.name in OF_CONTENT:
-            continue
-        for what, content in contents.items():
-            given = ARGUMENTS[name]
-            if isinstance(param, click.Option):
-                given = [*given, f"{param.opts[-1]}={content}"]
-            else:
-                place = 1 if param.name == "image" else 0
-                given = [*given[:place], content, *given[place + 1 :]]
-            done = CliRunner().invoke(main, [name, *given])
-            said = done.stderr + done.stdout * bool(done.exit_code)
-            if not isinstance(done.exception, SystemExit | None):
-                said += "".join(traceback.format_exception(done.exception))
-            assert not repeats(said, content), (param.name, what, said[:300])
-
-
-@pytest.mark.parametrize("place", [["{}"], ["encode", "{}", "{}"], ["encode", "--text", "a", "{}"],
-                                   ["info", "-m{}"], ["models", "{}"]])  # fmt: skip
-@pytest.mark.parametrize("what", CONTENTS)
-def test_no_argument_too_many_is_repeated(place, what):
-    done = CliRunner().invoke(main, [part.format(CONTENTS[what]) for part in place])
-    assert done.exit_code in {1, 2}
-    assert not repeats(done.stderr + done.stdout, CONTENTS[what])
-
-
 CLASSES = ["Tessera", "TesseraDense", "TesseraMultiVector", "TesseraSparse", "TesseraTimeSeries"]
 CLASSES += ["TesseraVision"]
 
@@ -232,3 +153,22 @@ def test_no_function_repeats_what_stands_where_a_name_is_due(what):
             with pytest.raises(Exception) as caught:
                 call()
             assert not repeats(str(caught.value), content)
+
+
+# ---------------------------------------------------------------- what starting loads
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_has_the_name_under_which_it_is_found(name):
+    assert main.get_command(None, name).name == name
+
+
+def test_the_version_loads_no_kind_and_no_runtime():
+    code = (
+        "import sys\n"
+        "from tessera_onnx.cli.main import main\n"
+        "main(['--version'], standalone_mode=False)\n"
+        "print('onnxruntime' in sys.modules, 'tessera_onnx.kinds' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False False"

@@ -23,7 +23,7 @@ from tessera_onnx import (
     TesseraTimeSeries,
     TesseraVision,
 )
-from tessera_onnx.cli import reports
+from tessera_onnx.cli import doctor
 from tessera_onnx.models import artifact, installed, resolve
 from tessera_onnx.models import catalogue as models_catalogue
 
@@ -151,7 +151,7 @@ def _doctor(cache: Path) -> dict[str, Any]:
     """What it says of one cache folder: it would try all packs too, every time."""
     group, installed.ENTRY_POINTS = installed.ENTRY_POINTS, "tessera_onnx.none"
     try:
-        return reports.doctor(str(cache))
+        return doctor.examine(str(cache))
     finally:
         installed.ENTRY_POINTS = group
 

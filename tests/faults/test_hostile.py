@@ -25,7 +25,7 @@ from tessera_onnx import (
     TokenizationError,
     list_models,
 )
-from tessera_onnx.cli import reports
+from tessera_onnx.cli import doctor
 from tessera_onnx.models import installed, resolve
 
 GRAPH = "model.fp32.onnx"
@@ -389,7 +389,7 @@ def test_a_damaged_package_hinders_no_other(site, metadata, entry, caplog):
     assert "left out: " in caplog.text
     assert "all-minilm-l6-v2" in list_models(installed=True)
     if metadata is None:  # doctor tries every model
-        assert "tessera-onnx-starter" in reports.doctor(None)["packs"]
+        assert "tessera-onnx-starter" in doctor.examine(None)["packs"]
 
 
 def test_a_packs_files_are_read_where_they_lie_alone(site, tmp_path):

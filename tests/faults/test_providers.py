@@ -11,7 +11,7 @@ import pytest
 from artifact_tools import ARTIFACTS, copy
 
 from tessera_onnx import DeviceError, TesseraDense, TesseraTimeSeries
-from tessera_onnx.cli import reports
+from tessera_onnx.cli import doctor
 from tessera_onnx.runtime.devices import onnxruntime
 
 CUDA = "CUDAExecutionProvider" in onnxruntime().get_available_providers()
@@ -87,7 +87,7 @@ BOTH = {d.metadata["Name"] for d in metadata.distributions()} >= {"onnxruntime",
 @pytest.mark.skipif(not BOTH, reason="needs both wheels of ONNX Runtime: .ci/nightly installs them")
 def test_both_wheels_are_found_and_the_fix_is_told():
     """Whichever was installed last is what runs: it works, and nobody knows on what."""
-    report = reports.doctor(None)
+    report = doctor.examine(None)
     assert any("pip uninstall onnxruntime onnxruntime-gpu" in each for each in report["problems"])
     with TesseraDense(path=ARTIFACTS / "prompts") as model:
         assert np.isfinite(model.encode("cat")).all()

@@ -195,10 +195,10 @@ def test_an_import_that_came_first_is_said(tmp_path):
 import json, logging, sys
 logging.basicConfig(stream=sys.stderr, format="%(message)s")
 import tessera_onnx as t
-from tessera_onnx import reports
+from tessera_onnx.cli import doctor
 t.TesseraDense().close()
 t.TesseraSparse().close()
-report = reports.doctor(None)
+report = doctor.examine(None)
 print(json.dumps([report["telemetry"], [p for p in report["problems"] if "telemetry" in p]]))
 """
     found = {}

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from tessera_onnx import LoadError, ModelNotFound, Tessera, TesseraDense, TesseraVision
-from tessera_onnx.cli import reports
+from tessera_onnx.cli import models
 from tessera_onnx.models import catalogue
 from tessera_onnx.models.spec import PRECISIONS
 
@@ -88,7 +88,7 @@ def test_what_is_unverified_is_a_field_of_the_entry(spec):
 
 
 def test_info_marks_what_is_unverified(spec):
-    shown = list(reports.facts(spec))
+    shown = list(models.facts(spec))
     assert dict(shown)["source"].startswith(spec.source)
     for name, fact in shown:
         doubtful = any(f"{name}.".startswith(f"{doubt}.") for doubt in spec.unverified)
