@@ -91,7 +91,7 @@ class ImageEncoder:
     def __init__(
         self,
         recipe: Vision,
-        tower: PixelEncoder | VisionLanguageModel,
+        graphs: PixelEncoder | VisionLanguageModel,
         *,
         image_only: bool,
         max_pixels: int,
@@ -101,7 +101,7 @@ class ImageEncoder:
             raise TypeError(f"image_only must be bool, got {type(image_only).__name__}")
         check_limit(max_pixels, "max_pixels")
         self._recipe = recipe
-        self._tower = tower
+        self._graphs = graphs
         self._image_only = image_only
         self._max_pixels = max_pixels
 
@@ -130,7 +130,7 @@ class ImageEncoder:
                 placed.append((view, cells, box))
                 vectors.append(found.vectors)
         except EncodingError as error:
-            self._tower.session.check_open()  # that a model was closed is no fault of an image
+            self._graphs.session.check_open()  # that a model was closed is no fault of an image
             raise EncodingError(f"{where}: {error}") from error
         return Located(np.concatenate(vectors), *views.joined(image.size, placed))
 
@@ -158,7 +158,7 @@ class ImageEncoder:
         with _Left() as left:
             stable = self._stable(images, where, index, left)
             try:
-                windows = batching.windows(limit.over(stable), self._tower.workers, lambda _: 0)
+                windows = batching.windows(limit.over(stable), self._graphs.workers, lambda _: 0)
                 for window in windows:
                     found = self._window(window, first, where, index, left, bar=bar, limit=limit)
                     for vectors in found:
@@ -184,7 +184,7 @@ class ImageEncoder:
         for i, source in enumerate(images):
             found = source
             if source is not EMPTY and sources.is_shared(source):
-                self._tower.session.check_open()
+                self._graphs.session.check_open()
                 with about_item(index(i)):
                     found = self._rgb(source, where(i), left)
             yield found
@@ -205,14 +205,14 @@ class ImageEncoder:
 
         def work(picked: NDArray[np.intp]) -> None:
             i = int(picked[0])
-            self._tower.session.check_open()
+            self._graphs.session.check_open()
             with about_item(index(first + i)):
                 results[i] = self._item(window[i], where(first + i), left, len(window) > 1)
             if bar is not None:
                 bar.update()
 
         batches = [np.array([i]) for i in range(len(window))]
-        failure = workers.run_batches(work, batches, self._tower.workers, limit=limit)
+        failure = workers.run_batches(work, batches, self._graphs.workers, limit=limit)
         yield from results[: failure.row]
         failure.check()
 
@@ -230,7 +230,7 @@ class ImageEncoder:
         """An image as RGB. Notes that it has further pages or frames, which are not read."""
         from PIL import Image
 
-        self._tower.session.check_open()
+        self._graphs.session.check_open()
 
         def note(count: int) -> None:
             name = ""
@@ -254,7 +254,7 @@ class ImageEncoder:
 
     def _patches(self, image: Image.Image, *, parallel: bool) -> tuple[PatchVectors, Box]:
         prepared = pixels(image, self._recipe.image)
-        found = self._tower.encode(prepared, image_only=self._image_only, parallel=parallel)
+        found = self._graphs.encode(prepared, image_only=self._image_only, parallel=parallel)
         return found, prepared.box
 
     def _vectors(self, image: Image.Image, where: str, left: _Left, *, parallel: bool) -> Float:

@@ -260,7 +260,7 @@ class _Pool:
                 self._calls.remove(call)
             self._done.wait_for(lambda: not call.helping)
 
-    def rest(self) -> None:
+    def wait_until_idle(self) -> None:
         """Wait until no thread works: the end of the program must not cut off a batch."""
         with self._done:
             self._done.wait_for(lambda: not self._n_busy)
@@ -289,7 +289,7 @@ class _Pool:
 
 
 _pool = _Pool()
-atexit.register(lambda: _pool.rest())  # noqa: PLW0108 (a fork has a pool of its own)
+atexit.register(lambda: _pool.wait_until_idle())  # noqa: PLW0108 (a fork has a pool of its own)
 
 
 def _renew_pool() -> None:
