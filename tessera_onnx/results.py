@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class _Ranked(NamedTuple):
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    index: int  # type: ignore[assignment]  # hides the method tuple.index
     score: float
 
 
@@ -79,13 +79,13 @@ class SparseVector(NamedTuple):
         if isinstance(vocab_size, bool) or not isinstance(vocab_size, int | np.integer):
             raise TypeError(f"vocab_size must be int, got {type(vocab_size).__name__}")
         least = int(self.indices.max(initial=0)) + 1
-        if vocab_size < least:  # scipy would read and write outside of the matrix
+        if vocab_size < least:  # scipy would read and write outside the matrix
             raise ConfigError(f"vocab_size must be at least {least}, got {vocab_size}")
         from scipy.sparse import csr_matrix
 
         pointers = [0, len(self.indices)]
         parts = (self.values, self.indices, pointers)
-        return csr_matrix(parts, shape=(1, int(vocab_size)), copy=True)  # else it writes into these
+        return csr_matrix(parts, shape=(1, int(vocab_size)), copy=True)  # else scipy changes these
 
 
 class Embeddings(NamedTuple):
@@ -108,7 +108,7 @@ class BinaryTokens:
     dim: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.dim, np.integer):  # a narrow one would overflow in what is made of it
+        if isinstance(self.dim, np.integer):  # NumPy integers of few bits may overflow
             object.__setattr__(self, "dim", int(self.dim))
 
     def __len__(self) -> int:
@@ -165,11 +165,14 @@ def check_binary(tokens: Any, name: str, least: int = 1) -> None:
     if not isinstance(tokens.bits, np.ndarray) or not whole:
         raise TypeError(f"{name} must hold an array of bits and a whole number of dimensions")
     if tokens.bits.ndim != 2 or len(tokens) < least:
-        raise ConfigError(f"{name} must hold at least one token, got {tokens.bits.shape}")
+        raise ConfigError(
+            f"{name} must hold bits (n, bytes), n at least {least}, got shape {tokens.bits.shape}"
+        )
     n_bytes = -(-tokens.dim // 8)
     if tokens.dim < 1 or tokens.bits.dtype != np.uint8 or tokens.bits.shape[1] != n_bytes:
         raise ConfigError(f"{name}: {tokens.bits.shape} bytes do not hold {tokens.dim} bits")
-    if (tokens.bits[:, -1] & (0xFF >> (tokens.dim - 1) % 8 + 1)).any():  # Hamming counts them
+    # Hamming distances would count these bits.
+    if (tokens.bits[:, -1] & (0xFF >> (tokens.dim - 1) % 8 + 1)).any():
         raise ConfigError(f"{name} has bits after its {tokens.dim} dimensions, which must be 0")
 
 

@@ -1,7 +1,7 @@
-"""Pictures become pixels: opened with care, upright, RGB; then resized, cut and normalised.
+"""Read an image from any source with Pillow: upright, RGB, and within limits.
 
-Equal to the Pillow processors of Hugging Face's transformers to the last bit, with the same version
-of Pillow, but for greys of 16 bits, which those clip to white.
+The pixels equal those of the Pillow processors in Hugging Face's transformers with the same version
+of Pillow, except for greys of 16 bits, which those clip to white.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if typing.TYPE_CHECKING:
     from PIL import Image
 from tessera_onnx.checks import check_limit
 
-MAX_PIXELS = 178_956_970  # 716 MB as RGB in memory; where Pillow itself refuses
+MAX_PIXELS = 178_956_970  # 716 MB of memory; Pillow itself refuses larger images
 
-# The plugins of Pillow that may run, by the first bytes of what they read. All others stay out:
-# some start other programs (EPS: Ghostscript), most are seldom used and little tested.
+# The plugins of Pillow that may run, by the first bytes of a file. Others stay out: some start
+# other programs (EPS: Ghostscript), most are seldom used and little tested.
 PLUGINS: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG\r\n\x1a\n", "Png"),
     (b"\xff\xd8\xff", "Jpeg"),
@@ -43,10 +43,10 @@ PLUGINS: tuple[tuple[bytes, str], ...] = (
     (b"\xff\x4f\xff\x51", "Jpeg2K"),
 )
 FORMATS = "PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, AVIF or JPEG 2000"
-# Those that a build of Pillow may lack, and what they are called.
+# Plugins that a build of Pillow may lack, and the names of their formats.
 OPTIONAL = {"Avif": "AVIF", "Jpeg2K": "JPEG 2000", "WebP": "WebP"}
 
-# What undoes each EXIF orientation, as a name in PIL.Image.Transpose.
+# The member of PIL.Image.Transpose that undoes each EXIF orientation.
 UPRIGHT = {
     2: "FLIP_LEFT_RIGHT",
     3: "ROTATE_180",
@@ -67,19 +67,19 @@ def open_image(
     max_pixels: int = MAX_PIXELS,
     on_frames: Callable[[int], None] | None = None,
 ) -> Image.Image:
-    """An image as RGB, upright as its EXIF orientation says.
+    """Read an image as RGB, turned upright by its EXIF orientation.
 
     source: a path, the bytes of a file, an open binary file, {"bytes": ..., "path": ...}, a data:
     URI, a PIL image, or a uint8 or uint16 array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), RGB or
-    RGBA. Of an animation, and of a TIFF with several pages, the first frame: `on_frames` is then
-    called with their number; of a PIL image the frame that it stands at, with the same call where
-    that is the first. Levels of 16 bits keep the upper eight of the range that they fill (see
-    greys). `where` names what is no file in messages.
+    RGBA. Levels of 16 bits are reduced to eight (see greys).
 
-    The result shares no memory with the source. Raises FileError for a file, EncodingError for
-    anything else, that is missing, no image, damaged, or larger than `max_pixels`; the size is read
-    from the header, before any decoding.
-    Raises TypeError and ConfigError for a source of another type or shape.
+    Of an animation, and of a TIFF with several pages, the first frame is read, and `on_frames` is
+    called with their number. Of a PIL image the current frame is read, and `on_frames` is called if
+    that is the first of several. Messages call a source that is no file by the name `where`.
+
+    The result shares no memory with the source. Raises FileError for a file, EncodingError for any
+    other source, that is missing, no image, damaged, or larger than `max_pixels` (its size is known
+    from the header before any decoding); TypeError and ConfigError for another type or shape.
     """
     check_limit(max_pixels, "max_pixels")
     from PIL import Image
@@ -114,11 +114,11 @@ def frames(
     max_frames: int,
     chosen: Callable[[int], list[int]] = lambda count: list(range(count)),
 ) -> Iterator[tuple[int, Image.Image]]:
-    """The frames of a file, with their numbers from 0: pages of a TIFF, pictures of an animation.
+    """Read the frames of a file, such as the pages of a TIFF, with their numbers from 0.
 
-    A PIL image stands after each where it stood before.
-    `chosen` says of the number of frames which are wanted. Raises as `open_image` does, and for a
-    file of more than `max_frames` of them.
+    `chosen` gets the number of frames and returns the numbers of those to read. After each frame a
+    PIL image is back at the frame where it was before. Raises as `open_image` does, and for more
+    than `max_frames` frames; `index` of an error about a frame is its place among those chosen.
     """
     with _file(source, where, max_pixels) as (opening, file):
         wanted = chosen(frame_count(file))
@@ -127,15 +127,15 @@ def frames(
                 f"{opening.name} has {len(wanted)} frames, the limit is {max_frames}: split it, or "
                 "pass a larger max_pages"
             )
-        for number in wanted:
-            opening.name = f"{opening.file}, page {number + 1}"
+        for place, number in enumerate(wanted):
+            opening.name, opening.index = f"{opening.file}, page {number + 1}", place
             with LOCKS["pil"]:
                 before = file.tell()
                 with opening.decoding():
                     file.seek(number)
                 image = opening.rgb(file, alpha)
                 if file is source:
-                    with opening.decoding():  # Pillow fails to go back in some animations
+                    with opening.decoding():  # in some animations Pillow cannot go back
                         file.seek(before)
             yield number, image
 
@@ -144,7 +144,7 @@ def frames(
 def _file(
     source: str | os.PathLike[str] | bytes | bytearray | Image.Image, where: str, max_pixels: int
 ) -> Iterator[tuple[_Opening, Image.Image]]:
-    """A file, by its path or its bytes, as a PIL image that is not decoded yet."""
+    """Open a file, by its path or its bytes, as a PIL image that is not decoded yet."""
     opening = _Opening(where, EncodingError, max_pixels)
     if isinstance(source, bytes | bytearray):
         with opening.opened(BytesIO(source)) as image:
@@ -154,14 +154,15 @@ def _file(
     else:
         with sources.opened(source) as stream:
             opening = _Opening(sources.named(source), FileError, max_pixels)
+            opening.path = sources.error_path(source)
             with opening.opened(stream) as image:
                 yield opening, image
 
 
 def count_pages(path: str | os.PathLike[str] | bytes) -> int:
-    """The number of pages of a TIFF, by its path or its bytes; 1 for all others.
+    """The number of pages of a TIFF, by its path or its bytes; 1 for any other file.
 
-    Nothing of it is decoded.
+    No page is decoded.
     """
     with contextlib.suppress(EncodingError, FileError), _file(path, "", MAX_PIXELS) as (_, image):
         return frame_count(image) if image.format == "TIFF" else 1
@@ -169,32 +170,38 @@ def count_pages(path: str | os.PathLike[str] | bytes) -> int:
 
 
 def plugin_of(head: bytes) -> str | None:
-    """The plugin of Pillow for a file that begins so; None for what is not opened."""
+    """The plugin of Pillow for a file with these first bytes; None if it is not read."""
     if head[4:8] == b"ftyp" and {b"avif", b"avis"} & {head[8:12], head[16:20], head[20:24]}:
         return "Avif"
     return next((name for magic, name in PLUGINS if head.startswith(magic)), None)
 
 
 def frame_count(image: Image.Image) -> int:
-    """Pages of a TIFF or pictures of an animation; 1 where that cannot be read."""
+    """The number of pages of a TIFF or frames of an animation; 1 where it cannot be read."""
     try:
         return int(getattr(image, "n_frames", 1))
-    except Exception:  # a damaged further frame says nothing of the first
+    except Exception:  # the first frame may be fine though a later one is damaged
         return 1
 
 
 class _Opening:
-    """One image on its way: what messages call it, the class of its errors, its limit."""
+    """Opens and decodes one image, and makes its errors."""
 
     def __init__(self, name: str, error: type[EncodingError | FileError], max_pixels: int) -> None:
-        self.file = self.name = name
-        self.error = error
+        self.file = self.name = name  # in messages
+        self.path: str | None = None
+        self.index: int | None = None
         self.max_pixels = max_pixels
-        self.quotes = False  # Pillow's messages may hold text of the file, which ours never do
+        self._error = error
+        self._is_text = False  # then Pillow's messages may quote the file, which ours must not
+
+    def error(self, message: str) -> EncodingError | FileError:
+        """An error about this image."""
+        return self._error(message, path=self.path, index=self.index)
 
     @contextlib.contextmanager
     def opened(self, stream: BinaryIO) -> Iterator[Image.Image]:
-        """The PIL image of an open file, its header read and nothing more."""
+        """Open a file as a PIL image; only its header is read."""
         head = stream.read(512)
         stream.seek(0)
         plugin = plugin_of(head)
@@ -203,11 +210,11 @@ class _Opening:
         if not _is_built(plugin):
             raise self.error(
                 f"{self.name} is {OPTIONAL[plugin]}, which this build of Pillow does not read: "
-                "install one that does, or convert it to PNG"
+                "install a build that does, or convert it to PNG"
             )
-        self.quotes = plugin == "Ppm"
-        # Not Image.open, which would warn of sizes below our limit and refuse sizes below a
-        # limit that the caller raised.
+        self._is_text = plugin == "Ppm"
+        # Not Image.open: it has a limit of its own, warns below it, and knows nothing of a limit
+        # that the caller raised.
         module = importlib.import_module(f"PIL.{plugin}ImagePlugin")
         with self.decoding():
             image = getattr(module, f"{plugin}ImageFile")(stream)
@@ -215,14 +222,14 @@ class _Opening:
             yield image
 
     def rgb(self, image: Image.Image, alpha: str) -> Image.Image:
-        """A PIL image of any mode as a new one, upright and RGB."""
+        """Make an upright RGB image from a PIL image of any mode."""
         from PIL import Image
 
         self.check_size(*image.size)
         with self.decoding():
             deep, stretched = greys.is_deep(image), greys.is_stretched(image)
             image.load()
-            # After load, which turns a TIFF upright by itself.
+            # Asked after load(), which turns a TIFF upright by itself.
             method = UPRIGHT.get(_orientation(image))
             levels = greys.of_image(image, stretched=stretched)
             if levels is not None:
@@ -242,22 +249,22 @@ class _Opening:
 
     @contextlib.contextmanager
     def decoding(self) -> Iterator[None]:
-        """Whatever Pillow raises, as the error of this image."""
+        """Turn what Pillow raises into an error about this image."""
         from PIL import Image
 
         try:
             yield
         except (EncodingError, FileError, MemoryError):
             raise
-        except Image.DecompressionBombError as error:  # only its WebP plugin asks by itself
+        except Image.DecompressionBombError as error:  # only Pillow's WebP plugin raises it here
             raise self.error(
                 f"{self.name} has more pixels than the limit of Pillow: make it smaller, or set "
                 "PIL.Image.MAX_IMAGE_PIXELS to half as many as it may have"
             ) from error
         except Exception as error:  # plugins raise OSError, SyntaxError, struct.error, ...
-            reason = "" if self.quotes else str(error)[:200]
+            reason = "" if self._is_text else str(error)[:200]
             reason = reason or type(error).__name__
-            cause = None if self.quotes else error
+            cause = None if self._is_text else error
             raise self.error(f"{self.name} cannot be decoded: {reason}") from cause
 
     def converted(self, image: Image.Image, alpha: str) -> Image.Image:
@@ -271,8 +278,8 @@ class _Opening:
         clear = image.info.get("transparency")
         if alpha == "dropped":
             if isinstance(clear, bytes) or "a" in image.getbands():
-                image = image.convert("RGBA")  # Pillow warns of, or knows not, the direct way
-            image = image.convert("RGB")  # one clear colour stays so, and is drawn white below
+                image = image.convert("RGBA")  # the direct way warns, or is missing in Pillow
+            image = image.convert("RGB")  # one transparent colour stays, and becomes white below
             clear = image.info.get("transparency")
         if clear is None and not {"A", "a"} & set(image.getbands()):
             return image if alpha == "dropped" else image.convert("RGB")
@@ -291,7 +298,7 @@ def _is_built(plugin: str) -> bool:
 
 
 def _what(head: bytes) -> str:
-    """What the first bytes of something else are, and what to do with it."""
+    """What a file that is no image seems to be by its first bytes, and what to do with it."""
     if not head:
         return "it is empty"
     if head.startswith(b"%PDF"):
@@ -300,13 +307,13 @@ def _what(head: bytes) -> str:
         return "it is an SVG drawing, render it to PNG first"
     if head[4:8] == b"ftyp" or head.startswith(b"%!PS"):
         return "convert it to PNG first, or pass it as a PIL image"
-    return "its first bytes are of another kind"
+    return "its first bytes are those of another format"
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # metadata that cannot be read says nothing, and the pixels are fine
+    except Exception:  # the pixels may be fine though the metadata is damaged
         return 1
 
 

@@ -254,7 +254,7 @@ class ImageEncoder:
 
     def _patches(self, image: Image.Image, *, parallel: bool) -> tuple[PatchVectors, Box]:
         prepared = pixels(image, self._recipe.image)
-        found = self._tower.patches(prepared, image_only=self._image_only, parallel=parallel)
+        found = self._tower.encode(prepared, image_only=self._image_only, parallel=parallel)
         return found, prepared.box
 
     def _vectors(self, image: Image.Image, where: str, left: _Left, *, parallel: bool) -> Float:

@@ -1,4 +1,8 @@
-"""From an image's pixels to its vectors: the graphs of a vision model, in either of their forms."""
+"""Run the graphs of a vision model: from the pixels of an image to its vectors.
+
+A PixelEncoder is one graph (CLIP, SigLIP, page models). A VisionLanguageModel is three: one embeds
+tiles of pixels, one embeds tokens, and a language model reads both together (ColPali and others).
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,15 @@ from numpy.typing import NDArray
 
 from tessera_onnx.errors import EncodingError
 from tessera_onnx.images.preprocess import Pixels
-from tessera_onnx.images.prompt_ids import document_ids, image_id, positions
-from tessera_onnx.models.spec import ModelSpec, Vision
+from tessera_onnx.images.prompt_ids import positions
+from tessera_onnx.models.spec import Vision
 from tessera_onnx.runtime.session import Array, Session
-from tessera_onnx.text import tokenizer as text_tokenizer
-from tessera_onnx.text.tokenizer import Runnable, Tokenizer, check_spelled
+from tessera_onnx.text.tokenizer import Runnable
 from tessera_onnx.vectors import pooling
 
 Float = NDArray[np.float32]
 Ids = NDArray[np.int64]
-# Tiles in one run of the tile graph: more are no faster a tile on CPUs and cost memory.
+# Tiles in one run of the tile graph. More need more memory and are no faster on CPUs.
 TILES = 4
 
 
@@ -28,10 +31,10 @@ TILES = 4
 class PatchVectors:
     """An image's vectors, (n, dim) float32 unit rows, and where on the image they lie.
 
-    `cells` (rows, cols) holds the row of `vectors` that belongs to each cell of the image's grid,
-    -1 where a cell has none. Rows that no cell names are the text around the image and the whole
-    view of an image that was cut into tiles. Of a long image, which is read in views, cells are
-    (layers, rows, cols): in each layer those of views that do not overlap.
+    `cells` (rows, cols) is the grid of cells of the image: each holds the number of its row in
+    `vectors`, or -1 where it has none. Rows without a cell belong to the text around the image, or
+    to the whole view of an image that was cut into tiles. For a long image, which is read in views,
+    cells are (layers, rows, cols), and the views of a layer do not overlap.
     """
 
     vectors: Float
@@ -39,16 +42,17 @@ class PatchVectors:
 
 
 class PixelEncoder:
-    """A graph that takes pixels and gives the vectors of an image."""
+    """One graph from pixels to the vectors of an image."""
 
     def __init__(self, session: Session, recipe: Vision, texts: Session | None) -> None:
+        """`texts` is the graph that reads texts; None where another model reads them."""
         self.session = session
-        self.texts: Runnable | None = texts  # None: another model reads them
+        self.texts: Runnable | None = texts
         self._recipe = recipe
         self.workers = session.workers
 
-    def patches(self, pixels: Pixels, *, image_only: bool, parallel: bool) -> PatchVectors:
-        """The vectors of one image; all of them are of the image, whatever `image_only` says."""
+    def encode(self, pixels: Pixels, *, image_only: bool, parallel: bool) -> PatchVectors:
+        """The vectors of one image. It has no prompt, so `image_only` changes nothing."""
         del image_only
         recipe = self._recipe
         found = self.session.run({"pixel_values": pixels.tiles}, parallel=parallel)
@@ -68,9 +72,9 @@ class PixelEncoder:
 
 
 class VisionLanguageModel:
-    """A language model on embeddings, with the graphs that embed tokens and tiles before it.
+    """A language model that reads embeddings, and the graphs that embed tokens and tiles.
 
-    To texts it looks like one session of token ids.
+    For texts it behaves like one session that takes token ids.
     """
 
     inputs = ("input_ids", "attention_mask")
@@ -83,7 +87,10 @@ class VisionLanguageModel:
         image_token: int,
         prompt_ids: Callable[[int, int, int], Ids],
     ) -> None:
-        """`prompt_ids(tokens, rows, columns)` is the prompt of tiles of so many tokens each."""
+        """`prompt_ids(n_tokens, rows, columns)` gives the prompt of a grid of tiles.
+
+        `n_tokens` is the number of image tokens of each tile.
+        """
         self.session = model
         self._tiles = tiles
         self._tokens = tokens
@@ -93,8 +100,8 @@ class VisionLanguageModel:
 
     @property
     def texts(self) -> Runnable:
-        """What reads texts: the language model, by `run`."""
-        return self  # kept, it would keep this object until the garbage collector comes by
+        """What reads texts: this object, by `run`."""
+        return self  # no attribute: a reference cycle would free the graphs late
 
     def check_open(self) -> None:
         """Raises EncodingError when the model is closed or belongs to a parent process."""
@@ -107,12 +114,12 @@ class VisionLanguageModel:
         outputs: Sequence[str] | None = None,
         parallel: bool = False,
     ) -> list[Array]:
-        """The outputs for texts: input_ids and attention_mask (b, n) int64."""
+        """Read texts, given as input_ids and attention_mask (b, n) int64."""
         embeddings = self._embeddings(feeds["input_ids"], parallel=parallel)
-        inputs = _feeds(self.session.inputs, embeddings, feeds["attention_mask"])
+        inputs = language_feeds(self.session.inputs, embeddings, feeds["attention_mask"])
         return self.session.run(inputs, outputs=outputs, parallel=parallel)
 
-    def patches(self, pixels: Pixels, *, image_only: bool, parallel: bool) -> PatchVectors:
+    def encode(self, pixels: Pixels, *, image_only: bool, parallel: bool) -> PatchVectors:
         """The vectors of one image in its prompt; `image_only` leaves out those of the text."""
         ids = self._prompt_ids(math.prod(pixels.cells), pixels.rows, pixels.columns)
         places = np.flatnonzero(ids == self._image_token)
@@ -124,7 +131,8 @@ class VisionLanguageModel:
             )
         embeddings = self._embeddings(ids[None], parallel=parallel)
         embeddings[0, places] = features
-        inputs = _feeds(self.session.inputs, embeddings, np.ones((1, len(ids)), dtype=np.int64))
+        attention = np.ones((1, len(ids)), dtype=np.int64)
+        inputs = language_feeds(self.session.inputs, embeddings, attention)
         if "position_ids" in inputs:
             grid = positions(ids, self._image_token, *pixels.cells)
             inputs["position_ids"] = grid[:, None]
@@ -134,7 +142,7 @@ class VisionLanguageModel:
         return PatchVectors(pooling.l2_normalize(states[0][kept]), np.searchsorted(kept, cells))
 
     def _features(self, tiles: Float, *, parallel: bool) -> Float:
-        """(tiles x tokens, hidden), a few tiles at a time."""
+        """Embed tiles (n, 3, h, w), a few at a time: (n x tokens, hidden)."""
         parts = [
             self._tiles.run({"pixel_values": tiles[i : i + TILES]}, parallel=parallel)[0]
             for i in range(0, len(tiles), TILES)
@@ -146,85 +154,34 @@ class VisionLanguageModel:
         return self._tokens.run({"input_ids": ids}, parallel=parallel)[0]
 
 
-def open_encoder(
-    opened: Callable[..., Session], spec: ModelSpec, recipe: Vision, tokenizer: Tokenizer | None
-) -> PixelEncoder | VisionLanguageModel:
-    """The graphs of a vision model, each tried with a tiny input.
-
-    `opened(outputs, probe, table, workers)` gives the session of a graph. Raises LoadError where
-    graphs, tokenizer and recipe do not belong together.
-    """
-    size, n_tokens = recipe.image.size, recipe.image.tokens or None
-    square = {"pixel_values": np.zeros((1, 3, size, size), dtype=np.float32)}
-    tiles, tokens, prompt = recipe.tile_graph, recipe.token_graph, recipe.prompt
-    if tiles is None or tokens is None or prompt is None or tokenizer is None:
-        shape = (1, recipe.dimension) if _is_pooled(recipe) else (1, None, recipe.dimension)
-        keep = {recipe.keep: (1, None)} if recipe.keep else {}
-        session = opened({recipe.output: shape, **keep}, square, spec.main_graph(), None)
-        return PixelEncoder(session, recipe, _open_texts(opened, spec, recipe))
-    # One session each: a second copy of a language model's weights is too dear.
-    one = np.array([[tokenizer.facts.pad_id]], dtype=np.int64)
-    token_session = opened({tokens.output: (1, 1, None)}, {"input_ids": one}, tokens, 1)
-    (embedding,) = token_session.run({"input_ids": one})
-    tile_session = opened({tiles.output: (1, n_tokens, embedding.shape[2])}, square, tiles, 1)
-    probe = _feeds(spec.main_graph().inputs, embedding, np.ones_like(one))
-    session = opened({recipe.output: (1, 1, recipe.dimension)}, probe, spec.main_graph(), 1)
-
-    def encode(part: str) -> list[int]:
-        return [int(i) for i in tokenizer.ids([part])[0]]
-
-    def prompt_ids(n_tokens: int, rows: int, columns: int) -> Ids:
-        return document_ids(prompt, n_tokens, rows, columns, encode)
-
-    image_token = image_id(prompt, encode)
-    for name in ("text", "tile", "row_end", "grid_end", "whole", "end"):
-        part = getattr(prompt, name).replace("{row}", "1").replace("{column}", "1")
-        check_spelled(tokenizer, part, f"model.vision.prompt.{name}")
-    return VisionLanguageModel(tile_session, token_session, session, image_token, prompt_ids)
-
-
-def _open_texts(opened: Callable[..., Session], spec: ModelSpec, recipe: Vision) -> Session | None:
-    if recipe.text_graph is None or spec.text is None:
-        return None
-    part = recipe.text_graph
-    probe = text_tokenizer.probe(spec.text)
-    one = recipe.vectors == "one"
-    shape = (1, recipe.dimension) if one else (1, probe.ids.shape[1], recipe.dimension)
-    return opened({part.output: shape}, text_tokenizer.feeds(probe, None, part.inputs), part, None)
-
-
-def _is_pooled(recipe: Vision) -> bool:
-    return recipe.vectors == "one" and recipe.pooling == "graph"
-
-
-def _feeds(inputs: Sequence[str], embeddings: Array, attention: Ids) -> dict[str, Array]:
-    """The inputs of a language model on the embeddings (b, n, hidden) of texts, by name."""
+def language_feeds(inputs: Sequence[str], embeddings: Array, attention: Ids) -> dict[str, Array]:
+    """The inputs of a language model, by name, for embeddings (b, n, hidden) of texts."""
     known: dict[str, Array] = {
         "inputs_embeds": embeddings,
         "attention_mask": attention,
-        # All of a prompt and all of a query is read in both directions (PaliGemma).
+        # 0: attention in both directions, for prompts and queries alike (PaliGemma).
         "token_type_ids": np.zeros_like(attention),
-        # In time, down and across; a text goes on by one in all three (Qwen2-VL).
+        # Time, row and column; the tokens of a text count on in all three (Qwen2-VL).
         "position_ids": np.tile(np.arange(attention.shape[1]), (3, len(attention), 1)),
     }
     return {name: known[name] for name in inputs}
 
 
 def _grid(n_vectors: int, rows: int, columns: int) -> tuple[int, int]:
-    """Rows and columns of cells, of which each of `rows` x `columns` squares holds k x k."""
+    """Rows and columns of cells, where each of `rows` x `columns` squares of pixels has k x k."""
     per_edge = math.isqrt(max(1, n_vectors // (rows * columns)))
     if rows * columns * per_edge**2 != n_vectors:
         raise EncodingError(
-            f"the graph gives {n_vectors} vectors for {rows} x {columns} squares of pixels: not "
-            "a square number for each"
+            f"the graph gives {n_vectors} vectors for {rows} x {columns} squares of pixels, "
+            "expected k x k vectors for each square"
         )
     return rows * per_edge, columns * per_edge
 
 
 def _tile_cells(places: Ids, pixels: Pixels) -> Ids:
-    """Positions of the image's tokens, tile after tile, as a grid in the order of the page.
+    """Arrange the positions of image tokens, tile after tile, as one grid over the page.
 
-    The whole view, which comes after several tiles, is left out.
+    The whole view, which follows several tiles, is left out.
     """
     rows, columns, (down, across) = pixels.rows, pixels.columns, pixels.cells
     cells = places[: rows * columns * down * across].reshape(rows, columns, down, across)

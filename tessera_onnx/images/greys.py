@@ -1,4 +1,4 @@
-"""Levels of 16 bits as levels of 8: full range, or the 10, 12 or 14 bits that a camera filled."""
+"""Reduce levels of 16 bits to 8: of the full range, or of the 10, 12 or 14 bits of a camera."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 if typing.TYPE_CHECKING:
     from PIL import Image
 
-# The ranges that levels stored in 16 bits come in: the smallest that holds all of an image is
-# taken for its own.
+# The ranges of levels that are stored in 16 bits. The smallest that holds all levels of an image is
+# taken as the range of the image.
 RANGES = (255, 1023, 4095, 16383, 65535)
 FULL = RANGES[-1]
-BEYOND = 8  # a filter that sharpens leaves a range by less than this part of it, and is cut there
+BEYOND = 8  # a sharpening filter may exceed a range by 1/8, and is clipped there
 BITS_PER_SAMPLE, PHOTOMETRIC, MAX_SAMPLE_VALUE = 258, 262, 281  # tags of a TIFF
 
 
 def eight_bits(levels: NDArray[Any], top: int | None = None) -> NDArray[np.uint8]:
-    """Levels 0 to `top` as 0 to 255; without `top` the smallest of RANGES that holds them all.
+    """Reduce levels 0 to `top` to 0 to 255; None takes the smallest of RANGES that holds them.
 
-    Of a range of whole bits the upper eight are kept, which is how Pillow reads colours of 16 bits.
-    Alpha is not among the levels: its range may be another.
+    Of a range of whole bits the upper eight bits are kept, as Pillow does for colours of 16 bits.
+    Pass alpha separately, since its range may differ.
     """
     highest = int(levels.max(initial=0))
     if top is None or top < highest:
@@ -35,15 +35,16 @@ def eight_bits(levels: NDArray[Any], top: int | None = None) -> NDArray[np.uint8
 
 
 def of_array(array: NDArray[Any]) -> NDArray[np.uint8]:
-    """Greys (h, w), or colours (h, w, 3) with or without alpha (h, w, 4), as levels of 8 bits."""
+    """Reduce greys (h, w), colours (h, w, 3), or colours with alpha (h, w, 4) to 8 bits."""
     if array.ndim == 2 or array.shape[2] == 3:
         return eight_bits(array)
     return np.concatenate([eight_bits(array[..., :3]), eight_bits(array[..., 3:])], axis=-1)
 
 
 def is_stretched(image: Image.Image) -> bool:
-    """Whether Pillow will stretch the greys of an image that is not loaded to 16 bits: PPM says
-    how high they may be. 65535 says nothing, as 16 bits do in other formats.
+    """Whether Pillow will stretch the greys of an image to 16 bits when it loads it.
+
+    It does so for a PPM that states a highest level below 65535.
     """
     if image.format != "PPM" or not getattr(image, "tile", None):
         return False
@@ -52,14 +53,14 @@ def is_stretched(image: Image.Image) -> bool:
 
 
 def of_image(image: Image.Image, *, stretched: bool = False) -> NDArray[np.uint8] | None:
-    """The levels of a loaded PIL image whose greys have up to 16 bits; None for all others.
+    """Reduce the greys of a loaded PIL image with up to 16 bits; None for other images.
 
-    A TIFF says its range in MaxSampleValue, or by bits a sample other than 16; greys that Pillow
-    `stretched` have all 16.
+    A TIFF states its range in MaxSampleValue, or by a number of bits other than 16. Greys that
+    Pillow `stretched` have the full range.
     """
     tags = _tags(image)
     bits = _first(tags.get(BITS_PER_SAMPLE))
-    # PPM's greys of 16 bits come in a mode of 32, as do signed ones, and before Pillow 11 PNG's.
+    # Pillow reads 16-bit greys of PPM, signed ones, and before version 11 those of PNG, as 32 bits.
     wide = image.mode == "I" and (image.format in {"PNG", "PPM"} or 0 < bits <= 16)
     if not wide and not image.mode.startswith("I;16"):
         return None
@@ -77,7 +78,7 @@ def of_image(image: Image.Image, *, stretched: bool = False) -> NDArray[np.uint8
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether an image that is not loaded yet has colours of 16 bits, of which Pillow keeps 8."""
+    """Whether a PIL image that is not loaded yet has colours of 16 bits: Pillow keeps 8."""
     if image.mode.startswith(("I", "F")):
         return False
     if _first(_tags(image).get(BITS_PER_SAMPLE)) == 16:
@@ -89,9 +90,9 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def brightened(image: Image.Image) -> Image.Image:
-    """An image of the upper 8 of 16 bits, stretched where only 14, 12 or 10 of them were filled.
+    """Stretch an image that holds the upper 8 of 16 bits where only 14, 12 or 10 were in use.
 
-    Alpha, if there, may be of another range than the colours.
+    The range of alpha may differ from that of the colours.
     """
     if image.mode == "CMYK":
         return image
@@ -107,7 +108,7 @@ def brightened(image: Image.Image) -> Image.Image:
 
 
 def _filled(highest: int) -> int:
-    """The highest level of the range that an image fills, of 16 bits of which 8 are kept."""
+    """The top of the range that an image uses, by its highest level; both are in 8 bits."""
     tops = (3, 15, 63, 255) if highest else (255,)
     return next(each for each in tops if highest <= each + each // BEYOND)
 
@@ -117,6 +118,6 @@ def _tags(image: Image.Image) -> Any:
 
 
 def _first(value: Any) -> int:
-    """A number, or the first of several; 0 for nothing."""
+    """A number, or the first of a tuple; 0 for anything else."""
     value = value[0] if isinstance(value, tuple) and value else value
     return int(value) if isinstance(value, int | float) else 0

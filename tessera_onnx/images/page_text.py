@@ -1,4 +1,4 @@
-"""The text layer of a PDF page: how large its letters are, and where its words stand."""
+"""Read the text layer of a PDF page: the size of its letters, and its words with their boxes."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from typing import Any
 
 import numpy as np
 
-FEW = 20  # letters beside an image: a stamp or a page number says nothing of what is scanned
-SAMPLE = 2000  # letters that are measured
+FEW = 20  # with fewer letters beside an image they may be a stamp on a scan
+SAMPLE = 2000  # about as many letters are measured
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word, and its left, top, right and bottom in pixels of the page's image."""
+    """A word and its box: left, top, right, bottom in pixels of the page's image."""
 
     text: str
     box: tuple[float, float, float, float]
 
 
 def letters(page: Any) -> float | None:
-    """The font size of most letters of a pypdfium2 page, in points; None where it has none,
-    and where it has few beside images.
+    """The median font size of a pypdfium2 page in points, as it appears on the page.
 
-    What is turned or scaled is measured as it stands on the page.
+    None where the page has no letters, or few letters beside images.
     """
     from pypdfium2 import raw
 
@@ -57,7 +56,7 @@ def _has_images(page: Any) -> bool:
 
 
 def words(page: Any, size: tuple[int, int]) -> tuple[Word, ...]:
-    """The words of a pypdfium2 page that is drawn in so many pixels, in the layer's order."""
+    """The words of a pypdfium2 page drawn in `size` pixels, in the order of the text layer."""
     from pypdfium2 import raw
 
     layer = page.get_textpage()
@@ -70,7 +69,7 @@ def words(page: Any, size: tuple[int, int]) -> tuple[Word, ...]:
             character = chr(code) if code not in {0, 0xFFFE, 0xFFFF} else ""
             if character.strip():
                 text += character
-                # Of the line, not of the ink: a region on a word's upper edge is on the word.
+                # The box of the line, not of the ink, so that a region at its edge has the word.
                 if raw.FPDFText_GetLooseCharBox(layer, i, ctypes.byref(edge)):
                     boxes.append(_placed(page, size, edge.left, edge.top))
                     boxes.append(_placed(page, size, edge.right, edge.bottom))
@@ -88,10 +87,10 @@ def words(page: Any, size: tuple[int, int]) -> tuple[Word, ...]:
 
 
 def _placed(page: Any, size: tuple[int, int], x: float, y: float) -> tuple[float, float]:
-    """A point of the page in pixels of its image, whatever its rotation and crop are."""
+    """Convert a point of the page to pixels of its image, for any rotation and crop."""
     from pypdfium2 import raw
 
-    fine = 64  # PDFium gives whole pixels: of an image that many times as large
+    fine = 64  # PDFium gives whole pixels, so ask it for an image 64 times as large
     across, down = ctypes.c_int(), ctypes.c_int()
     raw.FPDF_PageToDevice(
         page,

@@ -1,14 +1,15 @@
-"""The pages of a PDF become images, one at a time, through pypdfium2; those of a TIFF do too."""
+"""Draw the pages of a PDF as images with pypdfium2, one at a time; read those of a TIFF."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import numbers
 import os
 import re
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from tessera_onnx import checks
 from tessera_onnx.checks import check_items
-from tessera_onnx.errors import ConfigError, EncodingError, FileError, install_hint
+from tessera_onnx.errors import ConfigError, EncodingError, FileError, about_item, install_hint
 from tessera_onnx.images import decode, page_text, sources, views
 from tessera_onnx.images.page_text import Word
 from tessera_onnx.models.spec import ImageSpec as Recipe
@@ -24,31 +25,30 @@ from tessera_onnx.models.spec import ImageSpec as Recipe
 if typing.TYPE_CHECKING:
     from PIL import Image
 
-# The longest edge of a page, in pixels, where neither a resolution nor a model says another.
-# A page of any size in points, which a file may claim at will, takes the same memory.
+# The longest edge of a page in pixels, where neither `dpi` nor a recipe decides. A file may claim
+# any size in points; a fixed edge in pixels bounds the memory.
 LONGEST = 2048
 MAX_PAGES = 500
-TYPE = 10.0  # points: the letters of a page that does not say how large they are
-# Of models that press a page into a square: twice its edge, so that letters are shrunk evenly.
+TYPE = 10.0  # points: the assumed font size of a page without a text layer
+# A model that shrinks a page to a square gets twice the square's edge, so that letters stay even.
 OVERSAMPLED = 2
-
 
 Content: typing.TypeAlias = "str | os.PathLike[str] | bytes | bytearray | Image.Image"
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page as an image, and where asked for the words of its text layer, in its pixels."""
+    """A page as an image, with the words of its text layer if they were asked for."""
 
     number: int  # from 1
     image: Image.Image | None  # None: the page has no size
-    words: tuple[Word, ...] = ()
-    of: int = 1  # pages of the document
+    words: tuple[Word, ...] = ()  # their boxes are in pixels of the image
+    of: int = 1  # the number of pages of the document
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What is asked of a document, checked."""
+    """The checked arguments of `read_pages`."""
 
     dpi: float | None
     recipe: Recipe | None
@@ -70,20 +70,30 @@ def read_pages(
     max_pixels: int = decode.MAX_PIXELS,
     words: bool = False,
 ) -> Iterator[Page]:
-    """RGB images of the pages of a PDF, in order, each made when it is asked for.
+    """Draw the pages of a PDF as RGB images, in order, each when the iterator reaches it.
 
-    source: a path, the bytes of a file, an open binary file, {"bytes": ..., "path": ...} or a data:
-    URI. Of a file of images, or a PIL image, its frames are the pages: all of a TIFF, for one. dpi:
-    pixels an inch of 72 points; None = what the model of `recipe` reads, without it as many as make
-    the longest edge of each page 2048 pixels. pages: numbers from 1, in the order wanted, or a str
-    as "1-3,7". Filled forms and annotations are drawn. A page without size has no image. The file
-    is closed after the last page, and when the iterator is closed or dropped.
+    Filled forms and annotations are drawn. A page without size has no image. The file is closed
+    after the last page, and when the iterator is closed or dropped.
 
-    Raises FileError for a file, EncodingError for anything else, that is no PDF, damaged beyond
-    repair, encrypted with another password, without pages, of more than `max_pages`, or with a page
-    of more than `max_pixels`, whose number the message holds (pages before it are given out).
-    Raises ImportError without pypdfium2 (the extra `pdf`), TypeError and
-    ConfigError for arguments.
+    Args:
+        source: a path, the bytes of a file, an open binary file, {"bytes": ..., "path": ...} or a
+            data: URI; or a file of images or a PIL image, whose frames are the pages.
+        dpi: pixels an inch (72 points). None draws a page as large as the model of `recipe` reads
+            it; without a recipe its longest edge has 2048 pixels.
+        recipe: the image table of a model.
+        pages: numbers from 1, in the order wanted, or a str such as "1-3,7"; None takes all.
+        password: opens an encrypted PDF.
+        max_pages: a document of which more pages are wanted is refused.
+        max_pixels: a larger page is refused.
+        words: whether to read the words of the text layer.
+
+    Raises:
+        FileError, or EncodingError where `source` is no path: it is no PDF, damaged beyond repair,
+            encrypted with another password, without pages, or above a limit. An error about a page
+            says its number, and its `index` is the place of the page among those wanted; the pages
+            before it are given out.
+        ImportError: pypdfium2 is not installed (the extra `pdf`).
+        TypeError, ConfigError: an argument is wrong.
     """
     if not sources.is_source(source) or isinstance(source, np.ndarray):
         raise TypeError(
@@ -119,13 +129,13 @@ def read_pages(
 
 
 def is_pdf(content: object) -> bool:
-    """Whether it is a path or the bytes of a file that begins as a PDF; False where unreadable."""
+    """Whether a file, by its path or its bytes, begins like a PDF; False if it is unreadable."""
     head = _head(content)
     return b"%PDF-" in head and decode.plugin_of(head) is None
 
 
 def _head(content: object) -> bytes:
-    """The first bytes of a file, by its path or its bytes; none where it cannot be read."""
+    """The first bytes of a file, by its path or its bytes; b"" if it cannot be read."""
     if isinstance(content, bytes | bytearray):
         return bytes(content[:1024])
     if isinstance(content, str | os.PathLike):
@@ -141,7 +151,7 @@ def _is_picture(content: object) -> bool:
 
 
 def _is_image(content: Content) -> bool:
-    """Whether it is a PIL image, or by its first bytes a file of one; False where unreadable."""
+    """Whether it is a PIL image or a file that begins like an image."""
     return _is_picture(content) or decode.plugin_of(_head(content)) is not None
 
 
@@ -162,7 +172,10 @@ def _frames(content: Content, options: Options) -> Iterator[Page]:
 
 
 def page_numbers(pages: Iterable[int] | str) -> tuple[int, ...]:
-    """The page numbers asked for. Raises TypeError and ConfigError."""
+    """Read page numbers, such as [1, 3] or "1-3,7".
+
+    Raises TypeError and ConfigError; `index` is the place of a wrong number in a list.
+    """
     if isinstance(pages, str):
         found: list[int] = []
         for part in pages.split(","):
@@ -178,37 +191,41 @@ def page_numbers(pages: Iterable[int] | str) -> tuple[int, ...]:
             f'pages must be a list of numbers or a str such as "1-3,7", got {type(pages).__name__}'
         )
     listed = list(pages)
-    for number in listed:
-        if isinstance(number, bool) or not isinstance(number, numbers.Integral):
-            raise TypeError(f"pages must hold numbers, got {type(number).__name__}")
-        if number < 1:
-            raise ConfigError("pages are numbered from 1")
+    for i, number in enumerate(listed):
+        with about_item(i):
+            if isinstance(number, bool) or not isinstance(number, numbers.Integral):
+                raise TypeError(f"pages must hold numbers, got {type(number).__name__}")
+            if number < 1:
+                raise ConfigError("pages are numbered from 1")
     if not listed:
         raise ConfigError("pages is empty: None takes all of them")
     return tuple(int(number) for number in listed)
 
 
 def _chosen(pages: tuple[int, ...] | None, count: int, name: str) -> list[int]:
-    """Numbers from 0 of the pages wanted. Raises ConfigError for one that is not there."""
+    """The numbers from 0 of the pages wanted, of `count`.
+
+    Raises ConfigError for a page that is not there; its `index` is the place of the number.
+    """
     if pages is None:
         return list(range(count))
-    missing = next((number for number in pages if number > count), None)
-    if missing is not None:
-        raise ConfigError(f"{name} has no page {missing}: it has {count}")
+    for i, number in enumerate(pages):
+        if number > count:
+            raise ConfigError(f"{name} has no page {number}: it has {count}", index=i)
     return [number - 1 for number in pages]
 
 
 def _read(content: str | os.PathLike[str] | bytes | bytearray, options: Options) -> Iterator[Page]:
-    error: type[EncodingError | FileError] = EncodingError
-    name = "the PDF"
     if isinstance(content, bytes | bytearray):
         content = bytes(content)
-        head = content[:1024]
+        head, name = content[:1024], "the PDF"
+        error: Callable[..., EncodingError | FileError] = EncodingError
     else:
-        name, error = sources.named(content), FileError
+        name = sources.named(content)
+        error = functools.partial(FileError, path=sources.error_path(content))
         with sources.opened(content) as stream:
             head = stream.read(1024)
-    if b"%PDF-" not in head:  # where readers look for it
+    if b"%PDF-" not in head:  # readers look for it in the first 1024 bytes
         raise error(f"{name} is no PDF: it does not begin as one")
     with contextlib.ExitStack() as stack:
         with sources.LOCKS["pdfium"]:
@@ -223,21 +240,22 @@ def _read(content: str | os.PathLike[str] | bytes | bytearray, options: Options)
                 f"{name} has {len(wanted)} pages, the limit is {options.max_pages}: split it, or "
                 "pass a larger max_pages"
             )
-        for number in wanted:
+        for place, number in enumerate(wanted):
             try:
                 with sources.LOCKS["pdfium"]:
                     page = _page(document, number, options)
-            except (ValueError, RuntimeError) as reason:  # PDFium's own are of the latter
+            except (ValueError, RuntimeError) as reason:  # PDFium raises RuntimeErrors
                 hint = "" if isinstance(reason, ValueError) else " Leave it out with `pages=`."
-                raise error(f"{name}, page {number + 1}: {reason}{hint}") from reason
+                message = f"{name}, page {number + 1}: {reason}{hint}"
+                raise error(message, index=place) from reason
             yield page
 
 
 def _open(source: str | os.PathLike[str] | bytes, password: str | None) -> Any:
-    """The document. Raises ValueError with what is wrong with it.
+    """Open a document. Raises ValueError that says what is wrong with it.
 
-    By PDFium's own calls: pypdfium2's keep a document without pages open, and give the reason of
-    an earlier failure for it.
+    It calls PDFium itself: for a document without pages, pypdfium2 leaves the document open and
+    reports the reason of an earlier failure.
     """
     import pypdfium2
     from pypdfium2 import raw
@@ -256,12 +274,12 @@ def _open(source: str | os.PathLike[str] | bytes, password: str | None) -> Any:
                 else "it is encrypted with another password"
             )
         raise ValueError(
-            "it is encrypted in a way that is not known, save it without a password first"
+            "it is encrypted by an unknown method, save it without a password first"
             if code == raw.FPDF_ERR_SECURITY
             else "it is damaged beyond repair"
         )
     document = pypdfium2.PdfDocument(handle)
-    document.init_forms()  # before any page is loaded, or what is filled in stays out
+    document.init_forms()  # before any page is loaded, else filled forms are not drawn
     if not len(document):
         document.close()
         raise ValueError("it has no pages")
@@ -274,14 +292,14 @@ def _close(document: Any) -> None:
 
 
 def _page(document: Any, number: int, options: Options) -> Page:
-    """One page. Raises ValueError with what is wrong with it."""
+    """Draw one page. Raises ValueError that says what is wrong with it."""
     page = document[number]
     try:
         size = page.get_size()
         if not (min(size) > 0 and max(size) < math.inf):
             return Page(number + 1, None, of=len(document))
         scale = options.dpi / 72 if options.dpi is not None else _scale(page, size, options.recipe)
-        # Of floats, for a dpi without sense: those may be 0, and infinite.
+        # As floats: with a senseless dpi they may be 0 or infinite.
         width, height = (float(np.ceil(points * scale)) for points in size)
         asked = "the default" if options.dpi is None else f"{options.dpi:g}"
         if width * height > options.max_pixels:
@@ -303,17 +321,17 @@ def _page(document: Any, number: int, options: Options) -> Page:
 
 
 def _scale(page: Any, size: tuple[float, float], recipe: Recipe | None) -> float:
-    """Pixels a point at which the model of the recipe reads the page best.
+    """Pixels a point: as large as the model of the recipe reads the page.
 
-    As large as the model reads it, and where the recipe says the height of letters no larger than
-    makes those of the page that high: of most letters of its text layer, else TYPE points.
+    Where the recipe says a height of letters, the letters of the page are made no higher. Their
+    font size is that of most letters of the text layer, else TYPE points.
     """
     edge, short = max(size), min(size)
     if recipe is None:
-        return (LONGEST - 0.5) / edge  # PDFium rounds up, which must not make 2049 of 2048
+        return (LONGEST - 0.5) / edge  # PDFium rounds up, so that 2048 would become 2049
     square = recipe.resize in {"stretch", "crop"}
     if square or views.is_long(*size):
-        # As wide as an A4 page is; a long page is then read in views.
+        # As wide as an A4 page; a long page is then read in views.
         ratio = math.sqrt(2)
         most = OVERSAMPLED * recipe.size if square else views.longest(1, ratio, recipe) / ratio
         room = math.sqrt(decode.MAX_PIXELS / 4 / (edge * short))

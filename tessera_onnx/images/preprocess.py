@@ -18,11 +18,11 @@ if typing.TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """An image as its encoder reads it."""
+    """An image in the form that the graphs read."""
 
     tiles: NDArray[np.float32]  # (n, 3, h, w): rows x columns, row by row, then the whole view
-    rows: int  # of tiles; 1 where the image is not cut, and then there is no further view
-    columns: int
+    rows: int  # of tiles; 1 where the image is not cut, and then there is no whole view
+    columns: int  # of tiles
     cells: tuple[int, int]  # vectors of one tile: down, across
     size: tuple[int, int]  # of the upright image: width, height
     # The part of the image that the tiles show, in its own pixels: left, top, right, bottom.
@@ -32,7 +32,7 @@ class Pixels:
 
 
 def pixels(image: Image.Image, recipe: Recipe) -> Pixels:
-    """What the encoder reads of an RGB image, float32, resized and normalised as the recipe says.
+    """Resize, tile and normalise an RGB image as the recipe says: float32.
 
     Raises EncodingError for an image too narrow for "crop" or "dynamic".
     """
@@ -56,7 +56,7 @@ def pixels(image: Image.Image, recipe: Recipe) -> Pixels:
 def _normalise(levels: Levels, recipe: Recipe, out: NDArray[np.float32]) -> None:
     """(h, w, 3) levels into (3, h, w) numbers.
 
-    Plane by plane, in float32 and in upstream's order: equal for all 256 levels to its float64.
+    In float32 and in upstream's order of steps; equal to its float64 for all 256 levels.
     """
     for channel in range(3):
         plane = out[channel]

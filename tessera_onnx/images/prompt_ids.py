@@ -1,4 +1,4 @@
-"""The token ids around and among the tokens of an image."""
+"""Make the token ids of the prompt in which a language model reads an image."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Encode = Callable[[str], list[int]]
 
 
 def image_id(prompt: ImagePrompt, encode: Encode) -> int:
-    """The id of the vocabulary entry that stands for one vector of an image.
+    """The token id that stands for one vector of an image in the prompt.
 
-    Raises LoadError when the tokenizer does not know it.
+    Raises LoadError when the tokenizer does not know the token.
     """
     ids = encode(prompt.token)
     if len(ids) != 1:
@@ -30,13 +30,13 @@ def image_id(prompt: ImagePrompt, encode: Encode) -> int:
 def document_ids(
     prompt: ImagePrompt, tokens: int, rows: int, columns: int, encode: Encode
 ) -> NDArray[np.int64]:
-    """Ids of the prompt of one image, (n,), with its image tokens in the order of its tiles.
+    """The token ids of the prompt of one image, (n,), with image tokens in the order of tiles.
 
-    tokens: those of one tile; rows, columns: the grid of tiles, 1 and 1 for an image that is not
-    cut. `encode` gives the ids of a text, adding no special tokens but reading those spelled out.
-    The whole prompt is one text for it, since tokens may join across its parts: two line ends are
-    one token of SmolLM2. Equals the processors of ColPali, Idefics3 and Qwen2-VL in transformers.
-    Raises LoadError when the ids do not hold as many image tokens as there are vectors.
+    tokens: image tokens of one tile. rows, columns: the grid of tiles, 1 and 1 for an image that is
+    not cut. encode: gives the ids of a text; it adds no special tokens but reads those spelled out.
+    The whole prompt is encoded as one text, since tokens may join across its parts: two line ends
+    are one token of SmolLM2. The result equals the processors of ColPali, Idefics3 and Qwen2-VL in
+    transformers. Raises LoadError when the ids hold another number of image tokens.
     """
     run = prompt.token * tokens
     grid = ""
@@ -53,18 +53,18 @@ def document_ids(
     found = int((ids == image_id(prompt, encode)).sum())
     if found != wanted:
         raise LoadError(
-            f"the prompt has {found} image tokens for {wanted} vectors: the prompt or the "
+            f"the prompt has {found} image tokens, expected {wanted}: the prompt or the "
             "tokenizer is not that of this model"
         )
     return ids
 
 
 def positions(ids: NDArray[np.int64], image: int, rows: int, columns: int) -> NDArray[np.int64]:
-    """Positions (3, n) of the tokens: in time, down and across, for graphs that take such.
+    """The position of each token in time, row and column, (3, n), as Qwen2-VL takes it.
 
-    A text's tokens, and those around an image, go on by one in all three. Those of the image,
-    `image` in ids, all of one moment, are a grid of rows x columns that starts at the next place;
-    after it all three go on from its farthest place. Equals get_rope_index of Qwen2-VL's model.
+    Tokens of text count on in all three. Image tokens, those with the id `image`, share one time
+    and form a grid of rows x columns that starts at the next position; the text after them counts
+    on from the farthest position of the grid. Equals get_rope_index of Qwen2-VL in transformers.
     """
     places = np.tile(np.arange(len(ids)), (3, 1))
     where = np.flatnonzero(ids == image)

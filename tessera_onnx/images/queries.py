@@ -1,4 +1,4 @@
-"""The texts that look for images: read by a graph of the vision model, or by another model."""
+"""Encode the texts of queries, with a graph of the vision model or with another model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Float = NDArray[np.float32]
 
 
 class OwnQueries:
-    """Texts that a graph of the vision model reads."""
+    """Encodes texts with a graph of the vision model."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class OwnQueries:
         query: ImageQuery,
         on_long: OnLong,
     ) -> None:
-        """Changes the tokenizer's facts. Raises LoadError when it cannot read the query's parts."""
+        """Adds the query's suffix to the tokenizer. Raises LoadError where that cannot work."""
         self._role = _role(tokenizer, query)
         self._encoder = encoder.TextEncoder(tokenizer, graphs, on_long)
         self._one = recipe.vectors == "one"
@@ -43,7 +43,7 @@ class OwnQueries:
 
     def encode(self, text: str | Iterable[str], limit: Limit = ENDLESS) -> list[Float]:
         """(n_tokens, dim) unit rows of each text; one row where the model gives one vector."""
-        # Made here: kept, it would hold this object, which holds it, and with it the graphs.
+        # No attribute: it refers to this object, and a reference cycle would free the graphs late.
         head = Head(self._outputs, self._vectors)
         found = self._encoder.one_or_many(text, self._role, head, limit)
         return [found] if is_text(text) else found
@@ -51,12 +51,12 @@ class OwnQueries:
     def tokens(self, text: str) -> list[str]:
         """The vocabulary entries of the rows of one text."""
         if self._one:
-            raise ConfigError("this model gives a text one vector, which stands for no token")
+            raise ConfigError("this model has one vector per text, and none per token")
         found: list[str] = self._encoder.one(text, self._role, Head((), self._names))
         return found
 
     def close(self) -> None:
-        """Nothing: the graphs belong to the vision model."""
+        """Do nothing: the graphs belong to the vision model."""
 
     def _vectors(self, outputs: list[Array], batch: Batch) -> list[Float]:
         if self._one:
@@ -70,7 +70,7 @@ class OwnQueries:
 
 
 class OtherModelsQueries:
-    """Texts that another model reads, whose vectors share the space of the images."""
+    """Encodes texts with another model whose vectors can be compared with those of the images."""
 
     def __init__(self, recipe: Vision, **options: Any) -> None:
         """`options` are those of the text classes. Raises as opening that model does."""
@@ -88,14 +88,14 @@ class OtherModelsQueries:
         rows = [np.atleast_2d(each) for each in ([found] if is_text(text) else found)]
         dense = self._model.spec.dense if isinstance(self._model, TesseraDense) else None
         if dense is not None and dense.matryoshka_layer_norm:
-            # nomic's images were aligned with texts after the layer norm, whether cut or not.
+            # nomic's image model was trained against text vectors after layer norm, cut or not.
             rows = [pooling.l2_normalize(pooling.layer_norm(vectors)) for vectors in rows]
         return rows
 
     def tokens(self, text: str) -> list[str]:
         """The vocabulary entries of the rows of one text."""
         if isinstance(self._model, TesseraDense):
-            raise ConfigError("this model gives a text one vector, which stands for no token")
+            raise ConfigError("this model has one vector per text, and none per token")
         return self._model.tokens(text, role="query")
 
     def close(self) -> None:
@@ -104,10 +104,10 @@ class OtherModelsQueries:
 
 
 def _role(tokenizer: Tokenizer, query: ImageQuery) -> Role:
-    """The query's prefix as a prompt; its suffix joins the tokens that no cut takes away.
+    """Make a role with the query's prefix as its prompt, and add the suffix to the tokenizer.
 
-    The prefix goes through the tokenizer with the text, as upstream has it: a space at its end
-    belongs to the text's first token.
+    The suffix is kept when a text is cut. The prefix is tokenized together with the text, as
+    upstream: a space at its end belongs to the first token of the text.
     """
     for name in ("prefix", "suffix"):
         check_spelled(tokenizer, getattr(query, name), f"model.vision.query.{name}")

@@ -1,4 +1,4 @@
-"""How an image comes to the size that its encoder reads: in Pillow, in upstream's own steps."""
+"""Resize an image to the size that its model reads, with Pillow and in upstream's steps."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ if typing.TYPE_CHECKING:
 Levels = NDArray[np.uint8]
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels of the image
 
-MAX_ASPECT = 200  # of "crop" and "dynamic", which widen a line to an edge: Qwen2-VL's own limit
+MAX_ASPECT = 200  # length by width, of "crop" and "dynamic": the limit of Qwen2-VL
 
 
 @dataclass(frozen=True, slots=True)
 class Resized:
-    """Levels 0 to 255 of an image at its encoder's size."""
+    """The levels 0 to 255 of a resized image."""
 
     levels: Levels  # (h, w, 3)
     box: Box  # the part of the image that they show
-    whole: Levels | None = None  # (size, size, 3): the second view, where the first is to be cut
+    whole: Levels | None = None  # (size, size, 3): the whole view, beside tiles
 
 
 def resized(image: Image.Image, recipe: Recipe) -> Resized:
-    """An RGB image as the recipe's `resize` says, with the upstream class that each form equals.
+    """Resize an RGB image in the way that the recipe's `resize` names.
 
-    "stretch" SiglipImageProcessor, "crop" CLIPImageProcessor, "tiles" Idefics3ImageProcessor,
-    "dynamic" Qwen2VLImageProcessor. "fit" is this project's own: never enlarged, white beyond the
-    image. Raises EncodingError for an image too narrow for "crop" or "dynamic".
+    Four ways equal classes of transformers: "stretch" SiglipImageProcessor, "crop"
+    CLIPImageProcessor, "tiles" Idefics3ImageProcessor, "dynamic" Qwen2VLImageProcessor. "fit" is
+    this project's own: it never enlarges, and pads with white. Raises EncodingError for an image
+    too narrow for "crop" or "dynamic".
     """
-    forms = {"stretch": _stretch, "crop": _crop, "tiles": _tiles, "dynamic": _dynamic, "fit": _fit}
-    return forms[recipe.resize](image, recipe)
+    ways = {"stretch": _stretch, "crop": _crop, "tiles": _tiles, "dynamic": _dynamic, "fit": _fit}
+    return ways[recipe.resize](image, recipe)
 
 
 def _stretch(image: Image.Image, recipe: Recipe) -> Resized:
@@ -47,7 +48,7 @@ def _stretch(image: Image.Image, recipe: Recipe) -> Resized:
 
 
 def _crop(image: Image.Image, recipe: Recipe) -> Resized:
-    """The centre, after the shortest edge became `size`."""
+    """Resize the shortest edge to `size`, and keep the centre."""
     width, height = image.size
     _check_aspect(width, height)
     size = recipe.size
@@ -61,10 +62,10 @@ def _crop(image: Image.Image, recipe: Recipe) -> Resized:
 
 
 def _tiles(image: Image.Image, recipe: Recipe) -> Resized:
-    """Whole tiles: the longest edge to `longest`, up as well as down, then both to multiples.
+    """Resize the longest edge to `longest`, up or down, then both edges to whole tiles.
 
-    Upstream resamples twice, and a third time for the view of the whole, and rounds in between,
-    so that the steps cannot be joined.
+    Upstream resamples twice, and a third time for the whole view, with rounding in between; so the
+    steps cannot be joined.
     """
     edge = recipe.size
     large = _resize(image, _longest_edge(*image.size, recipe.longest), recipe)
@@ -83,7 +84,7 @@ def _tiles(image: Image.Image, recipe: Recipe) -> Resized:
 
 
 def _longest_edge(width: int, height: int, longest: int) -> tuple[int, int]:
-    """(width, height) of that longest edge; the other one is even, but at least 1."""
+    """(width, height) with that longest edge; the other edge is even, or 1."""
     aspect = width / height
     short = int(longest / aspect if width >= height else longest * aspect)
     short = max(short + short % 2, 1)
@@ -91,7 +92,7 @@ def _longest_edge(width: int, height: int, longest: int) -> tuple[int, int]:
 
 
 def _dynamic(image: Image.Image, recipe: Recipe) -> Resized:
-    """Both edges in whole cells, within `least_pixels` and `most_pixels`."""
+    """Resize both edges to whole cells, with `least_pixels` to `most_pixels` in all."""
     width, height = image.size
     _check_aspect(width, height)
     size = recipe.size
@@ -106,7 +107,7 @@ def _dynamic(image: Image.Image, recipe: Recipe) -> Resized:
 
 
 def _fit(image: Image.Image, recipe: Recipe) -> Resized:
-    """No edge above `longest`, and white to the right and below up to whole cells."""
+    """Shrink the image to at most `longest`, and pad with white on the right and below."""
     width, height = image.size
     scale = min(1.0, recipe.longest / max(width, height))
     across, down = (max(1, round(edge * scale)) for edge in (width, height))

@@ -1,4 +1,4 @@
-"""Where on an image the tokens of a query are answered: a map of cells, boxes, and a drawing."""
+"""Find where an image answers the tokens of a query: similarity maps, boxes and drawings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +28,13 @@ Float = NDArray[np.float32]
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 LONGEST = 1600  # pixels of the drawing's longest edge: letters can be read, files stay small
 OPACITY = 0.65
+SHARED = 0.25  # a word is in a region if they share this part of the smaller of their boxes
 # Colours from the lowest similarity to the highest: blue over green and yellow to red.
 STOPS = np.array([[49, 54, 149], [116, 196, 118], [255, 237, 80], [215, 25, 28]], np.float32)
 
 
 def check_file(file: str | os.PathLike[str]) -> None:
-    """Raises TypeError for what is no path, ConfigError for one that ends in none of SUFFIXES."""
+    """Raises TypeError unless it is a path, ConfigError unless it ends in one of SUFFIXES."""
     if not isinstance(file, str | os.PathLike):
         raise TypeError(f"file must be a path, got {type(file).__name__}")
     if Path(file).suffix.lower() not in SUFFIXES:
@@ -41,9 +42,9 @@ def check_file(file: str | os.PathLike[str]) -> None:
 
 
 def token_map(cells: Float, token: int | None) -> Float:
-    """The map (rows, cols) of one query token, or for None the mean of those of all.
+    """The map (rows, cols) of one query token, or for None the mean of all tokens.
 
-    Raises ConfigError for a token that the map (n, rows, cols) does not have.
+    Raises ConfigError for a number outside the map (n, rows, cols).
     """
     if token is None:
         return np.asarray(cells.mean(axis=0), dtype=np.float32)
@@ -57,11 +58,11 @@ def token_map(cells: Float, token: int | None) -> Float:
 def draw_map(
     image: Image.Image, cells: Float, box: tuple[float, float, float, float]
 ) -> Image.Image:
-    """The image, at most 1600 pixels long, under colours of the cells (rows, cols).
+    """Draw the cells (rows, cols) in colours over the image, shrunk to at most 1600 pixels.
 
     `box` is the part of the image that the cells cover: left, top, right, bottom in its pixels,
-    beyond its edges where it was padded. A cell that is NaN stays clear, and the lower its value
-    among the others, the clearer a cell is. The values are spread between the lowest and highest.
+    beyond its edges where it was padded. Colours go from the lowest to the highest value; lower
+    cells are more transparent, and a cell that is NaN is not coloured.
     """
     from PIL import Image
 
@@ -99,11 +100,11 @@ def _stretched(
     page: tuple[int, int],
     size: tuple[int, int],
 ) -> Float:
-    """Values of cells as values of the drawing's pixels, 0 outside the box: (height, width)."""
+    """Spread the values of cells over the pixels of the drawing: (height, width), 0 outside."""
     rows, cols = layer.shape
     x, y = (
         (np.arange(n) + 0.5) * whole / n for n, whole in zip(size, page, strict=True)
-    )  # middles of the drawing's pixels, in pixels of the page
+    )  # centres of the drawing's pixels, in pixels of the page
     left, top, right, bottom = box
     column = np.floor((x - left) / (right - left) * cols).astype(int)
     row = np.floor((y - top) / (bottom - top) * rows).astype(int)
@@ -115,9 +116,6 @@ def _stretched(
     return found
 
 
-SHARED = 0.25  # of the smaller of two boxes: a word stands in a region from there on
-
-
 @dataclass(frozen=True, slots=True)
 class Region:
     """The part of an image that answers one token of a query best."""
@@ -126,7 +124,7 @@ class Region:
     token: str  # its vocabulary entry; "" for a query of vectors
     score: float  # dot product of the two vectors, in [-1, 1] for unit vectors
     box: tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the upright image
-    words: tuple[str, ...]  # of the text layer of a PDF page that stand in the box
+    words: tuple[str, ...]  # words of the PDF page inside the box
     row: int  # of the similarity map, from 0
     column: int
 
@@ -152,20 +150,20 @@ def answer(
     found: Located,
     words: Sequence[Word],
     *,
-    form: Any = None,
+    given: object = None,
 ) -> Answer:
-    """Query rows (n, dim) and their names, looked for among the vectors of an image.
+    """Compare the rows of a query (n, dim), with their names, with the vectors of an image.
 
-    A token has no region where no cell of the image has a vector. `form` is that in which the query
-    was given.
+    A token has no region where no cell of the image has a vector. `given` is the query as the
+    caller gave it: its dtype decides how far rounding may lift a dot product above 1.
     """
-    cells = cell_map(query, found.vectors, found.cells, form)
+    cells = cell_map(query, found.vectors, found.cells, given)
     regions = []
     for index, products in enumerate(cells):
         if not np.isfinite(products).any():
             continue
         row, column = divmod(int(np.nanargmax(products)), products.shape[1])
-        # One vector stands for several cells where a coarser view of a long image counts.
+        # In a coarser view of a long image, one vector covers several cells.
         layers = found.cells.reshape(-1, *products.shape)
         named = layers[:, row, column]
         best = named[named >= 0]
@@ -190,23 +188,23 @@ def _box(cells: NDArray[np.bool_], box: Box, size: tuple[int, int]) -> tuple[int
 
 
 def _shared(one: Box, other: Box) -> float:
-    """The part of the smaller of two boxes that both hold."""
+    """The area that two boxes share, as a part of the smaller box."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     least = min((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
     return max(0.0, width) * max(0.0, height) / least if least > 0 else 0.0
 
 
-def cell_map(query: Float, vectors: Float, cells: NDArray[np.int64], form: Any = None) -> Float:
+def cell_map(query: Float, vectors: Float, cells: NDArray[np.int64], given: object = None) -> Float:
     """Dot products of each query row with the vector of each cell: (n, rows, cols) float32.
 
     query (n, dim), vectors (m, dim), cells (rows, cols) rows of `vectors`; NaN where a cell is -1.
     Of cells (layers, rows, cols) the highest of all layers counts. Products of unit rows lie in
-    [-1, 1]; `form` is that in which the query was given.
+    [-1, 1]; `given` is the query as the caller gave it.
     """
     products = np.full((len(query), len(vectors) + 1), np.nan, dtype=np.float32)
     scores = query @ vectors.T
-    bounds.limit(scores, query, vectors, (form, None))
+    bounds.limit(scores, query, vectors, (given, None))
     products[:, :-1] = scores
     found: Float = products[:, cells]
     return found if cells.ndim == 2 else np.fmax.reduce(found, axis=1)

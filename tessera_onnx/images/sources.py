@@ -1,4 +1,7 @@
-"""What callers hand over as an image or a PDF, and how messages name it without its content."""
+"""Accept images and PDFs in every form that callers have, and name them in messages.
+
+A message never holds the content of a source, nor a name that may be content.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +38,8 @@ IMAGES = f"{FORMS}, a PIL image or a uint8 array"
 MOST_BYTES = 1 << 30  # of an open file, which need not end
 CHUNK = 1 << 20
 DATA_URI = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
-# What does not exist is named in a message only if it ends as the name of a file does: anything
-# else may be a text, a key or base64 that was meant for another argument.
+# A message names a path that does not exist only if it has one of these endings: anything else may
+# be a text, a key or base64 that was meant for another argument.
 ENDINGS = re.compile(
     r".*\.(avif|bmp|csv|docx|eps|gif|gz|heic|heif|html|ico|j2c|j2k|jfif|jp2|jpe|jpeg|jpf|jpg|jpx|json"
     r"|jsonl|md|npy|npz|pbm|pdf|pgm|png|pnm|ppm|pptx|ps|svg|tif|tiff|toml|txt|webp|xlsx|zip)",
@@ -44,9 +47,9 @@ ENDINGS = re.compile(
 )
 LONGEST_NAME = 255
 
-# A PIL image reads its file when its pixels are first asked for, and two threads that do so break
-# each other's reading. Which threads share one is not known here, so that one reads at a time; so
-# it is with open files. PDFium may not run twice at a time in all of the process.
+# A PIL image reads its file when its pixels are first used, and two threads that do so at the same
+# time break each other's reading. It is not known here whether threads share an image or an open
+# file, so only one thread reads at a time. PDFium may run on one thread of the process only.
 LOCKS = {"pil": threading.RLock(), "pdfium": threading.RLock(), "files": threading.RLock()}
 
 
@@ -55,12 +58,12 @@ def _renew_locks() -> None:
         LOCKS[name] = threading.RLock()
 
 
-if hasattr(os, "register_at_fork"):  # a fork while another thread has one would wait for ever
+if hasattr(os, "register_at_fork"):  # a lock that another thread holds stays locked in a fork
     os.register_at_fork(after_in_child=_renew_locks)
 
 
 def is_source(value: object) -> bool:
-    """Whether it is of a type that can hold an image; nothing of it is read."""
+    """Whether it has a type that can hold an image; nothing is read."""
     from PIL import Image
 
     known = (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, Image.Image)
@@ -68,16 +71,16 @@ def is_source(value: object) -> bool:
 
 
 def is_shared(value: object) -> bool:
-    """Whether the caller may change it, or read on in it, while a stream goes on."""
+    """Whether the caller may change it, or read from it, while a stream is encoded."""
     return not isinstance(value, str | os.PathLike | bytes)
 
 
 def resolved(source: Any, where: str) -> Any:
-    """`source` as a path, the bytes of a file, or the object itself.
+    """A source as a path or the bytes of a file; PIL images and arrays stay as they are.
 
     An open file is read from its beginning, a data: URI is decoded, and of {"bytes": ..., "path":
     ...} the bytes are taken where they are not None, else the path. Raises EncodingError for what
-    cannot be read, ConfigError for a closed file or a dict that holds neither.
+    cannot be read, ConfigError for a closed file or a dict with neither bytes nor path.
     """
     if _is_scalar(source):
         source = source.as_py()
@@ -105,7 +108,7 @@ def resolved(source: Any, where: str) -> Any:
 
 
 def named(path: str | os.PathLike[str]) -> str:
-    """The name of a file as messages show it: in full only if it is one, by its length else."""
+    """The name of a file for a message: in full if it seems to be a path, else its length."""
     name = os.fsdecode(path)
     looks_so = len(name) <= LONGEST_NAME and bool(ENDINGS.fullmatch(name))
     folder, last = os.path.split(name)
@@ -116,43 +119,49 @@ def named(path: str | os.PathLike[str]) -> str:
     return f"a name of {len(name)} characters"
 
 
+def error_path(path: str | os.PathLike[str]) -> str | None:
+    """The path for an error's attribute; None where it may be no path but content."""
+    name = os.fsdecode(path)
+    return name if named(path) == name else None
+
+
 def is_data(source: str | os.PathLike[str]) -> bool:
     """Whether it is a data: URI, which holds the file itself."""
     return isinstance(source, str) and DATA_URI.match(source) is not None
 
 
 def label(name: str) -> str:
-    """What results call an input of the command: its name, or of a data: URI the beginning."""
+    """The name of an input in results of the command: its path, or the start of a data: URI."""
     found = DATA_URI.match(name)
     return f"{found[0]:.60}... ({len(name)} characters)" if found else name
 
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A regular file, opened for reading. Raises FileError for all else, and when it is empty.
+    """Open a regular file for reading. Raises FileError for anything else and for an empty file.
 
-    A pipe or a device might never end, so that nothing but a regular file is opened.
+    A pipe or a device is refused because it might never end.
     """
-    name = named(path)
+    name, place = named(path), error_path(path)
     try:
         status = os.stat(path)  # noqa: PTH116 (a Path raises for what cannot be a name)
         usable = stat.S_ISREG(status.st_mode) and status.st_size > 0
         stream = Path(path).open("rb") if usable else None  # noqa: SIM115 (closed below)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else error
-        raise FileError(f"{name} cannot be read: {reason}{_hint(path)}") from None
+        raise FileError(f"{name} cannot be read: {reason}{_hint(path)}", path=place) from None
     if stream is None:
         reason = "it is a pipe or a device, not a regular file"
         reason = "it is a folder" if stat.S_ISDIR(status.st_mode) else reason
         reason = "it is empty" if stat.S_ISREG(status.st_mode) else reason
-        raise FileError(f"{name} cannot be read: {reason}")
+        raise FileError(f"{name} cannot be read: {reason}", path=place)
     with stream:
         try:
             yield stream
         except FileError:
             raise
         except OSError as error:  # a disk that fails
-            raise FileError(f"{name} cannot be read: {error.strerror}") from error
+            raise FileError(f"{name} cannot be read: {error.strerror}", path=place) from error
 
 
 def _hint(path: str | os.PathLike[str]) -> str:
@@ -172,7 +181,7 @@ def _exists(name: str) -> bool:
 
 
 def _is_record(value: object) -> bool:
-    """Whether it is an image as Hugging Face's datasets hold it when they do not decode it."""
+    """Whether it is an undecoded image of Hugging Face's datasets: {"bytes": ..., "path": ...}."""
     return isinstance(value, Mapping) and bool(value) and set(value) <= {"bytes", "path"}
 
 
@@ -181,7 +190,7 @@ def _is_open(value: object) -> bool:
 
 
 def _is_scalar(value: object) -> bool:
-    """Whether it is a value of an Arrow array, of bytes, of paths or of both."""
+    """Whether it is a scalar of an Arrow array."""
     return callable(getattr(value, "as_py", None)) and not isinstance(value, type)
 
 
@@ -207,7 +216,7 @@ def _read(stream: Any, where: str) -> bytes:
         with LOCKS["files"]:
             stream.seek(0)
             return _to_its_end(stream, where)
-    except OSError as error:  # also one that is open to be written
+    except OSError as error:  # also for a file that is open for writing only
         reason = error.strerror or "it is not open for reading"
         raise EncodingError(f"{where} cannot be read: {reason}") from error
     except UnicodeDecodeError:

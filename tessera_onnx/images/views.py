@@ -1,7 +1,7 @@
-"""Long images, such as screenshots, receipts and strips, are read in views that overlap.
+"""Cut long images, such as screenshots and receipts, into views that overlap.
 
-A model that shrinks an image to what it reads makes nothing of 520 x 12000 pixels. Such an image is
-cut along its length, and read as a whole too.
+A model that shrinks an image of 520 x 12000 pixels to its own size can read nothing of it. So a
+long image is cut along its length, and is read as a whole too.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from tessera_onnx.errors import EncodingError
 from tessera_onnx.images.resize import Box
 from tessera_onnx.models.spec import ImageSpec as Recipe
 
-# An image is long when it is more than so many times as long as wide: no page, slide or photograph
-# is, but screens of telephones and receipts are.
+# An image is long when its length is more than this many times its width. Pages, slides and
+# photographs are not long; screens of telephones and receipts are.
 LONG = 2.0
 # A long image is cut when its model would shrink it to less than this part of its size.
 LEAST_SCALE = 0.8
-OVERLAP = 8  # a view shares at least this part of its length with the next: several lines
+OVERLAP = 8  # neighbouring views share at least 1/8 of their length: several lines of text
 MOST_VIEWS = 256
-LAYERS = 3  # of a level: a view never overlaps the third after it
+LAYERS = 3  # layers of cells for each level: a view never overlaps the third view after it
 # "fit" reads an image at its own size, where the letters of a scan may be too large for a model
-# that was trained on small ones: it reads long images at half, a quarter and an eighth too.
+# that was trained on small ones. So it reads long images at half, a quarter and an eighth too.
 SMALLEST = 8
 
 Cells = NDArray[np.int64]
@@ -36,32 +36,32 @@ class View:
     """A part of an image: left, top, right, bottom in whole pixels."""
 
     box: tuple[int, int, int, int]
-    level: int  # 0 for the most detailed reading
+    level: int  # 0 for the most detailed views
 
 
 def is_long(width: float, height: float) -> bool:
-    """Whether the image is a strip, of which a model that reads pages makes little."""
+    """Whether an image of this size is long."""
     return max(width, height) > LONG * min(width, height)
 
 
 def longest(width: float, height: float, recipe: Recipe) -> float:
-    """The pixels of the longer edge that the recipe reads of an image of these proportions."""
+    """The length in pixels to which a model resizes an image of these proportions."""
     if recipe.resize == "dynamic":
         return math.sqrt(recipe.most_pixels * max(width, height) / min(width, height))
     return recipe.longest or recipe.size
 
 
 def most_length(recipe: Recipe) -> float:
-    """Pixels of the longest image that is cut into no more than MOST_VIEWS, about."""
+    """About the length in pixels of the longest image that needs no more than MOST_VIEWS views."""
     return MOST_VIEWS / 4 * (recipe.longest or max(recipe.size, math.sqrt(recipe.most_pixels)))
 
 
 def cut(size: tuple[int, int], recipe: Recipe) -> list[View]:
-    """The views of a long image that the recipe would shrink, in order; [] for all others.
+    """Cut a long image that the model would shrink into views, in order; [] for other images.
 
-    A view is as long as the recipe reads without shrinking, but at least as long as wide. The last
-    views are those of the coarsest reading, mostly of the whole image. Raises EncodingError for an
-    image of more than MOST_VIEWS views.
+    A view is as long as the model reads without shrinking, but at least as long as wide. The last
+    level is the coarsest: mostly one view of the whole image. Raises EncodingError for an image of
+    more than MOST_VIEWS views.
     """
     width, height = size
     edge, short = max(size), min(size)
@@ -77,8 +77,8 @@ def cut(size: tuple[int, int], recipe: Recipe) -> list[View]:
         count = 1 + math.ceil((edge - each) / (each - each // OVERLAP))
         if count > MOST_VIEWS:
             raise EncodingError(
-                f"{width} x {height} pixels are more than {MOST_VIEWS} views of what this model "
-                "reads: cut the image into parts"
+                f"{width} x {height} pixels need more than {MOST_VIEWS} views of the size that "
+                "this model reads: cut the image into parts"
             )
         for place in np.linspace(0, edge - each, count).round().astype(int).tolist():
             box = (0, place, width, place + each)
@@ -89,10 +89,11 @@ def cut(size: tuple[int, int], recipe: Recipe) -> list[View]:
 def joined(
     size: tuple[int, int], parts: list[tuple[View, Cells, Box]]
 ) -> tuple[NDArray[np.int64], Box]:
-    """The cells of all views on one grid over the image, (layers, rows, cols), and the grid's box.
+    """Join the cells of all views to one grid over the image: (layers, rows, cols), and its box.
 
-    Each part is a view, its cells as rows of all vectors, and the box of these in the view's own
-    pixels. The grid's cells are those of the first view. No two views of a layer overlap.
+    Each part is a view, its cells (numbers of rows among the vectors of all views), and the box of
+    these cells in the view's pixels. Cells of the grid have the size of the first view's. The views
+    of a layer do not overlap.
     """
     view, cells, box = parts[0]
     down = size[1] > size[0]

@@ -1,4 +1,4 @@
-"""Which numbers float32 and float64 hold well enough for the form of a series."""
+"""Decide whether float32 and float64 hold the numbers of a series exactly enough."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tessera_onnx.errors import ConfigError
 
 Float = NDArray[Any]  # float32 or float64
 LARGEST = float(np.finfo(np.float32).max)
-# The distance between two neighbouring numbers of a type must be at most this part of a series'
-# standard deviation, else the type rounds the series' form away.
+# Neighbouring numbers of a type may lie this part of the series' standard deviation apart; with a
+# larger distance the type rounds the changes of the series away.
 FINEST = 1e-3
-COARSE = 0.1  # and past this part a series that came in that type has lost its form already
-WHOLE32, WHOLE64 = 1 << 24, 1 << 53  # up to these a float holds every whole number
+COARSE = 0.1  # with this distance the changes of a series of that type are already lost
+WHOLE32, WHOLE64 = 1 << 24, 1 << 53  # float32 and float64 hold every whole number up to these
 
 
 def is_rounded(values: Float) -> bool:
-    """Whether a series came as floats that hold its changes in a few steps: float32 of 1e8 + 8.
+    """Whether the type of a series has rounded its changes away: float32 of 1e8 + 8.
 
-    Numbers of float64 are looked at beyond 2**53 only: smaller ones may be a constant with noise.
+    float64 is checked beyond 2**53 only: smaller numbers may be a constant with noise.
     """
     if values.dtype == np.float32:
         return needs_float64(values, COARSE)
@@ -34,16 +34,16 @@ def is_rounded(values: Float) -> bool:
 
 
 def needs_float64(values: Float, finest: float = FINEST) -> bool:
-    """Whether float32 would round the form of a series away: waves of 10 on a level of 1e8.
+    """Whether float32 would round the changes of a series away: waves of 10 on a level of 1e8.
 
-    A constant needs it where it is a number beyond 2**24 that float32 does not hold.
+    A constant needs float64 if it is beyond 2**24 and float32 does not hold it.
     """
     known = values[~np.isnan(values)].astype(np.float64)
     if not len(known):
         return False
     level = np.abs(known).max()
     with np.errstate(under="ignore", over="ignore"):
-        # Over the level: the squares of tiny numbers are 0.
+        # Divided by the level, since the squares of tiny numbers are 0.
         spread = level * ((known - known[0]) / (level or 1)).std()
         if spread == 0:
             return bool(level > WHOLE32 and np.float32(level) != level)
@@ -51,7 +51,7 @@ def needs_float64(values: Float, finest: float = FINEST) -> bool:
 
 
 def check_held(known: Sequence[Any], name: str) -> None:
-    """Raises ConfigError for ints or decimals whose changes float64 does not hold."""
+    """Raises ConfigError for ints or decimals whose changes float64 rounds away."""
     known = [value for value in known if value == value]  # noqa: PLR0124 (Decimal("NaN") is not)
     if not known:
         return

@@ -1,8 +1,9 @@
-"""Forecasts of the series in a data frame of any library that narwhals reads."""
+"""Forecast the series of a data frame of any library that narwhals reads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -10,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.errors import ConfigError, install_hint
+from tessera_onnx.errors import ConfigError, TesseraError, about_item, install_hint
 from tessera_onnx.series import exact, frequency, inputs, table, time_numbers, timestamps
 
 FORECAST = "forecast"
@@ -19,11 +20,11 @@ Quantiles = Callable[[list[Any], int, Sequence[float]], NDArray[Any]]
 
 
 class _Times(NamedTuple):
-    """A column of times: local times and UTC, plain integers twice; and how it writes."""
+    """A column of times."""
 
-    wall: NDArray[Any]
-    elapsed: NDArray[Any]
-    text: time_numbers.Times | None  # of text, and of whole numbers
+    wall: NDArray[Any]  # local times, or integers
+    elapsed: NDArray[Any]  # the same in UTC, or the same integers
+    text: time_numbers.Times | None  # for a column of texts or integers
 
 
 def forecast(
@@ -37,7 +38,7 @@ def forecast(
     timestamp: str,
     target: str,
 ) -> Any:
-    """What `TesseraTimeSeries.forecast_frame` documents; `quantiles` is its forecast_quantiles."""
+    """Do what `TesseraTimeSeries.forecast_frame` documents; `quantiles` makes the forecasts."""
     nw = _narwhals()
     frame = _frame(nw, df)
     names = [timestamp, target] if id is None else [id, timestamp, target]
@@ -56,8 +57,9 @@ def forecast(
         raise ConfigError(f"column {timestamp!r}: {error}") from None
 
     parts = np.split(rows, order.lasts[:-1] + 1)
-    numbers = _numbers(nw, frame[target], target, parts)
-    values = quantiles([numbers[part] for part in parts], horizon, [*levels, 0.5])
+    with _index_as_row(codes):
+        numbers = _numbers(nw, frame[target], target, parts)
+        values = quantiles([numbers[part] for part in parts], horizon, [*levels, 0.5])
     columns: dict[str, Any] = {FORECAST: values[..., -1].reshape(-1)}
     columns |= {f"{level:g}": values[..., i].reshape(-1) for i, level in enumerate(levels)}
     if beyond := inputs.outside(levels, trained):
@@ -86,6 +88,19 @@ def forecast(
     return out.to_native()
 
 
+@contextmanager
+def _index_as_row(codes: NDArray[np.int64]) -> Iterator[None]:
+    """Change `index` of an error from the number of a series to the first row that it has."""
+    try:
+        yield
+    except TesseraError as error:
+        first_rows = np.unique(codes, return_index=True)[1].tolist()
+        error.indices = tuple(first_rows[series] for series in error.indices)
+        if error.index is not None:
+            error.index = first_rows[error.index]
+        raise
+
+
 def _order(
     nw: Any,
     frame: Any,
@@ -95,7 +110,7 @@ def _order(
     *,
     id: str | None,  # noqa: A002
 ) -> tuple[table.Order, frequency.Step]:
-    """The rows by series and time, and their step. Raises ConfigError."""
+    """Sort the rows by series and time, and infer their step. Raises ConfigError."""
     timestamp = names[-2]
     other = None
     if id is None:
@@ -107,15 +122,17 @@ def _order(
         missing = f"id={id!r} does not tell series apart, give a column that does"
     try:
         order = table.ordered(codes, times.elapsed)
-        step = table.step_of(order, times.wall, times.elapsed)
+        with _index_as_row(codes):
+            step = table.step_of(order, times.wall, times.elapsed)
     except table.TwiceError as error:
         raise ConfigError(
             f"column {timestamp!r}: series {codes[error.first]} has a timestamp twice, in rows "
-            f"{error.first} and {error.second} of the frame: {missing}, or keep one row a timestamp"
+            f"{error.first} and {error.second} of the frame: {missing}, or keep one of the rows",
+            indices=(error.first, error.second),
         ) from None
     except ConfigError as error:
         counted = "" if id is None else f" (series are counted from 0 as {id!r} first names them)"
-        raise ConfigError(f"column {timestamp!r}: {error}{counted}") from None
+        raise ConfigError(f"column {timestamp!r}: {error}{counted}", index=error.index) from None
     if other is not None:
         raise ConfigError(
             f"column {other!r} repeats its values, as of several series: give {hint} if it tells "
@@ -125,7 +142,7 @@ def _order(
 
 
 def _texts(nw: Any, column: Any, name: str) -> list[str]:
-    """The texts of a column of texts, and of one of whole numbers named as an id; else none."""
+    """The values of a column of texts, or of integers under the name of an id; [] for others."""
     is_text = column.dtype in (nw.String, nw.Categorical, nw.Enum)
     if not is_text and not (column.dtype.is_integer() and table.is_id(name)):
         return []
@@ -144,7 +161,7 @@ def _frame(nw: Any, df: Any) -> Any:
     try:
         return nw.from_native(df, eager_only=True)
     except nw.exceptions.DuplicateError:
-        raise ConfigError("the frame has a column name twice: rename or drop one") from None
+        raise ConfigError("the frame has a column name twice: rename or drop a column") from None
     except TypeError:
         raise TypeError(
             "df must be a data frame of pandas, polars or another library with eager frames that "
@@ -166,7 +183,7 @@ def _check_columns(frame: Any, names: list[str]) -> None:
 
 
 def _codes(frame: Any, name: str) -> NDArray[np.int64]:
-    """The number of each row's series, in the order in which the ids first appear."""
+    """Number the series of each row, in the order in which the ids first appear."""
     _refuse_nulls(frame[name], name)
     numbers: dict[Any, int] = {}
     values = frame[name].to_list()
@@ -179,7 +196,7 @@ def _codes(frame: Any, name: str) -> NDArray[np.int64]:
 
 
 def _dtype(nw: Any, column: Any) -> Any:
-    """Its type, also where narwhals (2.29) does not read pandas' name of it: America/New_York."""
+    """The type of a column, also of pandas' time zones that narwhals (2.29) does not read."""
     native = column.to_native()
     zone = getattr(native.dtype, "tz", None) if column.dtype == nw.Unknown else None
     return column.dtype if zone is None else nw.Datetime(native.dtype.unit, str(zone))
@@ -198,20 +215,20 @@ def _times(nw: Any, column: Any, name: str, dtype: Any, codes: NDArray[np.int64]
                 raise ConfigError(
                     f"column {name!r} holds integers beyond int64: subtract an offset"
                 )
-            # A cast before, since NumPy has nothing for integers of 128 bits.
+            # Cast first: NumPy has no integers of 128 bits.
             steps = column.cast(nw.Int64).to_numpy().astype(np.int64)
             text = time_numbers.of_numbers(steps, name, regular)
             return _Times(text.stamps, text.stamps, text)
     except time_numbers.NoTimeError as error:
         place = "" if error.row is None else f"row {error.row}: "
-        raise ConfigError(f"column {name!r}: {place}{error.what}") from None
+        raise ConfigError(f"column {name!r}: {place}{error.what}", index=error.row) from None
     if dtype == nw.Date:
         days = column.dt.timestamp("ms").to_numpy().astype(np.int64).view("M8[ms]")
         return _Times(days, days, None)
     if dtype != nw.Datetime:
         raise ConfigError(
             f"column {name!r} has the type {dtype}: timestamps are datetimes, dates, integers or "
-            "texts, convert it before"
+            "texts, so convert it first"
         )
     unit = _unit(dtype)
     known = column.dtype == nw.Datetime
@@ -225,14 +242,14 @@ def _times(nw: Any, column: Any, name: str, dtype: Any, codes: NDArray[np.int64]
 
 
 def _written(nw: Any, found: list[Any], dtype: Any, backend: Any) -> Any:
-    """A column of times in the form of the input's texts or whole numbers."""
-    if dtype.is_integer():  # int64: a narrow type may end here
+    """Make a column of times in the form of the input's texts or integers."""
+    if dtype.is_integer():  # int64: the next times may be too large for a smaller type
         return nw.new_series("", np.array(found, np.int64), backend=backend)
     return nw.new_series("", [str(time) for time in found], nw.String, backend=backend)
 
 
 def _stamps(nw: Any, found: NDArray[Any], dtype: Any, backend: Any, *, wall: bool) -> Any:
-    """A column of the type of the input's from local times, or from UTC where not `wall`."""
+    """Make a column of the input's type from local times, or from UTC where not `wall`."""
     if dtype != nw.Datetime or dtype.time_zone is None:
         return nw.new_series("", found, backend=backend).cast(dtype)
     zone = dtype.time_zone
@@ -243,9 +260,10 @@ def _stamps(nw: Any, found: NDArray[Any], dtype: Any, backend: Any, *, wall: boo
 
 
 def _utc(wall: NDArray[Any], zone: str) -> NDArray[Any]:
-    """UTC of local times. An hour that comes twice is the first, one that is skipped the next.
+    """Convert local times to UTC.
 
-    Raises ConfigError outside the years 2 to 9998, which Python's calendar needs room around.
+    Of an hour that comes twice the first is taken, in place of a skipped one the next. Raises
+    ConfigError outside the years 2 to 9998: Python's calendar ends at 1 and 9999.
     """
     place = _place(zone)
     # Series that end together share their times, and Python's calendar takes 5 us a time.
@@ -260,7 +278,7 @@ def _utc(wall: NDArray[Any], zone: str) -> NDArray[Any]:
 
 
 def _place(zone: str) -> Any:
-    """The time zone of a name, also of a fixed offset such as UTC+01:00."""
+    """The time zone of a name such as Europe/Paris or UTC+01:00. Raises ConfigError."""
     try:
         return ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError):
@@ -272,12 +290,15 @@ def _place(zone: str) -> Any:
 
 
 def _numbers(nw: Any, column: Any, name: str, parts: list[NDArray[np.intp]]) -> NDArray[Any]:
-    """The values, NaN where missing; `parts` are the rows of each series."""
-    if column.is_null().all():  # also of a type that says nothing
+    """The values of a column, NaN where missing; `parts` are the rows of each series.
+
+    Raises ConfigError, whose `index` is the number of a series.
+    """
+    if column.is_null().all():  # a column of nulls may have any type
         return np.full(len(column), np.nan)
     if not column.dtype.is_numeric():
         raise ConfigError(
-            f"column {name!r} has the type {column.dtype}: a target is numbers, convert it before"
+            f"column {name!r} has the type {column.dtype}: a target is numbers, so convert it first"
         )
     kind = nw.Float32 if column.dtype == nw.Float32 else nw.Float64
     values = np.asarray(column.cast(kind).fill_null(float("nan")).to_numpy())
@@ -286,18 +307,20 @@ def _numbers(nw: Any, column: Any, name: str, parts: list[NDArray[np.intp]]) -> 
         whole = column.to_list()
         for number, part in enumerate(parts):
             known = [whole[row] for row in part if whole[row] is not None]
-            exact.check_held(known, f"column {name!r}: series {number}")
+            with about_item(number):
+                exact.check_held(known, f"column {name!r}: series {number}")
     return values
 
 
 def _refuse_nulls(column: Any, name: str) -> None:
     missing = column.is_null()
-    if column.dtype.is_float():  # in polars NaN is no null, and each would be an id of its own
+    if column.dtype.is_float():  # a NaN of polars is no null, and equals no other id
         missing = missing | column.is_nan()
     missing = missing.to_numpy()
     if missing.any():
         raise ConfigError(
-            f"column {name!r} has no value in row {missing.argmax()}: fill or drop it"
+            f"column {name!r} has no value in row {missing.argmax()}: fill or drop it",
+            index=int(missing.argmax()),
         )
 
 

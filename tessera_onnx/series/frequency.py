@@ -1,8 +1,8 @@
-"""The step between the timestamps of a series, and the timestamps that come next.
+"""Infer the step between the timestamps of series, and continue them.
 
-Calendar steps (months, days, business days) go by the wall clock, everything else by elapsed
-time, so that daily values stay at midnight through a change of daylight saving time and hourly
-values stay an hour apart. Pure NumPy; without a time zone both clocks are the same.
+Calendar steps (months, days, business days) follow local time, all others follow elapsed time:
+daily values stay at midnight through a change of daylight saving time, hourly values stay an hour
+apart. Pure NumPy; without a time zone local time and elapsed time are the same.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ REGULAR = (
 
 
 class Step(NamedTuple):
-    """A step of `count` months, days, business days, or units of the timestamps ("elapsed").
+    """A step of `count` months, days or business days, or of time units ("elapsed").
 
-    `day` is the day of the month of monthly steps; a shorter month takes its last day.
+    `day` is the day of the month of monthly steps; in a shorter month its last day is taken.
     """
 
     unit: Literal["months", "days", "business days", "elapsed"]
@@ -35,13 +35,15 @@ class Step(NamedTuple):
 
 
 def infer(wall: Stamps, elapsed: Stamps, lengths: NDArray[np.int64]) -> Step:
-    """The one step of all series, which follow each other with `lengths` timestamps each.
+    """Infer the common step of series that follow each other, with `lengths` timestamps each.
 
     `wall` holds local times and `elapsed` the same instants in UTC, both (n,) datetime64; integers
-    are given twice. Each series ascends, as table.ordered has it. Steps of months (quarters,
-    years) on the same day or at the end of the month, whole days, business days Monday to Friday,
-    or any fixed time; two steps of one series are needed to tell. Raises ConfigError, naming series
-    by their order, for timestamps that are irregular, or step differently from series to series.
+    are given twice. Each series ascends, as table.ordered makes it. A step is a number of months
+    (so quarters, years) on one day of the month or on its last, of whole days, one business day
+    (Monday to Friday), or any fixed time. Some series must have three timestamps.
+
+    Raises ConfigError where timestamps are irregular, with the number of the series as `index`, or
+    where series have different steps.
     """
     ends = np.cumsum(lengths)
     inside = np.ones(max(len(wall) - 1, 0), bool)
@@ -49,20 +51,20 @@ def infer(wall: Stamps, elapsed: Stamps, lengths: NDArray[np.int64]) -> Step:
     before = np.flatnonzero(inside)
     if lengths.max(initial=0) < 3:
         raise ConfigError(
-            "too few timestamps to infer their step: some series needs 3, the longest has "
+            "too few timestamps to infer their step: at least one series needs 3, the longest has "
             f"{lengths.max(initial=0)}"
         )
     step = _step(wall, elapsed, before)
     if step is None:
-        raise ConfigError(_why(wall, elapsed, ends))
+        raise _no_step(wall, elapsed, ends)
     return step
 
 
 def following(wall: Stamps, elapsed: Stamps, step: Step, horizon: int) -> Stamps:
-    """The next timestamps after each of (n,), as (n, horizon).
+    """Continue each of (n,) timestamps by `horizon` steps: (n, horizon).
 
-    They are local times, for steps of unit "elapsed" UTC. Raises ConfigError when they leave the
-    range of the timestamps' type.
+    The result is in local time, but in UTC for the unit "elapsed". Raises ConfigError where it
+    leaves the range of the timestamps' type.
     """
     ahead = np.arange(1, horizon + 1)
     if step.unit == "elapsed":
@@ -81,12 +83,12 @@ def following(wall: Stamps, elapsed: Stamps, step: Step, horizon: int) -> Stamps
         found = dates.astype(wall.dtype) + (wall - days.astype(wall.dtype))[:, None]
     before = np.concatenate([last[:, None], found[:, :-1]], axis=1)
     if (found <= before).any():
-        raise ConfigError("the horizon leads beyond the last time that the timestamps can hold")
+        raise ConfigError("the horizon leads beyond the last time that its type can hold")
     return np.asarray(found)
 
 
 def _step(wall: Stamps, elapsed: Stamps, before: NDArray[np.intp]) -> Step | None:
-    """The step from each row of `before` to the next row, None where they are not one."""
+    """The step from each row of `before` to the row after it; None where steps differ."""
     if wall.dtype.kind == "M":
         days = wall.astype("M8[D]")
         time_of_day = wall - days
@@ -126,16 +128,19 @@ def _days_in(months: Stamps) -> NDArray[np.int64]:
     return np.asarray(n_days.astype(np.int64))
 
 
-def _why(wall: Stamps, elapsed: Stamps, ends: NDArray[np.int64]) -> str:
-    """What keeps the series from having one step."""
+def _no_step(wall: Stamps, elapsed: Stamps, ends: NDArray[np.int64]) -> ConfigError:
+    """The error that says why the series have no common step."""
     for series, (start, end) in enumerate(pairwise([0, *ends.tolist()])):
         before = np.arange(end - start - 1)
         if before.size and _step(wall[start:end], elapsed[start:end], before) is None:
             between = np.diff(elapsed[start:end])
             kinds, counts = np.unique(between, return_counts=True)
             row = int(np.flatnonzero(between != kinds[counts.argmax()])[0])
-            return (
+            return ConfigError(
                 f"the timestamps of series {series} are irregular, see its rows {row} and "
-                f"{row + 1}: {REGULAR}"
+                f"{row + 1}: {REGULAR}",
+                index=series,
             )
-    return "the series have timestamps of different steps: forecast those of one step at a time"
+    return ConfigError(
+        "the series have timestamps of different steps: forecast those of one step at a time"
+    )

@@ -1,38 +1,54 @@
-"""What callers of a forecast hand over, checked; no library of tables is imported."""
+"""Check the arguments of a forecast, and read series from NumPy, lists, pandas and polars.
+
+No library of tables is imported: their series are known by their methods.
+"""
 
 from __future__ import annotations
 
 import math
 import numbers
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx.checks import is_single
-from tessera_onnx.errors import ConfigError, ForecastWarning, callers_level
+from tessera_onnx.errors import ConfigError, ForecastWarning, about_item, callers_level
 from tessera_onnx.series import table
 from tessera_onnx.series.exact import LARGEST, WHOLE64, check_held
 
 Float = NDArray[Any]  # float32 or float64
-MAX_HORIZON = 1 << 16  # more is a mistake, and could take all memory before it shows
+MAX_HORIZON = 1 << 16  # a larger horizon is a mistake that could take all memory
 NEAR = 1e-9  # levels that differ by less are the same: 0.9 and 1 - 0.1
 
 
+class Column(Protocol):
+    """A series of pandas, polars or PyArrow."""
+
+    def to_numpy(self, *args: Any, **kwargs: Any) -> Any:
+        """Its values as an array."""
+
+
+Series: TypeAlias = Sequence[float | Decimal] | NDArray[Any] | Column
+Context: TypeAlias = Series | Sequence[Series]
+Labels: TypeAlias = Sequence[Hashable] | NDArray[Any] | Column
+Levels: TypeAlias = Sequence[float] | NDArray[Any]
+
+
 def read_series(context: Any, latest: int) -> list[Float]:
-    """The `latest` values of each series of a context, 1-D, with NaN for what is missing.
+    """Read the `latest` values of each series of a context: 1-D arrays, NaN where one is missing.
 
-    What is float32 stays so, all else becomes float64.
+    float32 stays float32, everything else becomes float64. A context is a series, a 2-D array with
+    a series a row, or a list of series; a series is what NumPy, pandas or polars hold in one
+    dimension, or a list of numbers. A series of pandas with an index of times is sorted by them,
+    with a ForecastWarning.
 
-    A context is a series, a 2-D array with a series a row, or a list of series; a series is what
-    NumPy, pandas or polars hold in one dimension, or a list of numbers. A series of pandas whose
-    index is times is sorted by them, and a ForecastWarning says so. Raises TypeError for what
-    is no number, ConfigError for an empty series, for infinity, and for whole numbers and decimals
-    whose changes float64 does not hold; all name the series.
+    Raises TypeError for what is no number, ConfigError for an empty series, for infinity, and for
+    whole numbers and decimals whose changes float64 does not hold; `index` is the series.
     """
     if isinstance(context, list | tuple) and not (context and _is_number(context[0])):
         items = [(item, f"context[{i}]") for i, item in enumerate(context)]
@@ -42,25 +58,30 @@ def read_series(context: Any, latest: int) -> list[Float]:
         items = [(context, "context")]
     moved = []
     for i, (item, name) in enumerate(items):
-        order = _order(item, i)
+        with about_item(i):
+            order = _order(item, i)
         if order is not None:
             moved.append(i)
             items[i] = item.iloc[order], name
-    found = [_one(item, name, i, latest) for i, (item, name) in enumerate(items)]
+    found = []
+    for i, (item, name) in enumerate(items):
+        with about_item(i):
+            found.append(_read_one(item, name, i, latest))
     if moved:
-        tell(table.of_moved(moved))
+        tell(table.moved_message(moved))
     return found
 
 
 def tell(message: str) -> None:
-    """Warn the caller of this package."""
+    """Raise a ForecastWarning at the line that called this package."""
     warnings.warn(message, ForecastWarning, stacklevel=callers_level())
 
 
 def _order(item: Any, number: int) -> NDArray[np.intp] | None:
-    """The order of time of a series of pandas whose index is times, None where they ascend.
+    """The order that sorts a series of pandas by the times of its index.
 
-    Raises ConfigError where a time comes twice or is missing.
+    None where they ascend already, and for an index without times. Raises ConfigError where a time
+    comes twice or is missing.
     """
     index: Any = getattr(item, "index", None)
     if not hasattr(item, "sort_index") or hasattr(item, "columns") or not hasattr(index, "nlevels"):
@@ -71,15 +92,18 @@ def _order(item: Any, number: int) -> NDArray[np.intp] | None:
         return None
     if (times != times).any() or len(np.unique(times)) < len(times):  # noqa: PLR0124 (NaT)
         raise ConfigError(
-            f"series {number} has a time twice in its index, or one that is missing: are these "
-            "several series, or is a row to be dropped?"
+            f"series {number} has a time twice in its index, or a missing time: give several "
+            "series as a list, or drop the row"
         )
     order = np.argsort(times)
     return order if (np.diff(order) < 0).any() else None
 
 
 def _times(index: Any) -> NDArray[Any] | None:
-    """The times that an index of pandas holds, texts of dates and months as 202401 too."""
+    """The times of an index of pandas, also of texts and of integers such as 202401.
+
+    None where it holds no times.
+    """
     if hasattr(index, "freq"):
         return np.asarray(index.asi8).view("m8[ns]")
     kind = index.inferred_type
@@ -92,11 +116,12 @@ def _times(index: Any) -> NDArray[Any] | None:
     return table.of_labels([str(label).strip() for label in index], str(index.name or ""))
 
 
-def _one(item: Any, name: str, index: int, latest: int) -> Float:
+def _read_one(item: Any, name: str, index: int, latest: int) -> Float:
+    """Read one series; `name` is its place in the context, as messages say it."""
     if hasattr(item, "columns"):
         raise ConfigError(
-            f"{name} must have one dimension, got 2 of a {type(item).__name__}: forecast_frame "
-            "reads it, or give a list of its columns"
+            f"{name} must have one dimension, got 2, those of a {type(item).__name__}: call "
+            "forecast_frame, or give a list of its columns"
         )
     values = _array(item)
     if values is None or values.dtype.kind not in "iuf":
@@ -108,7 +133,7 @@ def _one(item: Any, name: str, index: int, latest: int) -> Float:
         raise ConfigError(f"{name} must have one dimension, got {values.ndim}: a list of series?")
     if not len(values):
         raise ConfigError(
-            f"series {index} is empty: give one value at least, NaN for a missing one"
+            f"series {index} is empty: give at least one value, NaN for a missing one"
         )
     is_small = values.dtype.kind == "f" and values.dtype.itemsize <= 4
     with np.errstate(over="ignore", under="ignore"):
@@ -125,7 +150,7 @@ def _one(item: Any, name: str, index: int, latest: int) -> Float:
 
 
 def _array(item: Any) -> NDArray[Any] | None:
-    """`item` as an array, by the names that NumPy, pandas and polars share; None for no array."""
+    """A series of NumPy, pandas or polars, or a list, as an array; None for anything else."""
     if isinstance(item, np.ma.MaskedArray):
         numeric = item.dtype.kind in "iuf"
         return np.ma.filled(item.astype(np.float64), np.nan) if numeric else item.data
@@ -148,7 +173,10 @@ def _array(item: Any) -> NDArray[Any] | None:
 
 
 def _decimals(values: NDArray[Any], *, nulls: bool) -> NDArray[Any]:
-    """Objects that are decimals as float64, others as they are; `nulls` lets None be NaN."""
+    """Convert an object array of decimals to float64; other object arrays stay as they are.
+
+    With `nulls` None becomes NaN.
+    """
     items = values.ravel().tolist()
     known = [item for item in items if not (nulls and item is None)]
     is_decimal = any(isinstance(item, Decimal) for item in known)
@@ -159,7 +187,10 @@ def _decimals(values: NDArray[Any], *, nulls: bool) -> NDArray[Any]:
 
 
 def _exact(item: Any, most: float) -> list[Any] | None:
-    """The known values where they are decimals, or whole numbers that float64 may round."""
+    """The values as Python numbers, where float64 may round them: decimals and large integers.
+
+    None for all others. Missing values are left out.
+    """
     if isinstance(item, np.ma.MaskedArray):
         item = item.compressed()
     for name in ("dropna", "drop_nulls", "drop_null"):  # pandas, polars, PyArrow
@@ -178,9 +209,9 @@ def _exact(item: Any, most: float) -> list[Any] | None:
 
 
 def check_horizon(horizon: int | None, default: int) -> int:
-    """The steps to forecast.
+    """The number of steps to forecast, `default` for None.
 
-    Raises TypeError for no whole number, ConfigError for one outside 1..MAX_HORIZON.
+    Raises TypeError unless it is a whole number, ConfigError outside 1..MAX_HORIZON.
     """
     if horizon is None:
         return default
@@ -193,44 +224,80 @@ def check_horizon(horizon: int | None, default: int) -> int:
     return int(horizon)
 
 
-def check_levels(levels: Sequence[float]) -> tuple[float, ...]:
-    """Levels in the order given; unsorted and repeated ones are a caller's right.
+def check_levels(levels: Levels) -> tuple[float, ...]:
+    """The levels in the order given; they may be unsorted and repeat.
 
-    Raises TypeError for what is no list of numbers, ConfigError for none or one outside (0, 1).
+    Raises TypeError unless they are a list of numbers, ConfigError for an empty list and for a
+    level outside (0, 1), whose place is the error's `index`.
     """
-    # A set has no order, and a dict's is that of its keys.
+    # A set has no order, and iterating over a dict gives its keys.
     if is_single(levels) or isinstance(levels, str | bytes | AbstractSet | Mapping):
         raise TypeError(f"levels must be a list of numbers, got {type(levels).__name__}")
     checked = []
     for i, level in enumerate(levels):
-        if not _is_number(level):
-            raise TypeError(f"levels[{i}] must be a number, got {type(level).__name__}")
-        if not 0 < level < 1:
-            raise ConfigError(f"levels[{i}] must lie between 0 and 1, both excluded, got {level}")
+        with about_item(i):
+            if not _is_number(level):
+                raise TypeError(f"levels[{i}] must be a number, got {type(level).__name__}")
+            if not 0 < level < 1:
+                raise ConfigError(
+                    f"levels[{i}] must lie between 0 and 1, both excluded, got {level}"
+                )
         checked.append(float(level))
     if not checked:
-        raise ConfigError("levels is empty: name one level at least, or None for the trained ones")
+        raise ConfigError("levels is empty: give at least one level, or None for the trained ones")
     return tuple(checked)
 
 
+def group_numbers(groups: Labels | None, n: int) -> NDArray[np.int64]:
+    """Number the groups of n series in the order of their first label; for None each is its own.
+
+    Raises TypeError unless `groups` is a list of labels, ConfigError for another number of labels
+    and for a label that is NaN or NaT, which equals no other; `index` is the place of the label.
+    """
+    if groups is None:
+        return np.arange(n, dtype=np.int64)
+    # A set has no order, and iterating over a dict gives its keys.
+    labels: Any = groups
+    alone = not hasattr(labels, "__len__") or getattr(labels, "ndim", 1) == 0
+    if alone or isinstance(labels, str | bytes | AbstractSet | Mapping):
+        raise TypeError(f"groups must be a list of labels, got {type(labels).__name__}")
+    if len(labels) != n:
+        raise ConfigError(f"groups must hold one label a series: {len(labels)} for {n} series")
+    numbers: dict[Any, int] = {}
+    found = np.empty(n, dtype=np.int64)
+    for i, label in enumerate(labels):
+        with about_item(i):
+            try:
+                found[i] = numbers.setdefault(label, len(numbers))
+            except TypeError:  # not hashable
+                kind = type(label).__name__
+                raise TypeError(
+                    f"groups[{i}] must be a label such as str or int, got {kind}"
+                ) from None
+            itself = label == label  # noqa: PLR0124 (NaN and NaT are not)
+            if isinstance(itself, bool | np.bool_) and not itself:
+                raise ConfigError(f"groups[{i}] is NaN or NaT, equal to no other: give it a label")
+    return found
+
+
 def check_extrapolate(extrapolate: object) -> None:
-    """Raises ConfigError for what is neither "tails" nor None."""
+    """Raises ConfigError unless it is "tails" or None."""
     if extrapolate is not None and extrapolate != "tails":
         raise ConfigError('extrapolate must be "tails" or None')
 
 
 def _is_number(value: Any) -> bool:
-    """Whether `value` is one number: of Python or NumPy, a decimal, no bool."""
+    """Whether it is one number of Python or NumPy, or a decimal; a bool is none."""
     return isinstance(value, numbers.Real | Decimal) and not isinstance(value, bool | np.bool_)
 
 
 def outside(levels: Sequence[float], trained: Sequence[float]) -> list[float]:
-    """The levels that lie outside the trained ones, where the outermost quantiles stand."""
+    """The levels below the lowest trained level or above the highest."""
     return [v for v in levels if not trained[0] - NEAR <= v <= trained[-1] + NEAR]
 
 
-def of_outside(levels: Sequence[float], trained: Sequence[float]) -> str:
-    """What a person should know of levels outside the trained ones."""
+def outside_message(levels: Sequence[float], trained: Sequence[float]) -> str:
+    """The warning about levels outside the trained ones."""
     names = ", ".join(f"{level:g}" for level in levels)
     return (
         f"levels {names} lie outside the trained ones, {trained[0]:g} to {trained[-1]:g}: their "

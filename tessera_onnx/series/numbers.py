@@ -1,8 +1,8 @@
-"""Cells of a CSV file become numbers, with decimal points or decimal commas.
+"""Read the cells of a CSV file as numbers, with decimal points or decimal commas.
 
-What the comma and the point mean is told by the cells: 12,5 has a decimal comma and 1,234.5 a
-decimal point. 1,234 may be both, and is read as the other cells of its column, or else of the file,
-are; where nothing tells it is an error.
+The cells themselves show which: 12,5 has a decimal comma and 1,234.5 a decimal point. 1,234 may be
+either; it is read like the other cells of its column, else of the file, and is an error where
+no other cell decides.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MISSING = {
     "\N{EN DASH}", "\N{EM DASH}", ".", "..", "?",
 }  # fmt: skip
 SIGN = r"[+-]?"
-# With decimal commas, with decimal points, and what may be either.
+# Numbers that must have a decimal comma, that must have a decimal point, and that may have either.
 COMMA = re.compile(
     rf"{SIGN}(?:\d*,\d+(?:[eE]{SIGN}\d+)?|\d{{1,3}}(?:\.\d{{3}})+,\d+|\d{{1,3}}(?:\.\d{{3}}){{2,}})"
 )
@@ -38,7 +38,7 @@ WITH_GROUPS = re.compile(rf"{SIGN}\d{{1,3}}(?:,\d{{3}})+(?:\.\d*)?")
 
 
 class NoNumberError(Exception):
-    """A cell is no number; `row` is None where it is the column as a whole."""
+    """A cell is no number; `row` is None where the whole column is at fault."""
 
     def __init__(self, row: int | None, what: str) -> None:
         super().__init__(what)
@@ -46,9 +46,9 @@ class NoNumberError(Exception):
 
 
 def mark(cells: Iterable[str]) -> Mark | None:
-    """The decimal mark that cells show, None where they show none.
+    """The decimal mark that cells have; None where no cell decides.
 
-    Raises NoNumberError where they show both.
+    Raises NoNumberError where cells have different marks.
     """
     found: set[Mark] = set()
     for cell in cells:
@@ -66,7 +66,7 @@ def mark(cells: Iterable[str]) -> Mark | None:
 
 
 def file_mark(columns: Iterable[Sequence[str]]) -> Mark | None:
-    """The mark that columns agree on, None where they show none or several."""
+    """The decimal mark that all columns agree on; None where they do not, or where none decides."""
     found = set()
     for cells in columns:
         try:
@@ -88,10 +88,10 @@ def read_numbers(
     parts: Sequence[NDArray[np.intp]],
     delimiter: str,
 ) -> NDArray[np.float64]:
-    """The numbers of a column, NaN where one is missing; `parts` are the rows of each series.
+    """Read the numbers of a column, NaN where missing; `parts` are the rows of each series.
 
-    `found` is the decimal mark, None where nothing tells it. Raises NoNumberError, never with what
-    a cell holds.
+    `found` is the decimal mark; None where no cell decides. Raises NoNumberError, whose message
+    never holds the content of a cell.
     """
     unclear = set()
     if found is None:
@@ -120,7 +120,7 @@ def read_numbers(
 
 
 def _plain(cell: str, found: Mark) -> str:
-    """A cell as Python reads numbers; as it is where it is no number of that mark."""
+    """Rewrite a number in Python's form; a cell that is no number with that mark is not changed."""
     if "," not in cell and (found == "." or "." not in cell):
         return cell
     if found == ",":

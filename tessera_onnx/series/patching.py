@@ -1,10 +1,10 @@
-"""Series become patches for the graph, and what it says becomes quantiles: pure NumPy.
+"""Turn series into the patches that a graph reads, and its output into quantiles: pure NumPy.
 
 The recipe is that of Chronos-Bolt and Chronos-2 (amazon-science/chronos-forecasting,
-chronos_bolt.py and chronos2/): scaling, patches aligned to the end of a series, the channel of
-observed values, the roll-out past the horizon of one pass. Only what stands in the units of a
-series is float64 where upstream has float32: a constant series is then exactly constant, and small
-waves on a high level are not rounded away before they are scaled.
+chronos_bolt.py and chronos2/): scaling, patches aligned to the end of a series, a channel of
+observed values, and the pooling of paths beyond the horizon of one pass. Values in the units of a
+series are float64, where upstream has float32: a constant series then stays exactly constant, and
+small waves on a high level are not rounded away before they are scaled.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ CONSTANT = 1e-5  # the scale of a series that never changes
 
 
 class Patches(NamedTuple):
-    """What the graph reads, and what turns its answer back."""
+    """The inputs of the graph, and what scales its output back."""
 
     values: NDArray[np.float32]  # (n, patches, channels x patch_size)
     attention: NDArray[np.int64]  # (n, patches), 1 = at least one value is observed
-    loc: NDArray[np.float64]  # (n, 1)
-    scale: NDArray[np.float64]  # (n, 1)
+    loc: NDArray[np.float64]  # (n, 1), the mean of each series
+    scale: NDArray[np.float64]  # (n, 1), its standard deviation
 
 
 def left_pad(series: Sequence[Array], multiple: int) -> Float:
-    """Ragged series as (n, width) float64, NaN before each; width is a multiple of `multiple`."""
+    """Pad series with NaN on the left: (n, width) float64, width a multiple of `multiple`."""
     lengths = np.array([len(values) for values in series])
     width = -(-int(lengths.max()) // multiple) * multiple
     padded = np.full((len(series), width), np.nan)
@@ -42,17 +42,17 @@ def left_pad(series: Sequence[Array], multiple: int) -> Float:
 def location_and_scale(context: Array) -> tuple[Float, Float]:
     """Mean and population standard deviation of the observed values of (n, t), each (n, 1).
 
-    0 and 1 for a series with no observed value; the scale of a constant one is 1e-5.
+    0 and 1 for a series with no observed value; the scale of a constant series is 1e-5.
     """
     loc, scale, _ = _standardised(context)
     return loc, scale
 
 
 def _standardised(context: Array) -> tuple[Float, Float, Float]:
-    """The same, and the values less their mean, 0 where none is observed.
+    """Mean, standard deviation, and the values minus the mean (0 where none is observed).
 
-    The first observed value is taken off before the mean is: sums of high levels round, and the
-    squares of tiny deviations are 0 unless a power of two is taken off too.
+    The first observed value is subtracted before the mean, because sums on a high level are
+    rounded. Deviations are divided by a power of two, because squares of tiny numbers are 0.
     """
     observed = ~np.isnan(context)
     count = np.maximum(observed.sum(axis=1, keepdims=True), 1)
@@ -70,10 +70,10 @@ def _standardised(context: Array) -> tuple[Float, Float, Float]:
 
 
 def patches(context: Array, size: int, *, arcsinh: bool, time_scale: int) -> Patches:
-    """Scaled patches of (n, t), NaN = missing, t a multiple of `size`.
+    """Scale series (n, t), NaN = missing, and cut them into patches; t is a multiple of `size`.
 
-    The channels of a patch follow one another: the time up to the end of the series over
-    `time_scale` (left out when that is -1), the values with 0 for missing ones, 1 where observed.
+    The channels of a patch follow one another: the time until the end of the series divided by
+    `time_scale` (left out for -1), the values with 0 for missing ones, and 1 where observed.
     """
     n, width = context.shape
     observed = ~np.isnan(context)
@@ -90,7 +90,7 @@ def patches(context: Array, size: int, *, arcsinh: bool, time_scale: int) -> Pat
 
 
 def future_patches(n: int, n_patches: int, size: int, time_scale: int) -> NDArray[np.float32]:
-    """Patches of the steps to forecast, (n, n_patches, 3 x size): the time, nothing observed."""
+    """Patches of the steps to forecast: (n, n_patches, 3 x size), with times and no values."""
     shape = (n, n_patches, size)
     times = _times(np.arange(n_patches * size), shape, time_scale)
     nothing = np.zeros((n, n_patches, 2 * size))
@@ -102,7 +102,7 @@ def _times(steps: Array, shape: tuple[int, int, int], time_scale: int) -> Array:
 
 
 def unscale(forecast: Array, patched: Patches, *, arcsinh: bool) -> Float:
-    """The graph's (n, quantiles, steps) in the units of the series."""
+    """Convert the graph's output (n, quantiles, steps) to the units of the series."""
     values = forecast.astype(np.float64)
     if arcsinh:
         values = np.sinh(values)
@@ -114,15 +114,15 @@ def unscale(forecast: Array, patched: Patches, *, arcsinh: bool) -> Float:
 def at_levels(
     values: Array, known: Sequence[float], levels: Sequence[float], *, tails: bool = False
 ) -> Float:
-    """Quantiles at `levels` from those at the rising levels `known`: (..., known) to (..., levels).
+    """Interpolate quantiles (..., known) at the rising levels `known` to `levels`: (..., levels).
 
-    Values that cross are sorted first, the outermost stand for the levels 0 and 1 too, and between
-    two levels the value is linear. Where they do not cross, this is upstream. Where they do,
-    upstream leaves trained levels as they are, and for any other level sorts after repeating the
-    outermost, so that what it gives for a level depends on the other levels asked for.
+    Values that cross are sorted first. Between two levels the value is linear; outside of them the
+    outermost values are repeated. Where values do not cross, this equals upstream. Where they do,
+    upstream leaves trained levels unsorted and sorts other levels only after it has repeated the
+    outermost, so that its value at a level depends on the other levels of the call.
 
-    With `tails` the outermost stand for themselves alone: past them the logarithm of the
-    probability is linear in the value, as between the two outermost, which is an exponential tail.
+    With `tails`, values outside the levels continue: the logarithm of the probability is linear in
+    the value, as between the two outermost levels, which is an exponential tail.
     """
     grid = np.array([0.0, *known, 1.0])
     upper = np.clip(np.searchsorted(grid, levels, side="right"), 1, len(grid) - 1)
@@ -145,7 +145,7 @@ def at_levels(
 
 
 def pool(samples: Array, levels: Sequence[float]) -> Float:
-    """Quantiles over axis 1 of equally likely samples: (n, k, steps) to (n, levels, steps)."""
+    """Quantiles of equally likely samples over axis 1: (n, k, steps) to (n, levels, steps)."""
     ordered = np.sort(samples, axis=1)  # np.quantile takes fifty times as long
     place = np.asarray(levels) * (samples.shape[1] - 1)
     lower = np.floor(place).astype(np.intp)
@@ -156,9 +156,10 @@ def pool(samples: Array, levels: Sequence[float]) -> Float:
 
 
 def pool_weighted(samples: Array, weights: Array, levels: Sequence[float]) -> Float:
-    """The same for samples of different weight, (k,).
+    """The same for samples with weights (k,).
 
-    A sample stands at the sum of the weights up to its own, and values are linear in between.
+    A sample is the quantile at the sum of the weights up to its own; between samples the value is
+    linear.
     """
     order = np.argsort(samples, axis=1)
     values = np.take_along_axis(samples, order, axis=1).astype(np.float64)
@@ -177,7 +178,7 @@ def pool_weighted(samples: Array, weights: Array, levels: Sequence[float]) -> Fl
 
 
 def masses(levels: Sequence[float]) -> NDArray[np.float64]:
-    """The probability that each rising level stands for: half way to its neighbours, sum 1."""
+    """The probability mass of each rising level: half way to its neighbours; the sum is 1."""
     edges = np.array([0.0, *levels, 1.0])
     widths = edges[2:] - edges[:-2]
     found: Array = widths / widths.sum()

@@ -1,4 +1,4 @@
-"""The rows of a table in order of time, series by series: the same for data frames and files."""
+"""Sort the rows of a table by series and time, for data frames and CSV files alike."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tessera_onnx.series.frequency import Stamps
 from tessera_onnx.series.time_numbers import NoTimeError
 
 MOST_NAMES = 8  # of series, in a message
-# Texts that repeat and tell no series apart.
+# Texts that repeat in a column without naming series.
 FLAGS = {"true", "false", "yes", "no", "y", "n", "t", "f", "ja", "nein", "on", "off"}
 CALENDAR = {
     name.lower()
@@ -29,10 +29,10 @@ THINGS = {"store", "shop", "sku", "item", "product", "sensor", "station", "serie
 
 
 class Order(NamedTuple):
-    """The rows of a table, series after series, each series ascending in time."""
+    """The rows of a table, one series after the other, each ascending in time."""
 
     rows: NDArray[np.intp]
-    lengths: NDArray[np.int64]
+    lengths: NDArray[np.int64]  # rows of each series
     moved: list[int]  # numbers of the series whose rows were not in order
 
     @property
@@ -41,18 +41,18 @@ class Order(NamedTuple):
         return np.cumsum(self.lengths) - 1
 
     def said(self) -> str:
-        """What a person should know of rows that changed places, empty where none did."""
-        return of_moved(self.moved) if self.moved else ""
+        """The warning about rows that changed places; "" where none did."""
+        return moved_message(self.moved) if self.moved else ""
 
 
 def names(rows: Sequence[Any]) -> str:
-    """Numbers of series for a message, the first few."""
+    """The first few numbers of series, for a message."""
     shown = ", ".join(map(str, rows[:MOST_NAMES]))
     return shown + (f" and {len(rows) - MOST_NAMES} more" if len(rows) > MOST_NAMES else "")
 
 
-def of_moved(rows: Sequence[int]) -> str:
-    """What a person should know of series whose rows changed places."""
+def moved_message(rows: Sequence[int]) -> str:
+    """The warning about series whose rows changed places."""
     return f"the rows of series {names(rows)} were not in order of time and have been sorted"
 
 
@@ -65,12 +65,12 @@ class TwiceError(Exception):
 
 
 def in_file_order(codes: NDArray[np.int64]) -> Order:
-    """Rows without times; `codes` numbers the series of each row from 0."""
+    """The order of rows without times; `codes` is the number of each row's series, from 0."""
     return Order(np.argsort(codes, kind="stable"), np.bincount(codes), [])
 
 
 def ordered(codes: NDArray[np.int64], elapsed: Stamps) -> Order:
-    """Rows by series and time. Raises TwiceError where a series has a time twice."""
+    """Sort rows by series and time. Raises TwiceError where a series has a time twice."""
     rows = np.lexsort((elapsed, codes))
     same = (codes[rows][1:] == codes[rows][:-1]) & (elapsed[rows][1:] == elapsed[rows][:-1])
     if same.any():
@@ -83,16 +83,16 @@ def ordered(codes: NDArray[np.int64], elapsed: Stamps) -> Order:
 
 
 def step_of(order: Order, wall: Stamps, elapsed: Stamps) -> frequency.Step:
-    """The step of ordered rows. Raises ConfigError as frequency.infer does."""
+    """Infer the step of ordered rows. Raises ConfigError as frequency.infer does."""
     try:
         return frequency.infer(wall[order.rows], elapsed[order.rows], order.lengths)
     except ConfigError as error:
         note = " (its rows are counted in order of time)" if order.moved else ""
-        raise ConfigError(f"{error}{note}") from None
+        raise ConfigError(f"{error}{note}", index=error.index) from None
 
 
 def regular(codes: NDArray[np.int64]) -> Callable[[Stamps], bool]:
-    """Whether timestamps, one a row of these series, have one step when they are in order."""
+    """Make a function that says whether timestamps, one a row, have one step when sorted."""
 
     def is_regular(stamps: Stamps) -> bool:
         try:
@@ -105,7 +105,7 @@ def regular(codes: NDArray[np.int64]) -> Callable[[Stamps], bool]:
 
 
 def of_labels(texts: Sequence[str], name: str) -> Stamps | None:
-    """The times of labels of rows: dates, or months and days by their digits; None for others."""
+    """Read row labels as times: dates, or months and days such as 202401; None for others."""
     if not texts or not (timestamps.is_like_time(texts[0]) or texts[0].isdecimal()):
         return None
     try:
@@ -116,7 +116,11 @@ def of_labels(texts: Sequence[str], name: str) -> Stamps | None:
 
 
 def is_count(codes: NDArray[np.int64], stamps: Stamps, *, first: bool) -> bool:
-    """Whether no number comes twice in a series, and elsewhere than first, all rise or all fall."""
+    """Whether a column of numbers counts the rows of each series.
+
+    No number may come twice in a series. Unless the column is the `first`, the numbers must also
+    all rise or all fall.
+    """
     try:
         ordered(codes, stamps)
     except TwiceError:
@@ -127,10 +131,10 @@ def is_count(codes: NDArray[np.int64], stamps: Stamps, *, first: bool) -> bool:
 
 
 def tells_apart(columns: Iterable[tuple[str, Sequence[str]]]) -> str | None:
-    """The first column that seems to tell series apart, None where there is none.
+    """The name of the first column that seems to tell series apart; None where there is none.
 
-    Its texts, or the whole numbers of a column named as an id, repeat, in every row, and are no
-    times, numbers, flags, days of the week or months.
+    Every row of it has a text, or a whole number in a column named as an id. These repeat, and are
+    no times, numbers, flags, days of the week or months.
     """
     for name, texts in columns:
         kinds = set(texts)
@@ -146,13 +150,13 @@ def tells_apart(columns: Iterable[tuple[str, Sequence[str]]]) -> str | None:
 
 
 def is_id(name: str) -> bool:
-    """Whether a column's name says that it names things."""
+    """Whether a column's name says that it holds ids, such as store_id or sku."""
     words = re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])I[dD]$", "_id", name).lower())
     return words[-1] in {"id", "ids", "uuid", "guid"} or name.lower() in THINGS
 
 
 def are_row_numbers(values: NDArray[np.float64]) -> bool:
-    """Whether values count rows: 0, 1, 2 … or 1, 2, 3 …"""
+    """Whether values are 0, 1, 2 … or 1, 2, 3 …"""
     return bool(values[0] in (0, 1) and all(b == a + 1 for a, b in pairwise(values.tolist())))
 
 

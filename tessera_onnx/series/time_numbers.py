@@ -1,6 +1,6 @@
-"""Whole numbers that stand for times are read: of a calendar, of an epoch, counted steps.
+"""Read columns of whole numbers as times: calendar dates, seconds of an epoch, counted steps.
 
-Also what columns of times share: their names, their values and how they write later times.
+Columns of texts share the names of time columns and the type of a column of times with them.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ NO_CENTURY = (
     "2024-01 or 2024-01-31, or number the rows from 1"
 )
 Regular = Callable[[Stamps], bool]  # whether timestamps, one a row, have one step
-# Whole numbers by their digits. Of weeks, days of the year and quarters a short run may be a count.
+# Calendar dates by their number of digits. Not weeks, days of the year and quarters: short columns
+# of them may also be counted steps.
 COMPACT = {6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
-# Other orders of digits, which are not read: a first zero may be lost.
+# Other orders of digits are not read, because a leading zero may be lost.
 LAST_YEARS = ["%d%m%y", "%m%d%y"]
 OTHER_DIGITS = {4: ["%y%m"], 6: ["%y%m%d", "%m%Y"], 8: ["%d%m%Y", "%m%d%Y"]}
 DECIMAL = re.compile(r"[+-]?\d{1,12}(?:[.,]\d{1,9})?")
 FIRST_YEAR, LAST_YEAR = 1700, 2199
 EPOCHS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 EPOCH_START, EPOCH_END = 10**8, 42 * 10**8  # seconds: 1973 to 2103
-# Names of columns that say what their whole numbers are; English and German.
+# Names of columns that hold times, and parts of dates, in English and German.
 TIMES = {"t", "ds", "time", "timestamp", "datetime", "date", "datum", "zeit", "zeitpunkt"}
 PARTS = {
     "year": {"year", "years", "yr", "jahr"},
@@ -52,7 +53,7 @@ LIMITS = {
 
 
 class NoTimeError(Exception):
-    """A row of a column is no timestamp; `row` is None where it is the column as a whole."""
+    """A row of a column is no timestamp; `row` is None where the whole column is at fault."""
 
     def __init__(self, row: int | None, what: str) -> None:
         super().__init__(what)
@@ -60,27 +61,30 @@ class NoTimeError(Exception):
 
 
 class Times(NamedTuple):
-    """A column of times: datetime64 or, for plain numbers, int64; and how the column writes."""
+    """A column of times."""
 
-    stamps: Stamps
-    write: Callable[[Stamps], list[Any]]
-    note: str = ""  # what a person should know of the reading
+    stamps: Stamps  # datetime64, or int64 for counted steps
+    write: Callable[[Stamps], list[Any]]  # later times in the form of the column
+    note: str = ""  # a warning about how the column was read
 
 
 def says(name: str, part: str | None = None) -> bool:
-    """Whether a column's name says that it holds times, or that part of them."""
+    """Whether a column's name contains a word for times, or for one part of a date."""
     words = set(re.split(r"[^a-z]+", name.lower()))
     parts = [PARTS[part]] if part else [TIMES, *PARTS.values()]
     return any(words & each for each in parts)
 
 
 def is_named(name: str) -> bool:
-    """Whether a column's whole name is that of times."""
+    """Whether a column's name is one word for times or for a part of a date."""
     return any(name.lower() in each for each in (TIMES, *PARTS.values()))
 
 
 def part_of_time(name: str, values: NDArray[np.float64]) -> str | None:
-    """The part of a date that a column holds by its name and its numbers, such as "month"."""
+    """The part of a date, such as "month", that a column holds by its name and its numbers.
+
+    None for other names, and where a number is out of range.
+    """
     known = values[~np.isnan(values)]
     for part, (low, high) in LIMITS.items():
         if name.lower() in PARTS[part] and len(known):
@@ -90,11 +94,11 @@ def part_of_time(name: str, values: NDArray[np.float64]) -> str | None:
 
 
 def are_like_times(values: NDArray[np.int64], name: str, regular: Regular, *, first: bool) -> bool:
-    """Whether whole numbers of a column that nobody named are times rather than a series.
+    """Whether whole numbers in a column that the user did not name are times and not a series.
 
-    A calendar's numbers are times in the first column, under a name that says so, or where they
-    have a regular step. Years and epochs need a regular step or a name that says nothing else, any
-    other whole numbers both the step and a name.
+    Calendar dates are times in the first column, under a name for times, or with a regular step.
+    Years and epochs need a regular step or a name of one word for times. Other whole numbers need
+    a regular step and a name for times.
     """
     named = says(name)
     if len(values) < 2 or (values == values[0]).all():
@@ -117,12 +121,15 @@ def are_like_times(values: NDArray[np.int64], name: str, regular: Regular, *, fi
 
 
 def are_of_calendar(values: NDArray[np.int64]) -> bool:
-    """Whether all whole numbers are years, or months or days by their digits."""
+    """Whether all numbers are years, or calendar dates by their digits."""
     return _are_years(values) or _compact(values) is not None
 
 
 def of_numbers(values: NDArray[np.int64], name: str, regular: Regular) -> Times:
-    """The times of whole numbers: of a calendar, of an epoch, or counted steps."""
+    """Read whole numbers as calendar dates, as seconds of an epoch, or as counted steps.
+
+    Raises NoTimeError where the numbers have two meanings, or are no dates of the calendar.
+    """
     is_part = part_of_time(name, values.astype(np.float64)) in {"month", "quarter"}
     note = "has no years: its numbers are counted on" if is_part else ""
     plain = Times(values, lambda stamps: stamps.tolist(), note)
@@ -136,7 +143,7 @@ def of_numbers(values: NDArray[np.int64], name: str, regular: Regular) -> Times:
         return weeks
     compact = _compact(values)
     if compact is not None:
-        # Months of one year may be weeks or a count just as well.
+        # Months of one year may also be weeks or counted steps.
         is_clear = weeks is None or says(name, "month") or values.min() // 100 < values.max() // 100
         return compact if is_clear else compact._replace(note="is read as months, YYYYMM")
     for found, part, form in (
@@ -158,7 +165,7 @@ def of_numbers(values: NDArray[np.int64], name: str, regular: Regular) -> Times:
 
 
 def of_decimals(texts: Sequence[str]) -> Times | None:
-    """Decimals such as seconds, 0.1, 0.2, as whole numbers of their last digit; None for others."""
+    """Read decimals, such as seconds 0.1 and 0.2, as counts of the last digit; None for others."""
     marks = {mark for mark in ".," for text in texts if mark in text}
     if len(marks) > 1 or not all(DECIMAL.fullmatch(text) for text in texts):
         return None
@@ -176,7 +183,7 @@ def of_decimals(texts: Sequence[str]) -> Times | None:
 
 
 def _wrong_date(values: NDArray[np.int64]) -> int | None:
-    """The first row that is no date where most whole numbers are months or days by their digits."""
+    """The first row that is no calendar date in a column where most rows are; None for others."""
     form = COMPACT.get(_digits(values))
     if form is None or _compact(values) is not None:
         return None
@@ -185,7 +192,7 @@ def _wrong_date(values: NDArray[np.int64]) -> int | None:
 
 
 def _has_other_digits(values: NDArray[np.int64], name: str, regular: Regular) -> bool:
-    """Whether whole numbers under the name of a date are one by digits that are not read."""
+    """Whether numbers under a name for dates may be dates whose order of digits is not read."""
     if not any(says(name, part) for part in ("month", "day")) and name.lower() not in TIMES:
         return False
     is_year = _are_years(values) and not says(name, "month")
@@ -195,7 +202,7 @@ def _has_other_digits(values: NDArray[np.int64], name: str, regular: Regular) ->
     digits += digits % 2
     forms = OTHER_DIGITS.get(digits, [])
     if digits == 6 and (len(np.unique(values % 100)) <= 3 or not regular(values)):
-        forms = forms + LAST_YEARS  # of many years, they would be counted steps
+        forms = forms + LAST_YEARS  # with many different years they are counted steps
     kinds = np.unique(values).tolist()
     return values.min() >= 0 and any(
         all(_reads(f"{value:0{digits}}", form) for value in kinds) for form in forms
@@ -211,7 +218,7 @@ def _reads(text: str, form: str) -> bool:
 
 
 def _by_digits(values: NDArray[np.int64], form: str) -> Times | None:
-    """Whole numbers as `form` of strptime, None where one is none in the years of a calendar."""
+    """Read numbers by a format of strptime; None where one is no date from 1700 to 2199."""
     moments = []
     kinds, inverse = np.unique(values, return_inverse=True)
     for value in kinds.tolist():
@@ -230,24 +237,24 @@ def _by_digits(values: NDArray[np.int64], form: str) -> Times | None:
 
 
 def _digits(values: NDArray[np.int64]) -> int:
-    """How many digits all values have, 0 where they differ or one is negative."""
+    """The number of digits that all values have; 0 where they differ or one is negative."""
     low, high = int(values.min()), int(values.max())
     return len(str(low)) if low >= 0 and len(str(low)) == len(str(high)) else 0
 
 
 def _compact(values: NDArray[np.int64]) -> Times | None:
-    """Months, days and times of day by their digits."""
+    """Read calendar dates by their digits; None for others."""
     form = COMPACT.get(_digits(values))
     return None if form is None else _by_digits(values, form)
 
 
 def _weeks(values: NDArray[np.int64]) -> Times | None:
-    """A year and its week, 202401 to 202452."""
+    """Read years with weeks, 202401 to 202452; None for others."""
     return _of_years(values, 6, lambda year, week: date.fromisocalendar(year, week, 1), _week)
 
 
 def _year_days(values: NDArray[np.int64]) -> Times | None:
-    """A year and its day, 2024001 to 2024366."""
+    """Read years with days, 2024001 to 2024366; None for others."""
 
     def day(year: int, number: int) -> date:
         found = date(year, 1, 1) + timedelta(days=number - 1)
@@ -259,7 +266,7 @@ def _year_days(values: NDArray[np.int64]) -> Times | None:
 
 
 def _quarters(values: NDArray[np.int64]) -> Times | None:
-    """A year and its quarter, 20241 to 20244."""
+    """Read years with quarters, 20241 to 20244; None for others."""
     return _of_years(
         values,
         5,
@@ -279,7 +286,7 @@ def _of_years(
     read: Callable[[int, int], date],
     written: Callable[[date], int],
 ) -> Times | None:
-    """Whole numbers of that many digits, a year of four and a part of it."""
+    """Read numbers of `digits` digits: a year of four digits, then a part of the year."""
     if _digits(values) != digits:
         return None
     days = []
@@ -303,7 +310,7 @@ def _are_years(values: NDArray[np.int64]) -> bool:
 
 
 def _epoch(values: NDArray[np.int64]) -> Times | None:
-    """Seconds since 1970 or their thousandths, millionths or billionths."""
+    """Read seconds, milli-, micro- or nanoseconds since 1970; None for others."""
     low, high = values.min(), values.max()
     fits = (u for u, n in EPOCHS.items() if EPOCH_START * n <= low and high <= EPOCH_END * n)
     unit = next(fits, None)

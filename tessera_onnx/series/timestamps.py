@@ -1,8 +1,7 @@
-"""Texts that stand for times are read, and later times are written in their form.
+"""Read columns of texts as times, and write later times in the same form.
 
-A form is read where every value of a column has it. Where a column has two meanings, days before
-months or months before days, the one that gives a regular step is taken, and there is an error
-where both do.
+Every text of a column must have the same form. Where day and month may be in either order, the
+order that gives a regular step is taken; it is an error where both do.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from tessera_onnx.series.numbers import MISSING
 from tessera_onnx.series.time_numbers import NOT_A_DATE, NoTimeError, Regular, Times
 
 EXPECTED = (
-    "no timestamp: expected YYYY-MM-DD, with HH:MM:SS behind, or YYYY-MM, or another form with a "
-    "year of four digits, the same in every row, or integers throughout"
+    "no timestamp: expected YYYY-MM-DD, YYYY-MM-DD HH:MM:SS, YYYY-MM or another form with a year "
+    "of four digits, the same in every row, or integers in every row"
 )
 ISO = re.compile(
     r"(\d{4}-\d\d(?:-\d\d(?:([T ])\d\d:\d\d(?::\d\d(?:\.(\d{1,6}))?)?)?)?)(Z|[+-]\d\d:?\d\d)?"
@@ -58,7 +57,7 @@ FORMS = [
     ),
 ]
 
-# Dates that are told from other texts though they are not read, such as 12/31/24.
+# Texts that are recognised as dates, though some of them are not read, such as 12/31/24.
 SEEMING = re.compile(
     r"^(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:\d{4}|\d\d))(?:[T ,].*)?$"
     rf"|\b{MONTH}\b.*\b\d{{4}}\b",
@@ -67,19 +66,19 @@ SEEMING = re.compile(
 
 
 def is_like_time(text: str) -> bool:
-    """Whether a text has the form of a time, and is no number."""
+    """Whether a text has a form of times that is read, and is no number."""
     if re.fullmatch(r"[\d.]*", text) and text.count(".") < 2:
         return False
     return bool(ISO.fullmatch(text)) or any(form.fullmatch(text) for form in FORMS)
 
 
 def seems_time(text: str) -> bool:
-    """Whether a text has the form of a time, also of one that is not read."""
+    """Whether a text looks like a time, also in a form that is not read."""
     return is_like_time(text) or SEEMING.search(text) is not None
 
 
 def whole_numbers(texts: Sequence[str]) -> NDArray[np.int64] | None:
-    """The whole numbers that texts are, 5.0 too; None where one is none, or beyond int64."""
+    """Read texts as whole numbers, 5.0 too; None where one is no whole number, or beyond int64."""
     if not texts or WHOLE.fullmatch(texts[0]) is None:  # nearly always all are, or none is
         return None
     found = [match and int(match[1]) for match in map(WHOLE.fullmatch, texts)]
@@ -88,7 +87,7 @@ def whole_numbers(texts: Sequence[str]) -> NDArray[np.int64] | None:
 
 
 def of_texts(texts: Sequence[str], name: str, regular: Regular) -> Times:
-    """The times of texts. Raises NoTimeError, never with what a text holds."""
+    """Read texts as times. Raises NoTimeError, whose message never holds a text."""
     for row, text in enumerate(texts):
         if text.lower() in MISSING:
             raise NoTimeError(row, "no timestamp: drop the row, or write its time")
@@ -98,7 +97,7 @@ def of_texts(texts: Sequence[str], name: str, regular: Regular) -> Times:
     if numbers is not None:
         return time_numbers.of_numbers(numbers, name, regular)
     decimals = time_numbers.of_decimals(texts)
-    if decimals is not None:  # 01.1949 and 1949.01 are months where they go on month by month
+    if decimals is not None:  # 01.1949 and 1949.01 are months if their step is regular
         by_month = all(re.fullmatch(r"\d\d\.\d{4}|\d{4}\.\d\d", text) for text in texts)
         months = _other_or_none(texts, regular) if by_month else None
         return months if months is not None and regular(months.stamps) else decimals
@@ -108,7 +107,7 @@ def of_texts(texts: Sequence[str], name: str, regular: Regular) -> Times:
 
 
 def _are_seasons(texts: Sequence[str]) -> bool:
-    """Whether texts are a year and the two digits of the next, which may look like a month."""
+    """Whether texts are pairs of years, such as 2023/24, which may look like months."""
     found = [re.fullmatch(r"(\d\d(\d\d))[-/](\d\d)", text) for text in texts]
     return len({match[1] for match in found if match}) > 1 and all(
         match and (int(match[2]) + 1) % 100 == int(match[3]) for match in found
@@ -116,7 +115,7 @@ def _are_seasons(texts: Sequence[str]) -> bool:
 
 
 def falls(texts: Sequence[str]) -> bool:
-    """Whether names of months or days, or texts with one number each, go back in every row."""
+    """Whether names of months or weekdays, or texts with one number each, go back row by row."""
     lowered = [text.lower().rstrip(".") for text in texts]
     for names in (NAMES, list(DAYS)):
         places = {name: i for i, name in enumerate(names)}
@@ -134,9 +133,9 @@ def falls(texts: Sequence[str]) -> bool:
 
 
 def _iso(texts: Sequence[str]) -> Times:
-    """Times in the form of the longest one.
+    """Read ISO times; later times are written in the form of the longest text.
 
-    Not of the last one: programs leave out zeros, such as the microseconds of a whole second.
+    Not of the last text: programs leave out zeros, such as the microseconds of a whole second.
     """
     matches = []
     for row, text in enumerate(texts):
@@ -169,7 +168,7 @@ def _other_or_none(texts: Sequence[str], regular: Regular) -> Times | None:
 
 
 def _other(texts: Sequence[str], regular: Regular) -> Times:
-    """Times in another form than ISO."""
+    """Read times in another form than ISO. Raises NoTimeError."""
     form = next(form for form in FORMS if form.fullmatch(texts[0]))
     for row, text in enumerate(texts):
         if form.fullmatch(text) is None:
@@ -182,11 +181,11 @@ def _other(texts: Sequence[str], regular: Regular) -> Times:
         try:
             read.append(_of_form(order, texts))
         except NoTimeError as found:
-            # Of a column in which no order reads all, the row that the better one fails at.
+            # If no order reads all rows, report the row at which the better order fails.
             error = max(error, found, key=lambda each: -1 if each.row is None else each.row)
     if not read:
         raise error
-    if len(read) == 2 and "." not in texts[0]:  # nobody writes a month, a point and a day
+    if len(read) == 2 and "." not in texts[0]:  # with points the day always comes first
         read = [times for times in read if regular(times.stamps)]
         if len(read) != 1:
             raise NoTimeError(
@@ -225,7 +224,7 @@ def _of_form(form: re.Pattern[str], texts: Sequence[str]) -> Times:
 
 
 def _moment(fields: dict[str, Any], text: str) -> datetime:
-    """The time that the groups of a match tell. Raises ValueError."""
+    """Make the time from the groups of a match. Raises ValueError for a date that is none."""
     year = int(fields["y"])
     hour, minute, second = (int(fields.get(part) or 0) for part in "HMS")
     micro = int((fields.get("f") or "0").ljust(6, "0"))
@@ -246,7 +245,7 @@ def _moment(fields: dict[str, Any], text: str) -> datetime:
 
 
 def _written(sample: re.Match[str], moment: datetime, short: set[str], *, long_names: bool) -> str:
-    """A time in the form of a sample, whose other characters stay; `short` fields have no 0."""
+    """Write a time in the form of a sample; fields in `short` have no leading zero."""
     week = moment.isocalendar()
     numbers = {
         "y": week.year if "w" in sample.groupdict() else moment.year,

@@ -39,12 +39,12 @@ def _finite(vectors: ArrayLike, name: str = "vectors") -> NDArray[np.float32]:
         text = holds_text(vectors) or holds_text(array)
         found = "text: encode it first" if text else f"dtype {array.dtype}"
         raise TypeError(f"{name} must be numeric, got {found}")
-    with np.errstate(over="ignore", under="ignore"):  # beyond float32 is infinity
+    with np.errstate(over="ignore", under="ignore"):  # numbers beyond float32 become infinity
         array = array.astype(np.float32)
     if array.ndim == 0 or array.shape[-1] == 0:
         raise QuantizationError(f"{name} need at least one dimension, got shape {array.shape}")
     if not np.isfinite(array).all():
-        raise QuantizationError(f"{name} hold NaN or infinity, which has no code")
+        raise QuantizationError(f"{name} hold NaN or infinity, which cannot be quantized")
     return array
 
 
@@ -123,7 +123,7 @@ def hamming(a: BinaryTokens, b: BinaryTokens) -> NDArray[np.int64]:
     check_binary(a, "a", least=0)
     check_binary(b, "b", least=0)
     if a.dim != b.dim:
-        raise DimensionMismatch(f"binary vectors of {a.dim} and {b.dim} dimensions")
+        raise DimensionMismatch(f"the vectors have {a.dim} and {b.dim} dims")
     # One row at a time: all at once would take n x m x bytes of memory.
     counts = [np.bitwise_count(row ^ b.bits).sum(axis=1, dtype=np.int64) for row in a.bits]
     return np.array(counts, dtype=np.int64).reshape(len(a), len(b))

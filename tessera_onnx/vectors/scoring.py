@@ -101,7 +101,9 @@ def _finite(name: str, array: NDArray[Any]) -> Float:
 
 def check_scores(scores: Float) -> Float:
     """The scores of finite vectors. Raises ConfigError when they exceed float32."""
-    return _finite("the scores, whose products leave float32,", scores)
+    if not np.isfinite(scores).all():
+        raise ConfigError("the scores exceed float32: normalise the vectors, or scale them down")
+    return scores
 
 
 def check_several(items: Any, name: str, expected: str) -> None:
@@ -151,7 +153,7 @@ def maxsim_matrix(queries: Sequence[Vectors], documents: Sequence[Vectors]) -> F
         with about_item(i):
             matrices.append(matrix(f"queries[{i}]", query))
     if any(rows.shape[1] != matrices[0].shape[1] for rows in matrices):
-        raise DimensionMismatch("the queries differ in their dims")
+        raise DimensionMismatch("all queries must have the same number of dims")
     several = list(documents)
     if not matrices:
         return np.empty((0, len(several)), dtype=np.float32)
@@ -221,7 +223,7 @@ def cosine(a: Vectors, b: Vectors) -> float:
     """
     left, right = vector("a", a), vector("b", b)
     if left.shape != right.shape:
-        raise DimensionMismatch(f"vectors of shape {left.shape} and {right.shape}")
+        raise DimensionMismatch(f"the vectors have {len(left)} and {len(right)} dims")
     # In float64, which holds the square of every float32.
     first, second = left.astype(np.float64), right.astype(np.float64)
     norms = float(np.linalg.norm(first)) * float(np.linalg.norm(second))
@@ -284,7 +286,7 @@ def check_sparse(vector: Any, name: str, size: int = 1 << 31) -> SparseVector:
     if len(indices) and (indices.dtype.kind not in "iu" or values.dtype.kind not in "fiu"):
         raise TypeError(f"{name} must hold whole indices and numeric values")
     if len(indices) and (indices[0] < 0 or (indices[1:] <= indices[:-1]).any()):
-        raise ConfigError(f"{name}: indices must ascend from 0")
+        raise ConfigError(f"{name}: indices must ascend and be at least 0")
     if len(indices) and indices[-1] >= size:  # int32 would change it to another index
         raise ConfigError(f"{name}: index {indices[-1]} lies outside the vocabulary of {size}")
     # Copies, since a stream may reuse one buffer for all its vectors.
@@ -316,9 +318,7 @@ def sparse_scores(
     filled = np.flatnonzero(lengths)
     if len(filled) and len(query.indices):
         indices = np.concatenate([vector.indices for vector in checked])
-        beyond = (
-            int(query.indices[-1]) + 1
-        )  # the last entry of the table: ids that the query does not have
+        beyond = int(query.indices[-1]) + 1  # stands for all ids above those of the query
         table = np.zeros(beyond + 1, dtype=np.float32)
         table[query.indices] = query.values
         values = np.concatenate([vector.values for vector in checked])

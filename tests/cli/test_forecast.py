@@ -169,7 +169,7 @@ def test_a_dead_sensor_is_null_and_empty(tmp_path):
     text = "t,v,id\n" + "\n".join(rows)
     options = ("-", "--id", "id", "--horizon", 2, *BOLT)
     done = run(*options, "--json", stdin=text)
-    assert "Warning: series 1: none of the values that are read is known" in done.stderr
+    assert "Warning: series 1: all values that are read are missing" in done.stderr
     assert "NaN" not in done.stdout
     alive, dead = json.loads(done.stdout)["series"]
     assert None not in alive["forecast"]

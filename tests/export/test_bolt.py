@@ -103,7 +103,7 @@ def test_forecasts_equal_upstream(tmp_path, shape):
         )
         # Trained levels alone upstream hands out as they come from the network, crossing.
         truth = upstream.predict(tensors, 64).numpy()
-        found = [model._rollout([row[-2048:]], ALONE, 64, parallel=False) for row in rows]
+        found = [model._rollout.quantiles([row[-2048:]], ALONE, 64, parallel=False) for row in rows]
         close(np.concatenate(found), truth)
         assert (np.diff(truth, axis=1) < 0).any()
         assert (np.diff(model.forecast_quantiles(rows, 64), axis=2) >= 0).all()
@@ -128,7 +128,9 @@ def test_other_configurations_equal_upstream(tmp_path, changes):
     rows = contexts()
     with TesseraTimeSeries(path=tmp_path / "artifact") as model:
         length = model.context_length()
-        found = [model._rollout([row[-length:]], ALONE, 70, parallel=False) for row in rows]
+        found = [
+            model._rollout.quantiles([row[-length:]], ALONE, 70, parallel=False) for row in rows
+        ]
     close(np.concatenate(found), upstream.predict([torch.from_numpy(r) for r in rows], 70).numpy())
 
 
@@ -152,7 +154,9 @@ def test_the_command_and_every_precision(tmp_path):
     truth = upstream.predict([torch.from_numpy(row) for row in rows], 64).numpy()
     for precision, limit in (("fp16", 0.02), ("int8", 0.2)):
         with TesseraTimeSeries(path=target, precision=precision) as model:
-            found = [model._rollout([row[-2048:]], ALONE, 64, parallel=False) for row in rows]
+            found = [
+                model._rollout.quantiles([row[-2048:]], ALONE, 64, parallel=False) for row in rows
+            ]
             close(np.concatenate(found), truth, limit)
 
 

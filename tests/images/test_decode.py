@@ -93,7 +93,7 @@ def test_a_prompt_whose_image_token_the_tokenizer_does_not_know():
     with pytest.raises(LoadError, match="is 3 tokens and not one"):
         prompt_ids.document_ids(dataclasses.replace(prompt, token="<i>"), 4, 1, 1, encode)
     twice = dataclasses.replace(prompt, end="<image>")
-    with pytest.raises(LoadError, match="5 image tokens for 4 vectors"):
+    with pytest.raises(LoadError, match="5 image tokens, expected 4"):
         prompt_ids.document_ids(twice, 4, 1, 1, encode)
 
 
@@ -368,12 +368,12 @@ def test_a_pil_image_that_is_too_large_is_not_decoded(tmp_path):
 
 JPEG = cases.encoded(Image.fromarray(cases.picture(64, 64)), "JPEG")
 NOT_IMAGES = {
-    "text.png": (b"Dear reader, this is a letter.", "is no PNG, .* image: .* another kind"),
+    "text.png": (b"Dear reader, this is a letter.", "is no PNG, .* image: .* another format"),
     "drawing.svg": (b"<?xml version='1.0'?><svg/>", "SVG drawing, render it to PNG"),
     "page.pdf": (b"%PDF-1.7", "a PDF, whose pages are read with encode_pages"),
     "page.eps": (b"%!PS-Adobe-3.0 EPSF-3.0", "convert it to PNG"),
     "photo.heic": (b"\0\0\0\x18ftypheic", "convert it to PNG"),
-    "icon.ico": (b"\0\0\1\0\1\0", "another kind"),
+    "icon.ico": (b"\0\0\1\0\1\0", "another format"),
     "riff.webp": (b"RIFF\x10\0\0\0WAVEfmt ", "cannot be decoded"),
     "letter.ppm": (b"P3 reader, this is a letter.", "cannot be decoded: ValueError"),
     "cut.jpg": (JPEG[:-200], "cannot be decoded: .*truncated"),

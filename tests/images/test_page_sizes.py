@@ -444,7 +444,7 @@ def test_the_page_of_an_image_is_the_first(model):
 
 def test_a_model_of_one_vector_has_no_regions():
     with TesseraVision(path=ARTIFACTS / "clip") as model:
-        with pytest.raises(ConfigError, match="lies nowhere"):
+        with pytest.raises(ConfigError, match="one vector per image"):
             model.regions("rain", np.zeros((9, 9, 3), np.uint8))
 
 

@@ -55,7 +55,7 @@ def test_scores_beyond_float32_are_refused():
     large = ([1, 2], [3e38, -3e38])
     for ask in (PackedSparse([large]).rank, lambda query: scoring.sparse_scores(query, [large])):
         for query in (([1], [3.0]), ([1, 2], [3.0, 3.0])):
-            with pytest.raises(ConfigError, match="the scores, whose products leave float32"):
+            with pytest.raises(ConfigError, match="the scores exceed float32"):
                 ask(query)
 
 

@@ -265,7 +265,7 @@ def test_scores_beyond_float32_are_refused(monkeypatch, output, numpy):
     large = np.full((2, 4), 1e30)
     index = PackedTokens([np.ones((1, 4)), large], output_dtype=output)
     for query in (large, -large):
-        with pytest.raises(ConfigError, match="the scores, whose products leave float32"):
+        with pytest.raises(ConfigError, match="the scores exceed float32"):
             index.rank(np.concatenate([query] * 2) * 1e8)
     np.testing.assert_allclose(index.score(np.ones((1, 4))), [4, 4e30], rtol=0.02)
 

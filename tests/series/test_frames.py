@@ -211,7 +211,7 @@ def test_a_dead_sensor_and_a_high_level_in_a_frame(model, library):
         for shop, sold in (("a", SALES + 1e9), ("b", np.full(40, np.nan)), ("c", SALES))
     )
     given = frame if library is pd else pl.from_pandas(frame)
-    with pytest.warns(ForecastWarning, match="series 1: none") as caught:
+    with pytest.warns(ForecastWarning, match="series 1: all values") as caught:
         found = ask(model, given)
     assert (len(caught), caught[0].filename) == (1, __file__)
     forecast = np.asarray(found["forecast"])
@@ -221,7 +221,7 @@ def test_a_dead_sensor_and_a_high_level_in_a_frame(model, library):
     assert np.isnan(forecast[5:10]).all()
     np.testing.assert_allclose(forecast[10:], truth, rtol=1e-6)
     nothing = pl.DataFrame({"timestamp": range(9), "target": [None] * 9})
-    with pytest.warns(ForecastWarning, match="series 0: none"):
+    with pytest.warns(ForecastWarning, match="series 0: all values"):
         assert np.isnan(model.forecast_frame(nothing, horizon=2)["forecast"].to_numpy()).all()
 
 
@@ -443,5 +443,5 @@ def test_without_narwhals():
 def test_a_target_that_float32_rounded_is_told(model, library):
     rounded = (SALES + 1e8).astype(np.float32)
     frame = library.DataFrame({"timestamp": np.arange(40), "target": rounded})
-    with pytest.warns(ForecastWarning, match="series 0: float32, in which they came"):
+    with pytest.warns(ForecastWarning, match="series 0: float32 values round"):
         model.forecast_frame(frame, horizon=2)

@@ -64,13 +64,15 @@ def test_other_levels_equal_upstream_where_its_trained_ones_do_not_cross(model):
 def test_the_order_of_the_graph_equals_upstream(model):
     """Before the levels are sorted: levels and steps are not confused, paths keep their level."""
     for i, context in enumerate(CONTEXTS):
-        found = model._rollout([context[-2048:]], ALONE, 135, parallel=False)
+        found = model._rollout.quantiles([context[-2048:]], ALONE, 135, parallel=False)
         close(found, TRAINED[i : i + 1])
 
 
 @quiet
 def test_levels_within_and_around_the_trained_ones(model):
-    risen = (np.diff(model._rollout([FORM], ALONE, 64, parallel=False)[0], axis=0) >= 0).all(axis=0)
+    risen = (
+        np.diff(model._rollout.quantiles([FORM], ALONE, 64, parallel=False)[0], axis=0) >= 0
+    ).all(axis=0)
     assert risen.sum() > 20
     trained = model.forecast_quantiles(FORM)[:, risen]
     found = model.forecast_quantiles(FORM, None, [0.999, 0.3, 0.01, 0.35, 0.3])[:, risen]
@@ -406,7 +408,10 @@ def test_chronos2_equals_upstream(grouped):
     """arcsinh, the time channel, 21 levels, 32 steps a pass, pooled by weight past them."""
     truth = golden("chronos2")["trained"][:10]
     for i, context in enumerate(CONTEXTS):
-        close(grouped._rollout([context[-512:]], ALONE, 70, parallel=False), truth[i : i + 1])
+        close(
+            grouped._rollout.quantiles([context[-512:]], ALONE, 70, parallel=False),
+            truth[i : i + 1],
+        )
     found = grouped.forecast_quantiles(CONTEXTS, 70)
     assert found.shape == (10, 70, 21)
     close(found[:, 32:], truth[:, :, 32:].swapaxes(1, 2))  # pooled, so upstream's do not cross
@@ -419,7 +424,7 @@ def test_chronos2_equals_upstream(grouped):
 def test_series_of_a_group_see_each_other(grouped):
     contexts = [context[-40:] for context in CONTEXTS[4:7]]
     truth = golden("chronos2")["together"]
-    close(grouped._rollout(contexts, np.zeros(3, np.int64), 40, parallel=False), truth)
+    close(grouped._rollout.quantiles(contexts, np.zeros(3, np.int64), 40, parallel=False), truth)
     mixed = [CONTEXTS[0], contexts[0], contexts[1], CONTEXTS[8], contexts[2]]
     found = grouped.forecast_quantiles(mixed, 40, groups=["x", "a", "a", "y", "a"])
     close(found[[1, 2, 4], 32:], truth[:, :, 32:].swapaxes(1, 2))
@@ -431,7 +436,7 @@ def test_series_of_a_group_see_each_other(grouped):
 def test_groups_that_cannot_be(model, grouped):
     with pytest.raises(ConfigError, match="reads every series alone: leave groups out"):
         model.forecast([FORM, FORM], groups=[0, 0])
-    with pytest.raises(ConfigError, match="a label a series: 1 for 2 series"):
+    with pytest.raises(ConfigError, match="one label a series: 1 for 2 series"):
         grouped.forecast([FORM, FORM], groups=[0])
     for groups in ("ab", b"ab", 3, {0, 1}, {0: 1, 1: 1}, np.array(3)):
         with pytest.raises(TypeError, match="groups must be a list of labels"):
@@ -537,7 +542,7 @@ def test_a_dead_sensor_has_no_forecast(model, grouped, horizon):
         truth = each.forecast_quantiles([FORM, WAVES], horizon)
         dead = np.full(200, np.nan)
         early = np.concatenate([[5.0], np.full(each.context_length(), np.nan)])
-        with pytest.warns(ForecastWarning, match="series 0, 2, 4: none .* is NaN") as caught:
+        with pytest.warns(ForecastWarning, match="series 0, 2, 4: all values .* is NaN") as caught:
             found = each.forecast_quantiles([dead, FORM, [np.nan], WAVES, early], horizon)
         assert len(caught) == 1
         assert caught[0].filename == __file__

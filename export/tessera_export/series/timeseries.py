@@ -29,7 +29,7 @@ from tessera_onnx.models.spec import (
     Precision,
     TimeSeries,
 )
-from tessera_onnx.series import patching, timeseries
+from tessera_onnx.series import patching, rollout
 
 Array = NDArray[Any]
 KIND = "time-series"
@@ -228,7 +228,7 @@ def _samples(recipe: TimeSeries, model: Any, family: ModuleType) -> Iterator[Sam
             )
         yield Sample(
             patched,
-            timeseries.feeds(recipe, family.INPUTS, patched, n_patches, groups),
+            rollout.feeds(recipe, family.INPUTS, patched, n_patches, groups),
             _rows(truth.numpy(), patched),
         )
 
