@@ -72,7 +72,7 @@ def choose_device(device: str, *, static: bool, int8_on_cuda: bool = False) -> l
 
 
 def load_cuda_libraries(ort: Any) -> str:
-    """Load the CUDA libraries that pip installed; says which ones were not found, "" for none."""
+    """Load the CUDA libraries of installed packages; says which were not found, "" for none."""
     if not hasattr(ort, "preload_dlls"):
         return ""
     said = io.StringIO()
