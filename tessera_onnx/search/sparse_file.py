@@ -18,7 +18,7 @@ from tessera_onnx.errors import IntegrityError
 from tessera_onnx.search import index_file
 from tessera_onnx.search.document_ids import DocumentIds
 from tessera_onnx.search.index_file import Content, Format
-from tessera_onnx.search.sparse_index import Postings
+from tessera_onnx.search.postings import Postings
 
 DOCUMENT, VALUE = np.dtype("<i4"), np.dtype("<f4")
 COUNTS = ("entries", "documents", "removed", "ids", "postings", "postings_crc32")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -11,25 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx.checks import check_top_k
-from tessera_onnx.errors import ConfigError, IntegrityError
+from tessera_onnx.errors import ConfigError
 from tessera_onnx.results import Ranked, SparseVector, ranking
 from tessera_onnx.search.document_ids import DocumentIds, DocumentIndex
+from tessera_onnx.search.postings import (
+    Postings,
+    check_numbers,
+    invert,
+    merge,
+    products_with,
+    without,
+)
 from tessera_onnx.vectors import scoring
 
 Float = NDArray[np.float32]
-
-
-class Postings(NamedTuple):
-    """The posting lists of an inverted index: for each vocabulary entry its documents and weights.
-
-    The documents of entries[i] are documents[starts[i]:starts[i + 1]]. Only entries that occur are
-    listed, since hashed vocabularies have up to 2^31 entries.
-    """
-
-    entries: NDArray[np.int32]  # (k,) ascending
-    starts: NDArray[np.int64]  # (k + 1,)
-    documents: NDArray[np.int32]  # (n,) numbers of documents
-    values: Float  # (n,) weights
 
 
 class _State(NamedTuple):
@@ -71,11 +66,11 @@ class PackedSparse(DocumentIndex):
         new_ids = before.ids.check(ids, documents)
         found = scoring.check_sparse_documents(documents)
         kept = list(before.segments)
-        added = _inverted(found, before.ids.count)
+        added = invert(found, before.ids.count)
         if len(added.values):
             # Each merge at least doubles the segment of a posting, so there are few merges.
             while kept and len(kept[-1].values) <= 2 * len(added.values):
-                added = _merged(kept.pop(), added)
+                added = merge(kept.pop(), added)
             kept.append(added)
         self._replace_state(
             before, lambda: _State(tuple(kept), before.ids.added(len(found), new_ids))
@@ -94,7 +89,7 @@ class PackedSparse(DocumentIndex):
         numbers = before.ids.find(documents, "documents")
         removed = np.zeros(before.ids.count, dtype=bool)
         removed[numbers] = True
-        left = (_without(segment, removed) for segment in before.segments)
+        left = (without(segment, removed) for segment in before.segments)
         segments = tuple(segment for segment in left if len(segment.values))
         self._replace_state(before, lambda: _State(segments, before.ids.without(numbers)))
 
@@ -136,10 +131,10 @@ class PackedSparse(DocumentIndex):
         segments, ids = self._state
         if not len(ids):
             raise ConfigError("this index holds no documents: there is nothing to save")
-        whole = _inverted([], 0)
+        whole = invert([], 0)
         for segment in segments:
-            whole = _merged(whole, segment)
-        _check_numbers(whole.documents, ids.count)
+            whole = merge(whole, segment)
+        check_numbers(whole.documents, ids.count)
         sparse_file.write_index(Path(path), whole, ids)
 
     @classmethod
@@ -173,66 +168,9 @@ def _scores(state: _State, query: SparseVector) -> Float:
     sums = np.zeros(count, dtype=np.float64)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         for segment in state.segments:
-            found, products = _products(segment, query)
-            _check_numbers(found, count)
+            found, products = products_with(segment, query)
+            check_numbers(found, count)
             sums += np.bincount(found, weights=products, minlength=count)
         scores = scoring.check_scores(np.asarray(sums, dtype=np.float32))
     scores[state.ids.removed] = -np.inf
     return scores
-
-
-def _products(segment: Postings, query: SparseVector) -> tuple[NDArray[np.int32], Float]:
-    """The documents of the query's posting lists, and the products to add to their scores."""
-    # An entry that no document has starts and ends at the same position: an empty list.
-    starts = segment.starts[np.searchsorted(segment.entries, query.indices)]
-    ends = segment.starts[np.searchsorted(segment.entries, query.indices, side="right")]
-    parts = [slice(*pair) for pair in zip(starts.tolist(), ends.tolist(), strict=True)]
-    documents = np.concatenate([segment.documents[:0], *(segment.documents[p] for p in parts)])
-    products = np.concatenate([segment.values[:0], *(segment.values[p] for p in parts)])
-    products *= np.repeat(query.values, ends - starts)
-    return documents, products
-
-
-def _inverted(vectors: Sequence[SparseVector], first: int) -> Postings:
-    """Posting lists of sparse vectors, which are numbered from `first`."""
-    numbers = np.arange(first, first + len(vectors), dtype=np.int32)
-    entries = np.concatenate([np.empty(0, np.int32), *(vector.indices for vector in vectors)])
-    values = np.concatenate([np.empty(0, np.float32), *(vector.values for vector in vectors)])
-    documents = np.repeat(numbers, [len(vector.indices) for vector in vectors])
-    return _sorted(entries, documents, values)
-
-
-def _merged(first: Postings, then: Postings) -> Postings:
-    """The postings of both."""
-    return _sorted(
-        np.concatenate([_spread(first), _spread(then)]),
-        np.concatenate([first.documents, then.documents]),
-        np.concatenate([first.values, then.values]),
-    )
-
-
-def _without(segment: Postings, removed: NDArray[np.bool_]) -> Postings:
-    """The postings without the documents whose numbers are True in `removed`."""
-    _check_numbers(segment.documents, len(removed))
-    stay = ~removed[segment.documents]
-    if stay.all():
-        return segment
-    return _sorted(_spread(segment)[stay], segment.documents[stay], segment.values[stay])
-
-
-def _check_numbers(documents: NDArray[np.int32], count: int) -> None:
-    """Raises IntegrityError for a number that no document has: `load` does not read them."""
-    if len(documents) and not (documents.min() >= 0 and documents.max() < count):
-        raise IntegrityError("the file of this index is damaged: build and save the index again")
-
-
-def _spread(segment: Postings) -> NDArray[np.int32]:
-    """The vocabulary entry of each posting."""
-    return np.repeat(segment.entries, np.diff(segment.starts))
-
-
-def _sorted(entries: NDArray[np.int32], documents: NDArray[np.int32], values: Float) -> Postings:
-    order = np.argsort(entries, kind="stable")
-    found, counts = np.unique(entries, return_counts=True)
-    starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-    return Postings(found, starts, documents[order], values[order])
