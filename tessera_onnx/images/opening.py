@@ -19,8 +19,8 @@ from tessera_onnx.text import tokenizer as text_tokenizer
 from tessera_onnx.text.tokenizer import Runnable, Tokenizer, check_spelled
 
 Encoder = PixelEncoder | VisionLanguageModel
-# From the shapes of outputs, the tiny input, the graph's table and a number of workers (None: as
-# many as are best) to a session.
+# Opens one graph: takes the shapes of its outputs, a tiny input, the graph's table and a number of
+# workers (None: the best number), and returns the session.
 Opener = Callable[
     [dict[str, tuple[int | None, ...]], dict[str, NDArray[Any]], Graph | SubGraph, int | None],
     Session,
