@@ -158,7 +158,7 @@ def test_groups_of_the_public_method(opened):
         own = [i for i, name in enumerate(labels) if name == label]
         close(model.forecast_quantiles([contexts[i] for i in own], 70, groups=[0] * len(own)),
               found[own])  # fmt: skip
-    with pytest.raises(ConfigError, match="a label a series: 2 for 7 series"):
+    with pytest.raises(ConfigError, match="one label a series: 2 for 7 series"):
         model.forecast(contexts, groups=["a", "b"])
     with pytest.raises(TypeError, match="groups must be a list of labels, got int"):
         model.forecast(contexts, groups=1)
