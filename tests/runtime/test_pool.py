@@ -1,11 +1,13 @@
 """The process's one thread pool: how many threads it has, and that no call waits for ever."""
 
+import gc
 import os
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -108,6 +110,28 @@ def test_threads_join_in_and_a_larger_call_starts_more():
         rows = [np.array([i]) for i in range(workers)]
         run_batches(lambda _, b=together: b.wait(HANG), rows, workers).check()
         assert len(pool_threads()) >= workers - 1
+
+
+def test_an_idle_pool_keeps_nothing_of_a_call():
+    """Its results are free without the garbage collector once the threads have left the call."""
+
+    class Results:
+        pass
+
+    results = Results()
+    kept = weakref.ref(results)
+    together = threading.Barrier(3)
+    rows = [np.array([i]) for i in range(3)]
+    gc.disable()
+    try:
+        run_batches(lambda _, r=results: (r, together.wait(HANG)), rows, 3).check()
+        del results
+        end = time.monotonic() + HANG
+        while kept() is not None and time.monotonic() < end:
+            time.sleep(0.001)
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 def test_the_first_failure_by_row_counts_and_what_stops_a_call_goes_before_it():
