@@ -163,7 +163,8 @@ class Session:
             if first:
                 raise
             raise type(error)(
-                f"{error}. The model's folder has changed since it was opened: make a new object"
+                f"{error}. The model's folder has changed since it was opened: make a new object",
+                path=error.path,
             ) from error
 
 

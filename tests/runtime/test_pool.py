@@ -1,11 +1,13 @@
 """The process's one thread pool: how many threads it has, and that no call waits for ever."""
 
+import gc
 import os
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -53,12 +55,15 @@ def test_sixteen_callers_start_no_more_threads_than_one():
             callers = [threading.Thread(target=call) for _ in range({CALLERS})]
             for thread in callers: thread.start()
             start.wait()
-            while any(thread.is_alive() for thread in callers):
-                most = max(most, tasks() - sum(thread.is_alive() for thread in callers))
+            while all(thread.is_alive() for thread in callers):
+                found = tasks()
+                if all(thread.is_alive() for thread in callers):  # so none ended meanwhile
+                    most = max(most, found)
                 time.sleep(0.002)
+            for thread in callers: thread.join()
             same = all(np.array_equal(each, expected) for each in results)
             pool = sum(thread.name == "tessera-onnx" for thread in threading.enumerate())
-            print(most - alone, pool, len(results), same)
+            print(most - alone - len(callers), pool, len(results), same)
         """
     )
     assert found == ["0", "3", str(CALLERS), "True"]
@@ -105,6 +110,28 @@ def test_threads_join_in_and_a_larger_call_starts_more():
         rows = [np.array([i]) for i in range(workers)]
         run_batches(lambda _, b=together: b.wait(HANG), rows, workers).check()
         assert len(pool_threads()) >= workers - 1
+
+
+def test_an_idle_pool_keeps_nothing_of_a_call():
+    """Its results are free without the garbage collector once the threads have left the call."""
+
+    class Results:
+        pass
+
+    results = Results()
+    kept = weakref.ref(results)
+    together = threading.Barrier(3)
+    rows = [np.array([i]) for i in range(3)]
+    gc.disable()
+    try:
+        run_batches(lambda _, r=results: (r, together.wait(HANG)), rows, 3).check()
+        del results
+        end = time.monotonic() + HANG
+        while kept() is not None and time.monotonic() < end:
+            time.sleep(0.001)
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 def test_the_first_failure_by_row_counts_and_what_stops_a_call_goes_before_it():
