@@ -6,10 +6,10 @@ In every call the item in the middle is wrong. Programs read the attribute and n
 import json
 import pickle
 
-import graphs
 import numpy as np
 import pytest
 from artifact_tools import ARTIFACTS, copy, relist, replace
+from faults import graphs
 
 from tessera_onnx import (
     BinaryTokens,
