@@ -36,7 +36,7 @@ RUNTIME = {
     "images.preprocess": "images/gate.py",
     "images.prompt_ids": "images/gate.py",
     "series.patching": "series/timeseries.py",
-    "series.timeseries": "series/timeseries.py",
+    "series.rollout": "series/timeseries.py",
 }
 # Where each package from elsewhere may be imported; NumPy may be everywhere.
 THIRD_PARTY = {

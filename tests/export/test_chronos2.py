@@ -95,9 +95,13 @@ def test_forecasts_equal_upstream(opened, horizon):
         found = upstream.predict_quantiles(
             [torch.from_numpy(row) for row in contexts], horizon, levels
         )
+        # Random weights send each pass through sinh, which multiplies rounding: torch itself is
+        # 4.5e-5 off when it forecasts the series one by one, and on a processor with AVX2 alone
+        # this is 1.3e-4 off.
         close(
             model.forecast_quantiles(contexts, horizon, levels)[:, 64:],
             torch.cat(found[0]).numpy()[:, 64:],
+            3e-4,
         )
 
 

@@ -106,7 +106,7 @@ def test_forecasts_equal_torch():
     contexts = [stored[f"context_{i}"] for i in range(len(stored["trained"]))]
     truth = stored["trained"].swapaxes(1, 2)
     with TesseraTimeSeries("tessera-bolt-mini") as model:
-        with pytest.warns(ForecastWarning, match="series 10: none of the values"):
+        with pytest.warns(ForecastWarning, match="series 10: all values that are read are missing"):
             found = model.forecast_quantiles(contexts, 130)
     assert np.isnan(contexts[10]).all()
     assert np.isnan(found[10]).all()  # upstream invents numbers near 0
