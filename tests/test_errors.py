@@ -211,8 +211,8 @@ def test_wrong_ids_in_the_middle(cls):
     for bad in ("unknown", 99, 0.5):
         names = several("id 1", bad)
         assert error_of(lambda n=names: pack.remove(n), TesseraError, TypeError).index == BAD
-        rank = lambda n=names: pack.rank(item, subset=n)
-        assert error_of(rank, TesseraError, TypeError).index == BAD
+        error = error_of(lambda n=names: pack.rank(item, subset=n), TesseraError, TypeError)
+        assert error.index == BAD
     pack.remove([2])
     assert error_of(lambda: pack.remove(several(1, 2)), TesseraError).index == BAD
 
