@@ -77,10 +77,10 @@ TESTS = {
     "fewer CPUs than cores (cpuset)": "faults/test_concurrency.py::"
     "test_threads_follow_the_processes_cpus",
     "a CPU quota (cgroup, a real one)": "faults/test_concurrency.py::test_threads_follow_a_quota",
-    "a CPU quota (v1 and v2)": "test_runtime.py::test_cgroup_quota",
+    "a CPU quota (v1 and v2)": "runtime/test_session.py::test_cgroup_quota",
     "code, custom operators, other files in a model": "faults/test_hostile.py::"
     "test_graphs_that_are_refused",
-    "weights outside of a graph that lead elsewhere": "test_external.py::"
+    "weights outside of a graph that lead elsewhere": "runtime/test_external_data.py::"
     "test_names_that_lead_elsewhere",
     "descriptions that ask for memory or time": "faults/test_hostile.py::"
     "test_a_description_asks_for_no_memory_or_time",
@@ -98,14 +98,18 @@ TESTS = {
     "test_the_cuda_wheel_without_cuda_falls_back_and_says_why",
     "both wheels of ONNX Runtime": "faults/test_providers.py::"
     "test_both_wheels_are_found_and_the_fix_is_told",
-    "no ONNX Runtime": "test_runtime.py::test_missing_onnxruntime_names_both_extras",
+    "no ONNX Runtime": "runtime/test_session.py::test_missing_onnxruntime_names_both_extras",
     "no network": "faults/test_supply.py::test_no_kind_needs_or_tries_a_connection",
-    "a download that is damaged": "test_hub.py::test_a_damaged_download_is_never_used",
-    "a download that is killed": "test_hub.py::test_after_a_killed_download_the_next_one_works",
-    "two processes that download at once": "test_hub.py::test_two_processes_fetch_one_file_once",
-    "a full disk, at a download": "test_hub.py::test_a_disk_that_fills_up_during_the_download",
-    "a full disk, at the output": "test_cli.py::test_a_full_disk_leaves_the_old_file",
-    "a signal while the command writes": "test_cli.py::test_a_signal_midway_leaves_the_old_file",
+    "a download that is damaged": "models/test_hub.py::test_a_damaged_download_is_never_used",
+    "a download that is killed": "models/test_hub.py::"
+    "test_after_a_killed_download_the_next_one_works",
+    "two processes that download at once": "models/test_hub.py::"
+    "test_two_processes_fetch_one_file_once",
+    "a full disk, at a download": "models/test_hub.py::"
+    "test_a_disk_that_fills_up_during_the_download",
+    "a full disk, at the output": "cli/test_main.py::test_a_full_disk_leaves_the_old_file",
+    "a signal while the command writes": "cli/test_main.py::"
+    "test_a_signal_midway_leaves_the_old_file",
 }
 LONG = """
 ## A long run

@@ -613,7 +613,7 @@ def _command(folder: Path, pages: dict[str, Path]) -> Iterator[Case]:
         "token 99": ["explain", *given, "--plot", "a.png", "--token", 99, QUERY, page],
         "a dimension": ["rank", *given, "--dimension", 8, "--query", QUERY, page],
         "a text": ["encode", *given, "--text", MARKER],
-        "too many": ["explain", *given, QUERY, page, MARKER],
+        "too many": ["explain", *given, QUERY, page, page],
     }.items():  # fmt: skip
         run = lambda a=arguments: command(*a)
         yield Case("PDF", "tessera, arguments", what, run, None, error=True)
