@@ -264,7 +264,7 @@ def _texts(kind: str, model: Any, reference: Reference) -> Iterator[Case]:
             lambda c=call: c(model, SURROGATE),
             None,
             True,
-            " (length 13) has a lone surrogate",
+            " has a lone surrogate",
         )
 
 
