@@ -1000,6 +1000,7 @@ def test_rank_reads_stdin_and_an_empty_file_has_no_ranking(tmp_path):
 # ---------------------------------------------------------------- doctor
 
 
+@pytest.mark.slow
 def test_doctor_tries_every_kind_of_every_model():
     report = run_json("doctor")
     assert report["problems"] == []
@@ -1021,6 +1022,7 @@ def test_doctor_tries_every_kind_of_every_model():
     assert run("doctor").stdout.endswith("Everything works.\n")
 
 
+@pytest.mark.slow
 def test_doctor_finds_a_damaged_file_and_a_broken_entry(tmp_path):
     copy("splade", tmp_path / "a")
     with (tmp_path / "a" / "model.fp32.onnx").open("r+b") as stream:

@@ -499,6 +499,7 @@ def test_a_tiff_has_a_row_a_page(files, tmp_path, model):
     assert [each["box"] for each in found["matches"]] == [list(each.box) for each in expected]
 
 
+@pytest.mark.slow
 def test_an_animation_by_the_command_says_what_is_left_out(tmp_path):
     first, second = (Image.fromarray(cases.picture(40, 24, seed=i)) for i in range(2))
     for name in ("a.gif", "a.webp", "a.png"):
@@ -547,6 +548,7 @@ def test_explain_tells_of_pages_that_are_left_out(files, tmp_path):
     assert f"{text} is no PNG, JPEG" in run("explain", "cat", text, *PAGE, code=1).stderr
 
 
+@pytest.mark.slow
 def test_passwords_of_the_command(files):
     locked = files[0]
     for command in (("rank", "cat", locked), ("explain", "cat", locked, "--page", 1)):
@@ -560,6 +562,7 @@ def test_passwords_of_the_command(files):
         assert "b secret" not in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [

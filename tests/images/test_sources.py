@@ -274,6 +274,7 @@ def test_an_open_file_that_does_not_end(monkeypatch):
             decode.open_image(stream, where="images[3]", alpha="white")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

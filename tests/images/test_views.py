@@ -222,6 +222,7 @@ def starter():
         yield opened
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "point"),
     [
@@ -255,6 +256,7 @@ def test_the_words_of_a_screenshot_are_found_where_they_are(starter):
     assert 15 <= left < right <= 70
 
 
+@pytest.mark.slow
 def test_the_command_reads_long_images(tmp_path):
     image = drawn((520, 6_000), ["Bread", "Minutes", "Yeast", "flood", "Budget"], 15, 1_250)
     image.save(tmp_path / "a.png")

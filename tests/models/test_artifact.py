@@ -152,6 +152,7 @@ def test_another_models_file(cache):
         TesseraSparse("test-splade")
 
 
+@pytest.mark.slow
 def test_a_folder_in_the_place_of_an_id_says_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     copy("splade", tmp_path / "mine")
@@ -178,6 +179,7 @@ def test_a_folder_in_the_place_of_an_id_says_path(tmp_path, monkeypatch):
         assert model.model() == "test-splade"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

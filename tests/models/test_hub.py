@@ -825,6 +825,7 @@ def test_no_hub_at_all(server, monkeypatch):
 # ---------------------------------------------------------------- stalls, kills, neighbours, disks
 
 
+@pytest.mark.slow
 def test_a_hub_that_sends_no_headers(server, here):
     catalogue(here, LOOSE)
     server.silent = True
@@ -836,6 +837,7 @@ def test_a_hub_that_sends_no_headers(server, here):
     assert works()
 
 
+@pytest.mark.slow
 def test_a_hub_that_stalls_in_the_middle(big, monkeypatch):
     """huggingface_hub asks again for the rest and gives up where nothing comes five times."""
     from huggingface_hub import constants
@@ -872,6 +874,7 @@ def half_way():
     return found is not None and found.stat().st_size >= 20_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.posix
 @pytest.mark.parametrize("command", [CODE, PULL], ids=["library", "command"])
 def test_after_a_killed_download_the_next_one_works(big, command):
@@ -891,6 +894,7 @@ def test_after_a_killed_download_the_next_one_works(big, command):
     assert (partial() is None) == resumes  # newer ones leave it behind
 
 
+@pytest.mark.slow
 @pytest.mark.posix
 def test_a_killed_download_by_xet(big):
     """hf-xet up to 1.1 keeps the complete blocks of a file for the next process, 1.2 none."""
@@ -955,6 +959,7 @@ def test_a_hub_cache_that_cannot_be_written(here, monkeypatch):
     assert works()
 
 
+@pytest.mark.slow
 def test_two_processes_fetch_one_file_once(big):
     big.pause = 0.1  # longer than the second takes to ask for the same file
     first, second = process(), process()

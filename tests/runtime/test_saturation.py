@@ -104,6 +104,7 @@ def test_small_weights_and_other_processors_are_not_told_of(tmp_path, haswell, c
     assert not caplog.records
 
 
+@pytest.mark.slow
 def test_info_and_doctor_say_so(tmp_path, haswell):
     (tmp_path / "cache").mkdir()
     folder = artifact(tmp_path / "cache", 100)

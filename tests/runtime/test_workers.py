@@ -214,6 +214,7 @@ def test_wrong_limits_are_refused_at_once(kind, model, runs):
     assert runs["n"] == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "multi-vector", "sparse", "vision"], indirect=True)
 def test_a_stream_keeps_what_it_gave_and_ends_at_the_next_result(kind, model):
     """An endless stream, read in one thread and cancelled in another."""

@@ -166,6 +166,7 @@ def _small_windows(texts, original=batching.windows):
     return original(texts, size=64)
 
 
+@pytest.mark.slow
 @quiet
 def test_ten_thousand_mixed_lengths_keep_their_order(model):
     texts = [

@@ -115,6 +115,7 @@ def test_an_infinite_score_is_no_rounding():
 # ---------------------------------------------------------------- the classes
 
 
+@pytest.mark.slow
 def test_dense_scores_of_texts(dense):
     vectors = dense.encode_batch(TEXTS)
     raw = [float(vector @ vector) for vector in vectors]
@@ -129,6 +130,7 @@ def test_dense_scores_of_texts(dense):
     assert dense.rank(2 * vectors[0], vectors)[0].score == pytest.approx(2, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_multi_vector_scores_of_texts(multi):
     documents = multi.encode_batch(TEXTS)
     for i, text in enumerate(TEXTS):

@@ -269,6 +269,7 @@ def test_wrong_codes_are_named(dense, call, error, message):
         call(dense)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("numpy", [False, True], ids=["onnxruntime", "numpy"])
 @pytest.mark.parametrize("output", ["float32", "int8", "binary"])
 def test_scores_of_unit_vectors_stay_within_their_bounds(output, numpy, rng, monkeypatch):
