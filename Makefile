@@ -14,7 +14,7 @@ check: lint
 test:
 	$(PYTHON) -m pytest -n auto
 
-# CI leaves out the benchmarks, which the nightly run has: SKIP="... or benchmark".
+# .ci/run adds the mark benchmark to SKIP; .ci/nightly runs those tests.
 SKIP ?= export or gpu or network
 test-all:
 	$(PYTHON) -m pytest -n auto -m "not ($(SKIP))"
