@@ -189,6 +189,7 @@ except RuntimeError:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cls", "model", "size", "check"),
     [

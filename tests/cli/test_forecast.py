@@ -246,6 +246,7 @@ def test_plot(sales, tmp_path, suffix):
         assert chart.read_bytes()[:5] in (b"<?xml", b"%PDF-")
 
 
+@pytest.mark.slow
 def test_the_first_twelve_series_are_drawn(tmp_path):
     text = "v,id\n" + "".join(f"{i % 5},s{i % 14}\n" for i in range(70))
     done = run("-", "--id", "id", "--horizon", 2, "--plot", tmp_path / "a.png", *BOLT, stdin=text)

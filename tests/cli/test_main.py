@@ -168,6 +168,7 @@ def test_advice_names_options_of_the_command():
 # ---------------------------------------------------------------- demo, models, info
 
 
+@pytest.mark.slow
 def test_demo_is_one_screen():
     result = subprocess.run([*PROGRAM, "demo"], capture_output=True, check=True, text=True)
     lines = result.stdout.splitlines()
@@ -505,6 +506,7 @@ def test_a_cut_text_is_one_plain_line_on_stderr(tmp_path):
     assert failed.startswith(f"Error: {source}, line 2: text 1 has 32 tokens")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_long_document_of_a_file_is_named_by_its_line_and_a_long_query_is_not(kind, tmp_path):
     source = tmp_path / "long.txt"
@@ -840,6 +842,7 @@ READERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.posix
 @pytest.mark.parametrize("command", READERS, ids=lambda command: command[0])
 def test_stdin_that_does_not_wait_is_read_to_its_end(command, tmp_path):
@@ -867,6 +870,7 @@ def test_stdin_that_does_not_wait_is_read_to_its_end(command, tmp_path):
         assert found == given
 
 
+@pytest.mark.slow
 @pytest.mark.posix
 @pytest.mark.parametrize("command", READERS, ids=lambda command: command[0])
 @pytest.mark.parametrize(
@@ -1041,6 +1045,7 @@ def test_doctor_finds_a_damaged_file_and_a_broken_entry(tmp_path):
     assert "Everything works" not in shown
 
 
+@pytest.mark.slow
 def test_doctor_finds_a_graph_that_does_not_open(tmp_path):
     folder = copy("splade", tmp_path / "a", replace(('output = "logits"', 'output = "other"')))
     with pytest.raises(LoadError, match="other"):
@@ -1049,6 +1054,7 @@ def test_doctor_finds_a_graph_that_does_not_open(tmp_path):
     assert problem.startswith("test-splade, sparse on cpu: ")
 
 
+@pytest.mark.slow
 def test_doctor_finds_two_runtimes_that_overwrite_each_other(tmp_path, monkeypatch):
     for name in ("onnxruntime", "onnxruntime_gpu"):
         (tmp_path / f"{name}-1.0.dist-info").mkdir()

@@ -55,6 +55,7 @@ def source(request, tmp_path):
     return tmp_path / name
 
 
+@pytest.mark.slow
 def test_every_form_holds_the_same_texts(source, tmp_path):
     with TesseraDense(path=ARTIFACTS / "prompts") as model:
         expected = model.encode_batch(TEXTS)
@@ -102,6 +103,7 @@ def test_an_empty_text_that_is_written_out_is_a_text(tmp_path):
 # ---------------------------------------------------------------- ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("name", ["a.jsonl", "comma.csv"])
 def test_ids_go_into_every_file_that_has_room(kind, name, tmp_path):

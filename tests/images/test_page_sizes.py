@@ -97,6 +97,7 @@ def test_a_page_is_as_large_as_the_model_reads_it(model_id, paper, size):
     assert image.size == (-(-paper[0] // 2), -(-paper[1] // 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("paper", "size", "dpi"),
     [
@@ -171,6 +172,7 @@ def test_letters_of_a_recipe_are_checked(tmp_path):
         TesseraVision(path=copy("colpali", tmp_path / "colpali", edit))
 
 
+@pytest.mark.slow
 def test_a_long_page_is_read_in_views(starter):
     lines = ["Bread and yeast"] * 60 + LINES + ["Minutes of the meeting"] * 60
     (vectors,) = starter.encode_pages(pdf.build([text_page(300, 2300, 12, lines)]))

@@ -85,6 +85,7 @@ def test_how_many_views_by_hand():
         views.cut((20, 15_000), FIT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["page", "colpali", "colsmol", "colqwen2"])
 @pytest.mark.parametrize("flat", [False, True])
 def test_a_long_image_has_the_vectors_of_its_views(name, flat):
@@ -248,6 +249,7 @@ def test_words_on_long_images_are_found(size, point, starter):
         assert starter.search("flood bridges", plain) < 0.75 * best
 
 
+@pytest.mark.slow
 def test_the_words_of_a_screenshot_are_found_where_they_are(starter):
     image = drawn((520, 6_000), ["Bread", "Minutes", "Yeast", "flood", "Budget"], 15, 1_250)
     found = {each.token: each for each in starter.regions("flood", image)}

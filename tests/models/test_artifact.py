@@ -273,6 +273,7 @@ def test_a_graph_that_is_not_what_model_toml_says(tmp_path, pairs, match):
         TesseraSparse(path=copy("splade", tmp_path / "m", replace(*pairs)))
 
 
+@pytest.mark.slow
 @pytest.mark.posix
 @pytest.mark.parametrize(
     "environment",
@@ -314,6 +315,7 @@ def test_a_user_without_a_home_has_the_packs(tmp_path, environment):
     assert "test-splade" not in done.stdout
 
 
+@pytest.mark.slow
 def test_doctor_tries_an_image_model_with_an_image(cache):
     shutil.copytree(ARTIFACTS / "page", cache / "page")
     probes = {m["id"]: m["probes"] for m in doctor.examine(None)["models"]}["test-page"]

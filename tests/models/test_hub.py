@@ -565,6 +565,7 @@ def flip(content):
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [GRAPH, TOKENIZER])
 @pytest.mark.parametrize("spec", [PINNED, LOOSE], ids=["pinned", "unpinned"])
 @pytest.mark.parametrize("damage", [flip, lambda content: content[:-1000]], ids=["flip", "cut"])
@@ -763,6 +764,7 @@ def test_what_the_hub_does_not_have(here, spec, error, match):
     assert works()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [429, 500, 503])
 @pytest.mark.parametrize("name", [GRAPH, TOKENIZER], ids=["storage", "hub"])
 def test_a_hub_that_stays_busy(server, status, name):
@@ -969,6 +971,7 @@ def test_two_processes_fetch_one_file_once(big):
     assert len(big.seen("storage", "GET")) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.posix
 @pytest.mark.parametrize("xet", [False, True], ids=["http", "xet"])
 def test_a_disk_that_fills_up_during_the_download(server, xet):
@@ -1093,6 +1096,7 @@ def test_pin_prints_lines_that_a_catalogue_takes(server, here):
     assert "no [model.hub] table" in run("pin", "splade-v3", code=1).stderr
 
 
+@pytest.mark.slow
 def test_doctor_looks_at_what_was_fetched(server):
     run("pull", "hub-splade")
     server.close()

@@ -230,6 +230,7 @@ def test_not_text(tmp_path):
         catalogue.read_catalogue(tmp_path / "model.toml")
 
 
+@pytest.mark.slow
 @given(st.integers(0, len(TOML) - 1), st.characters(codec="utf-8"))
 def test_one_changed_character_is_valid_or_one_clear_error(position, character):
     try:

@@ -35,6 +35,7 @@ def run(code, *, timeout=HANG):
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_sixteen_callers_start_no_more_threads_than_one():
     """Tasks of the process, counted while calls of a real model run; results are bit-identical."""
     found = run(
@@ -194,6 +195,7 @@ def test_an_interrupt_of_a_waiting_caller_ends_the_call_and_leaves_the_pool_usab
     ) == ["KeyboardInterrupt", "True", "True", "True"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 def test_a_fork_has_a_pool_of_its_own():
     """Also one that is made while all threads of the parent's pool work."""

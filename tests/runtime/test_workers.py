@@ -136,6 +136,7 @@ def probe(kind, model):
     return found[1] if kind == "sparse" else found
 
 
+@pytest.mark.slow
 def test_another_thread_cancels(kind, model, runs):
     expected = probe(kind, model)
     for name in names(kind):
@@ -166,6 +167,7 @@ def test_another_thread_cancels(kind, model, runs):
         alike(probe(kind, model), expected)  # the model goes on
 
 
+@pytest.mark.slow
 def test_the_seconds_of_a_call_are_over(kind, model, runs):
     expected = probe(kind, model)
     for name in names(kind):

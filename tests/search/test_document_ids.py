@@ -63,6 +63,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(blocks, "SEGMENT_TOKENS", 200)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [True, False], ids=["ids", "numbers"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_changes_against_a_list(kind, named, rng, small_blocks, tmp_path):
@@ -278,6 +279,7 @@ def test_a_copy_changes_for_itself(kind, rng):
     assert {row.id for row in second.rank(asked)} == set("abcyz")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_threads_rank_while_one_adds_and_removes(kind, rng):
     """Each ranking is that of one moment: ids and numbers belong together."""

@@ -73,6 +73,7 @@ def test_a_megabyte_without_spaces(model):
     assert np.isfinite(plain(model.encode("x" * 1_000_000))).all()
 
 
+@pytest.mark.slow
 @quiet
 def test_a_megabyte_of_words(model):
     text = "cat " * 250_000

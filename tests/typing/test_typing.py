@@ -58,6 +58,7 @@ def reported_errors(files: list[Path]) -> tuple[Errors, str]:
     return found, output
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("mypy"), reason="mypy is not installed")
 def test_user_code_has_the_errors_it_marks_and_no_others():
     files = user_files()
