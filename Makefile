@@ -20,7 +20,7 @@ test-all:
 	$(PYTHON) -m pytest -n auto -m "not ($(SKIP))"
 
 test-export:
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 -m export tests/export
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 -m "export and not slow" tests/export
 
 docs:
 	$(PYTHON) tests/make_model_table.py

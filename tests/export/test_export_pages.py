@@ -254,6 +254,7 @@ def test_a_graph_of_other_weights_is_refused(tower, tmp_path):
         page_export.check(tmp_path / "model.onnx", tower, "fp32")
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(pages, "KEPT", 2)
     file = tmp_path / "state.pt"

@@ -86,6 +86,7 @@ def _quick(monkeypatch):
     monkeypatch.setattr(bolt, "BATCHES", ((64, 0.5, 48), (128, 0.5, 32)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_quick")
 def test_a_seed_and_its_steps_give_the_same_weights(tmp_path):
     recipe = [bolt.Stage(2, *stage) for stage in ((1, 1, 0.5, 0.25), (0.4, 1, 1, 0.08))]
@@ -97,6 +98,7 @@ def test_a_seed_and_its_steps_give_the_same_weights(tmp_path):
         torch.testing.assert_close(second[name], tensor, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_quick")
 def test_training_learns_and_upstream_loads_the_result(tmp_path, pool):
     losses = []

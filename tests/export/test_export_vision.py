@@ -563,7 +563,7 @@ class TestRefused:
 
     def test_pixels_that_the_recipe_does_not_make(self, place, monkeypatch):
         monkeypatch.setattr(
-            gate.images, "pixels", lambda image, recipe: preprocess.Pixels(
+            gate.preprocess, "pixels", lambda image, recipe: preprocess.Pixels(
                 np.zeros((13, 3, 32, 32), np.float32), 4, 3, (2, 2), image.size, (0, 0, 1, 1)
             ),
         )  # fmt: skip

@@ -10,6 +10,7 @@ pytestmark = pytest.mark.export
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "forecast_speed.py"
 
 
+@pytest.mark.slow
 def test_runs():
     options = ("--contexts", "64", "--batches", "1", "3", "--rounds", "1")
     done = subprocess.run(

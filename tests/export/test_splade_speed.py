@@ -10,6 +10,7 @@ pytestmark = pytest.mark.export
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "splade.py"
 
 
+@pytest.mark.slow
 def test_runs(splade):
     options = ("--weights", splade, "--texts", "3", "--tokens", "12", "--rounds", "1")
     done = subprocess.run(
