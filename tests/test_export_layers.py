@@ -3,18 +3,15 @@
 Read from the source alone, without torch.
 """
 
-import ast
-import sys
 from pathlib import Path
 
+import layers
 import pytest
 
 import tessera_onnx
 
 EXPORT = Path(__file__).parents[1] / "export" / "tessera_export"
 
-# A file imports its own package and packages in earlier rows; those in one row do not know each
-# other.
 ROWS = (
     "__version__ errors",
     "files",
@@ -28,15 +25,15 @@ ROWS = (
 )
 # Of tessera_onnx the exporter imports models and public names. The gates run the runtime's own
 # code as well, so that what they compare with torch is what runs.
-RUNTIME = {
-    "models": "",
-    "runtime.saturation": "graph/storage.py",
-    "runtime.graph.open_graph": "graph/storage.py",
-    "text.tokenizer": "texts/token_check.py",
-    "images.preprocess": "images/gate.py",
-    "images.prompt_ids": "images/gate.py",
-    "series.patching": "series/timeseries.py",
-    "series.rollout": "series/timeseries.py",
+RUNTIME = {f"tessera_onnx.{name}": "" for name in tessera_onnx.__all__} | {
+    "tessera_onnx.models": "",
+    "tessera_onnx.runtime.saturation": "graph/storage.py",
+    "tessera_onnx.runtime.graph.open_graph": "graph/storage.py",
+    "tessera_onnx.text.tokenizer": "texts/token_check.py",
+    "tessera_onnx.images.preprocess": "images/gate.py",
+    "tessera_onnx.images.prompt_ids": "images/gate.py",
+    "tessera_onnx.series.patching": "series/timeseries.py",
+    "tessera_onnx.series.rollout": "series/timeseries.py",
 }
 # Where each package from elsewhere may be imported; NumPy may be everywhere.
 THIRD_PARTY = {
@@ -57,32 +54,7 @@ THIRD_PARTY = {
 }
 
 
-def imports(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def among(here, places):
-    return here.as_posix().startswith(tuple(places.split()) or "")
-
-
 @pytest.mark.skipif(not EXPORT.is_dir(), reason="a checkout holds the exporter, a wheel does not")
 def test_layers():
-    row_of = {name: row for row, names in enumerate(ROWS) for name in names.split()}
-    for path in sorted(EXPORT.rglob("*.py")):
-        here = path.relative_to(EXPORT)
-        home = here.parts[0].removesuffix(".py")
-        for name in imports(path):
-            first, _, rest = name.partition(".")
-            if first == "tessera_export":
-                package = rest.split(".")[0]
-                assert package == home or row_of[package] < row_of[home], (here, name)
-            elif first == "tessera_onnx":
-                places = [RUNTIME[part] for part in RUNTIME if f"{rest}.".startswith(f"{part}.")]
-                public = rest in {"", *tessera_onnx.__all__}
-                assert public or any(among(here, place) for place in places), (here, name)
-            elif first not in sys.stdlib_module_names:
-                assert among(here, THIRD_PARTY[first]), (here, name)
+    found = layers.faults(EXPORT, ROWS, RUNTIME | THIRD_PARTY)
+    assert not [fault for fault in found if fault[1] != "tessera_onnx"]  # its attributes are public
