@@ -66,6 +66,37 @@ def trace(
     raise ExportError(f"no exporter of torch {torch.__version__} fits: {'; '.join(reasons)}")
 
 
+def trace_legacy(
+    module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], axes: Axes
+) -> onnx.ModelProto:
+    """The graph that torch's legacy exporter makes of `module.forward(*inputs)`.
+
+    `axes` names the dimensions that vary, by input and output. Raises ExportError when the exporter
+    fails. Small models only: the graph stays in memory.
+    """
+    buffer: Any = io.BytesIO()
+    try:
+        with quiet(), torch.no_grad():
+            torch.onnx.export(
+                module,
+                tuple(inputs.values()),
+                buffer,
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_axes=axes,
+            )
+    except Exception as error:  # the exporter raises whatever the model made it meet
+        raise ExportError(
+            f"torch {torch.__version__} cannot export it: {str(error)[:200]}"
+        ) from error
+    model = onnx.load_from_string(buffer.getvalue())
+    transforms.strip(model)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
 def _axes(examples: Sequence[Feeds]) -> Axes:
     """The dimensions that vary, by input."""
     axes: Axes = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,27 +152,9 @@ def trace(facts: Facts) -> onnx.ModelProto:
     core = facts.family.Core(load(facts, "eager"))
     inputs, output = facts.family.INPUTS, facts.recipe.output
     produced = {0: "batch"} | ({2: "steps"} if "future_patches" in inputs else {})
-    buffer: Any = io.BytesIO()
-    try:
-        with tracing.quiet(), torch.no_grad():
-            torch.onnx.export(
-                core,
-                core.example(),
-                buffer,
-                dynamo=False,
-                opset_version=tracing.OPSET,
-                input_names=list(inputs),
-                output_names=[output],
-                dynamic_axes={name: AXES[name] for name in inputs} | {output: produced},
-            )
-    except Exception as error:  # the exporter raises whatever the model made it meet
-        raise ExportError(
-            f"torch {torch.__version__} cannot export it: {str(error)[:200]}"
-        ) from error
-    model = onnx.load_from_string(buffer.getvalue())
-    transforms.strip(model)
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    examples = dict(zip(inputs, core.example(), strict=True))
+    axes = {name: AXES[name] for name in inputs} | {output: produced}
+    return tracing.trace_legacy(core, examples, [output], axes)
 
 
 @dataclass(frozen=True, slots=True)

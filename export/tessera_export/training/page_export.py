@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -39,32 +37,10 @@ SHAPES = ((1, 40, 72), (2, 256, 512), (1, 264, 120))  # none of them is the trac
 
 def trace(tower: PageEncoder) -> onnx.ModelProto:
     """The fp32 graph: pixel_values (n, 3, h, w) to vectors (n, h * w / 64, 128) and keep."""
-    buffer: Any = io.BytesIO()
-    axes = {0: "batch", 1: "cells"}
-    try:
-        with tracing.quiet(), torch.no_grad():
-            torch.onnx.export(
-                tower.eval(),
-                (torch.from_numpy(_pixels((2, 64, 192))),),
-                buffer,
-                dynamo=False,
-                opset_version=tracing.OPSET,
-                input_names=["pixel_values"],
-                output_names=list(OUTPUTS),
-                dynamic_axes={
-                    "pixel_values": {0: "batch", 2: "height", 3: "width"},
-                    "vectors": axes,
-                    "keep": axes,
-                },
-            )
-    except Exception as error:  # the exporter raises whatever the model made it meet
-        raise ExportError(
-            f"torch {torch.__version__} cannot export it: {str(error)[:200]}"
-        ) from error
-    model = onnx.load_from_string(buffer.getvalue())
-    transforms.strip(model)
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    inputs = {"pixel_values": torch.from_numpy(_pixels((2, 64, 192)))}
+    cells = {0: "batch", 1: "cells"}
+    axes = {"pixel_values": {0: "batch", 2: "height", 3: "width"}, "vectors": cells, "keep": cells}
+    return tracing.trace_legacy(tower.eval(), inputs, OUTPUTS, axes)
 
 
 def check(path: Path, tower: PageEncoder, precision: Precision) -> list[Parity]:
