@@ -39,17 +39,11 @@ def left_pad(series: Sequence[Array], multiple: int) -> Float:
     return padded
 
 
-def location_and_scale(context: Array) -> tuple[Float, Float]:
-    """Mean and population standard deviation of the observed values of (n, t), each (n, 1).
+def standardise(context: Array) -> tuple[Float, Float, Float]:
+    """Mean and population standard deviation of (n, t), each (n, 1), and the values minus the mean.
 
-    0 and 1 for a series with no observed value; the scale of a constant series is 1e-5.
-    """
-    loc, scale, _ = _standardised(context)
-    return loc, scale
-
-
-def _standardised(context: Array) -> tuple[Float, Float, Float]:
-    """Mean, standard deviation, and the values minus the mean (0 where none is observed).
+    Only observed values count; a missing one has the deviation 0. A series without any has mean 0
+    and scale 1; the scale of a constant series is 1e-5.
 
     The first observed value is subtracted before the mean, because sums on a high level are
     rounded. Deviations are divided by a power of two, because squares of tiny numbers are 0.
@@ -77,7 +71,7 @@ def patches(context: Array, size: int, *, arcsinh: bool, time_scale: int) -> Pat
     """
     n, width = context.shape
     observed = ~np.isnan(context)
-    loc, scale, deviation = _standardised(context)
+    loc, scale, deviation = standardise(context)
     scaled = deviation / scale
     if arcsinh:
         scaled = np.arcsinh(scaled)

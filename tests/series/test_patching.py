@@ -25,30 +25,30 @@ def test_ragged_series_end_together():
 
 
 def test_the_scale_is_the_population_standard_deviation():
-    loc, scale = patching.location_and_scale(np.float32([[2, NAN, 4, 6, 8]]))
+    loc, scale, _ = patching.standardise(np.float32([[2, NAN, 4, 6, 8]]))
     assert loc == 5
     assert scale == np.sqrt(5)  # of (9 + 1 + 1 + 9) / 4; the sample's would be sqrt(20 / 3)
 
 
 def test_series_without_a_scale():
     context = np.float32([[NAN] * 4, [NAN, 7, NAN, NAN], [0.1] * 4])
-    loc, scale = patching.location_and_scale(context)
+    loc, scale, _ = patching.standardise(context)
     np.testing.assert_array_equal(loc[:, 0], [0, 7, np.float32(0.1)])
     np.testing.assert_array_equal(scale[:, 0], [1, 1e-5, 1e-5])
 
 
 def test_levels_and_deviations_are_not_rounded_away():
     waves = np.where(np.arange(70) % 7 < 5, 10.0, 0.0)
-    _, scale = patching.location_and_scale(waves[None])
+    _, scale, _ = patching.standardise(waves[None])
     for level in (1e8, 3e9, 1e12, -1e12, 2.0**40):
-        loc, found = patching.location_and_scale(waves[None] + level)
+        loc, found, _ = patching.standardise(waves[None] + level)
         assert loc[0, 0] - level == pytest.approx(50 / 7, abs=1e-3)
         np.testing.assert_array_equal(found, scale)
     for tiny in (1e-60, 1e-200, 1e-300):
-        loc, found = patching.location_and_scale(waves[None] * tiny)
+        loc, found, _ = patching.standardise(waves[None] * tiny)
         np.testing.assert_allclose(found / tiny, scale)
     for constant in (0.1, 1e8 + 0.1, 1e-300, -3e38):  # whose sums round, in float64 too
-        loc, found = patching.location_and_scale(np.full((1, 70), constant))
+        loc, found, _ = patching.standardise(np.full((1, 70), constant))
         assert (loc[0, 0], found[0, 0]) == (constant, patching.CONSTANT)
 
 
