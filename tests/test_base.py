@@ -4,6 +4,7 @@ import inspect
 import pickle
 
 import pytest
+from artifact_tools import copy
 from click.testing import CliRunner
 
 from tessera_onnx import (
@@ -18,7 +19,7 @@ from tessera_onnx import base as base_module
 from tessera_onnx.base import Model, Options
 from tessera_onnx.cli.main import main
 from tessera_onnx.kinds import AnyOptions
-from tessera_onnx.models import resolve
+from tessera_onnx.models import catalogue, resolve
 from tessera_onnx.text.base import TextModel, TextOptions
 
 SHARED = ["path", "device", "precision", "threads", "cache_dir", "offline"]
@@ -111,6 +112,25 @@ def test_the_factory_resolves_an_id_once(resolved):
 def test_a_command_resolves_an_id_once(resolved, arguments):
     assert CliRunner().invoke(main, arguments.split()).exit_code == 0
     assert len(resolved) == 1
+
+
+def test_only_descriptions_of_candidates_are_parsed(monkeypatch, tmp_path):
+    for name in ("splade", "bolt", "prompts"):
+        copy(name, tmp_path / name)
+    monkeypatch.setenv("TESSERA_CACHE", str(tmp_path))
+    parsed = []
+    read_catalogue = catalogue.read_catalogue
+
+    def noted(path):
+        parsed.append(path.parent.name)
+        return read_catalogue(path)
+
+    monkeypatch.setattr(catalogue, "read_catalogue", noted)
+    Tessera("test-splade").close()
+    assert parsed == ["splade"]
+    parsed.clear()
+    TesseraDense("all-minilm-l6-v2").close()
+    assert set(parsed) == {"minilm", "tessera_page"}  # the page model names the other
 
 
 def test_the_factory_knows_the_options_of_every_class():
