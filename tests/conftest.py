@@ -16,6 +16,14 @@ ARTIFACTS = Path(__file__).parent / "artifacts"
 SYSTEMS = {"posix": os.name == "posix", "linux": sys.platform == "linux"}
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Run a file or folder that is named on the command line whole, and not its quick tests."""
+    is_named = config.args_source is pytest.Config.ArgsSource.ARGS
+    has_marks = any(arg.startswith("-m") for arg in config.invocation_params.args)
+    if is_named and not has_marks and not hasattr(config, "workerinput"):
+        config.option.markexpr = "not (export or gpu or network)"
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at -m
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what lies in faults/ and fuzz/, and skip what this system cannot run."""

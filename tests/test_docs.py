@@ -94,6 +94,22 @@ def test_ci_runs_every_bash_block(page):
     assert sorted(set(run)) == [str(number) for number in range(1, count + 1)]
 
 
+@pytest.mark.parametrize(
+    ("marks", "is_run"), [((), True), (("-m", "faults"), True), (("-m", "slow"), False)]
+)
+def test_a_file_that_is_named_runs_whole_unless_marks_are_chosen(marks, is_run):
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, "tests/faults/test_providers.py", *marks],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    last = done.stdout.strip().splitlines()[-1]
+    assert ("no tests collected" not in last) == is_run, last
+
+
 def test_ci_runs_every_target_of_the_makefile():
     """`lint` is a part of `check`, `test` the README's own command, `nightly` is .ci/nightly."""
     makefile, contributing = ((ROOT / name).read_text() for name in ("Makefile", "CONTRIBUTING.md"))
