@@ -113,10 +113,10 @@ def numpy_blocks(index: PackedTokens) -> Callable[[np.ndarray], np.ndarray]:
     """The packed layout without ONNX Runtime."""
     dim, segments, _ = index._state  # noqa: SLF001
     blocks = [block for segment in segments for block in segment]
-    kernel = kernels.maxsim_float32 if index.output == "float32" else kernels.maxsim_int8
+    kernel = kernels.maxsim_float32 if index.output_dtype == "float32" else kernels.maxsim_int8
 
     def score(query: np.ndarray) -> np.ndarray:
-        tiles = kernels.query_tiles([query], index.output, dim)
+        tiles = kernels.query_tiles([query], index.output_dtype, dim)
         return kernels.score_blocks(blocks, tiles, kernel, (1, len(index)))[0]
 
     return score

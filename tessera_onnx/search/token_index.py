@@ -66,7 +66,7 @@ class PackedTokens(DocumentIndex):
         """
         quantization.check_output(output_dtype)
         kernels.check_device(output_dtype, device)
-        self._output: OutputDtype = output_dtype
+        self._output_dtype: OutputDtype = output_dtype
         self._device = device
         self._threads = cpu.cpu_threads(threads)
         self._state = _State(None, (), DocumentIds())
@@ -87,7 +87,9 @@ class PackedTokens(DocumentIndex):
         new_ids = current.check(ids, documents)
         kept = list(segments)
         count = 0
-        for found, found_dim in blocks.store_documents(documents, self._output, current.count, dim):
+        for found, found_dim in blocks.store_documents(
+            documents, self._output_dtype, current.count, dim
+        ):
             stored, dim = found, found_dim
             count += len(stored)
             # Each merge at least doubles the segment of a document, so there are few merges.
@@ -173,7 +175,7 @@ class PackedTokens(DocumentIndex):
         dim, segments, ids = self._state
         if dim is None:
             raise ConfigError("this index holds no documents: there is nothing to save")
-        token_file.write_index(Path(path), _flat(segments), self._output, dim, ids)
+        token_file.write_index(Path(path), _flat(segments), self._output_dtype, dim, ids)
 
     @classmethod
     def load(
@@ -199,9 +201,9 @@ class PackedTokens(DocumentIndex):
         return index
 
     @property
-    def output(self) -> OutputDtype:
+    def output_dtype(self) -> OutputDtype:
         """How the documents are stored: "float32", "int8" or "binary"."""
-        return self._output
+        return self._output_dtype
 
     @property
     def nbytes(self) -> int:
@@ -214,10 +216,11 @@ class PackedTokens(DocumentIndex):
         return dim
 
     def __repr__(self) -> str:
-        return f"PackedTokens({len(self)} documents, dimension={self._state.dim}, {self._output})"
+        dim = self._state.dim
+        return f"PackedTokens({len(self)} documents, dimension={dim}, {self._output_dtype})"
 
     def _query(self, state: _State, query: Any, name: str) -> NDArray[Any]:
-        if self._output == "binary":
+        if self._output_dtype == "binary":
             bits = query
             if not isinstance(query, BinaryTokens):
                 bits = quantization.binary(scoring.matrix(name, query))
@@ -225,7 +228,9 @@ class PackedTokens(DocumentIndex):
             _check_dim(state, bits.dim, name)
             return blocks.bit_words(bits)
         if isinstance(query, BinaryTokens):
-            raise ConfigError(f"{name} holds sign bits, the index is {self._output}: pass floats")
+            raise ConfigError(
+                f"{name} holds sign bits, the index is {self._output_dtype}: pass floats"
+            )
         tokens = scoring.matrix(name, query)
         _check_dim(state, tokens.shape[1], name)
         return tokens
@@ -253,13 +258,13 @@ class PackedTokens(DocumentIndex):
             scores[:, removed] = -np.inf
             return scores
         kernel, workers = kernels.choose_kernel(
-            self._output, state.dim, self._device, self._threads
+            self._output_dtype, state.dim, self._device, self._threads
         )
-        tiles = kernels.query_tiles(queries, self._output, state.dim)
+        tiles = kernels.query_tiles(queries, self._output_dtype, state.dim)
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             scores = kernels.score_blocks(found, tiles, kernel, (len(queries), count), workers)
         scoring.check_scores(scores)
-        kernels.clip_scores(scores, found, queries, self._output, given)
+        kernels.clip_scores(scores, found, queries, self._output_dtype, given)
         for block in found:
             blank = block.numbers[block.lengths == 0]
             if len(blank):

@@ -28,7 +28,11 @@ def test_a_file_of_version_1_still_opens(output, scores, tmp_path):
     path = VERSION_1 / f"version1.{output}.pack"
     index = PackedTokens.load(path, verify=True)
     np.testing.assert_allclose(index.score(QUERY), scores, rtol=1e-6)
-    assert index.ids is None and index.numbers.tolist() == [0, 1, 2, 3] and index.output == output
+    assert (
+        index.ids is None
+        and index.numbers.tolist() == [0, 1, 2, 3]
+        and index.output_dtype == output
+    )
     index.save(tmp_path / "again")  # a index without ids and gaps is what it was, for older readers
     assert (tmp_path / "again").read_bytes() == path.read_bytes()
     index.remove([1])

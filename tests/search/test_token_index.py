@@ -391,7 +391,7 @@ def test_a_file_gives_the_same_scores(rng, small_blocks, tmp_path, output):
     path = tmp_path / "some.index"
     index.save(path)
     loaded = PackedTokens.load(path, verify=True)
-    assert (len(loaded), loaded.dimension(), loaded.output) == (40, 16, output)
+    assert (len(loaded), loaded.dimension(), loaded.output_dtype) == (40, 16, output)
     assert loaded.nbytes == index.nbytes
     mapped = loaded._state.segments[0][0].tokens
     assert isinstance(mapped.base.base, np.memmap) or isinstance(mapped.base, np.memmap)
