@@ -98,10 +98,12 @@ def test_ci_runs_every_bash_block(page):
     ("marks", "is_run"), [((), True), (("-m", "faults"), True), (("-m", "slow"), False)]
 )
 def test_a_file_that_is_named_runs_whole_unless_marks_are_chosen(marks, is_run):
+    """In an environment without the options of this run: -q twice prints no last line."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [*command, "tests/faults/test_providers.py", *marks],
         cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"},
         capture_output=True,
         text=True,
         check=False,
