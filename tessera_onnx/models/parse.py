@@ -21,6 +21,8 @@ from tessera_onnx.models.spec import ABSENT
 MAX_CHARACTERS = 4096  # of a value, and of the faults that one message lists
 MAX_UNKNOWN = 20  # unknown keys that one message lists
 MISSING = " is missing"
+# Keys that descriptions of earlier versions hold and that say nothing any more.
+RETIRED = {"Graph": {"inputs"}, "SubGraph": {"inputs"}}
 
 
 def build(target: Any, value: Any, where: str, required: Collection[str] = ()) -> Any:
@@ -65,11 +67,16 @@ def _typed(target: Any, value: Any, where: str, faults: list[str]) -> Any:
             raise LoadError(f"{where} must be an array, got {type(value).__name__}")
         item = typing.get_args(target)[0]
         return tuple(_typed(item, part, f"{where}[{i}]", faults) for i, part in enumerate(value))
-    if origin is types.UnionType:  # an optional table that is present
+    if _is_optional(target):  # and present
         return _typed(typing.get_args(target)[0], value, where, faults)
     if dataclasses.is_dataclass(target):
         return build_table(target, value, where, faults)
     return _build_scalar(target, value, where)
+
+
+def _is_optional(hint: Any) -> bool:
+    """Whether a field is of a type `... | None`. Python makes another union of a Literal."""
+    return typing.get_origin(hint) in (types.UnionType, typing.Union)
 
 
 def _build_scalar(target: Any, value: Any, where: str) -> Any:
@@ -93,7 +100,7 @@ def build_table(
     if not isinstance(value, dict):
         raise LoadError(f"{where} must be a table, got {type(value).__name__}")
     hints = field_types(target)
-    unknown = sorted(set(value) - set(hints))
+    unknown = sorted(set(value) - set(hints) - RETIRED.get(target.__name__, set()))
     if unknown:
         names = ", ".join(f"{name!r:.80}" for name in unknown[:MAX_UNKNOWN])
         several = f"keys {names}" if len(unknown) > 1 else f"key {names}"
@@ -106,7 +113,7 @@ def build_table(
                 built[name] = _typed(hint, value[name], field, faults)
             except LoadError as error:
                 faults.append(str(error))
-        elif typing.get_origin(hint) is not types.UnionType or name in required:
+        elif not _is_optional(hint) or name in required:
             absent = f" (write {ABSENT[name]} where there is none)" if name in ABSENT else ""
             faults.append(f"{field}{MISSING}{absent}")
             table = typing.get_args(hint)[0] if name in required else hint

@@ -2,10 +2,10 @@
 
 A model is data: its entry holds every fact that changes a number, and no fact has a default here.
 TOML has no null, so an absent fact is written as an empty string, an empty list, "none" or -1; the
-comment beside the field says which. Only these are left out: tables of other kinds and of parts
-that a model does not have, such as the graph; task_id if the graph has no such input; letters if
-letters of all sizes are read; and `plain` if a text without a role is read as a document. parse.py
-reads the tables and rules.py checks them.
+comment beside the field says which. A field of the type `... | None` is left out where its comment
+says so: tables of other kinds and of parts that a model does not have, and steps that few models
+take. What the graph itself tells, such as its inputs, is no fact of an entry. parse.py reads the
+tables and rules.py checks them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ UNPINNED = "unpinned"
 
 Kind = Literal["dense", "multi-vector", "sparse", "vision", "time-series"]
 Precision = Literal["fp32", "fp16", "int8"]
+# Of token states (b, n, dim), as sentence-transformers names them; "last" is its lasttoken.
+Pooling = Literal["cls", "mean", "last", "max", "mean_sqrt_len_tokens", "weightedmean"]
+Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
+Activation = Literal["identity", "tanh", "relu", "gelu", "silu", "sigmoid"]
 PRECISIONS: tuple[Precision, ...] = typing.get_args(Precision)
 
 
@@ -49,23 +53,8 @@ class Hub:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """The ONNX graph: names of its inputs, in any order, and a file per precision ("" = none)."""
+    """The ONNX graph: a file per precision ("" = none). Its inputs are read from the file."""
 
-    inputs: tuple[
-        Literal[
-            "input_ids",
-            "attention_mask",
-            "token_type_ids",
-            "task_id",
-            "inputs_embeds",
-            "position_ids",
-            "pixel_values",
-            "patches",
-            "future_patches",
-            "group_ids",
-        ],
-        ...,
-    ]
     fp32: str
     fp16: str
     int8: str
@@ -120,14 +109,34 @@ class TokenRole:
     marker_ids: tuple[int, ...]  # inserted after prefix_ids, inside max_length
     expansion: Literal["none", "unattended", "attended"]  # pad to max_length with mask_id
     skip_ids: tuple[int, ...]  # tokens that the graph reads and whose vectors are dropped
+    expansion_length: int | None = None  # the expansion ends here; absent: at max_length
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A step after the graph, in NumPy (the modules of sentence-transformers and PyLate).
+
+    "dense": activation(W x + b), plus x or R x if `residual`; "layer-norm": with weights, eps 1e-5;
+    "normalize": L2; "truncate": the first `dimension` numbers. W and b are linear.weight and
+    linear.bias of the safetensors file, R is residual.weight; the layer norm has norm.weight and
+    norm.bias. b, and R where in- and output have the same size, may be absent from the file.
+    """
+
+    type: Literal["dense", "layer-norm", "normalize", "truncate"]
+    file: str  # safetensors; "" for "normalize" and "truncate"
+    activation: Activation  # "identity" for all but "dense"
+    residual: bool
+    dimension: int  # of the result
 
 
 @dataclass(frozen=True, slots=True)
 class Dense:
     """One vector per text."""
 
-    output: str  # graph output, (batch, dimension) or (batch, tokens, dimension)
-    pooling: Literal["graph", "cls", "mean", "last"]  # "graph": the graph pools
+    # Graph output, (batch, dimension) or (batch, tokens, dimension). "" = the graph tells
+    # (text/outputs.py); named where several outputs would fit.
+    output: str
+    pooling: Literal["graph", Pooling]  # "graph": the graph pools
     dimension: int
     matryoshka: tuple[int, ...]  # dimensions that the vector may be cut to
     matryoshka_layer_norm: bool  # layer norm over the full vector before the cut
@@ -135,13 +144,18 @@ class Dense:
     query: Role
     document: Role
     plain: Role | None = None  # for a text without a role, if it is not read as a document
+    # Further poolings of the same states, whose vectors follow that of `pooling` (concatenation).
+    further_poolings: tuple[Pooling, ...] | None = None
+    # Steps after the pooling, in this order. Absent: L2 alone, so that vectors have unit length.
+    modules: tuple[Module, ...] | None = None
+    similarity: Similarity | None = None  # absent: cosine
 
 
 @dataclass(frozen=True, slots=True)
 class MultiVector:
     """One unit vector per token."""
 
-    output: str  # graph output, (batch, tokens, dimension)
+    output: str  # graph output, (batch, tokens, dimension); "" as in Dense
     drop_first: bool  # the output has no row for the first token (bge-m3): tokens - 1 rows
     dimension: int
     matryoshka: tuple[int, ...]
@@ -149,13 +163,14 @@ class MultiVector:
     query: TokenRole
     document: TokenRole
     plain: TokenRole | None = None  # as in Dense
+    modules: tuple[Module, ...] | None = None  # of each token, before the L2 that all have
 
 
 @dataclass(frozen=True, slots=True)
 class Sparse:
     """One weight per vocabulary entry."""
 
-    output: str
+    output: str  # "" as in Dense
     # Form of the output. "graph": pooled weights, (batch, vocab). "logits": logits that are not
     # pooled yet, (batch, n, vocab). "tokens": one number per token for the entry of that token,
     # (batch, n, 1); the largest of an entry counts (bge-m3).
@@ -164,7 +179,9 @@ class Sparse:
     vocab_size: int
     zero_ids: tuple[int, ...]  # entries that are always 0
     query_weights: Literal["model", "idf", "ones"]  # "model": queries run through the graph
-    idf: str  # JSON file {token: weight}; "" unless query_weights = "idf"
+    # JSON file {token: weight}, or safetensors with the tensor "weight" (vocab,); "" unless
+    # query_weights = "idf".
+    idf: str
     query: Role
     document: Role
     plain: Role | None = None  # as in Dense
@@ -204,7 +221,6 @@ class ImageSpec:
 class SubGraph:
     """A further graph of a vision model, with a file in each precision of the main graph."""
 
-    inputs: tuple[Literal["input_ids", "attention_mask", "token_type_ids", "pixel_values"], ...]
     output: str
     fp32: str
     fp16: str
@@ -237,11 +253,11 @@ class ImageQuery:
 class Vision:
     """Images and the texts that search for them.
 
-    The inputs of [model.graph] tell which of two forms a model has. A graph with pixel_values makes
-    the vectors of an image; texts are read by a graph of their own (`text_graph`) or by another
-    model (`text_model`). A graph with inputs_embeds is a language model: it reads the features of
-    the tiles (from `tile_graph`) among the embeddings of the prompt's tokens (from `token_graph`),
-    and a text as embeddings of tokens only. One graph of both parts, which needs pixels for a text
+    A model has one of two forms. Without a prompt, the graph makes the vectors of an image from
+    pixel_values; texts are read by a graph of their own (`text_graph`) or by another model
+    (`text_model`). With a prompt, the graph is a language model with inputs_embeds: it reads the
+    features of the tiles (from `tile_graph`) among the embeddings of the prompt's tokens (from
+    `token_graph`), and a text as embeddings of tokens only. One graph of both parts, which needs pixels for a text
     too, is not supported: export the model again.
     """
 
@@ -268,7 +284,8 @@ class TimeSeries:
     """Forecasts of quantiles from the patches of a scaled series.
 
     A graph with the input future_patches forecasts as many output patches as it is given; a graph
-    without that input forecasts one. With group_ids, a forecast uses all series of its group.
+    without that input forecasts one. With the input group_ids, a forecast uses all series of its
+    group.
     """
 
     output: str  # graph output, (batch, quantiles, steps), of the scaled series
