@@ -54,8 +54,9 @@ def resolve(
     """Find the artifact for an id, an alias or a folder; with neither, the default of the kind.
 
     `path` is a model folder, or a catalogue (a .toml file), in which alone the id is then looked
-    up. `file` and `pooling` complete what a folder without model.toml leaves open. A graph is fetched when it is read, so only the precision in use is downloaded. Nothing is
-    fetched if `offline` is true or HF_HUB_OFFLINE is set.
+    up. `file` and `pooling` complete what a folder without model.toml leaves open. A graph is
+    fetched when it is read, so only the precision in use is downloaded. Nothing is fetched if
+    `offline` is true or HF_HUB_OFFLINE is set.
 
     Raises ModelNotFound for an unknown id, with similar names, and for a model of the catalogue
     that is not on this machine, with what to do; LoadError when the model does not serve `kind`;
