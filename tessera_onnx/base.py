@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypedDict
 
@@ -14,7 +14,15 @@ from tessera_onnx.errors import DeviceError, LoadError
 from tessera_onnx.models import rules
 from tessera_onnx.models.artifact import Artifact
 from tessera_onnx.models.resolve import resolve
-from tessera_onnx.models.spec import KIND_TABLES, Graph, Kind, ModelSpec, Precision, SubGraph
+from tessera_onnx.models.spec import (
+    KIND_TABLES,
+    Graph,
+    Kind,
+    ModelSpec,
+    Pooling,
+    Precision,
+    SubGraph,
+)
 from tessera_onnx.runtime import devices, session
 
 
@@ -27,6 +35,7 @@ class Options(TypedDict, total=False):
     threads: int | None
     cache_dir: str | os.PathLike[str] | None
     offline: bool | None
+    file: str | None
 
 
 class Model:
@@ -39,6 +48,7 @@ class Model:
     _kind: ClassVar[Kind]
     _recipe: Any  # the table of the kind
     _found: Artifact | None = None  # set by `_from_artifact`
+    _pooling: Pooling | None = None  # set by the classes that read texts
     _session: session.Session | None = None  # set by the class of a kind that runs a graph
     __signature__: ClassVar[inspect.Signature | None]  # None: that of __init__
 
@@ -59,12 +69,15 @@ class Model:
         threads: int | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         offline: bool | None = None,
+        file: str | None = None,
     ) -> None:
         """Open a model. Whatever is wrong with it is an error here, not at the first input.
 
         Args:
-            model_id: id or alias; None takes the first installed model of this kind.
-            path: a model folder, or a catalogue (.toml) in which to look the id up.
+            model_id: id or alias, a folder, or a repository "owner/name" of the hub; None takes the
+                first installed model of this kind.
+            path: a model folder (an artifact, or one of sentence-transformers and its like with an
+                ONNX file), or a catalogue (.toml) in which to look the id up.
             device: "auto", "cpu", "cuda", "cuda:N" or "coreml". Only "auto" may fall back.
             precision: "fp32", "fp16" or "int8", of all graphs of the model; None takes the model's
                 best for the device.
@@ -72,6 +85,8 @@ class Model:
             cache_dir: folder of local models; None takes TESSERA_CACHE, else the user's cache.
             offline: True fetches nothing; None lets HF_HUB_OFFLINE decide. A model that is on
                 this machine is opened without a network in any case.
+            file: the graph to run of a folder or repository that no catalogue describes, such as
+                "onnx/model_O2.onnx"; None takes the one in fp32, or that of `precision`.
 
         Raises:
             ModelNotFound, LoadError, IntegrityError, DeviceError: the model cannot be opened.
@@ -79,7 +94,13 @@ class Model:
             ConfigError: an argument cannot work with this model.
         """
         artifact = self._found or resolve(
-            model_id, kind=self._kind, path=path, cache_dir=cache_dir, offline=offline
+            model_id,
+            kind=self._kind,
+            path=path,
+            cache_dir=cache_dir,
+            offline=offline,
+            file=file,
+            pooling=self._pooling,
         )
         # Absolute, because the working directory may be another one when a graph is read again or
         # when the object is unpickled.
@@ -98,6 +119,7 @@ class Model:
             "threads": threads,
             "cache_dir": cache_dir,
             "offline": offline,
+            "file": file,
         }
         self._spec = artifact.spec
         self._recipe = getattr(self._spec, KIND_TABLES[self._kind])
@@ -127,8 +149,7 @@ class Model:
 
     def _open(
         self,
-        outputs: Mapping[str, tuple[int | None, ...]],
-        probe: Mapping[str, session.Array],
+        wanted: session.Wanted,
         *,
         table: Graph | SubGraph | None = None,
         device: str | None = None,
@@ -142,9 +163,7 @@ class Model:
             static=self._spec.main_graph().static,
             int8_on_cuda=self._precision("cuda") == "int8",
             threads=self._options["threads"],
-            inputs=table.inputs,
-            outputs=outputs,
-            probe=probe,
+            wanted=wanted,
             read_beside=self._artifact.read_beside,
             workers=workers,
         )

@@ -147,6 +147,8 @@ def Tessera(  # noqa: N802 (the original's name)
         path=options.get("path"),
         cache_dir=options.get("cache_dir"),
         offline=options.get("offline"),
+        file=options.get("file"),
+        pooling=options.get("pooling"),
     )
     row = KINDS[kind or artifact.spec.kinds[0]]
     return row.open(artifact, model_id or artifact.spec.id, **options)

@@ -17,7 +17,7 @@ from tessera_onnx.errors import EncodingError
 from tessera_onnx.images.preprocess import Pixels
 from tessera_onnx.images.prompt_ids import positions
 from tessera_onnx.models.spec import Vision
-from tessera_onnx.runtime.session import Array, Session
+from tessera_onnx.runtime.session import Array, Port, Session, select
 from tessera_onnx.text.tokenizer import Runnable
 from tessera_onnx.vectors import pooling
 
@@ -77,7 +77,7 @@ class VisionLanguageModel:
     For texts it behaves like one session that takes token ids.
     """
 
-    inputs = ("input_ids", "attention_mask")
+    inputs = dict.fromkeys(("input_ids", "attention_mask"), Port(np.int64, (None, None)))
 
     def __init__(
         self,
@@ -154,7 +154,9 @@ class VisionLanguageModel:
         return self._tokens.run({"input_ids": ids}, parallel=parallel)[0]
 
 
-def language_feeds(inputs: Sequence[str], embeddings: Array, attention: Ids) -> dict[str, Array]:
+def language_feeds(
+    inputs: Mapping[str, Port], embeddings: Array, attention: Ids
+) -> dict[str, Array]:
     """The inputs of a language model, by name, for embeddings (b, n, hidden) of texts."""
     known: dict[str, Array] = {
         "inputs_embeds": embeddings,
@@ -164,7 +166,7 @@ def language_feeds(inputs: Sequence[str], embeddings: Array, attention: Ids) -> 
         # Time, row and column; the tokens of a text count on in all three (Qwen2-VL).
         "position_ids": np.tile(np.arange(attention.shape[1]), (3, len(attention), 1)),
     }
-    return {name: known[name] for name in inputs}
+    return select(known, inputs, "the language model's graph")
 
 
 def _grid(n_vectors: int, rows: int, columns: int) -> tuple[int, int]:

@@ -14,17 +14,15 @@ from tessera_onnx.images.graphs import PixelEncoder, VisionLanguageModel, langua
 from tessera_onnx.images.prompt_ids import document_ids, image_id
 from tessera_onnx.images.queries import OtherModelsQueries, OwnQueries
 from tessera_onnx.models.spec import Graph, ModelSpec, SubGraph, Vision
-from tessera_onnx.runtime.session import Session
+from tessera_onnx.runtime.session import Array, Session, select
 from tessera_onnx.text import tokenizer as text_tokenizer
 from tessera_onnx.text.tokenizer import Runnable, Tokenizer, check_spelled
 
 Encoder = PixelEncoder | VisionLanguageModel
-# Opens one graph: takes the shapes of its outputs, a tiny input, the graph's table and a number of
+Probe = Callable[[Session], dict[str, Array]]  # a tiny input for an open graph
+# Opens one graph: takes the shapes of its outputs, its probe, the graph's table and a number of
 # workers (None: the best number), and returns the session.
-Opener = Callable[
-    [dict[str, tuple[int | None, ...]], dict[str, NDArray[Any]], Graph | SubGraph, int | None],
-    Session,
-]
+Opener = Callable[[dict[str, tuple[int | None, ...]], Probe, Graph | SubGraph, int | None], Session]
 logger = logging.getLogger("tessera_onnx")
 
 
@@ -70,8 +68,11 @@ def _open_on(
 ) -> Graphs:
     sessions: list[Session] = []
 
-    def opened(outputs: Any, probe: Any, table: Any, workers: int | None) -> Session:
-        session = open_session(outputs, probe, table=table, device=device, workers=workers)
+    def opened(outputs: Any, probe: Probe, table: Any, workers: int | None) -> Session:
+        def wanted(session: Session) -> tuple[Any, Any]:
+            return outputs, probe(session)
+
+        session = open_session(wanted, table=table, device=device, workers=workers)
         sessions.append(session)
         return session
 
@@ -108,7 +109,11 @@ def _open_encoder(
 ) -> Encoder:
     """Open the graphs that read images, and with a language model those that read texts."""
     size, n_tokens = recipe.image.size, recipe.image.tokens or None
-    square = {"pixel_values": np.zeros((1, 3, size, size), dtype=np.float32)}
+    pixels = np.zeros((1, 3, size, size), dtype=np.float32)
+
+    def square(session: Session) -> dict[str, Array]:
+        return select({"pixel_values": pixels}, session.inputs, session.name)
+
     tiles, tokens, prompt = recipe.tile_graph, recipe.token_graph, recipe.prompt
     if tiles is None or tokens is None or prompt is None or tokenizer is None:
         shape = (1, recipe.dimension) if _is_pooled(recipe) else (1, None, recipe.dimension)
@@ -117,11 +122,19 @@ def _open_encoder(
         return PixelEncoder(session, recipe, _open_texts(opened, spec, recipe))
     # One session each: a second copy of a language model's weights takes too much memory.
     one = np.array([[tokenizer.facts.pad_id]], dtype=np.int64)
-    token_session = opened({tokens.output: (1, 1, None)}, {"input_ids": one}, tokens, 1)
+    token_session = opened(
+        {tokens.output: (1, 1, None)},
+        lambda session: select({"input_ids": one}, session.inputs, session.name),
+        tokens,
+        1,
+    )
     (embedding,) = token_session.run({"input_ids": one})
     tile_session = opened({tiles.output: (1, n_tokens, embedding.shape[2])}, square, tiles, 1)
-    probe = language_feeds(spec.main_graph().inputs, embedding, np.ones_like(one))
-    session = opened({recipe.output: (1, 1, recipe.dimension)}, probe, spec.main_graph(), 1)
+
+    def language(session: Session) -> dict[str, Array]:
+        return language_feeds(session.inputs, embedding, np.ones_like(one))
+
+    session = opened({recipe.output: (1, 1, recipe.dimension)}, language, spec.main_graph(), 1)
 
     def encode(part: str) -> list[int]:
         return [int(i) for i in tokenizer.ids([part])[0]]
@@ -143,7 +156,12 @@ def _open_texts(opened: Opener, spec: ModelSpec, recipe: Vision) -> Session | No
     probe = text_tokenizer.probe(spec.text)
     one = recipe.vectors == "one"
     shape = (1, recipe.dimension) if one else (1, probe.ids.shape[1], recipe.dimension)
-    return opened({part.output: shape}, text_tokenizer.feeds(probe, None, part.inputs), part, None)
+    return opened(
+        {part.output: shape},
+        lambda session: text_tokenizer.feeds(probe, None, session.inputs, session.name),
+        part,
+        None,
+    )
 
 
 def _is_pooled(recipe: Vision) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from tessera_onnx.errors import (
@@ -23,6 +24,7 @@ from tessera_onnx.models import catalogue, hub
 from tessera_onnx.models.spec import UNPINNED, ModelSpec
 
 HUB = "hub"  # origin of an artifact whose files lie in the hub cache or are fetched into it
+FOLDER = "folder"  # origin of a user's folder without model.toml, whose files nobody hashed
 logger = logging.getLogger("tessera_onnx")
 
 
@@ -32,8 +34,9 @@ class Artifact:
 
     spec: ModelSpec
     folder: Path
-    origin: str  # "path", "cache", "hub", or the name of the pack's distribution
+    origin: str  # "path", "cache", "hub", "folder", or the name of the pack's distribution
     offline: bool = True  # whether files of the origin "hub" must be there already
+    sources: Mapping[str, str] = field(default_factory=dict)  # fact of the spec -> "file: key"
 
     def read(self, name: str) -> bytes:
         """Content of a listed file, compared with model.toml by size and sha256.
@@ -87,15 +90,14 @@ class Artifact:
             fix = f"`tessera pull {self.spec.id} --force` fetches it again"
         if not os.path.isfile(path):  # noqa: PTH113
             raise IntegrityError(f"{where} is missing: {fix}")
+        if self.origin == FOLDER:  # as it lies: a snapshot of the hub cache consists of links
+            return _content(path)
         if not any(path.resolve().is_relative_to(root.resolve()) for root in self._roots()):
             raise IntegrityError(f"{where} is a link out of its folder: {fix}")
         size = path.stat().st_size
         if size != listed.size:  # before reading, so that a huge file is never read
             raise IntegrityError(f"{where} has {size} bytes, expected {listed.size}: {fix}")
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise FileError(f"{path} cannot be read: {error.strerror}") from error
+        content = _content(path)
         digest = hashlib.sha256(content).hexdigest()
         if digest != listed.sha256:
             raise IntegrityError(
@@ -104,14 +106,25 @@ class Artifact:
         return content
 
     def read_beside(self, graph: str, name: str) -> bytes:
-        """Content of the listed file `name` beside a graph, checked as `read` does."""
-        return self.read((PurePosixPath(graph).parent / name).as_posix())
+        """Content of the listed file `name` beside a graph, checked as `read` does.
+
+        Of a user's folder, any file beside the graph.
+        """
+        beside = (PurePosixPath(graph).parent / name).as_posix()
+        return _content(self.folder / beside) if self.origin == FOLDER else self.read(beside)
 
     def _roots(self) -> list[Path]:
         """Folders that a listed file may lie in. A snapshot in the hub cache consists of links."""
         if self.origin == HUB and self.spec.hub is not None:
             return [hub.repository_folder(self.spec.hub), hub.shared_store()]
         return [self.folder]
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FileError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def open_folder(folder: str | os.PathLike[str], origin: str = "path") -> Artifact:

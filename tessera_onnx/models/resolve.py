@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tessera_onnx.errors import (
+    ConfigError,
     LoadError,
     ModelNotFound,
     part_hint,
@@ -21,16 +22,19 @@ from tessera_onnx.errors import (
 from tessera_onnx.errors import named as said
 from tessera_onnx.models import catalogue, hub, installed, pins
 from tessera_onnx.models.artifact import (
+    FOLDER,
+    HUB,
     Artifact,
     in_hub_cache,
     offline_error,
     open_folder,
     pinned_folder,
 )
-from tessera_onnx.models.spec import Kind, ModelSpec
+from tessera_onnx.models.spec import Kind, ModelSpec, Pooling
 
 logger = logging.getLogger("tessera_onnx")
 
+PLACE = re.compile(r"[./~\\]|[A-Za-z]:[/\\]")  # how a path begins that cannot be an id
 # Words in the names of rerankers that are in no name of an embedding model.
 RERANKER = re.compile(
     r"cross[-_]?encoder|re-?rank|zerank|rankllama|rankt5|monot5|monobert|ms-marco-", re.IGNORECASE
@@ -44,11 +48,13 @@ def resolve(
     path: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     offline: bool | None = None,
+    file: str | None = None,
+    pooling: Pooling | None = None,
 ) -> Artifact:
     """Find the artifact for an id, an alias or a folder; with neither, the default of the kind.
 
     `path` is a model folder, or a catalogue (a .toml file), in which alone the id is then looked
-    up. A graph is fetched when it is read, so only the precision in use is downloaded. Nothing is
+    up. `file` and `pooling` complete what a folder without model.toml leaves open. A graph is fetched when it is read, so only the precision in use is downloaded. Nothing is
     fetched if `offline` is true or HF_HUB_OFFLINE is set.
 
     Raises ModelNotFound for an unknown id, with similar names, and for a model of the catalogue
@@ -67,14 +73,29 @@ def resolve(
     if path is not None and Path(path).suffix == ".toml" and os.path.isfile(path):  # noqa: PTH113
         artifact = _from_catalogue(Path(path), model_id, kind, cache_dir, offline=offline)
     elif path is not None:
-        artifact = open_folder(path)
+        artifact = _open(Path(path), kind, file, pooling)
         if model_id is not None and model_id not in {artifact.spec.id, *artifact.spec.aliases}:
             raise LoadError(f"the folder {path} holds {artifact.spec.id!r}, not {said(model_id)!r}")
     else:
-        artifact = _find(model_id, kind, cache_dir, offline=offline)
+        artifact = _find(model_id, kind, cache_dir, file, pooling, offline=offline)
+    if artifact.origin not in {FOLDER, HUB} and (file is not None or pooling is not None):
+        name = "file" if file is not None else "pooling"
+        raise ConfigError(
+            f"model {artifact.spec.id!r} has a model.toml, which says every fact: leave {name} out"
+        )
     _check_kind(artifact.spec, kind)
     _note_licence(artifact.spec)
     return artifact
+
+
+def _open(folder: Path, kind: Kind | None, file: str | None, pooling: Pooling | None) -> Artifact:
+    """The artifact in a folder: by its model.toml, else by the files that its maker left there."""
+    if os.path.lexists(folder / "model.toml") or not os.path.isdir(folder):  # noqa: PTH112
+        return open_folder(folder)
+    from tessera_onnx.models.foreign import reader  # needs the tokenizers package
+
+    found = reader.read(folder, kind, file=file, pooling=pooling)
+    return Artifact(found.spec, folder, FOLDER, sources=found.sources)
 
 
 def _check_kind(spec: ModelSpec, kind: Kind | None) -> None:
@@ -94,12 +115,16 @@ def _find(
     model_id: str | None,
     kind: Kind | None,
     cache_dir: str | os.PathLike[str] | None,
+    file: str | None,
+    pooling: Pooling | None,
     *,
     offline: bool,
 ) -> Artifact:
     # Folders come first, because reading the catalogue takes longer than opening a small model.
     if model_id is None:
         return _find_default(kind, cache_dir, offline=offline)
+    if PLACE.match(model_id) and os.path.isdir(model_id):  # noqa: PTH112 (a Path raises for what cannot be a name)
+        return _open(Path(model_id), kind, file, pooling)
     found = installed.find(cache_dir, model_id, lambda spec: spec.id == model_id)
     if found is not None:
         return found
@@ -112,6 +137,8 @@ def _find(
     if spec is not None:
         _check_kind(spec, kind)
         return from_hub(spec, cache_dir, offline=offline)
+    if os.path.isdir(model_id):  # noqa: PTH112
+        return _open(Path(model_id), kind, file, pooling)
     here = [artifact.spec for artifact in installed.installed(cache_dir, offline=offline)]
     names = {name for spec in [*here, *known] for name in (spec.id, *spec.aliases)}
     raise ModelNotFound(_unknown(model_id, names) + _broken_note(cache_dir))
@@ -142,13 +169,6 @@ def _unknown(model_id: str, names: Iterable[str]) -> str:
     import difflib
 
     name = repr(said(model_id))
-    if os.path.isfile(os.path.join(model_id, "model.toml")):  # noqa: PTH113, PTH118 (a Path raises for what cannot be a name)
-        return f"{name} is a model folder, not an id: open it with path=FOLDER"
-    if os.path.isdir(model_id):  # noqa: PTH112
-        return (
-            f"{name} is a folder without a model.toml, so it holds no model: export one with "
-            "`tessera-export MODEL --kind KIND --output DIR`, and open it with path=DIR"
-        )
     if os.path.exists(model_id):  # noqa: PTH110
         return f"{name} is a file: open the folder of its model.toml with path=FOLDER"
     if RERANKER.search(model_id[:200]):

@@ -115,21 +115,15 @@ def _check_sparse(recipe: Sparse, where: str) -> None:
 
 
 def _check_vision(spec: ModelSpec, recipe: Vision, where: str) -> None:
-    inputs = set(spec.main_graph().inputs)
-    language = "inputs_embeds" in inputs
-    wanted = {"inputs_embeds", "attention_mask"} if language else {"pixel_values"}
-    optional = {"token_type_ids", "position_ids"} if language else set()
-    if len(spec.kinds) > 1 or inputs - optional != wanted:
-        raise LoadError(
-            f"{where}: its graph takes pixel_values, or inputs_embeds and an attention_mask, and "
-            "serves no other kind"
-        )
-    if (recipe.tile_graph is not None, recipe.token_graph is not None) != (language, language):
-        raise LoadError(f"{where}: tile_graph and token_graph go with a graph of inputs_embeds")
+    if len(spec.kinds) > 1:
+        raise LoadError(f"{where}: its graph serves no other kind")
+    language = recipe.tile_graph is not None
+    if (recipe.token_graph is not None) != language:
+        raise LoadError(f"{where}: tile_graph and token_graph go together")
     if [language, recipe.text_graph is not None, recipe.text_model != ""].count(True) != 1:
         raise LoadError(f"{where}: texts are read by the graph, by text_graph or by text_model")
     if (recipe.prompt is not None) != language:
-        raise LoadError(f"{where}: a prompt goes with a graph that reads images among tokens")
+        raise LoadError(f"{where}: prompt, tile_graph and token_graph go together")
     if recipe.prompt is not None:
         _check_prompt(recipe.prompt, recipe.image, f"{where}.prompt")
     for part in recipe.parts():
@@ -190,9 +184,8 @@ def _check_room(image: ImageSpec, where: str) -> None:
 
 
 def _check_series(spec: ModelSpec, recipe: TimeSeries, where: str) -> None:
-    inputs = set(spec.main_graph().inputs)
-    if len(spec.kinds) > 1 or not {"patches", "attention_mask"} <= inputs:
-        raise LoadError(f"{where}: its graph takes patches and attention_mask, and serves no text")
+    if len(spec.kinds) > 1:
+        raise LoadError(f"{where}: its graph serves no other kind")
     levels = recipe.quantiles
     if list(levels) != sorted(set(levels)) or not 0 < min(levels, default=0) <= max(levels) < 1:
         raise LoadError(f"{where}: quantiles must rise strictly within 0 and 1")
@@ -209,7 +202,7 @@ def _check_series(spec: ModelSpec, recipe: TimeSeries, where: str) -> None:
     if min(lengths) < 1 or any(length % recipe.patch_size for length in lengths):
         raise LoadError(f"{where}: context and output patch are whole numbers of patches")
     n_patches, rest = divmod(recipe.prediction_length, recipe.output_patch_size)
-    if rest or n_patches < 1 or (n_patches > 1 and "future_patches" not in inputs):
+    if rest or n_patches < 1:
         raise LoadError(f"{where}: prediction_length must be what the output patches cover")
     if recipe.time_scale != -1 and recipe.time_scale < 1:
         raise LoadError(f"{where}: time_scale is at least 1, or -1 for patches without time")
@@ -237,32 +230,56 @@ def _check_recipe(recipe: Dense | MultiVector | Sparse, text: TokenizerSpec, whe
         not 0 < size <= recipe.dimension for size in recipe.matryoshka
     ):
         raise LoadError(f"{where}: matryoshka sizes must lie in 1..{recipe.dimension}")
+    if not isinstance(recipe, Sparse):
+        _check_modules(recipe, where)
     around = len(text.prefix_ids) + len(text.suffix_ids)
     if isinstance(recipe, MultiVector) and recipe.drop_first and around < 2:
         raise LoadError(f"{where}: drop_first would leave an empty text without any row")
     for role in roles_of(recipe):
         check_length(role, text, where)
-        expands = isinstance(role, TokenRole) and role.expansion != "none"
-        if expands and text.mask_id < 0:
-            raise LoadError(f"{where}: expansion needs a mask_id")
+        if isinstance(role, TokenRole):
+            _check_expansion(role, text, where)
+
+
+def _check_expansion(role: TokenRole, text: TokenizerSpec, where: str) -> None:
+    expands = role.expansion != "none"
+    if expands and text.mask_id < 0:
+        raise LoadError(f"{where}: expansion needs a mask_id")
+    length = role.expansion_length
+    if length is not None and not (expands and 1 <= length <= role.max_length):
+        raise LoadError(f"{where}: expansion_length lies in 1..max_length, and goes with expansion")
+
+
+def _check_modules(recipe: Dense | MultiVector, where: str) -> None:
+    for module in recipe.modules or ():
+        weighted = module.type in {"dense", "layer-norm"}
+        if weighted != (module.file != ""):
+            raise LoadError(f"{where}: a {module.type} module has {'a' if weighted else 'no'} file")
+        if module.type != "dense" and (module.residual or module.activation != "identity"):
+            raise LoadError(f"{where}: activation and residual belong to dense modules")
+        if not 1 <= module.dimension <= MAX_VOCABULARY:
+            raise LoadError(f"{where}: the dimension of a module must lie in 1..{MAX_VOCABULARY}")
+    if recipe.modules and recipe.modules[-1].dimension != recipe.dimension:
+        raise LoadError(
+            f"{where}: the last module gives {recipe.modules[-1].dimension} numbers, dimension is "
+            f"{recipe.dimension}"
+        )
 
 
 def _check_tasks(spec: ModelSpec, where: str) -> None:
-    """Every role and task has a task id if the graph takes one, and none otherwise."""
-    wanted = spec.graph is not None and "task_id" in spec.graph.inputs
+    """All roles and tasks have a task id, or none has; names of tasks are distinct."""
     tasks = spec.dense.tasks if spec.dense is not None else ()
     roles: list[Role | TokenRole | Task] = list(tasks)
     for recipe in spec.text_recipes().values():
         roles += roles_of(recipe)
-    for role in roles:
-        if (not isinstance(role, TokenRole) and role.task_id is not None) != wanted:
-            raise LoadError(f"{where}: task_id and the graph's input of that name go together")
+    if len({isinstance(role, TokenRole) or role.task_id is None for role in roles}) > 1:
+        raise LoadError(f"{where}: every role and task has a task_id, or none has")
     if len({task.name for task in tasks}) != len(tasks):
         raise LoadError(f"{where}.dense: two tasks have one name")
 
 
 def _check_identity(spec: ModelSpec, where: str) -> None:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", spec.id):
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", spec.id) and not _is_repository(spec):
         raise LoadError(f"{where}: an id is lower-case letters, digits, '.', '_' and '-'")
     for revision in (spec.revision, spec.hub.revision if spec.hub else UNPINNED):
         if revision != UNPINNED and not re.fullmatch(r"[0-9a-f]{40}", revision):
@@ -277,3 +294,8 @@ def _check_identity(spec: ModelSpec, where: str) -> None:
         strange = not file.name.isprintable() or set("\\:") & set(file.name)
         if Path(file.name).is_absolute() or ".." in parts or strange or not parts:
             raise LoadError(f"{where}: file name {file.name!r} leaves the model's folder")
+
+
+def _is_repository(spec: ModelSpec) -> bool:
+    """Whether the id is the name of the repository, for a model that no catalogue lists."""
+    return spec.hub is not None and spec.id == spec.hub.repository

@@ -257,8 +257,8 @@ class Vision:
     pixel_values; texts are read by a graph of their own (`text_graph`) or by another model
     (`text_model`). With a prompt, the graph is a language model with inputs_embeds: it reads the
     features of the tiles (from `tile_graph`) among the embeddings of the prompt's tokens (from
-    `token_graph`), and a text as embeddings of tokens only. One graph of both parts, which needs pixels for a text
-    too, is not supported: export the model again.
+    `token_graph`), and a text as embeddings of tokens only. One graph of both parts, which needs
+    pixels for a text too, is not supported: export the model again.
     """
 
     vectors: Literal["one", "patches"]  # one vector per image, or one per patch and query token

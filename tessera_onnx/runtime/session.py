@@ -15,7 +15,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,28 @@ logger = logging.getLogger("tessera_onnx")
 # ONNX Runtime's arena frees its memory after a batch of more than this, in rows x length^2: the
 # size of the attention scores, about 200 MB for 12 heads in fp32.
 LARGE_BATCH = 1 << 22
+DTYPES = {
+    "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_,
+    "tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64,
+    "tensor(int8)": np.int8, "tensor(uint8)": np.uint8,
+}  # fmt: skip
+
+
+class Port(NamedTuple):
+    """An input or output of a graph: its dtype (None = no numbers), and its declared shape.
+
+    A size that varies is a name or None.
+    """
+
+    dtype: Any
+    shape: tuple[int | str | None, ...]
+
+
+# What to ask of a graph that is open: the outputs with their shapes for a tiny input (None = any
+# size), and that input.
+Wanted = Callable[
+    ["Session"], tuple[Mapping[str, tuple[int | None, ...]], Mapping[str, NDArray[Any]]]
+]
 
 
 class Session:
@@ -46,12 +68,10 @@ class Session:
         *,
         device: str,
         threads: int | None,
-        inputs: Sequence[str],
-        outputs: Sequence[str],
         read_beside: ReadBeside | None = None,
         workers: int | None = None,
     ) -> None:
-        """Open the graph, and check that it has these inputs and outputs.
+        """Open the graph; `inputs` and `ports` then hold what it takes and what it gives.
 
         `read` returns the verified bytes of the graph, and `read_beside` those of a file beside it;
         they are called again for the second session. ONNX Runtime opens no file itself, so it reads
@@ -60,9 +80,7 @@ class Session:
         LoadError when the file is no such graph.
         """
         self.device = device
-        self.inputs = list(inputs)
-        self.outputs = list(outputs)
-        self._name = name
+        self.name = name
         self._read = read
         self._read_beside = read_beside
         self._threads = runtime_cpu.cpu_threads(threads)
@@ -75,16 +93,18 @@ class Session:
         self._runs = {True: 0, False: 0}
         _opened.add(self)
         first = self._session(parallel=self.workers > 1)
-        graph_inputs = {item.name for item in first.get_inputs()}
-        if graph_inputs != set(inputs):
-            raise LoadError(
-                f"{name} has the inputs {sorted(graph_inputs)}, model.toml says {sorted(inputs)}"
-            )
+        self.inputs = {item.name: _port(item) for item in first.get_inputs()}
+        self.ports = {item.name: _port(item) for item in first.get_outputs()}
+        self.outputs = list(self.ports)  # those that `run` gives by default
         self.described = f"its outputs are {_described(first.get_outputs())}"
-        missing = sorted(set(outputs) - {item.name for item in first.get_outputs()})
+
+    def choose(self, outputs: Sequence[str]) -> None:
+        """Let `run` give these outputs by default. Raises LoadError for one that is not there."""
+        missing = sorted(set(outputs) - self.ports.keys())
         if missing:
             names = " and no ".join(f"output {name!r:.80}" for name in missing)
-            raise LoadError(f"{name} has no {names}: {self.described}")
+            raise LoadError(f"{self.name} has no {names}: {self.described}")
+        self.outputs = list(outputs)
 
     def run(
         self,
@@ -94,7 +114,7 @@ class Session:
         parallel: bool = False,
         unchecked: bool = False,
     ) -> list[Array]:
-        """The named outputs for one batch, in that order; None means those of the constructor.
+        """The named outputs for one batch, in that order; None means those of `choose`.
 
         Raises EncodingError when ONNX Runtime fails, when the session is closed or belongs to a
         parent process, and, unless `unchecked`, when an output holds NaN or infinity.
@@ -157,7 +177,7 @@ class Session:
         first = not any(self._runs.values())
         try:
             return open_graph(
-                self._name, self._read(), self.device, intra_threads, self._read_beside
+                self.name, self._read(), self.device, intra_threads, self._read_beside
             )
         except LoadError as error:
             if first:
@@ -166,6 +186,28 @@ class Session:
                 f"{error}. The model's folder has changed since it was opened: make a new object",
                 path=error.path,
             ) from error
+
+
+def select(known: Mapping[str, Array], inputs: Mapping[str, Port], name: str) -> dict[str, Array]:
+    """The inputs of the graph `name` out of those that are known, in the dtypes that it takes.
+
+    Raises LoadError for a graph with an input that is not known.
+    """
+    missing = sorted(inputs.keys() - known.keys())
+    if missing:
+        raise LoadError(
+            f"{name} takes the input {missing[0]!r:.80}, which this kind of model does not have: "
+            f"known are {', '.join(known)}. Choose another graph of the model with file=, or export"
+            " it again"
+        )
+    return {
+        key: known[key] if port.dtype is None else known[key].astype(port.dtype, copy=False)
+        for key, port in inputs.items()
+    }
+
+
+def _port(item: Any) -> Port:
+    return Port(DTYPES.get(item.type), tuple(item.shape))
 
 
 def _described(outputs: Sequence[Any]) -> str:
@@ -224,19 +266,16 @@ def open_session(
     static: bool,
     int8_on_cuda: bool,
     threads: int | None,
-    inputs: Sequence[str],
-    outputs: Mapping[str, tuple[int | None, ...]],
-    probe: Mapping[str, Array],
+    wanted: Wanted,
     read_beside: ReadBeside | None = None,
     workers: int | None = None,
 ) -> Session:
     """A session on the first device that opens the graph and also runs it.
 
     `graphs` holds the file name of the graph and a function that reads it, for each of "cpu",
-    "cuda" and "coreml". The graph is tried with `probe`, a tiny input, since some providers accept
-    a graph and fail when it runs; `outputs` names the outputs wanted and their shapes for the probe
-    (None = any size). With device="auto" a failure falls back to the next device and is logged.
-    Raises DeviceError for an explicit device that fails, LoadError for wrong outputs.
+    "cuda" and "coreml". The graph is tried with the tiny input that `wanted` makes, since some
+    providers accept a graph and fail when it runs. With device="auto" a failure falls back to the
+    next device and is logged. Raises DeviceError for an explicit device that fails, LoadError for wrong outputs.
     """
     candidates = choose_device(device, static=static, int8_on_cuda=int8_on_cuda)
     for candidate in candidates:
@@ -247,11 +286,11 @@ def open_session(
                 read,
                 device=candidate,
                 threads=threads,
-                inputs=inputs,
-                outputs=list(outputs),
                 read_beside=read_beside,
                 workers=workers,
             )
+            outputs, probe = wanted(session)
+            session.choose(list(outputs))
             results = session.run(probe, parallel=True)
         except (DeviceError, EncodingError) as error:
             if candidate == candidates[-1]:
@@ -266,7 +305,8 @@ def open_session(
                 if result.ndim != len(shape) or any(n not in {size, None} for size, n in sizes):
                     raise LoadError(
                         f"the output {name!r} of {file_name} has the shape {result.shape} for the "
-                        f"smallest input, by model.toml it is {_shape(shape)}: {session.described}"
+                        f"smallest input, by the model's facts it is {_shape(shape)}: "
+                        f"{session.described}"
                     )
             return session
     raise DeviceError(f"no device for {device!r}")  # choose_device never returns an empty list

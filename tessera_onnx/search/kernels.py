@@ -35,7 +35,6 @@ NUMPY_TOKENS = 4096  # document tokens of one product in NumPy, which writes the
 # products in 16 bits, where 2 x 255 x 63 fits and 2 x 255 x 127 does not.
 QUERY_PEAK = 63
 UNIT = 1e-4  # a vector kept in float16 may be so much longer than 1 and still be a unit vector
-INPUTS = ("documents", "query", "share")
 GRAPHS: dict[OutputDtype, str] = {"float32": "maxsim.fp32.onnx", "int8": "maxsim.int8.onnx"}
 
 
@@ -232,6 +231,11 @@ def _session(
         return None
     path = Path(__file__).with_name(GRAPHS[output_dtype])
     integers = output_dtype == "int8"
+    probe = {
+        "documents": np.ones((1, 1, 1), dtype=np.uint8 if integers else np.float32),
+        "query": np.ones((1, 1), dtype=np.int8 if integers else np.float32),
+        "share": np.ones((1, 1), dtype=np.float32),
+    }
     return open_session(
         dict.fromkeys(PROVIDERS, (path.name, path.read_bytes)),
         device=device,
@@ -239,11 +243,5 @@ def _session(
         int8_on_cuda=integers,
         threads=threads,
         workers=1,
-        inputs=INPUTS,
-        outputs={"scores": (1, 1)},
-        probe={
-            "documents": np.ones((1, 1, 1), dtype=np.uint8 if integers else np.float32),
-            "query": np.ones((1, 1), dtype=np.int8 if integers else np.float32),
-            "share": np.ones((1, 1), dtype=np.float32),
-        },
+        wanted=lambda _: ({"scores": (1, 1)}, probe),
     )

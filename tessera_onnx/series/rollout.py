@@ -8,15 +8,15 @@ into quantiles (amazon-science/chronos-forecasting, `predict_quantiles`).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.errors import ConfigError, EncodingError
+from tessera_onnx.errors import ConfigError, EncodingError, LoadError
 from tessera_onnx.models.spec import TimeSeries
 from tessera_onnx.runtime import batching, workers
-from tessera_onnx.runtime.session import Array, Session
+from tessera_onnx.runtime.session import Array, Port, Session, select
 from tessera_onnx.series import patching
 from tessera_onnx.series.exact import LARGEST, Float
 
@@ -135,7 +135,7 @@ def make_patches(recipe: TimeSeries, context: Float) -> patching.Patches:
 
 def feeds(
     recipe: TimeSeries,
-    inputs: Sequence[str],
+    inputs: Mapping[str, Port],
     patched: patching.Patches,
     n_patches: int,
     groups: NDArray[np.int64],
@@ -151,7 +151,21 @@ def feeds(
         )
     if "group_ids" in inputs:
         known["group_ids"] = groups
-    return {name: known[name] for name in inputs}
+    return select(known, inputs, "the graph")
+
+
+def check_inputs(recipe: TimeSeries, inputs: Mapping[str, Port], name: str) -> None:
+    """Raises LoadError for a graph that is none of this recipe."""
+    if not {"patches", "attention_mask"} <= inputs.keys():
+        raise LoadError(
+            f"{name} takes the inputs {', '.join(inputs)!s:.300}: a graph that forecasts takes "
+            "patches and attention_mask"
+        )
+    if recipe.prediction_length > recipe.output_patch_size and "future_patches" not in inputs:
+        raise LoadError(
+            f"{name} has no input future_patches, so one pass forecasts {recipe.output_patch_size} "
+            f"steps, not the prediction_length {recipe.prediction_length}"
+        )
 
 
 def check_range(values: Float) -> Float:

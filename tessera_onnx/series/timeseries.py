@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import ClassVar, Literal, TypeVar, Unpack
+from typing import Any, ClassVar, Literal, TypeVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from tessera_onnx.series.inputs import (
     read_series,
     tell,
 )
-from tessera_onnx.series.rollout import Rollout, check_range, feeds, make_patches
+from tessera_onnx.series.rollout import Rollout, check_inputs, check_range, feeds, make_patches
 from tessera_onnx.series.table import names
 
 Forecast = NDArray[np.float32 | np.float64]
@@ -72,8 +72,13 @@ class TesseraTimeSeries(Model):
         recipe = self._recipe
         shape = (1, len(recipe.quantiles), recipe.output_patch_size)
         nothing = make_patches(recipe, np.full((1, recipe.patch_size), np.nan))
-        probe = feeds(recipe, self._spec.main_graph().inputs, nothing, 1, np.zeros(1, np.int64))
-        self._session = self._open({recipe.output: shape}, probe)
+
+        def wanted(session: Session) -> tuple[Any, Any]:
+            check_inputs(recipe, session.inputs, session.name)
+            probe = feeds(recipe, session.inputs, nothing, 1, np.zeros(1, np.int64))
+            return {recipe.output: shape}, probe
+
+        self._session = self._open(wanted)
         self._rollout = Rollout(recipe, self._session)
 
     def forecast(

@@ -13,6 +13,7 @@ from tessera_onnx.results import Embeddings
 from tessera_onnx.runtime.workers import Limit
 from tessera_onnx.text import heads
 from tessera_onnx.text.encoder import TextEncoder
+from tessera_onnx.text.modules import Step
 from tessera_onnx.text.tokenizer import Head
 
 
@@ -24,6 +25,7 @@ def encode_all(
     role: Role | TokenRole,
     *,
     dimensions: Mapping[Kind, int],
+    modules: Mapping[Kind, Step],
     progress: bool,
     limit: Limit,
     most: int | None,
@@ -31,7 +33,8 @@ def encode_all(
     """Encode texts to all kinds of the model; each text runs through the graph once.
 
     `name` is the role: "query", "document" or "plain"; `role` is that role with the caller's
-    lengths. `dimensions` are the sizes to which vectors are cut, `most` is the number of weights
+    lengths. `dimensions` are the sizes to which vectors are cut, `modules` the steps after the
+    graph, `most` is the number of weights
     that sparse vectors keep. Raises ConfigError when the kinds tokenize a text differently, or when
     sparse queries need no inference, since one run then cannot serve all kinds.
     """
@@ -46,7 +49,7 @@ def encode_all(
             f"cannot serve them: open the model once per kind ({', '.join(recipes)})"
         )
     parts = [
-        _head(recipe, roles[kind], dimensions.get(kind, 0), name, most)
+        _head(recipe, roles[kind], dimensions.get(kind, 0), modules.get(kind), name, most)
         for kind, recipe in recipes.items()
     ]
     rows = encoder.encode(texts, role, heads.combine(parts), progress=progress, limit=limit)
@@ -61,12 +64,17 @@ def encode_all(
 
 
 def _head(
-    recipe: Dense | MultiVector | Sparse, role: Any, dimension: int, name: str, most: int | None
+    recipe: Dense | MultiVector | Sparse,
+    role: Any,
+    dimension: int,
+    modules: Step | None,
+    name: str,
+    most: int | None,
 ) -> Head:
     if isinstance(recipe, Dense):
-        return heads.dense_head(recipe, dimension or recipe.dimension)
+        return heads.dense_head(recipe, dimension or recipe.dimension, modules)
     if isinstance(recipe, MultiVector):
-        return heads.multi_vector_head(recipe, dimension or recipe.dimension, role)
+        return heads.multi_vector_head(recipe, dimension or recipe.dimension, role, modules)
     if name == "query" and recipe.query_weights != "model":
         raise ConfigError("this model's sparse queries need no inference: use TesseraSparse")
     return (

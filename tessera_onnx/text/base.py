@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, Unpack, get_args
 
 import numpy as np
@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from tessera_onnx.base import Model, Options
 from tessera_onnx.errors import ConfigError, LoadError, shown
 from tessera_onnx.models import rules, spec
-from tessera_onnx.models.spec import Role, TokenRole
+from tessera_onnx.models.spec import Pooling, Role, TokenRole
 from tessera_onnx.results import Embeddings
 from tessera_onnx.runtime import workers
 from tessera_onnx.runtime.session import Session
-from tessera_onnx.text import all_kinds, encoder, heads
+from tessera_onnx.text import all_kinds, encoder, heads, outputs
 from tessera_onnx.text import tokenizer as text_tokenizer
+from tessera_onnx.text.modules import Step
+from tessera_onnx.text.token_check import check_ids
 from tessera_onnx.vectors.quantization import check_dimension
 
 AnyRole = TypeVar("AnyRole", Role, TokenRole)
@@ -33,6 +35,7 @@ class TextOptions(Options, total=False):
     dimension: int | None
     max_length: int | None
     on_long: text_tokenizer.OnLong
+    pooling: Pooling | None
 
 
 class TextModel(Model):
@@ -53,6 +56,7 @@ class TextModel(Model):
     """
 
     _session: Session
+    _modules: Mapping[spec.Kind, Step]  # the steps after the graph, of the kinds that have some
     _most: int | None = None  # entries that are kept of a sparse vector
 
     def __init__(
@@ -62,6 +66,7 @@ class TextModel(Model):
         dimension: int | None = None,
         max_length: int | None = None,
         on_long: text_tokenizer.OnLong = "warn",
+        pooling: Pooling | None = None,
         **options: Unpack[Options],
     ) -> None:
         """Open a model; `options` are those of `Model`, and its errors are raised.
@@ -73,13 +78,18 @@ class TextModel(Model):
                 length; up to what the graph takes.
             on_long: what to do with a text of more tokens: "warn" (cut it, and say once per call
                 how many were cut), "truncate" (cut it silently) or "error".
-            **options: path, device, precision, threads, cache_dir and offline.
+            pooling: how token states become the vector of a text, for a dense model whose files
+                do not say it: "cls", "mean", "last", "max", "mean_sqrt_len_tokens" or
+                "weightedmean".
+            **options: path, device, precision, threads, cache_dir, offline and file.
 
         Raises:
             UnsupportedDimension: the model was not trained to be cut to `dimension`.
         """
+        self._pooling = pooling
         super().__init__(model_id, **options)
         self._options |= {"dimension": dimension, "max_length": max_length, "on_long": on_long}
+        self._options["pooling"] = pooling
         recipe = self._recipe
         facts = self._spec.text
         if facts is None:
@@ -89,15 +99,29 @@ class TextModel(Model):
         self._plain = self._with_length(recipe.plain or recipe.document, facts, max_length)
         self._dimension = self._width(dimension)
         tokenizer = text_tokenizer.Tokenizer(self._artifact.read(facts.tokenizer), facts)
-        # The outputs of all kinds are checked, because encode_all reads them from this session.
-        probe = text_tokenizer.probe(facts)
-        inputs = self._spec.main_graph().inputs
-        shapes = {
-            other.output: heads.output_shape(other, probe.ids.shape[1])
-            for other in self._spec.text_recipes().values()
-        }
-        self._session = self._open(shapes, text_tokenizer.feeds(probe, recipe.document, inputs))
+        check_ids(tokenizer, self._spec)
+        self._session = self._open(self._wanted)
+        self._recipe = self._spec.text_recipes()[self._kind]
         self._encoder = encoder.TextEncoder(tokenizer, self._session, on_long)
+
+    def _wanted(self, session: Session) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The outputs that the recipes read, with their shapes for the probe, and the probe.
+
+        The spec then names them. Those of all kinds are checked, because encode_all reads them from
+        this session. Raises LoadError where the graph is not what the recipes describe.
+        """
+        facts, name = self._spec.text, session.name
+        if facts is None:
+            raise LoadError(f"model {self._spec.id!r} has no [model.text] table")
+        outputs.check_inputs(session.inputs, self._spec, name)
+        batch = text_tokenizer.probe(facts)
+        n_tokens = batch.ids.shape[1]
+        role = next(iter(self._spec.text_recipes().values())).document
+        probe = text_tokenizer.feeds(batch, role, session.inputs, name)
+        settled = outputs.settled(self._spec, session, probe, n_tokens, self._artifact.read)
+        self._spec, self._modules = settled.spec, settled.modules
+        recipes = self._spec.text_recipes().values()
+        return {each.output: heads.output_shape(each, n_tokens) for each in recipes}, probe
 
     def _width(self, dimension: int | None) -> int:
         """Numbers in a vector, which is cut to `dimension`. Raises UnsupportedDimension."""
@@ -152,6 +176,7 @@ class TextModel(Model):
             role,
             self._role(role),
             dimensions={self._kind: self._dimension},
+            modules=self._modules,
             progress=progress,
             limit=limit,
             most=self._most,

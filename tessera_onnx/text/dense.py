@@ -25,7 +25,10 @@ Float = NDArray[np.float32]
 
 
 class TesseraDense(TextModel):
-    """Encode texts to unit vectors, (dimension,) float32, one per text.
+    """Encode texts to vectors, (dimension,) float32, one per text.
+
+    Vectors have unit length, unless the model's own modules end with another step than L2
+    (`modules` in its recipe).
 
     A model that treats queries and documents differently has a prompt for each. `encode` and
     `encode_batch` read a text as a document, unless the model has a prompt for texts of neither
@@ -41,7 +44,7 @@ class TesseraDense(TextModel):
     _recipe: Dense
 
     def encode(self, text: str, *, task: str | None = None, prompt: str | None = None) -> Float:
-        """Encode one text as a document: (dimension,) float32, unit length.
+        """Encode one text as a document: (dimension,) float32.
 
         Raises TypeError for anything but a str, TokenizationError for a lone surrogate,
         InputTooLong with on_long="error", EncodingError when the graph fails, ConfigError for a
@@ -256,12 +259,16 @@ class TesseraDense(TextModel):
     def similarity(self, a: str | Vectors, b: str | Vectors) -> float:
         """Cosine similarity of query `a` and document `b`, in [-1, 1]; 0 if either vector is zero.
 
-        Each is a text, or one vector made earlier: a float array (dimension,), Int8Vectors or
+        A model with another `similarity` in its recipe gives that: a dot product, or a distance
+        with its sign changed. Each is a text, or one vector made earlier: a float array (dimension,), Int8Vectors or
         BinaryTokens, whose bits count as +1 and -1. Raises the errors of `encode` for a text,
         ConfigError for NaN or infinity, DimensionMismatch for a vector of another dimension.
         """
         left = self._vector(a, self._query, "a")
-        return scoring.cosine(left, self._vector(b, self._document, "b"))
+        right = self._vector(b, self._document, "b")
+        if self._recipe.similarity in (None, "cosine"):
+            return scoring.cosine(left, right)
+        return float(scoring.dense_scores(left, right[None], self._recipe.similarity)[0])
 
     def rank(
         self,
@@ -272,12 +279,12 @@ class TesseraDense(TextModel):
         timeout: float | None = None,
         cancel: Event | None = None,
     ) -> list[Ranked]:
-        """Rank documents by cosine similarity, highest first: the `top_k` best, or all.
+        """Rank documents by their `similarity`, highest first: the `top_k` best, or all.
 
         The query may be a vector made earlier, (dimension,), and the documents vectors, (n,
         dimension) or a list of n: float arrays, Int8Vectors, or BinaryTokens, whose bits count as
-        +1 and -1 divided by the root of the dimension. Scores of unit vectors lie in [-1, 1];
-        vectors of other lengths are scored by their dot product. No documents give []. `timeout`
+        +1 and -1 divided by the root of the dimension. Scores of unit vectors lie in [-1, 1]; of a
+        model of unit vectors, vectors of other lengths are scored by their dot product. No documents give []. `timeout`
         and `cancel` are those of `encode_batch`. Raises ConfigError for NaN or infinity,
         DimensionMismatch when the dimensions differ.
         """
@@ -290,7 +297,10 @@ class TesseraDense(TextModel):
             right = scoring.as_list(documents)
             if are_texts(right):
                 right = self.encode_document(right, timeout=timeout, cancel=cancel)
-        return ranking(scoring.dense_scores(left, right), top_k)
+        # The cosine of unit vectors is their dot product.
+        unit = self._recipe.modules is None and self._recipe.similarity in (None, "cosine")
+        name = "dot" if unit else self._recipe.similarity or "cosine"
+        return ranking(scoring.dense_scores(left, right, name), top_k)
 
     def dimension(self) -> int:
         """Number of dimensions of a vector."""
@@ -298,7 +308,7 @@ class TesseraDense(TextModel):
 
     @property
     def _head(self) -> Head:
-        return heads.dense_head(self._recipe, self._dimension)
+        return heads.dense_head(self._recipe, self._dimension, self._modules.get(self._kind))
 
     def _purpose(self, role: Role, task: str | None, prompt: str | None) -> Role:
         """The role with the prompt and id of a task, or with the caller's own prompt."""

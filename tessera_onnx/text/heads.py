@@ -12,6 +12,7 @@ from tessera_onnx.errors import ConfigError
 from tessera_onnx.models.spec import Dense, MultiVector, Sparse, TokenRole
 from tessera_onnx.results import BinaryTokens, Int8Vectors, SparseVector
 from tessera_onnx.runtime.session import Array
+from tessera_onnx.text.modules import Step
 from tessera_onnx.text.tokenizer import Batch, Head
 from tessera_onnx.vectors import pooling, quantization
 from tessera_onnx.vectors.quantization import OutputDtype
@@ -19,29 +20,38 @@ from tessera_onnx.vectors.quantization import OutputDtype
 Float = NDArray[np.float32]
 
 
-def dense_head(recipe: Dense, dimension: int) -> Head:
-    """The head for one unit vector (dimension,) float32 per text.
+def dense_head(recipe: Dense, dimension: int, modules: Step | None) -> Head:
+    """The head for one vector (dimension,) float32 per text.
 
-    Token states are pooled unless the graph does so, cut to `dimension`, and L2-normalised.
+    Token states are pooled unless the graph does so. The steps of `modules` follow, or L2 without
+    any; a cut to `dimension` ends with L2.
     """
 
     def apply(outputs: list[Array], batch: Batch) -> Float:
         states = outputs[0]
         if recipe.pooling != "graph":
-            states = pooling.POOLINGS[recipe.pooling](states, batch.attention)
+            poolings = (recipe.pooling, *(recipe.further_poolings or ()))
+            parts = [pooling.POOLINGS[name](states, batch.attention) for name in poolings]
+            states = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        if modules is not None:
+            states = modules(np.asarray(states, np.float32))
         if dimension == recipe.dimension:
-            return pooling.l2_normalize(states)
+            return states if modules is not None else pooling.l2_normalize(states)
         return quantization.matryoshka(states, dimension, layer_norm=recipe.matryoshka_layer_norm)
 
     return Head((recipe.output,), apply, dimension)
 
 
-def multi_vector_head(recipe: MultiVector, dimension: int, role: TokenRole) -> Head:
+def multi_vector_head(
+    recipe: MultiVector, dimension: int, role: TokenRole, modules: Step | None
+) -> Head:
     """The head for unit token vectors (n_tokens, dimension) float32 of each text (ColBERT)."""
 
     def apply(outputs: list[Array], batch: Batch) -> list[Float]:
         kept = kept_tokens(batch, recipe, role)
         states = outputs[0][kept[:, 1:] if recipe.drop_first else kept]
+        if modules is not None:
+            states = modules(np.asarray(states, np.float32))
         if dimension == recipe.dimension:
             vectors = pooling.l2_normalize(states)
         else:
@@ -164,14 +174,19 @@ def combine(heads: Sequence[Head]) -> Head:
     return Head(names, apply)
 
 
-def output_shape(recipe: Dense | MultiVector | Sparse, n_tokens: int) -> tuple[int, ...]:
-    """The shape that the graph's output must have for one text of `n_tokens` tokens."""
+def output_shape(recipe: Dense | MultiVector | Sparse, n_tokens: int) -> tuple[int | None, ...]:
+    """The shape that the graph's output must have for one text of `n_tokens` tokens (None = any).
+
+    With further poolings or modules, these tell the size of the states.
+    """
+    free = not isinstance(recipe, Sparse) and bool(recipe.modules)
     if isinstance(recipe, MultiVector):
-        return (1, n_tokens - recipe.drop_first, recipe.dimension)
+        return (1, n_tokens - recipe.drop_first, None if free else recipe.dimension)
     if isinstance(recipe, Sparse):
-        width = recipe.vocab_size if recipe.head != "tokens" else 1
-        return (1, width) if recipe.head == "graph" else (1, n_tokens, width)
-    return (1, recipe.dimension) if recipe.pooling == "graph" else (1, n_tokens, recipe.dimension)
+        entries = recipe.vocab_size if recipe.head != "tokens" else 1
+        return (1, entries) if recipe.head == "graph" else (1, n_tokens, entries)
+    width = None if free else recipe.dimension // (1 + len(recipe.further_poolings or ()))
+    return (1, width) if recipe.pooling == "graph" else (1, n_tokens, width)
 
 
 def _to_sparse(weights: Float) -> SparseVector:

@@ -369,7 +369,8 @@ class TesseraMultiVector(TextModel):
         return self._dimension
 
     def _head(self, role: TokenRole) -> Head:
-        return heads.multi_vector_head(self._recipe, self._dimension, role)
+        modules = self._modules.get(self._kind)
+        return heads.multi_vector_head(self._recipe, self._dimension, role, modules)
 
     def _tokens(self, value: Any, role: TokenRole, name: str) -> Any:
         """The token vectors of a text, or vectors made earlier, checked and unchanged."""

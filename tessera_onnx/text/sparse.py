@@ -20,7 +20,7 @@ from tessera_onnx.text import heads
 from tessera_onnx.text.base import COMPARED, SEVERAL, RoleName, TextModel, TextOptions
 from tessera_onnx.text.options import SparseOptions
 from tessera_onnx.text.tokenizer import Head
-from tessera_onnx.vectors import explain, scoring
+from tessera_onnx.vectors import explain, scoring, tensors
 
 
 class TesseraSparse(TextModel):
@@ -240,19 +240,31 @@ class TesseraSparse(TextModel):
         """Weights (vocab_size,) of the tokens of a query that is not run through the graph."""
         table = np.ones(self._recipe.vocab_size, dtype=np.float32)
         if self._recipe.query_weights == "idf":
-            table[:] = 0  # a token that the table does not name is dropped
-            try:
-                entries = json.loads(self._artifact.read(self._recipe.idf))
-                with np.errstate(over="ignore"):  # infinity is refused below
-                    for token, weight in entries.items():
-                        token_id = self._encoder.tokenizer.token_id(token)
-                        if token_id is not None:
-                            table[token_id] = weight
-            except (ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
-                raise LoadError(f"{self._recipe.idf} is not a table of token weights") from error
+            table = self._idf(self._artifact.read(self._recipe.idf))
             if not (np.isfinite(table).all() and (table >= 0).all()):
                 raise LoadError(f"{self._recipe.idf} holds a weight that is negative or not finite")
         table[list(self._recipe.zero_ids)] = 0
+        return table
+
+    def _idf(self, content: bytes) -> NDArray[np.float32]:
+        """The weights (vocab_size,) that a file gives to tokens; those that it leaves out have 0."""
+        name, size = self._recipe.idf, self._recipe.vocab_size
+        table = np.zeros(size, dtype=np.float32)
+        if name.endswith(".safetensors"):
+            found = tensors.read(content, name).get("weight")
+            if found is None or found.ndim != 1 or len(found) > size:
+                raise LoadError(f"{name} holds no tensor 'weight' of {size} numbers", path=name)
+            table[: len(found)] = found
+            return table
+        try:
+            entries = json.loads(content)
+            with np.errstate(over="ignore"):  # the caller refuses infinity
+                for token, weight in entries.items():
+                    token_id = self._encoder.tokenizer.token_id(token)
+                    if token_id is not None:
+                        table[token_id] = weight
+        except (ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
+            raise LoadError(f"{name} is not a table of token weights") from error
         return table
 
 

@@ -14,12 +14,15 @@ from tessera_onnx import checks
 from tessera_onnx.errors import LoadError, TokenizationError, about_item
 from tessera_onnx.models.spec import Role, TokenizerSpec, TokenRole
 from tessera_onnx.runtime import batching
-from tessera_onnx.runtime.session import Array
+from tessera_onnx.runtime.session import Array, Port, select
 
 OnLong = Literal["truncate", "warn", "error"]
 Ids = NDArray[np.int64]
 # A special token in a text of a recipe, such as <image>.
 SPELLED = re.compile(r"<[^<>\s]+>")
+# Other names for token_type_ids, which are 0 for a single text.
+TYPES = {"input_type", "segment_ids", "token_type"}
+PAST = "past_key_values."  # the empty cache of a decoder that was exported with one
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,7 @@ class Tokenizer:
         facts = self.facts
         marker = role.marker_ids if isinstance(role, TokenRole) else ()
         expansion = role.expansion if isinstance(role, TokenRole) else "none"
+        full = (isinstance(role, TokenRole) and role.expansion_length) or role.max_length
         before = np.array([*facts.prefix_ids, *marker], dtype=np.int64)
         after = np.array(facts.suffix_ids, dtype=np.int64)
         room = role.max_length - len(before) - len(after)
@@ -151,7 +155,7 @@ class Tokenizer:
             ids = np.concatenate([before, content[:room], after])
             attended = len(ids)
             if expansion != "none":
-                spare = np.full(role.max_length - len(ids), facts.mask_id, dtype=np.int64)
+                spare = np.full(max(full - len(ids), 0), facts.mask_id, dtype=np.int64)
                 ids = np.concatenate([ids, spare])
                 attended = len(ids) if expansion == "attended" else attended
             rows.append((ids, attended))
@@ -165,6 +169,30 @@ class Tokenizer:
         """The id of a token; None for a token outside the vocabulary."""
         found: int | None = self._backend.token_to_id(token)
         return found
+
+    def special_ids(self) -> set[int]:
+        """Ids of the tokens that tokenizer.json marks as special."""
+        added = self._backend.get_added_tokens_decoder()
+        return {int(number) for number, token in added.items() if token.special}
+
+    def around(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """The ids that the post-processor of tokenizer.json puts before and after a text.
+
+        None where it puts none, or something that is not the same around each text.
+        """
+        text = "two and two"
+        try:
+            inner = self._backend.encode(text, add_special_tokens=False).ids
+            outer = self._backend.encode(text, add_special_tokens=True).ids
+        except BaseException as error:
+            if not _is_failure(error):
+                raise
+            return None
+        extra = len(outer) - len(inner)
+        places = [i for i in range(extra + 1) if outer[i : i + len(inner)] == inner]
+        if extra < 1 or not inner or len(places) != 1:
+            return None
+        return tuple(outer[: places[0]]), tuple(outer[places[0] + len(inner) :])
 
 
 def _is_failure(error: BaseException) -> bool:
@@ -189,8 +217,8 @@ class Runnable(Protocol):
     """The interface of a Session, also for several sessions that run one after the other."""
 
     @property
-    def inputs(self) -> Sequence[str]:
-        """Names of the graph's inputs."""
+    def inputs(self) -> Mapping[str, Port]:
+        """The graph's inputs by name."""
 
     @property
     def workers(self) -> int:
@@ -217,14 +245,35 @@ def padded(rows: Sequence[tuple[Ids, int]], facts: TokenizerSpec) -> Batch:
     return Batch(ids, attention, np.array([len(ids) for ids, _ in rows]))
 
 
-def feeds(batch: Batch, role: Role | TokenRole | None, inputs: Sequence[str]) -> dict[str, Array]:
-    """The inputs of the graph for a batch, by name; `inputs` are the names that it takes."""
-    known = {"input_ids": batch.ids, "attention_mask": batch.attention}
+def feeds(
+    batch: Batch, role: Role | TokenRole | None, inputs: Mapping[str, Port], name: str = "the graph"
+) -> dict[str, Array]:
+    """The inputs of the graph `name` for a batch, in its own dtypes; `inputs` are those it takes.
+
+    Raises LoadError for an input that no text has.
+    """
+    zeros = np.zeros_like(batch.ids)
+    known: dict[str, Array] = {"input_ids": batch.ids, "attention_mask": batch.attention}
     if "token_type_ids" in inputs:
-        known["token_type_ids"] = np.zeros_like(batch.ids)
+        known["token_type_ids"] = zeros
+    for key, port in inputs.items():
+        if key in TYPES:
+            known[key] = zeros
+        elif key == "position_ids":  # padding follows the text, so positions count from 0
+            known[key] = np.broadcast_to(np.arange(batch.ids.shape[1]), batch.ids.shape)
+        elif key.startswith(PAST):
+            known[key] = _nothing(port, len(batch.ids))
     if isinstance(role, Role) and role.task_id is not None:
-        known["task_id"] = np.array(role.task_id, dtype=np.int64)  # a scalar (jina-embeddings-v3)
-    return {name: known[name] for name in inputs}
+        task = np.array(role.task_id, dtype=np.int64)  # a scalar (jina-embeddings-v3)
+        axes = len(inputs["task_id"].shape) if "task_id" in inputs else 0
+        known["task_id"] = np.broadcast_to(task, (len(batch.ids),) if axes else ())
+    return select(known, inputs, name)
+
+
+def _nothing(port: Port, n_texts: int) -> Array:
+    """The empty key or value of a decoder's cache: (n_texts, heads, 0, size)."""
+    sizes = [size if isinstance(size, int) and size > 0 else 0 for size in port.shape]
+    return np.zeros([n_texts, *sizes[1:2], 0, *sizes[3:]], dtype=np.float32)
 
 
 def probe(facts: TokenizerSpec) -> Batch:

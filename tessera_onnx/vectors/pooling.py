@@ -60,7 +60,34 @@ def last(states: Array, mask: Array) -> Float:
     return np.array(states[np.arange(len(states)), positions], dtype=np.float32)
 
 
-POOLINGS = {"mean": mean, "cls": cls, "last": last}
+def largest_state(states: Array, mask: Array) -> Float:
+    """The largest value of each feature over real tokens: states (b, n, dim) -> (b, dim) float32.
+
+    A text without real tokens gives -inf. Max pooling of sentence-transformers.
+    """
+    real = np.asarray(mask, dtype=bool)[:, :, None]
+    return np.asarray(np.where(real, states, -np.inf).max(axis=1), np.float32)
+
+
+def mean_sqrt_length(states: Array, mask: Array) -> Float:
+    """The sum over real tokens divided by the root of their number: (b, n, dim) -> (b, dim)."""
+    counts = np.asarray(mask, dtype=np.float32).sum(axis=1, keepdims=True)
+    return np.asarray(mean(states, mask) * np.sqrt(np.maximum(counts, 1e-9)), np.float32)
+
+
+def weighted_mean(states: Array, mask: Array) -> Float:
+    """The mean over real tokens with the weights 1, 2, 3, … of their positions (SGPT).
+
+    states (b, n, dim), right padded -> (b, dim) float32.
+    """
+    weights = np.asarray(mask, dtype=np.float32) * np.arange(1, np.shape(mask)[1] + 1)
+    return mean(states, weights)
+
+
+POOLINGS = {
+    "mean": mean, "cls": cls, "last": last, "max": largest_state,
+    "mean_sqrt_len_tokens": mean_sqrt_length, "weightedmean": weighted_mean,
+}  # fmt: skip
 
 
 def layer_norm(vectors: Array) -> Float:

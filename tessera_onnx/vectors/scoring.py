@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tessera_onnx.checks import TEXTS, are_texts, check_items, holds_text, is_text, plain
 from tessera_onnx.errors import ConfigError, DimensionMismatch, about_item
 from tessera_onnx.results import BinaryTokens, SparseVector, Vectors, check_binary
-from tessera_onnx.vectors import bounds, quantization
+from tessera_onnx.vectors import bounds, pooling, quantization
 
 Float = NDArray[np.float32]
 
@@ -231,10 +231,11 @@ def cosine(a: Vectors, b: Vectors) -> float:
     return min(1.0, max(-1.0, float(first @ second) / norms)) if norms > 0 else 0.0
 
 
-def dense_scores(query: Any, documents: Any) -> Float:
-    """Dot products of one vector (dim,) with n others: (n,) float32, in [-1, 1] for unit vectors.
+def dense_scores(query: Any, documents: Any, similarity: str = "dot") -> Float:
+    """Scores of one vector (dim,) with n others: (n,) float32, the higher the more alike.
 
-    `documents` is an array (n, dim) or a list of n vectors; n may be 0. Both may be Int8Vectors or
+    `similarity` is "dot", in [-1, 1] for unit vectors; "cosine"; or "euclidean" or "manhattan",
+    whose distances are negated (sentence_transformers.util.SimilarityFunction). `documents` is an array (n, dim) or a list of n vectors; n may be 0. Both may be Int8Vectors or
     BinaryTokens, which are converted by `quantization.floats`. Raises DimensionMismatch when the
     dims differ, ConfigError for another rank, NaN, infinity or scores beyond float32, TypeError for
     values that are not numbers.
@@ -256,6 +257,12 @@ def dense_scores(query: Any, documents: Any) -> Float:
         if right.shape[1] != len(left):
             raise DimensionMismatch(f"documents have {right.shape[1]} dims, the query {len(left)}")
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        if similarity == "euclidean":
+            return check_scores(-np.sqrt(np.square(right - left).sum(axis=1)))
+        if similarity == "manhattan":
+            return check_scores(-np.abs(right - left).sum(axis=1))
+        if similarity == "cosine":
+            left, right = pooling.l2_normalize(left), pooling.l2_normalize(right)
         scores = right @ left
         bounds.limit(scores[:, None], right, left[None], (documents, query))
         return check_scores(scores)

@@ -81,9 +81,10 @@ def graph(data: bytes) -> None:
             static=False,
             int8_on_cuda=False,
             threads=1,
-            inputs=SPEC.graph.inputs,
-            outputs={"logits": (1, 2, 128)},
-            probe={"input_ids": probe.ids, "attention_mask": probe.attention},
+            wanted=lambda _: (
+                {"logits": (1, 2, 128)},
+                {"input_ids": probe.ids, "attention_mask": probe.attention},
+            ),
         ).close()
 
 

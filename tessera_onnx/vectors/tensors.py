@@ -1,0 +1,43 @@
+"""Read the tensors of a small safetensors file as float32 arrays.
+
+Format: eight bytes with the length of a JSON header, the header, and the bytes of the tensors
+(https://github.com/huggingface/safetensors). No code is run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera_onnx.errors import LoadError
+
+DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+
+def read(content: bytes, name: str) -> dict[str, NDArray[np.float32]]:
+    """The tensors of the file `name`, by name. Raises LoadError for other bytes or dtypes."""
+    try:
+        start = 8 + int.from_bytes(content[:8], "little")
+        header = json.loads(content[8:start])
+        entries = {key: entry for key, entry in header.items() if key != "__metadata__"}
+        return {key: _tensor(content, start, entry) for key, entry in entries.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise LoadError(f"{name} is not a readable safetensors file ({reason:.200})") from None
+
+
+def _tensor(content: bytes, start: int, entry: dict[str, Any]) -> NDArray[np.float32]:
+    begin, end = (start + int(place) for place in entry["data_offsets"])
+    dtype, shape = np.dtype(DTYPES[entry["dtype"]]), [int(size) for size in entry["shape"]]
+    if not start <= begin <= end <= len(content):
+        raise ValueError("a tensor ends outside the file")
+    if math.prod(shape) * dtype.itemsize != end - begin:
+        raise ValueError("a tensor has another size than its shape")
+    values = np.frombuffer(content[begin:end], dtype).reshape(shape)
+    if entry["dtype"] == "BF16":  # the upper half of a float32
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    return np.asarray(values, np.float32)
