@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +56,19 @@ def models(kind: Kind | None, cache_dir: str | None, *, installed: bool, as_json
 def info(model: str, cache_dir: str | None, *, as_json: bool) -> None:
     """Show every fact of a model: source, licence, files, parity.
 
+    Facts that were read from the files of a folder or repository are shown with the file and the
+    key that each comes from.
+
     \b
     Example: tessera info all-minilm-l6-v2
     """
     try:
         artifact = resolve.resolve(**location(model, cache_dir), offline=True)
-        spec, place = artifact.spec, {"where": artifact.origin, "folder": str(artifact.folder)}
+        spec, sources = artifact.spec, dict(artifact.sources)
+        place = {"where": artifact.origin, "folder": str(artifact.folder)}
+        missing = {file.name for file in spec.files} - set(artifact.present())
+        if missing:
+            place["not on this machine"] = ", ".join(sorted(missing))
         found = saturating(artifact)
         if found:
             place["saturates on x86 without VNNI"] = ", ".join(found)
@@ -69,11 +76,12 @@ def info(model: str, cache_dir: str | None, *, as_json: bool) -> None:
         known = _known(model)
         if known is None:
             raise
-        spec, place = known, {"where": "not installed"}
+        spec, sources, place = known, {}, {"where": "not installed"}
     if as_json:
-        print_json({**dataclasses.asdict(spec), **place})
+        given = {"sources": sources} if sources else {}
+        print_json({**dataclasses.asdict(spec), **place, **given})
     else:
-        print_lines(table([*facts(spec), *place.items()]))
+        print_lines(table([*foreign_facts(spec, sources), *((*row, "") for row in place.items())]))
 
 
 @click.command()
@@ -180,6 +188,17 @@ def facts(spec: ModelSpec) -> Iterator[tuple[str, str]]:
         doubtful = any(f"{name}.".startswith(f"{doubt}.") for doubt in spec.unverified)
         note = "  (forbids commercial use)" if restricted else ""
         yield name, f"{fact}{note}{'  (unverified)' if doubtful else ''}"
+
+
+def foreign_facts(spec: ModelSpec, sources: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Dotted name, value and source ("file: key") of every fact; "" where no source is known.
+
+    The source of a table is that of each of its facts that has none of its own.
+    """
+    for name, fact in facts(spec):
+        parts = name.split(".")
+        tables = (".".join(parts[:end]) for end in range(len(parts), 0, -1))
+        yield name, fact, next((sources[table] for table in tables if table in sources), "")
 
 
 def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:
