@@ -291,8 +291,10 @@ def _refused(response: Any, source: Hub, name: str) -> TesseraError:
     status, code = response.status_code, response.headers.get("x-error-code", "")
     file = _named(source, name)
     page = f"{_shown_endpoint()}/{source.repository}"
-    if code == "RepoNotFound" or (status == 401 and code != "GatedRepo") or (
-        status == 404 and not name and code != "RevisionNotFound"
+    if (
+        code == "RepoNotFound"
+        or (status == 401 and code != "GatedRepo")
+        or (status == 404 and not name and code != "RevisionNotFound")
     ):
         return ModelNotFound(
             f"the hub has no repository {source.repository} for you ({status}): check the name; "
