@@ -28,8 +28,8 @@ COMMANDS = {
     "forecast": "forecast",
     "info": "models",
     "models": "models",
-    "pin": "models",
-    "pull": "models",
+    "pin": "pull",
+    "pull": "pull",
     "rank": "embed",
     "similarity": "embed",
 }
