@@ -18,7 +18,7 @@ PACKAGE = Path(tessera_onnx.__file__).parent
 # A file imports its own folder and those in earlier rows, but no other in its own row.
 ROWS = (
     "errors",
-    "checks files progress",
+    "checks files progress protobuf",
     "results",
     "models runtime vectors",
     "base search",
@@ -31,7 +31,7 @@ ROWS = (
 # Where each package from elsewhere may be imported; NumPy may be everywhere above models.
 THIRD_PARTY = {
     "onnxruntime": "runtime",
-    "tokenizers": "text/tokenizer.py",
+    "tokenizers": "text/tokenizer.py models/foreign",
     "huggingface_hub": "models/hub.py",
     "tomli_w": "models/pins.py",
     "PIL": "images cli/demo.py",

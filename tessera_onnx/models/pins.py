@@ -76,7 +76,7 @@ def resolve(spec: ModelSpec, cache: Path) -> ModelSpec:
         revision=revision if spec.revision == UNPINNED else spec.revision,
     )
     path = record_path(spec, cache)
-    _write(path, toml(pinned))
+    write(path, toml(pinned))
     logger.warning(
         "model %r had no pinned revision or hash: now %s of %s, recorded in %s; `tessera pin %s` "
         "prints the lines for a catalogue%s",
@@ -153,26 +153,38 @@ def _pin(spec: ModelSpec, file: File) -> File:
             )
     sha256 = remote.sha256 if file.sha256 == UNPINNED else file.sha256
     if sha256 == UNPINNED:
-        sha256 = _hashed(spec, file.name, remote.etag)
+        _, sha256 = fetch(_source(spec), file.name, remote.etag)
     return dataclasses.replace(file, sha256=sha256, size=remote.size)
 
 
-def _hashed(spec: ModelSpec, name: str, etag: str) -> str:
-    """sha256 of a small file, whose content is first compared with git's hash."""
+def fetch(source: Hub, name: str, etag: str) -> tuple[bytes, str]:
+    """Content and sha256 of a file of the hub, downloaded unless it is in the hub cache.
+
+    The content is compared with `etag`: the sha256 of a large file, git's hash of another. Raises
+    IntegrityError for a file that is still another one after a second download, and what
+    `hub.describe` raises.
+    """
     import hashlib
 
+    path = hub.snapshot(source) / name
     for again in (False, True):  # a copy in the cache may be damaged
-        content = hub.download(spec, name, again=again).read_bytes()
+        if again or not os.path.isfile(path):  # noqa: PTH113 (False too where it may not be looked at)
+            hub.fetch(source, name, again=again)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise FileError(f"{path} cannot be read: {error.strerror}") from error
+        sha256 = hashlib.sha256(content).hexdigest()
         blob = b"blob %d\0" % len(content) + content  # git hashes a header and the content
-        if hashlib.sha1(blob, usedforsecurity=False).hexdigest() == etag:
-            return hashlib.sha256(content).hexdigest()
+        if etag in {sha256, hashlib.sha1(blob, usedforsecurity=False).hexdigest()}:
+            return content, sha256
     raise IntegrityError(
-        f"{name!r} of {_source(spec).repository} arrived damaged twice (its hash is not the "
+        f"{name!r} of {source.repository} arrived damaged twice (its hash is not the "
         "hub's): try again later, or through another network or HF_ENDPOINT"
     )
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
     """All or nothing: another process reads the old record or the new one."""
     import secrets
 

@@ -10,15 +10,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from tessera_onnx import protobuf
 from tessera_onnx.errors import IntegrityError
-from tessera_onnx.runtime import protobuf
+from tessera_onnx.protobuf import (
+    ENTRY_KEY,
+    ENTRY_VALUE,
+    EXTERNAL_DATA,
+    GRAPH,
+    INITIALIZER,
+    LOCATION,
+)
 
-KEY = b"location"
 # The key after its length, 8, as protobuf writes it. A hostile file may write the length longer.
 WRITTEN = re.compile(rb"(?:\x08|\x88\x80*\x00)location")
-# Field numbers of onnx.proto3.
-GRAPH, INITIALIZER, RAW_DATA, EXTERNAL_DATA, DATA_LOCATION = 7, 5, 9, 13, 14
-ENTRY_KEY, ENTRY_VALUE = 1, 2
+RAW_DATA, DATA_LOCATION = 9, 14  # field numbers of a tensor
 LARGE = 1 << 16  # bytes; smaller weights stay in the graph
 FIELDS = 100  # limit on a tensor's fields besides its bytes; name, type and sizes are a dozen
 
@@ -29,7 +34,7 @@ def locations(graph: bytes, name: str) -> list[str]:
     Raises IntegrityError for a name that is no plain name of a file in the graph's folder, and for
     outside data that is no weight of the main graph: ONNX Runtime cannot take it from memory.
     """
-    if KEY not in graph:  # every reference to a file holds this word
+    if LOCATION not in graph:  # every reference to a file holds this word
         return []
     try:
         found = list(_named(graph))
@@ -38,7 +43,7 @@ def locations(graph: bytes, name: str) -> list[str]:
     if len(found) != len(WRITTEN.findall(graph)):
         raise IntegrityError(f"{name} keeps data in other files that are not weights of its graph")
     for location in found:
-        if not re.fullmatch(r"[\w.+-]+", location) or location in (".", ".."):
+        if not protobuf.is_plain_name(location):
             raise IntegrityError(
                 f"{name} names the data file {location!r}, which is no file of the same folder"
             )
@@ -80,7 +85,7 @@ def _placed(graph: bytes, start: int, end: int, location: str) -> bytes | None:
             return None
     if place is None:
         return None
-    pairs = {KEY: location, b"offset": str(place[0]), b"length": str(place[1])}
+    pairs = {LOCATION: location, b"offset": str(place[0]), b"length": str(place[1])}
     entries = [
         protobuf.message(ENTRY_KEY, key) + protobuf.message(ENTRY_VALUE, value.encode())
         for key, value in pairs.items()
@@ -93,11 +98,4 @@ def _named(graph: bytes) -> Iterator[str]:
     """The location of each outside weight of the main graph."""
     for _, start, end in protobuf.fields(graph, 0, len(graph), GRAPH):
         for _, weight, weight_end in protobuf.fields(graph, start, end, INITIALIZER):
-            for _, entry, entry_end in protobuf.fields(graph, weight, weight_end, EXTERNAL_DATA):
-                pair = {
-                    number: graph[at:to]
-                    for number, at, to in protobuf.fields(graph, entry, entry_end)
-                }
-                if pair.get(ENTRY_KEY) == KEY:
-                    # UnicodeDecodeError is a ValueError
-                    yield pair.get(ENTRY_VALUE, b"").decode()
+            yield from protobuf.location(graph, weight, weight_end)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.runtime import protobuf
+from tessera_onnx import protobuf
 
 Weights = NDArray[np.int8]
 LIMIT = 128  # 255 * 128 fits into 16 bits, 255 * 129 does not

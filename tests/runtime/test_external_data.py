@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from artifact_tools import ARTIFACTS, TEXTS, add_file, copy, relist, replace
 
-from tessera_onnx import IntegrityError, LoadError, TesseraSparse
-from tessera_onnx.runtime import devices, external_data, protobuf
+from tessera_onnx import IntegrityError, LoadError, TesseraSparse, protobuf
+from tessera_onnx.runtime import devices, external_data
 from tessera_onnx.runtime import graph as runtime_graph
 
 NAME, RAW, EXTERNAL_DATA, DATA_LOCATION = 8, 9, 13, 14  # of TensorProto
@@ -62,12 +62,12 @@ def outside(graph, locate):
 
     def inner(message):
         return b"".join(
-            field(5, tensor(content)) if key == external_data.INITIALIZER else whole
+            field(5, tensor(content)) if key == protobuf.INITIALIZER else whole
             for key, content, whole in parts(message)
         )
 
     return b"".join(
-        field(7, inner(content)) if key == external_data.GRAPH else whole
+        field(7, inner(content)) if key == protobuf.GRAPH else whole
         for key, content, whole in parts(graph)
     ), bytes(data)
 

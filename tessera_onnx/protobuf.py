@@ -6,7 +6,16 @@ the packages protobuf and onnx.
 
 from __future__ import annotations
 
+import mmap
+import re
 from collections.abc import Iterator
+
+Buffer = bytes | mmap.mmap
+
+# Field numbers of onnx.proto3: of a model, of its graph, and of a tensor.
+GRAPH, INITIALIZER, EXTERNAL_DATA = 7, 5, 13
+ENTRY_KEY, ENTRY_VALUE = 1, 2  # of an entry of EXTERNAL_DATA
+LOCATION = b"location"  # the key of the entry that names a file
 
 
 def message(field: int, content: bytes) -> bytes:
@@ -25,7 +34,7 @@ def number(value: int) -> bytes:
 
 
 def fields(
-    graph: bytes, start: int, end: int, wanted: int | None = None
+    graph: Buffer, start: int, end: int, wanted: int | None = None
 ) -> Iterator[tuple[int, int, int]]:
     """(number, start, end) of the fields that hold bytes: all, or those of the number `wanted`."""
     for field, tag, begin, to in whole(graph, start, end):
@@ -33,7 +42,7 @@ def fields(
             yield field, begin, to
 
 
-def whole(graph: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+def whole(graph: Buffer, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """(number, start of the tag, start and end of the content) of each field of a message.
 
     Raises ValueError when the bytes are no protobuf message.
@@ -62,7 +71,7 @@ def whole(graph: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, i
         start = to
 
 
-def varint(graph: bytes, start: int, end: int) -> tuple[int, int]:
+def varint(graph: Buffer, start: int, end: int) -> tuple[int, int]:
     """The whole number (varint) at `start`, and its end. Raises ValueError if it has none."""
     value = 0
     for shift in range(10):
@@ -73,3 +82,20 @@ def varint(graph: bytes, start: int, end: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, start + shift + 1
     raise ValueError("a number does not end")
+
+
+def location(graph: Buffer, start: int, end: int) -> Iterator[str]:
+    """The name of the file that holds the bytes of the tensor at `start`, if they lie outside.
+
+    Raises ValueError when the bytes are no tensor.
+    """
+    for _, entry, entry_end in fields(graph, start, end, EXTERNAL_DATA):
+        pair = {number: graph[at:to] for number, at, to in fields(graph, entry, entry_end)}
+        if pair.get(ENTRY_KEY) == LOCATION:
+            # UnicodeDecodeError is a ValueError
+            yield pair.get(ENTRY_VALUE, b"").decode()
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether it is a name of a file in the same folder: no path, and no sign of a shell."""
+    return re.fullmatch(r"[\w.+-]+", name) is not None and name not in (".", "..")
