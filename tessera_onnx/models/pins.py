@@ -29,8 +29,8 @@ def record_path(spec: ModelSpec, cache: Path) -> Path:
 def recorded(spec: ModelSpec, cache: Path) -> ModelSpec | None:
     """`spec` with the pins of its record; itself when it is pinned; None when neither is so.
 
-    A record of another repository, revision or hash than the entry's is passed over, as the entry
-    is newer.
+    A record of another repository, revision, hash or size than the entry's is passed over, as the
+    entry is newer: what it pins is never overruled.
     """
     if _is_pinned(spec):
         return spec
@@ -130,12 +130,14 @@ def _with_pins(spec: ModelSpec, record: ModelSpec) -> ModelSpec | None:
         and source.revision in {UNPINNED, found.revision}
         and {file.name for file in spec.files} == known.keys()
         and all(file.sha256 in {UNPINNED, known[file.name].sha256} for file in spec.files)
+        and all(file.size in {-1, known[file.name].size} for file in spec.files)
     )
     if not agrees:
         return None
     files = tuple(known[file.name] for file in spec.files)
     revision = record.revision if spec.revision == UNPINNED else spec.revision
-    return dataclasses.replace(spec, hub=found, files=files, revision=revision)
+    source = dataclasses.replace(source, revision=found.revision)
+    return dataclasses.replace(spec, hub=source, files=files, revision=revision)
 
 
 def _pin(spec: ModelSpec, file: File) -> File:
