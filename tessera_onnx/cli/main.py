@@ -31,6 +31,7 @@ COMMANDS = {
     "pull": "models",
     "rank": "embed",
     "similarity": "embed",
+    "verify-catalogue": "verify_catalogue",
 }
 
 
@@ -46,7 +47,7 @@ class Program(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"tessera_onnx.cli.{COMMANDS[cmd_name]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
     def main(self, *args: Any, **kwargs: Any) -> Any:

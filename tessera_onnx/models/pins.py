@@ -94,7 +94,7 @@ def lines(spec: ModelSpec) -> Iterator[str]:
     """The pinned part of an entry, as it goes below the other keys of a catalogue's [[model]]."""
     import tomli_w
 
-    table = _table(spec)
+    table = as_table(spec)
     part = {name: table[name] for name in ("revision", "files", "hub")}
     if spec.revision == UNPINNED:
         del part["revision"]
@@ -106,7 +106,7 @@ def toml(spec: ModelSpec) -> str:
     """An entry as a TOML document that `catalogue.parse` reads back to the same entry."""
     import tomli_w
 
-    return tomli_w.dumps({"schema": catalogue.SCHEMA, "model": [_table(spec)]})
+    return tomli_w.dumps({"schema": catalogue.SCHEMA, "model": [as_table(spec)]})
 
 
 def _source(spec: ModelSpec) -> Hub:
@@ -208,9 +208,9 @@ def write(path: Path, text: str) -> None:
         ) from error
 
 
-def _table(part: Any) -> Any:
+def as_table(part: Any) -> Any:
     """A dataclass as nested dicts and lists, without the keys that are absent."""
     if dataclasses.is_dataclass(part):
         fields = ((field.name, getattr(part, field.name)) for field in dataclasses.fields(part))
-        return {name: _table(value) for name, value in fields if value is not None}
-    return [_table(value) for value in part] if isinstance(part, tuple) else part
+        return {name: as_table(value) for name, value in fields if value is not None}
+    return [as_table(value) for value in part] if isinstance(part, tuple) else part
