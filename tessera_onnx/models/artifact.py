@@ -124,7 +124,22 @@ class Artifact:
         beside = (PurePosixPath(graph).parent / name).as_posix()
         if self.origin == FOLDER:
             return _content(self.folder / beside)
-        return self._with_file(beside).read(beside)
+        return self.with_file(beside).read(beside)
+
+    def with_file(self, name: str) -> Artifact:
+        """The same artifact, whose spec lists a further file of the repository."""
+        known = {file.name for file in self.spec.files}
+        remote = None if self.listing is None else self.listing.files.get(name)
+        if name in known or remote is None or self.spec.hub is None:
+            return self  # `read` says what is wrong with a file that is not listed
+        sha256 = remote.sha256
+        if sha256 == UNPINNED:  # git's hash alone is known of a small file
+            if self.offline and not os.path.isfile(self.folder / name):  # noqa: PTH113
+                raise offline_error(self.spec, f"its file {name}")
+            _, sha256 = pins.fetch(self.spec.hub, name, remote.etag)
+        file = File(name, sha256, remote.size)
+        spec = dataclasses.replace(self.spec, files=(*self.spec.files, file))
+        return dataclasses.replace(self, spec=spec)
 
     def data_files(self, graph: str) -> list[str]:
         """Names of the files with the weights of a graph that is here; [] for most graphs.
@@ -164,21 +179,6 @@ class Artifact:
     def _remote(self, graph: str, name: str) -> hub.Remote | None:
         beside = (PurePosixPath(graph).parent / name).as_posix()
         return None if self.listing is None else self.listing.files.get(beside)
-
-    def _with_file(self, name: str) -> Artifact:
-        """The same artifact, whose spec lists a further file of the repository."""
-        known = {file.name for file in self.spec.files}
-        remote = None if self.listing is None else self.listing.files.get(name)
-        if name in known or remote is None or self.spec.hub is None:
-            return self  # `read` says what is wrong with a file that is not listed
-        sha256 = remote.sha256
-        if sha256 == UNPINNED:  # git's hash alone is known of a small file
-            if self.offline and not os.path.isfile(self.folder / name):  # noqa: PTH113
-                raise offline_error(self.spec, f"its file {name}")
-            _, sha256 = pins.fetch(self.spec.hub, name, remote.etag)
-        file = File(name, sha256, remote.size)
-        spec = dataclasses.replace(self.spec, files=(*self.spec.files, file))
-        return dataclasses.replace(self, spec=spec)
 
     def _roots(self) -> list[Path]:
         """Folders that a listed file may lie in. A snapshot in the hub cache consists of links."""

@@ -131,14 +131,14 @@ def _find(
     wanted = repository.choice(model_id, kind, file=file, pooling=pooling)
     is_plain = is_folder or (file is None and pooling is None)
     if wanted is not None and not is_plain:
-        return _open_repository(wanted, cache_dir, offline=offline)
+        return open_repository(wanted, cache_dir, offline=offline)
     found = _find_known(model_id, kind, cache_dir, offline=offline)
     if found is not None:
         return found
     if is_folder:
         return _open(Path(model_id), kind, file, pooling)
     if wanted is not None:
-        return _open_repository(wanted, cache_dir, offline=offline)
+        return open_repository(wanted, cache_dir, offline=offline)
     here = [artifact.spec for artifact in installed.installed(cache_dir, offline=offline)]
     names = {name for spec in [*here, *catalogue.catalogue()] for name in (spec.id, *spec.aliases)}
     raise ModelNotFound(_unknown(model_id, names) + _broken_note(cache_dir))
@@ -165,20 +165,28 @@ def _find_known(
     return from_hub(spec, cache_dir, offline=offline)
 
 
-def _open_repository(
-    wanted: repository.Choice, cache_dir: str | os.PathLike[str] | None, *, offline: bool
+def open_repository(
+    wanted: repository.Choice,
+    cache_dir: str | os.PathLike[str] | None = None,
+    *,
+    offline: bool = False,
+    again: bool = False,
 ) -> Artifact:
-    """A repository of the hub that no catalogue lists. Nothing is asked about a reranker."""
+    """A repository of the hub that no catalogue lists, as `repository.open_repository` opens it.
+
+    Raises ModelNotFound for a reranker before anything is asked, and adds similar names to the
+    message about a repository that the hub does not have.
+    """
     if RERANKER.search(wanted.id):
         raise ModelNotFound(_unknown(wanted.id, ()))
+    cache = installed.cache_folder(cache_dir)
     try:
-        return repository.open_repository(
-            wanted, installed.cache_folder(cache_dir), offline=offline
-        )
+        return repository.open_repository(wanted, cache, offline=offline, again=again)
     except ModelNotFound as error:
         names = [name for spec in catalogue.catalogue() for name in (spec.id, *spec.aliases)]
         near = _near(wanted.id, names, 0.8)
-        raise ModelNotFound(f"{error}{f'; did you mean {near}?' if near else ''}") from None
+        hint = f"; did you mean {near}?" if near else ""
+        raise ModelNotFound(f"{error}{hint}; no folder of that name is here") from None
 
 
 def _find_default(

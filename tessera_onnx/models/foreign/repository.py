@@ -108,7 +108,7 @@ def open_repository(
     if found is not None:
         return found
     files = listing(wanted, cache, offline=offline, again=again)
-    return _opened(wanted, cache, files, offline=offline)
+    return open_listed(wanted, cache, files, offline=offline)
 
 
 def listing(wanted: Choice, cache: Path, *, offline: bool = False, again: bool = False) -> Listing:
@@ -161,8 +161,8 @@ def all_recorded(cache: Path, *, offline: bool = True) -> Iterator[Artifact]:
                 yield found
 
 
-def _opened(wanted: Choice, cache: Path, files: Listing, *, offline: bool) -> Artifact:
-    """Read the description of a repository from its small files, and record it."""
+def open_listed(wanted: Choice, cache: Path, files: Listing, *, offline: bool = False) -> Artifact:
+    """As `open_repository`, for a list of files that is known: read the small ones and record."""
     from tessera_onnx.models.foreign import reader
 
     _check_graphs(wanted, files)
