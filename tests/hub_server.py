@@ -1,10 +1,11 @@
 """A model hub on loopback: a real HTTP server that answers as huggingface_hub expects.
 
-It speaks `HEAD` and `GET /{owner}/{name}/resolve/{revision}/{file}`, the only requests that a
-download of listed files makes: `ETag` with git's blob hash for small files, a redirect to a second
-server (the "storage", as the real hub has one) with `X-Linked-Etag` and `X-Linked-Size` for large
-ones, `X-Repo-Commit`, byte ranges, `X-Error-Code`. With `xet=True` large files are also offered as
-blocks, as hf-xet fetches them. Faults are switched on by attributes.
+It speaks `GET /api/models/{owner}/{name}[/revision/{revision}]?blobs=true`, which lists the files
+of a repository, and `HEAD` and `GET /{owner}/{name}/resolve/{revision}/{file}`, the only requests
+that a download of listed files makes: `ETag` with git's blob hash for small files, a redirect to a
+second server (the "storage", as the real hub has one) with `X-Linked-Etag` and `X-Linked-Size` for
+large ones, `X-Repo-Commit`, byte ranges, `X-Error-Code`. With `xet=True` large files are also
+offered as blocks, as hf-xet fetches them. Faults are switched on by attributes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
 
 XET_CHUNK = 1 << 17  # bytes, the most that the protocol allows
 XET_BLOCK = 8 * XET_CHUNK
@@ -44,7 +46,10 @@ class Hub:
     tokens: set[str] | None = None  # accepted ones; None: no token is needed
     gated: int = 403  # how a token that is not accepted is answered
     xet: bool = False  # whether large files are offered to hf-xet
+    private: bool = False  # without a token there seems to be no repository
     renamed: dict[str, str] = field(default_factory=dict)  # old repository: new one
+    branches: dict[str, str] = field(default_factory=dict)  # branch or tag: commit; besides main
+    listed: Callable[[dict[str, Any]], dict[str, Any]] = lambda answer: answer  # changes the list
     status: Callable[[Request], tuple[int, dict[str, str]] | None] = lambda _: None
     content: Callable[[Request, bytes], bytes] = lambda _, content: content
     chunk: int = 1 << 16  # bytes sent at once
@@ -52,6 +57,7 @@ class Hub:
     stall_after: int | None = None  # bytes of a body after which nothing comes any more
     silent: bool = False  # not even headers come
     requests: list[Request] = field(default_factory=list)
+    sent: dict[str, int] = field(default_factory=dict)  # path: bytes of its bodies
 
     def __post_init__(self) -> None:
         self.down = threading.Event()
@@ -67,6 +73,12 @@ class Hub:
         for server in (self.server, self.storage):
             server.shutdown()
             server.server_close()
+
+    def pointer(self, content: bytes) -> bytes:
+        """The file of Git LFS that stands for a large one."""
+        digest = hashlib.sha256(content).hexdigest()
+        head = "version https://git-lfs.github.com/spec/v1"
+        return f"{head}\noid sha256:{digest}\nsize {len(content)}\n".encode()
 
     def seen(self, server: str = "", method: str = "", path: str = "") -> list[Request]:
         """Requests to a server, of a method, whose path ends so."""
@@ -162,8 +174,68 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/xet-token":
             store = {"X-Xet-Cas-Url": _url(hub.storage), "X-Xet-Access-Token": "for-the-store"}
             self.reply(200, {**store, "X-Xet-Token-Expiration": str(int(time.time()) + 3600)})
+        elif self.path.startswith("/api/models/"):
+            self.list_files(request)
         else:
             self.resolve(request)
+
+    def find(self, request: Request, repository: str, revision: str) -> str | None:
+        """The commit of a revision; None after an answer that says what hinders."""
+        hub = self.hub
+        token = (request.authorization or "").removeprefix("Bearer ")
+        is_known = hub.tokens is None or token in hub.tokens
+        if repository in hub.renamed:
+            new = self.path.replace(repository, hub.renamed[repository], 1)
+            self.reply(307, {"Location": new})
+        elif hub.private and not is_known:
+            self.reply(401, {"X-Error-Message": "Invalid username or password."})
+        elif repository not in hub.repositories:
+            self.reply(404, {"X-Error-Code": "RepoNotFound"})
+        elif not is_known and not self.path.startswith("/api/"):  # the list is public
+            self.reply(hub.gated, {"X-Error-Code": "GatedRepo"})
+        else:
+            commits = {"main": hub.commit, hub.commit: hub.commit, **hub.branches}
+            commits |= {commit: commit for commit in hub.branches.values()}
+            if revision in commits:
+                return commits[revision]
+            self.reply(404, {"X-Error-Code": "RevisionNotFound"})
+        return None
+
+    def list_files(self, request: Request) -> None:
+        """What the hub tells of a repository: the keys that huggingface_hub reads."""
+        address = urlsplit(self.path)
+        parts = address.path.removeprefix("/api/models/").split("/")
+        repository, revision = "/".join(parts[:2]), "main"
+        if len(parts) == 4 and parts[2] == "revision":
+            revision = unquote(parts[3])
+        elif len(parts) != 2:
+            self.reply(404, {})
+            return
+        commit = self.find(request, repository, revision)
+        if commit is None:
+            return
+        has_blobs = parse_qs(address.query).get("blobs") in (["true"], ["True"])
+        siblings = []
+        for name, content in sorted(self.hub.repositories[repository].items()):
+            sibling: dict[str, Any] = {"rfilename": name}
+            if has_blobs:
+                pointer = self.hub.pointer(content)
+                large = len(content) >= self.hub.large
+                sibling |= {"size": len(content), "blobId": git_hash(pointer if large else content)}
+                if large:
+                    digest = hashlib.sha256(content).hexdigest()
+                    size = {"size": len(content), "pointerSize": len(pointer)}
+                    sibling["lfs"] = {"sha256": digest, **size}
+            siblings.append(sibling)
+        facts = {
+            "id": repository,
+            "modelId": repository,
+            "sha": commit,
+            "private": self.hub.private,
+        }
+        facts |= {"gated": "manual" if self.hub.tokens and not self.hub.private else False}
+        answer = self.hub.listed({**facts, "tags": [], "downloads": 0, "siblings": siblings})
+        self.body(request, json.dumps(answer).encode(), {"Content-Type": "application/json"})
 
     def resolve(self, request: Request) -> None:
         hub = self.hub
@@ -171,22 +243,11 @@ class _Handler(BaseHTTPRequestHandler):
         if len(parts) < 5 or parts[2] != "resolve":
             self.reply(404, {})
             return
-        repository, revision, name = "/".join(parts[:2]), parts[3], "/".join(parts[4:])
-        if repository in hub.renamed:
-            new = self.path.replace(repository, hub.renamed[repository], 1)
-            self.reply(307, {"Location": new})
+        repository, name = "/".join(parts[:2]), "/".join(map(unquote, parts[4:]))
+        found = self.find(request, repository, unquote(parts[3]))
+        if found is None:
             return
-        if repository not in hub.repositories:
-            self.reply(404, {"X-Error-Code": "RepoNotFound"})
-            return
-        token = (request.authorization or "").removeprefix("Bearer ")
-        if hub.tokens is not None and token not in hub.tokens:
-            self.reply(hub.gated, {"X-Error-Code": "GatedRepo"})
-            return
-        if revision not in {"main", hub.commit}:
-            self.reply(404, {"X-Error-Code": "RevisionNotFound"})
-            return
-        commit = {"X-Repo-Commit": hub.commit}
+        commit = {"X-Repo-Commit": found}
         content = hub.repositories[repository].get(name)
         if content is None:
             self.reply(404, {"X-Error-Code": "EntryNotFound", **commit})
@@ -268,6 +329,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return
             try:
+                sent = len(content[position : position + hub.chunk])
+                hub.sent[self.path] = hub.sent.get(self.path, 0) + sent
                 self.wfile.write(content[position : position + hub.chunk])
             except OSError:  # the client went away
                 self.close_connection = True

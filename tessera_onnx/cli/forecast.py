@@ -15,6 +15,7 @@ from tessera_onnx.cli.options import (
     AT_LEAST_1,
     CACHE,
     DEVICE,
+    FILE,
     JSON,
     MODEL,
     PRECISION,
@@ -84,6 +85,7 @@ def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
 @click.option("-o", "--output", metavar="OUT", help="File to write: .csv or .jsonl; - writes CSV.")
 @click.option("--plot", metavar="IMAGE", help="Chart to write: .png, .svg or .pdf.")
 @MODEL
+@FILE
 @PRECISION
 @DEVICE
 @THREADS

@@ -18,6 +18,7 @@ from tessera_onnx.cli.options import (
     AT_LEAST_1,
     CACHE,
     DEVICE,
+    FILE,
     JSON,
     MODEL,
     PASSWORD,
@@ -155,6 +156,7 @@ def open_inputs(
     help="Number of the token to draw, from 1. Default: the mean of all.",
 )
 @MODEL
+@FILE
 @PRECISION
 @DEVICE
 @THREADS

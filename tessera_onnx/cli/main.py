@@ -28,10 +28,11 @@ COMMANDS = {
     "forecast": "forecast",
     "info": "models",
     "models": "models",
-    "pin": "models",
-    "pull": "models",
+    "pin": "pull",
+    "pull": "pull",
     "rank": "embed",
     "similarity": "embed",
+    "verify-catalogue": "verify_catalogue",
 }
 
 
@@ -47,7 +48,7 @@ class Program(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"tessera_onnx.cli.{COMMANDS[cmd_name]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
     def main(self, *args: Any, **kwargs: Any) -> Any:

@@ -1,28 +1,25 @@
-"""`tessera models`, `info`, `pull` and `pin`: list, describe and download models."""
+"""`tessera models` and `info`: list and describe models."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import click
 
-from tessera_onnx.cli.options import CACHE, JSON, location
+from tessera_onnx.cli.options import CACHE, FILE, JSON, POOLING, location
 from tessera_onnx.cli.output import print_json, print_lines, table
-from tessera_onnx.errors import DeviceError, ModelNotFound
+from tessera_onnx.errors import ModelNotFound, TesseraError
 from tessera_onnx.kinds import KINDS, known_models
-from tessera_onnx.models import catalogue, hub, pins, resolve, rules
-from tessera_onnx.models.artifact import HUB, Artifact
+from tessera_onnx.models import catalogue, hub, resolve
+from tessera_onnx.models.artifact import Artifact
+from tessera_onnx.models.foreign import repository
 from tessera_onnx.models.installed import cache_folder
-from tessera_onnx.models.installed import installed as installed_models
-from tessera_onnx.models.spec import PRECISIONS, File, Kind, ModelSpec, Parity, Precision, SubGraph
+from tessera_onnx.models.spec import File, Kind, ModelSpec, Parity, SubGraph
 from tessera_onnx.runtime import saturation
-from tessera_onnx.runtime.devices import choose_device
 
 
 @click.command()
@@ -51,79 +48,36 @@ def models(kind: Kind | None, cache_dir: str | None, *, installed: bool, as_json
 
 @click.command()
 @click.argument("model", metavar="ID_OR_FOLDER")
+@FILE
+@POOLING
 @CACHE
 @JSON
-def info(model: str, cache_dir: str | None, *, as_json: bool) -> None:
+def info(model: str, cache_dir: str | None, *, as_json: bool, **chosen: Any) -> None:
     """Show every fact of a model: source, licence, files, parity.
 
-    Facts that were read from the files of a folder or repository are shown with the file and the
-    key that each comes from.
+    Of a folder or repository without a description, it shows the file and key of each fact. A
+    repository OWNER/NAME is described from its small files, before a graph is downloaded.
 
     \b
     Example: tessera info all-minilm-l6-v2
     """
+    sources: Mapping[str, str] = {}
     try:
-        artifact = resolve.resolve(**location(model, cache_dir), offline=True)
-        spec, sources = artifact.spec, dict(artifact.sources)
-        place = {"where": artifact.origin, "folder": str(artifact.folder)}
-        missing = {file.name for file in spec.files} - set(artifact.present())
-        if missing:
-            place["not on this machine"] = ", ".join(sorted(missing))
-        found = saturating(artifact)
-        if found:
-            place["saturates on x86 without VNNI"] = ", ".join(found)
+        artifact = resolve.resolve(**location(model, cache_dir), offline=True, **chosen)
+        spec, place, sources = artifact.spec, _place(artifact), artifact.sources
     except ModelNotFound:
-        known = _known(model)
-        if known is None:
+        known, wanted = known_entry(model), repository.choice(model, **chosen)
+        if known is not None:
+            spec, place = known, {"where": "not installed"}
+        elif wanted is None or hub.is_offline() or resolve.RERANKER.search(model):
             raise
-        spec, sources, place = known, {}, {"where": "not installed"}
+        else:
+            artifact = _described(wanted, cache_dir, as_json=as_json)
+            spec, place, sources = artifact.spec, _place(artifact), artifact.sources
     if as_json:
-        given = {"sources": sources} if sources else {}
-        print_json({**dataclasses.asdict(spec), **place, **given})
+        print_json({**dataclasses.asdict(spec), **place, "sources": dict(sources)})
     else:
-        print_lines(table([*foreign_facts(spec, sources), *((*row, "") for row in place.items())]))
-
-
-@click.command()
-@click.argument("model", metavar="ID")
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Graph to download.")
-@click.option("--force", is_flag=True, help="Download again what is here already.")
-@CACHE
-@JSON
-def pull(
-    model: str, precision: Precision | None, cache_dir: str | None, *, force: bool, as_json: bool
-) -> None:
-    """Download and verify a model, to run it without a network.
-
-    Without --precision it is the graph that runs on this machine by default.
-
-    \b
-    Example: tessera pull all-minilm-l6-v2
-    """
-    _check_id(model)
-    report = fetch(model, cache_dir, precision, force=force)
-    if as_json:
-        print_json(report)
-    else:
-        print_lines(_pull_lines(report))
-
-
-@click.command()
-@click.argument("model", metavar="ID")
-@CACHE
-def pin(model: str, cache_dir: str | None) -> None:
-    """Print a model's revision and hashes as lines for a catalogue.
-
-    \b
-    Example: tessera pin all-minilm-l6-v2
-    """
-    _check_id(model)
-    spec = _known(model)
-    if spec is None:  # raises with near names, or is no model of a catalogue
-        spec = resolve.resolve(model, cache_dir=cache_dir).spec
-    cache = cache_folder(cache_dir)
-    # Revision and hashes that nobody recorded yet are asked of the hub.
-    print_lines(pins.lines(pins.recorded(spec, cache) or pins.resolve(spec, cache)))
+        print_lines(table([*facts(spec, sources), *_place_lines(place)]))
 
 
 def saturating(artifact: Artifact) -> list[str]:
@@ -144,14 +98,9 @@ def _int8_graphs(spec: ModelSpec) -> list[str]:
     return [graph.int8 for graph in graphs if graph is not None and graph.int8]
 
 
-def _known(model: str) -> ModelSpec | None:
+def known_entry(model: str) -> ModelSpec | None:
     """The catalogue's entry of that id or alias."""
     return resolve.find_entry(catalogue.catalogue(), model)
-
-
-def _check_id(model: str) -> None:
-    if os.path.isdir(model) and _known(model) is None:  # noqa: PTH112 (a Path raises for what cannot be a name)
-        raise click.UsageError("ID is the id of a model; the folder of that name is here already")
 
 
 # ---------------------------------------------------------------- models
@@ -181,24 +130,81 @@ def _summary_lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
 # ---------------------------------------------------------------- info
 
 
-def facts(spec: ModelSpec) -> Iterator[tuple[str, str]]:
-    """Dotted name and value of every fact. Facts that nobody could check are marked."""
+def _place(artifact: Artifact) -> dict[str, Any]:
+    """Where the files of a model lie; of a repository, which graphs it has, and their sizes."""
+    place: dict[str, Any] = {"where": artifact.origin, "folder": str(artifact.folder)}
+    found = saturating(artifact)
+    if found:
+        place["saturates on x86 without VNNI"] = ", ".join(found)
+    if artifact.listing is not None:
+        if not artifact.is_complete():
+            place["where"] = "not downloaded"
+        place["graphs"] = _graphs(artifact.listing)
+    return place
+
+
+def _graphs(listing: hub.Listing) -> list[dict[str, Any]]:
+    """The ONNX files of a repository, and files beside each that by their names hold its weights.
+
+    The true names stand in the graph, which is not here yet.
+    """
+    sizes = {name: remote.size for name, remote in listing.files.items()}
+    return [
+        {
+            "name": graph,
+            "size": size,
+            "weights": {
+                name: sizes[name]
+                for name in sizes
+                if name.startswith((f"{graph}_data", f"{graph}.data"))
+            },
+        }
+        for graph, size in sorted(sizes.items())
+        if graph.endswith(".onnx")
+    ]
+
+
+def _place_lines(place: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in place.items():
+        if name != "graphs":
+            yield name, value
+            continue
+        for graph in value:
+            weights = "".join(f" + {n} {size:,} bytes" for n, size in graph["weights"].items())
+            yield "graph", f"{graph['name']}  {graph['size']:,} bytes{weights}"
+
+
+def _described(wanted: repository.Choice, cache_dir: str | None, *, as_json: bool) -> Artifact:
+    """A repository as its small files describe it.
+
+    Of one that is refused, the graphs and the reason are shown before the error goes on.
+    """
+    cache = cache_folder(cache_dir)
+    listing = repository.listing(wanted, cache)
+    try:
+        return repository.open_listed(wanted, cache, listing)
+    except TesseraError as error:
+        shown = {"id": wanted.id, "revision": listing.commit, "graphs": _graphs(listing)}
+        if as_json:
+            print_json({**shown, "refused": str(error)})
+        else:
+            print_lines(table(_place_lines(shown)))
+        raise
+
+
+def facts(spec: ModelSpec, sources: Mapping[str, str] | None = None) -> Iterator[tuple[str, str]]:
+    """Dotted name and value of every fact. Facts that nobody could check are marked.
+
+    `sources` has the file and key of facts that were read from a foreign folder.
+    """
     for name, fact in _flat(spec, ""):
+        source = (sources or {}).get(name)
         restricted = name == "licence" and catalogue.forbids_commercial_use(spec.licence)
         doubtful = any(f"{name}.".startswith(f"{doubt}.") for doubt in spec.unverified)
         note = "  (forbids commercial use)" if restricted else ""
-        yield name, f"{fact}{note}{'  (unverified)' if doubtful else ''}"
-
-
-def foreign_facts(spec: ModelSpec, sources: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """Dotted name, value and source ("file: key") of every fact; "" where no source is known.
-
-    The source of a table is that of each of its facts that has none of its own.
-    """
-    for name, fact in facts(spec):
-        parts = name.split(".")
-        tables = (".".join(parts[:end]) for end in range(len(parts), 0, -1))
-        yield name, fact, next((sources[table] for table in tables if table in sources), "")
+        note += "  (unverified)" if doubtful else ""
+        note += f"  (from {source})" if source else ""
+        yield name, f"{fact}{note}"
 
 
 def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:
@@ -220,77 +226,3 @@ def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:
         yield name, value
     elif value is not None:
         yield name, json.dumps(value)  # a prompt's last space and an empty string stay visible
-
-
-# ---------------------------------------------------------------- pull
-
-
-def fetch(
-    model: str, cache_dir: str | None, precision: Precision | None, *, force: bool
-) -> dict[str, Any]:
-    """Download and verify the files of one precision, by default of that which runs here.
-
-    Raises ModelNotFound, with the export command for a model that no hub offers ready to run, and
-    what `hub.download` raises.
-    """
-    spec = _known(model)
-    elsewhere = _installed(spec.id if spec else model, cache_dir)
-    if spec is None or (spec.hub is None and elsewhere):
-        artifact = resolve.resolve(model, cache_dir=cache_dir)
-        return _report(artifact, artifact.present(), None)
-    if precision:
-        rules.check_precision(spec, precision)
-    artifact = resolve.from_hub(spec, cache_dir, offline=hub.is_offline())
-    precisions = [precision] if precision else _precisions(spec)
-    names = list(dict.fromkeys(n for p in precisions for n in artifact.spec.files_for(p)))
-    for name in names:
-        if force:
-            hub.download(artifact.spec, name, again=True)
-        artifact.read(name)  # downloads what is missing or damaged
-    return _report(artifact, names, elsewhere)
-
-
-def _installed(model: str, cache_dir: str | None) -> str | None:
-    """What comes before the hub for this id: the name of a pack, or "cache"."""
-    for artifact in installed_models(cache_dir):
-        if artifact.spec.id == model and artifact.origin != HUB:
-            return artifact.origin
-    return None
-
-
-def _precisions(spec: ModelSpec) -> list[Precision | None]:
-    """What `device="auto"` runs here, its fallback to the CPU included; [None] without a graph."""
-    graph = spec.graph
-    if graph is None:
-        return [None]
-    try:
-        int8 = graph.best_cuda == "int8"
-        devices = choose_device("auto", static=graph.static, int8_on_cuda=int8)
-    except DeviceError:  # a model can be downloaded before onnxruntime is installed
-        devices = ["cpu"]
-    return list(dict.fromkeys(getattr(graph, f"best_{device}") for device in devices))
-
-
-def _report(artifact: Artifact, names: list[str], hidden_by: str | None) -> dict[str, Any]:
-    spec = artifact.spec
-    return {
-        "model": spec.id,
-        "where": artifact.origin,
-        "revision": spec.hub.revision if spec.hub else spec.revision,
-        "licence": spec.licence,
-        "folder": str(artifact.folder),
-        "files": [{"name": name, "size": spec.file(name).size} for name in names],
-        "hidden_by": hidden_by,
-    }
-
-
-def _pull_lines(report: dict[str, Any]) -> Iterator[str]:
-    """What is here now and what to do next."""
-    total = sum(file["size"] for file in report["files"])
-    yield f"{report['model']}: {len(report['files'])} files, {total:,} bytes, verified"
-    yield f"  in {Path(report['folder'])}"
-    forbids = catalogue.forbids_commercial_use(report["licence"])
-    yield f"  licence {report['licence']}{', which forbids commercial use' if forbids else ''}"
-    if report["hidden_by"]:
-        yield f"  not used by its id: {report['hidden_by']} holds that model and comes first"
-    yield f'Next: tessera info {report["model"]}, or in Python Tessera("{report["model"]}")'

@@ -11,7 +11,7 @@ import click
 from tessera_onnx.cli import texts as cli_texts
 from tessera_onnx.cli.output import say
 from tessera_onnx.kinds import KINDS
-from tessera_onnx.models.spec import PRECISIONS
+from tessera_onnx.models.spec import PRECISIONS, Pooling
 from tessera_onnx.text.tokenizer import OnLong
 
 AT_LEAST_1 = click.IntRange(min=1)
@@ -19,7 +19,8 @@ MODEL = click.option(
     "-m",
     "--model",
     metavar="ID_OR_FOLDER",
-    help="Id or folder of a model. Without it the first installed model is used.",
+    help="Id or folder of a model, or OWNER/NAME of a repository of the hub. Without it the first "
+    "installed model is used.",
 )
 CACHE = click.option(
     "--cache-dir",
@@ -28,6 +29,17 @@ CACHE = click.option(
 )
 DEVICE = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or coreml."
+)
+FILE = click.option(
+    "--file",
+    metavar="NAME",
+    help="Graph to use of a folder or repository without a description, such as "
+    "onnx/model_O3.onnx.",
+)
+POOLING = click.option(
+    "--pooling",
+    type=click.Choice(get_args(Pooling)),
+    help="Pooling of a dense model whose files name none.",
 )
 PRECISION = click.option("--precision", type=click.Choice(PRECISIONS), help="Graph to run.")
 THREADS = click.option("--threads", type=AT_LEAST_1, help="Number of CPU threads.")
@@ -73,6 +85,8 @@ def model_options(command: Command) -> Command:
         THREADS,
         DEVICE,
         PRECISION,
+        POOLING,
+        FILE,
         click.option(
             "--dimension", type=AT_LEAST_1, help="Cut vectors to this dimension (Matryoshka)."
         ),

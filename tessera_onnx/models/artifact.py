@@ -7,9 +7,10 @@ imported where it is used.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -20,8 +21,9 @@ from tessera_onnx.errors import (
     ModelNotFound,
 )
 from tessera_onnx.errors import named as said
-from tessera_onnx.models import catalogue, hub
-from tessera_onnx.models.spec import UNPINNED, ModelSpec
+from tessera_onnx.models import catalogue, hub, pins
+from tessera_onnx.models.foreign import graph_io
+from tessera_onnx.models.spec import UNPINNED, File, ModelSpec
 
 HUB = "hub"  # origin of an artifact whose files lie in the hub cache or are fetched into it
 FOLDER = "folder"  # origin of a user's folder without model.toml, whose files nobody hashed
@@ -37,6 +39,9 @@ class Artifact:
     origin: str  # "path", "cache", "hub", "folder", or the name of the pack's distribution
     offline: bool = True  # whether files of the origin "hub" must be there already
     sources: Mapping[str, str] = field(default_factory=dict)  # fact of the spec -> "file: key"
+    # All files of a repository that no catalogue lists: which of them hold the weights of a graph
+    # is known when the graph is here.
+    listing: hub.Listing | None = None
 
     def read(self, name: str) -> bytes:
         """Content of a listed file, compared with model.toml by size and sha256.
@@ -48,6 +53,12 @@ class Artifact:
         be fetched while offline; and what `hub.download` raises.
         """
         self.locate(name)
+        content = self._read(name)
+        if self.listing is not None and name.endswith(".onnx"):
+            self._check_data(name, graph_io.parse(content, self.folder / name).locations)
+        return content
+
+    def _read(self, name: str) -> bytes:
         try:
             return self._checked(name)
         except IntegrityError as error:
@@ -111,7 +122,63 @@ class Artifact:
         Of a user's folder, any file beside the graph.
         """
         beside = (PurePosixPath(graph).parent / name).as_posix()
-        return _content(self.folder / beside) if self.origin == FOLDER else self.read(beside)
+        if self.origin == FOLDER:
+            return _content(self.folder / beside)
+        return self.with_file(beside).read(beside)
+
+    def with_file(self, name: str) -> Artifact:
+        """The same artifact, whose spec lists a further file of the repository."""
+        known = {file.name for file in self.spec.files}
+        remote = None if self.listing is None else self.listing.files.get(name)
+        if name in known or remote is None or self.spec.hub is None:
+            return self  # `read` says what is wrong with a file that is not listed
+        sha256 = remote.sha256
+        if sha256 == UNPINNED:  # git's hash alone is known of a small file
+            if self.offline and not os.path.isfile(self.folder / name):  # noqa: PTH113
+                raise offline_error(self.spec, f"its file {name}")
+            _, sha256 = pins.fetch(self.spec.hub, name, remote.etag)
+        file = File(name, sha256, remote.size)
+        spec = dataclasses.replace(self.spec, files=(*self.spec.files, file))
+        return dataclasses.replace(self, spec=spec)
+
+    def data_files(self, graph: str) -> list[str]:
+        """Names of the files with the weights of a graph that is here; [] for most graphs.
+
+        Raises LoadError for a file that is no graph.
+        """
+        names = graph_io.read(self.folder / graph).locations
+        return [(PurePosixPath(graph).parent / name).as_posix() for name in names]
+
+    def is_complete(self) -> bool:
+        """Whether all files of a precision are here, with the weights beside its graph."""
+        return any(
+            all(self._is_here(name) for name in self.spec.files_for(precision))
+            for precision in self.spec.precisions() or (None,)
+        )
+
+    def _is_here(self, name: str) -> bool:
+        if not os.path.isfile(self.folder / name):  # noqa: PTH113
+            return False
+        if not name.endswith(".onnx"):
+            return True
+        try:
+            return all(os.path.isfile(self.folder / data) for data in self.data_files(name))  # noqa: PTH113
+        except LoadError:  # damaged: it is fetched again when it is read
+            return False
+
+    def _check_data(self, graph: str, names: Iterable[str]) -> None:
+        """Raises LoadError before gigabytes are fetched for a graph that lacks some of them."""
+        missing = [name for name in names if self._remote(graph, name) is None]
+        if missing:
+            raise LoadError(
+                f"{graph} of {self.spec.id} keeps weights in {', '.join(missing)!s:.300}, which "
+                "the repository does not have beside it: choose another graph with file=, or "
+                "export the model"
+            )
+
+    def _remote(self, graph: str, name: str) -> hub.Remote | None:
+        beside = (PurePosixPath(graph).parent / name).as_posix()
+        return None if self.listing is None else self.listing.files.get(beside)
 
     def _roots(self) -> list[Path]:
         """Folders that a listed file may lie in. A snapshot in the hub cache consists of links."""

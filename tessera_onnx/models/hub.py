@@ -1,4 +1,4 @@
-"""Download the listed files of a model with huggingface_hub, into its standard cache.
+"""List and download the files of a model with huggingface_hub, into its standard cache.
 
 huggingface_hub makes the requests, sends the token, retries, locks, draws the progress bar and
 keeps the cache. This module names the revision, the cache and the endpoint, and turns each failure
@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from tessera_onnx.errors import FileError, LoadError, ModelNotFound, TesseraError
+from tessera_onnx.models.rules import is_file_name
 from tessera_onnx.models.spec import UNPINNED, Hub, ModelSpec
 
 logger = logging.getLogger("tessera_onnx")
 
 LIBRARY = "tessera-onnx"  # named in the User-Agent
+MAX_FILES = 20_000  # of a repository; the hub's own list is complete up to 50,000
 # The operating system refused, not the network: disk full, no permission, a limit, a broken disk.
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 DISK |= {errno.EIO, errno.ENOTDIR, errno.EEXIST}
@@ -88,6 +90,59 @@ class Remote:
         return self.etag if len(self.etag) == 64 else UNPINNED
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All files of a repository at one commit, from one request."""
+
+    repository: str  # as the hub names it today
+    commit: str
+    files: dict[str, Remote]
+
+
+def list_files(source: Hub) -> Listing:
+    """Ask the hub for the files of a repository.
+
+    The revision is a branch, a tag or a commit; "unpinned" means the default branch. The list is
+    that of the commit which it stands for now. Files with a name that could leave the folder are
+    left out. Raises what `describe` raises.
+    """
+    _check_online(source, "")
+    revision = None if source.revision == UNPINNED else source.revision
+    with _one_sentence(source, ""):
+        from huggingface_hub import HfApi, constants
+
+        try:
+            found = HfApi(endpoint=_endpoint(), library_name=LIBRARY).model_info(
+                source.repository,
+                revision=revision,
+                files_metadata=True,
+                timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
+            )
+            commit, siblings = str(found.sha), list(found.siblings or ())
+            files = {each.rfilename: _remote(commit, each) for each in siblings[: MAX_FILES + 1]}
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            if getattr(error, "response", None) is not None:  # a status that is an error
+                raise
+            raise _no_hub(source, "") from None
+    repository = str(found.id)
+    if not re.fullmatch(r"[\w.-]{1,96}/[\w.-]{1,96}", repository, re.ASCII):
+        raise _no_hub(source, "")
+    _check_commit(commit, source)
+    if len(files) > MAX_FILES:
+        raise LoadError(f"{repository} has more than {MAX_FILES:,} files: this is no single model")
+    safe = {name: remote for name, remote in files.items() if is_file_name(name)}
+    return Listing(repository, commit, safe)
+
+
+def _remote(commit: str, sibling: Any) -> Remote:
+    """A file in the answer of the hub. Raises ValueError where it has no hash or size."""
+    large = sibling.lfs
+    etag, size = (large["sha256"], large["size"]) if large else (sibling.blob_id, sibling.size)
+    if not re.fullmatch(r"[0-9a-f]{64}" if large else r"[0-9a-f]{40}", etag) or size < 0:
+        raise ValueError
+    return Remote(commit, etag, int(size))
+
+
 def describe(source: Hub, name: str) -> Remote:
     """Ask the hub for the commit, hash and size of a file; an unpinned revision means "main".
 
@@ -104,12 +159,19 @@ def describe(source: Hub, name: str) -> Remote:
     commit, etag = found.commit_hash or "", found.etag or ""
     if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", etag) or found.size is None or found.size < 0:
         raise _no_hub(source, name)
-    if not re.fullmatch(r"[0-9a-f]{40}", commit) or revision not in {"main", commit}:
+    _check_commit(commit, source)
+    return Remote(commit, etag, found.size)
+
+
+def _check_commit(commit: str, source: Hub) -> None:
+    """Raises LoadError for what is no commit, or another one than that asked for."""
+    asked = source.revision if re.fullmatch(r"[0-9a-f]{40}", source.revision) else commit
+    if not re.fullmatch(r"[0-9a-f]{40}", commit) or commit != asked:
+        wanted = "main" if source.revision == UNPINNED else source.revision
         raise LoadError(
             f"{_shown_endpoint()} answers with the revision {commit!r:.80} of {source.repository}, "
-            f"expected {revision}: check HF_ENDPOINT"
+            f"expected {wanted}: check HF_ENDPOINT"
         )
-    return Remote(commit, etag, found.size)
 
 
 def download(spec: ModelSpec, name: str, *, again: bool = False) -> Path:
@@ -118,7 +180,11 @@ def download(spec: ModelSpec, name: str, *, again: bool = False) -> Path:
     The content is not compared with the entry here. `again=True` replaces a file that is there
     already. Raises what `describe` raises; the next call may succeed.
     """
-    source = _source(spec)
+    return fetch(_source(spec), name, again=again)
+
+
+def fetch(source: Hub, name: str, *, again: bool = False) -> Path:
+    """As `download`, for a file of a repository at a commit."""
     path = snapshot(source) / name
     _check_online(source, name)
     # hf-xet reports each download to the store that it comes from, unless this is set.
@@ -151,9 +217,14 @@ def _source(spec: ModelSpec) -> Hub:
 def _check_online(source: Hub, name: str) -> None:
     if is_offline():
         raise ModelNotFound(
-            f"the hub has to be asked for {name!r} of {source.repository}, which HF_HUB_OFFLINE "
-            "forbids: unset it, or use a model that is on this machine"
+            f"the hub has to be asked for {_named(source, name)}, which HF_HUB_OFFLINE forbids: "
+            "unset it, or use a model that is on this machine"
         )
+
+
+def _named(source: Hub, name: str) -> str:
+    """A file of a repository as messages name it; without a name the list of its files."""
+    return f"{name!r} of {source.repository}" if name else f"the files of {source.repository}"
 
 
 def _endpoint() -> str:
@@ -180,7 +251,7 @@ def _one_sentence(source: Hub, name: str) -> Iterator[None]:
 
 def _explained(error: Exception, source: Hub, name: str) -> TesseraError:
     """By status, class name and errno: the classes differ between versions of huggingface_hub."""
-    file = f"{name!r} of {source.repository}"
+    file = _named(source, name)
     number = getattr(error, "errno", None)
     if isinstance(error, RuntimeError):  # hf-xet has only the text that Rust gives an errno
         found = re.search(r"\(os error (\d+)\)", str(error))
@@ -211,16 +282,20 @@ def _explained(error: Exception, source: Hub, name: str) -> TesseraError:
 
 def _no_hub(source: Hub, name: str) -> LoadError:
     return LoadError(
-        f"{_shown_endpoint()} does not answer as a model hub for {name!r} of {source.repository} "
+        f"{_shown_endpoint()} does not answer as a model hub for {_named(source, name)} "
         "(no commit, hash or size): check HF_ENDPOINT, proxy and firewall"
     )
 
 
 def _refused(response: Any, source: Hub, name: str) -> TesseraError:
     status, code = response.status_code, response.headers.get("x-error-code", "")
-    file = f"{name!r} of {source.repository}"
+    file = _named(source, name)
     page = f"{_shown_endpoint()}/{source.repository}"
-    if code == "RepoNotFound" or (status == 401 and code != "GatedRepo"):
+    if (
+        code == "RepoNotFound"
+        or (status == 401 and code != "GatedRepo")
+        or (status == 404 and not name and code != "RevisionNotFound")
+    ):
         return ModelNotFound(
             f"the hub has no repository {source.repository} for you ({status}): check the name; "
             "a private one needs a token with access in HF_TOKEN"

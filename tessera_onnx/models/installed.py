@@ -18,6 +18,7 @@ from pathlib import Path
 from tessera_onnx.errors import LoadError
 from tessera_onnx.models import catalogue, hub, pins
 from tessera_onnx.models.artifact import Artifact, in_hub_cache, open_folder
+from tessera_onnx.models.foreign import repository
 from tessera_onnx.models.spec import ModelSpec
 
 logger = logging.getLogger("tessera_onnx")
@@ -57,6 +58,8 @@ def installed(
         pinned = pins.recorded(spec, cache_folder(cache_dir)) if spec.hub else None
         if pinned is not None and hub.is_complete(pinned):
             found.setdefault(spec.id, in_hub_cache(pinned, offline=offline))
+    for artifact in repository.all_recorded(cache_folder(cache_dir), offline=offline):
+        found.setdefault(artifact.spec.id, artifact)
     return [artifact for name, artifact in found.items() if name not in refused]
 
 

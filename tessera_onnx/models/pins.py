@@ -29,8 +29,8 @@ def record_path(spec: ModelSpec, cache: Path) -> Path:
 def recorded(spec: ModelSpec, cache: Path) -> ModelSpec | None:
     """`spec` with the pins of its record; itself when it is pinned; None when neither is so.
 
-    A record of another repository, revision or hash than the entry's is passed over, as the entry
-    is newer.
+    A record of another repository, revision, hash or size than the entry's is passed over, as the
+    entry is newer: what it pins is never overruled.
     """
     if _is_pinned(spec):
         return spec
@@ -76,7 +76,7 @@ def resolve(spec: ModelSpec, cache: Path) -> ModelSpec:
         revision=revision if spec.revision == UNPINNED else spec.revision,
     )
     path = record_path(spec, cache)
-    _write(path, toml(pinned))
+    write(path, toml(pinned))
     logger.warning(
         "model %r had no pinned revision or hash: now %s of %s, recorded in %s; `tessera pin %s` "
         "prints the lines for a catalogue%s",
@@ -94,7 +94,7 @@ def lines(spec: ModelSpec) -> Iterator[str]:
     """The pinned part of an entry, as it goes below the other keys of a catalogue's [[model]]."""
     import tomli_w
 
-    table = _table(spec)
+    table = as_table(spec)
     part = {name: table[name] for name in ("revision", "files", "hub")}
     if spec.revision == UNPINNED:
         del part["revision"]
@@ -106,7 +106,7 @@ def toml(spec: ModelSpec) -> str:
     """An entry as a TOML document that `catalogue.parse` reads back to the same entry."""
     import tomli_w
 
-    return tomli_w.dumps({"schema": catalogue.SCHEMA, "model": [_table(spec)]})
+    return tomli_w.dumps({"schema": catalogue.SCHEMA, "model": [as_table(spec)]})
 
 
 def _source(spec: ModelSpec) -> Hub:
@@ -130,12 +130,14 @@ def _with_pins(spec: ModelSpec, record: ModelSpec) -> ModelSpec | None:
         and source.revision in {UNPINNED, found.revision}
         and {file.name for file in spec.files} == known.keys()
         and all(file.sha256 in {UNPINNED, known[file.name].sha256} for file in spec.files)
+        and all(file.size in {-1, known[file.name].size} for file in spec.files)
     )
     if not agrees:
         return None
     files = tuple(known[file.name] for file in spec.files)
     revision = record.revision if spec.revision == UNPINNED else spec.revision
-    return dataclasses.replace(spec, hub=found, files=files, revision=revision)
+    source = dataclasses.replace(source, revision=found.revision)
+    return dataclasses.replace(spec, hub=source, files=files, revision=revision)
 
 
 def _pin(spec: ModelSpec, file: File) -> File:
@@ -153,26 +155,38 @@ def _pin(spec: ModelSpec, file: File) -> File:
             )
     sha256 = remote.sha256 if file.sha256 == UNPINNED else file.sha256
     if sha256 == UNPINNED:
-        sha256 = _hashed(spec, file.name, remote.etag)
+        _, sha256 = fetch(_source(spec), file.name, remote.etag)
     return dataclasses.replace(file, sha256=sha256, size=remote.size)
 
 
-def _hashed(spec: ModelSpec, name: str, etag: str) -> str:
-    """sha256 of a small file, whose content is first compared with git's hash."""
+def fetch(source: Hub, name: str, etag: str) -> tuple[bytes, str]:
+    """Content and sha256 of a file of the hub, downloaded unless it is in the hub cache.
+
+    The content is compared with `etag`: the sha256 of a large file, git's hash of another. Raises
+    IntegrityError for a file that is still another one after a second download, and what
+    `hub.describe` raises.
+    """
     import hashlib
 
+    path = hub.snapshot(source) / name
     for again in (False, True):  # a copy in the cache may be damaged
-        content = hub.download(spec, name, again=again).read_bytes()
+        if again or not os.path.isfile(path):  # noqa: PTH113 (False too where it may not be looked at)
+            hub.fetch(source, name, again=again)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise FileError(f"{path} cannot be read: {error.strerror}") from error
+        sha256 = hashlib.sha256(content).hexdigest()
         blob = b"blob %d\0" % len(content) + content  # git hashes a header and the content
-        if hashlib.sha1(blob, usedforsecurity=False).hexdigest() == etag:
-            return hashlib.sha256(content).hexdigest()
+        if etag in {sha256, hashlib.sha1(blob, usedforsecurity=False).hexdigest()}:
+            return content, sha256
     raise IntegrityError(
-        f"{name!r} of {_source(spec).repository} arrived damaged twice (its hash is not the "
+        f"{name!r} of {source.repository} arrived damaged twice (its hash is not the "
         "hub's): try again later, or through another network or HF_ENDPOINT"
     )
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
     """All or nothing: another process reads the old record or the new one."""
     import secrets
 
@@ -194,9 +208,9 @@ def _write(path: Path, text: str) -> None:
         ) from error
 
 
-def _table(part: Any) -> Any:
+def as_table(part: Any) -> Any:
     """A dataclass as nested dicts and lists, without the keys that are absent."""
     if dataclasses.is_dataclass(part):
         fields = ((field.name, getattr(part, field.name)) for field in dataclasses.fields(part))
-        return {name: _table(value) for name, value in fields if value is not None}
-    return [_table(value) for value in part] if isinstance(part, tuple) else part
+        return {name: as_table(value) for name, value in fields if value is not None}
+    return [as_table(value) for value in part] if isinstance(part, tuple) else part

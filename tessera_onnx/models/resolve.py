@@ -1,7 +1,7 @@
 """Find the artifact for a model id, an alias or a folder.
 
-The order is: `path=`, installed packs, the local cache, the hub cache, a download. A complete local
-copy is used without a network.
+The order is: `path=`, installed packs, the local cache, the catalogue's models in the hub cache or
+by a download, any repository of the hub. A complete local copy is used without a network.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from tessera_onnx.errors import named as said
 from tessera_onnx.models import catalogue, hub, installed, pins
 from tessera_onnx.models.artifact import (
     FOLDER,
-    HUB,
     Artifact,
     in_hub_cache,
     offline_error,
     open_folder,
     pinned_folder,
 )
+from tessera_onnx.models.foreign import repository
 from tessera_onnx.models.spec import Kind, ModelSpec, Pooling
 
 logger = logging.getLogger("tessera_onnx")
@@ -54,7 +54,9 @@ def resolve(
     """Find the artifact for an id, an alias or a folder; with neither, the default of the kind.
 
     `path` is a model folder, or a catalogue (a .toml file), in which alone the id is then looked
-    up. `file` and `pooling` complete what a folder without model.toml leaves open. A graph is fetched when it is read, so only the precision in use is downloaded. Nothing is
+    up. `file` and `pooling` complete what a folder without model.toml, or a repository of the hub,
+    leaves open; with them, "owner/name" is a repository also where a catalogue has that alias.
+    A graph is fetched when it is read, so only the precision in use is downloaded. Nothing is
     fetched if `offline` is true or HF_HUB_OFFLINE is set.
 
     Raises ModelNotFound for an unknown id, with similar names, and for a model of the catalogue
@@ -78,10 +80,11 @@ def resolve(
             raise LoadError(f"the folder {path} holds {artifact.spec.id!r}, not {said(model_id)!r}")
     else:
         artifact = _find(model_id, kind, cache_dir, file, pooling, offline=offline)
-    if artifact.origin not in {FOLDER, HUB} and (file is not None or pooling is not None):
+    is_foreign = artifact.origin == FOLDER or artifact.listing is not None
+    if not is_foreign and (file is not None or pooling is not None):
         name = "file" if file is not None else "pooling"
         raise ConfigError(
-            f"model {artifact.spec.id!r} has a model.toml, which says every fact: leave {name} out"
+            f"model {artifact.spec.id!r} has a description that says every fact: leave {name} out"
         )
     _check_kind(artifact.spec, kind)
     _note_licence(artifact.spec)
@@ -120,28 +123,70 @@ def _find(
     *,
     offline: bool,
 ) -> Artifact:
-    # Folders come first, because reading the catalogue takes longer than opening a small model.
     if model_id is None:
         return _find_default(kind, cache_dir, offline=offline)
-    if PLACE.match(model_id) and os.path.isdir(model_id):  # noqa: PTH112 (a Path raises for what cannot be a name)
+    is_folder = os.path.isdir(model_id)  # noqa: PTH112 (a Path raises for what cannot be a name)
+    if is_folder and PLACE.match(model_id):
         return _open(Path(model_id), kind, file, pooling)
+    wanted = repository.choice(model_id, kind, file=file, pooling=pooling)
+    is_plain = is_folder or (file is None and pooling is None)
+    if wanted is not None and not is_plain:
+        return open_repository(wanted, cache_dir, offline=offline)
+    found = _find_known(model_id, kind, cache_dir, offline=offline)
+    if found is not None:
+        return found
+    if is_folder:
+        return _open(Path(model_id), kind, file, pooling)
+    if wanted is not None:
+        return open_repository(wanted, cache_dir, offline=offline)
+    here = [artifact.spec for artifact in installed.installed(cache_dir, offline=offline)]
+    names = {name for spec in [*here, *catalogue.catalogue()] for name in (spec.id, *spec.aliases)}
+    raise ModelNotFound(_unknown(model_id, names) + _broken_note(cache_dir))
+
+
+def _find_known(
+    model_id: str,
+    kind: Kind | None,
+    cache_dir: str | os.PathLike[str] | None,
+    *,
+    offline: bool,
+) -> Artifact | None:
+    """The model of that id in packs, in the local cache or in the catalogue; then of that alias."""
+    # Folders come first, because reading the catalogue takes longer than opening a small model.
     found = installed.find(cache_dir, model_id, lambda spec: spec.id == model_id)
     if found is not None:
         return found
-    known = catalogue.catalogue()
-    spec = find_entry(known, model_id)
+    spec = find_entry(catalogue.catalogue(), model_id)
     if spec is None or spec.id != model_id:  # an alias never replaces the id of another model
         found = installed.find(cache_dir, model_id, lambda spec: model_id in spec.aliases)
-        if found is not None:
-            return found
-    if spec is not None:
-        _check_kind(spec, kind)
-        return from_hub(spec, cache_dir, offline=offline)
-    if os.path.isdir(model_id):  # noqa: PTH112
-        return _open(Path(model_id), kind, file, pooling)
-    here = [artifact.spec for artifact in installed.installed(cache_dir, offline=offline)]
-    names = {name for spec in [*here, *known] for name in (spec.id, *spec.aliases)}
-    raise ModelNotFound(_unknown(model_id, names) + _broken_note(cache_dir))
+    if found is not None or spec is None:
+        return found
+    _check_kind(spec, kind)
+    return from_hub(spec, cache_dir, offline=offline)
+
+
+def open_repository(
+    wanted: repository.Choice,
+    cache_dir: str | os.PathLike[str] | None = None,
+    *,
+    offline: bool = False,
+    again: bool = False,
+) -> Artifact:
+    """A repository of the hub that no catalogue lists, as `repository.open_repository` opens it.
+
+    Raises ModelNotFound for a reranker before anything is asked, and adds similar names to the
+    message about a repository that the hub does not have.
+    """
+    if RERANKER.search(wanted.id):
+        raise ModelNotFound(_unknown(wanted.id, ()))
+    cache = installed.cache_folder(cache_dir)
+    try:
+        return repository.open_repository(wanted, cache, offline=offline, again=again)
+    except ModelNotFound as error:
+        names = [name for spec in catalogue.catalogue() for name in (spec.id, *spec.aliases)]
+        near = _near(wanted.id, names, 0.8)
+        hint = f"; did you mean {near}?" if near else ""
+        raise ModelNotFound(f"{error}{hint}; no folder of that name is here") from None
 
 
 def _find_default(
@@ -166,8 +211,6 @@ def _find_default(
 
 def _unknown(model_id: str, names: Iterable[str]) -> str:
     """The message for an id that is not among the known names: what is wrong and what to do."""
-    import difflib
-
     name = repr(said(model_id))
     if os.path.exists(model_id):  # noqa: PTH110
         return f"{name} is a file: open the folder of its model.toml with path=FOLDER"
@@ -176,13 +219,20 @@ def _unknown(model_id: str, names: Iterable[str]) -> str:
             f"{name} is by its name a reranker (a cross-encoder), which scores pairs of texts and "
             "makes no vectors: this version runs no rerankers. `tessera models` lists what it runs"
         )
-    by_lower = {name.lower(): name for name in sorted(names)}
-    close = difflib.get_close_matches(model_id[:200].lower(), by_lower, n=3, cutoff=0.5)
-    near = [by_lower[each] for each in close]
-    hint = f"did you mean {', '.join(near)}?" if near else "`tessera models` lists them"
+    near = _near(model_id, names, 0.5)
+    hint = f"did you mean {near}?" if near else "`tessera models` lists them"
     if re.match(r"[./~\\]", model_id):
         hint = "there is no such folder either: a model folder is opened with path=FOLDER"
     return f"no model is named {name}; {hint}"
+
+
+def _near(model_id: str, names: Iterable[str], least: float) -> str:
+    """Up to three of the names that are like an id, for a message."""
+    import difflib
+
+    by_lower = {name.lower(): name for name in sorted(names)}
+    close = difflib.get_close_matches(model_id[:200].lower(), by_lower, n=3, cutoff=least)
+    return ", ".join(by_lower[each] for each in close)
 
 
 def from_hub(

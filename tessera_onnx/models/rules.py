@@ -289,13 +289,21 @@ def _check_identity(spec: ModelSpec, where: str) -> None:
     for file in spec.files:
         if file.sha256 != UNPINNED and not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
             raise LoadError(f"{where}: sha256 of {file.name!r} must be 64 hex digits")
-        parts = Path(file.name).parts
-        # A colon follows the letter of a drive on Windows.
-        strange = not file.name.isprintable() or set("\\:") & set(file.name)
-        if Path(file.name).is_absolute() or ".." in parts or strange or not parts:
+        if not is_file_name(file.name):
             raise LoadError(f"{where}: file name {file.name!r} leaves the model's folder")
 
 
 def _is_repository(spec: ModelSpec) -> bool:
-    """Whether the id is the name of the repository, for a model that no catalogue lists."""
-    return spec.hub is not None and spec.id == spec.hub.repository
+    """Whether the id is the name of the repository, for a model that no catalogue lists.
+
+    A branch, tag or commit may follow it: "owner/name@revision".
+    """
+    return spec.hub is not None and spec.id.partition("@")[0] == spec.hub.repository
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a name, with "/" between folders, stays inside the folder of a model."""
+    parts = Path(name).parts
+    # A colon follows the letter of a drive on Windows.
+    strange = not name.isprintable() or set("\\:") & set(name)
+    return bool(parts) and not (Path(name).is_absolute() or ".." in parts or strange)

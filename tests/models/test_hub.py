@@ -1052,9 +1052,9 @@ def test_pull_of_one_precision(server):
 
 
 def artifacts_pull(precision):
-    from tessera_onnx.cli import models
+    from tessera_onnx.cli import pull
 
-    return models.fetch("hub-splade", None, precision, force=False)
+    return pull.fetch("hub-splade", None, precision, force=False)
 
 
 def test_pull_of_a_model_that_nobody_offers_ready(here, server):

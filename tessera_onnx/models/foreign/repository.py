@@ -1,0 +1,320 @@
+"""Open any repository of the hub: its small files at one commit, then a graph when it is read.
+
+A repository that no catalogue lists is described by its own files. They are listed by one request,
+compared with the hub's hashes and read by `reader`. What was found is recorded in the local cache,
+so that the next time no request is made:
+
+    hub/OWNER--NAME[/@REVISION]/listing.json    the commit, and size and hash of each file
+    hub/OWNER--NAME[/@REVISION][/CHOICE]/       for each choice of a graph, pooling or kind:
+        model.toml                              the description that was read, every file pinned
+        sources.json                            the file and key of each fact
+
+The commit stays until `again=True` asks for a newer one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tessera_onnx.errors import LoadError, ModelNotFound, part_hint
+from tessera_onnx.models import catalogue, hub, pins
+from tessera_onnx.models.artifact import HUB, Artifact
+from tessera_onnx.models.hub import Listing, Remote
+from tessera_onnx.models.rules import check_model
+from tessera_onnx.models.spec import UNPINNED, File, Hub, Kind, ModelSpec, Pooling
+
+logger = logging.getLogger("tessera_onnx")
+
+# As huggingface_hub checks a name, which moreover holds neither ".." nor "--".
+PART = r"[A-Za-z0-9_](?:[\w.-]{0,94}[A-Za-z0-9_])?"
+NAME = re.compile(rf"({PART}/{PART})(?:@([\w+-][\w./+-]{{0,99}}))?", re.ASCII)
+
+# The files that are fetched before a graph. Others of a repository may be gigabytes.
+MAX_SMALL = 8 << 20  # bytes
+MAX_TOKENIZER = 64 << 20  # the largest known have 35 MB
+MAX_SMALL_FILES = 64
+TEXTS = {"README.md", "artifact.metadata"}
+TOKENIZER = "tokenizer.json"
+# JSON that describes no model, and folders of other formats and of training.
+UNREAD = re.compile(r"(^|/)(vocab|trainer_state|all_results|.*\.index)\.json$", re.IGNORECASE)
+OTHER_FOLDERS = re.compile(r"(^|/)(\.|checkpoint|openvino|coreml|runs|eval)", re.IGNORECASE)
+MAX_LISTING = 16 << 20  # bytes of listing.json
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is asked for: a repository, a revision of it ("" = its default branch), and options."""
+
+    repository: str
+    revision: str
+    kind: Kind | None = None
+    file: str | None = None
+    pooling: Pooling | None = None
+
+    @property
+    def id(self) -> str:
+        """The id that opens the same repository and revision again."""
+        return self.repository + (f"@{self.revision}" if self.revision else "")
+
+    def base(self, cache: Path) -> Path:
+        """The folder of the records of a repository at a revision."""
+        folder = cache / "hub" / self.repository.replace("/", "--")
+        return folder / f"@{self.revision.replace('/', '%2F')}" if self.revision else folder
+
+    def folder(self, cache: Path) -> Path:
+        """The folder of the record of this choice."""
+        import hashlib
+
+        options = [self.kind, self.file, self.pooling]
+        if not any(options):
+            return self.base(cache)
+        return self.base(cache) / hashlib.sha256(json.dumps(options).encode()).hexdigest()[:16]
+
+
+def choice(
+    model_id: str,
+    kind: Kind | None = None,
+    *,
+    file: str | None = None,
+    pooling: Pooling | None = None,
+) -> Choice | None:
+    """The repository that an id names, "owner/name" or "owner/name@revision"; None for others."""
+    found = NAME.fullmatch(model_id)
+    if found is None or re.search(r"--|\.\.", found[1]) or found[1].endswith(".git"):
+        return None
+    return Choice(found[1], found[2] or "", kind, file, pooling)
+
+
+def open_repository(
+    wanted: Choice, cache: Path, *, offline: bool = False, again: bool = False
+) -> Artifact:
+    """The artifact of a repository; a graph is fetched when it is read.
+
+    A recorded one needs no request, until `again` asks the hub for the newest commit. Raises
+    ModelNotFound for a repository or revision that the hub does not have, or that is not recorded
+    while `offline`; LoadError for one without an ONNX file, for what `reader.read` refuses, and
+    what `hub.describe` raises; IntegrityError for a file that is not the one the hub lists.
+    """
+    found = None if again else recorded(wanted, cache, offline=offline)
+    if found is not None:
+        return found
+    files = listing(wanted, cache, offline=offline, again=again)
+    return open_listed(wanted, cache, files, offline=offline)
+
+
+def listing(wanted: Choice, cache: Path, *, offline: bool = False, again: bool = False) -> Listing:
+    """The files of a repository: those of the recorded commit, else of the newest.
+
+    Raises what `hub.list_files` raises, and ModelNotFound while `offline` without a record.
+    """
+    found = None if again else _read_listing(wanted.base(cache) / "listing.json")
+    if found is not None:
+        return found
+    if offline:
+        raise ModelNotFound(
+            f"the repository {wanted.id} is not on this machine, and offline=True or "
+            f"HF_HUB_OFFLINE forbids to ask the hub for it: run `tessera pull {wanted.id}` where "
+            "there is a network"
+        )
+    found = hub.list_files(Hub(wanted.repository, wanted.revision or UNPINNED))
+    if found.repository != wanted.repository:
+        logger.warning(
+            "the repository %s is named %s now: use that name", wanted.repository, found.repository
+        )
+    return found
+
+
+def recorded(wanted: Choice, cache: Path, *, offline: bool = True) -> Artifact | None:
+    """The artifact of a repository that was opened before; None without a valid record.
+
+    A record of another version of this package is passed over, because a newer one may read the
+    same files differently.
+    """
+    files = _read_listing(wanted.base(cache) / "listing.json")
+    if files is None:
+        return None
+    for choice in (dataclasses.replace(wanted, kind=None), wanted):
+        found = _read_record(choice.folder(cache), files, offline=offline)
+        if found is not None and wanted.kind in {None, *found.spec.kinds}:
+            return found
+    return None
+
+
+def all_recorded(cache: Path, *, offline: bool = True) -> Iterator[Artifact]:
+    """The repositories that were opened before, with at least one graph that is here whole."""
+    for path in sorted(cache.glob("hub/*--*/**/listing.json")):
+        files = _read_listing(path)
+        if files is None:
+            continue
+        for description in sorted(path.parent.glob("**/model.toml")):
+            found = _read_record(description.parent, files, offline=offline)
+            if found is not None and found.is_complete():
+                yield found
+
+
+def open_listed(wanted: Choice, cache: Path, files: Listing, *, offline: bool = False) -> Artifact:
+    """As `open_repository`, for a list of files that is known: read the small ones and record."""
+    from tessera_onnx.models.foreign import reader
+
+    _check_graphs(wanted, files)
+    _fetch_small(files, offline=offline)
+    folder = hub.snapshot(Hub(files.repository, files.commit))
+    sizes = {name: remote.size for name, remote in files.files.items()}
+    options: dict[str, Any] = {
+        "file": wanted.file,
+        "pooling": wanted.pooling,
+        "listing": sizes,
+    }
+    try:
+        found = reader.read(folder, None, **options)
+        wanted = dataclasses.replace(wanted, kind=None)
+    except LoadError:
+        if wanted.kind is None:
+            raise
+        found = reader.read(folder, wanted.kind, **options)
+    spec = _pinned(found.spec, wanted, files, offline=offline)
+    check_model(spec, f"repository {spec.id}")
+    renamed = dataclasses.replace(wanted, repository=files.repository)
+    for name in dict.fromkeys((renamed, wanted)):
+        _record(name, cache, spec, found.sources, files)
+    return Artifact(spec, folder, HUB, offline, found.sources, files)
+
+
+def _check_graphs(wanted: Choice, files: Listing) -> None:
+    if any(name.endswith(".onnx") for name in files.files):
+        return
+    adapter = "adapter_config.json" in files.files
+    what = "is a LoRA adapter and has no ONNX file" if adapter else "has no ONNX file"
+    merge = "merge it into its base model, and " if adapter else ""
+    raise LoadError(
+        f"the repository {wanted.id} {what}: {merge}run `tessera-export {files.repository} --kind "
+        f"{wanted.kind or 'KIND'} --output DIR`, then open the folder with path=DIR. The exporter "
+        f"is installed by {part_hint('export')}"
+    )
+
+
+def _fetch_small(files: Listing, *, offline: bool) -> None:
+    """Fetch the files that describe the model, each compared with the hub's hash."""
+    source = Hub(files.repository, files.commit)
+    with ThreadPoolExecutor(8) as pool:  # the time goes into waiting for the hub
+        list(pool.map(lambda name: _fetch(source, name, files, offline=offline), small(files)))
+
+
+def _fetch(source: Hub, name: str, files: Listing, *, offline: bool) -> str:
+    """Fetch a file unless it is here, and compare it. Its sha256."""
+    if offline and not os.path.isfile(hub.snapshot(source) / name):  # noqa: PTH113
+        raise ModelNotFound(
+            f"{name!r} of the repository {source.repository} is not on this machine, and "
+            "offline=True or HF_HUB_OFFLINE forbids to fetch it: run `tessera pull "
+            f"{source.repository}` where there is a network"
+        )
+    return pins.fetch(source, name, files.files[name].etag)[1]
+
+
+def small(files: Listing) -> list[str]:
+    """Names of the files that describe a model: JSON, the tokenizer, the card; folders last."""
+
+    def is_wanted(name: str, size: int) -> bool:
+        path = PurePosixPath(name)
+        if len(path.parts) > 3 or OTHER_FOLDERS.search(name) or UNREAD.search(name):
+            return False
+        if path.name == TOKENIZER:
+            return size <= MAX_TOKENIZER
+        return (path.suffix == ".json" or name in TEXTS) and size <= MAX_SMALL
+
+    wanted = [name for name, remote in files.files.items() if is_wanted(name, remote.size)]
+    if TOKENIZER in wanted:  # some exporters put a copy beside the graphs
+        wanted = [name for name in wanted if name != f"onnx/{TOKENIZER}"]
+    return sorted(wanted, key=lambda name: (name.count("/"), name))[:MAX_SMALL_FILES]
+
+
+def _pinned(spec: ModelSpec, wanted: Choice, files: Listing, *, offline: bool) -> ModelSpec:
+    """The description with its id, its repository, and size and sha256 of each file."""
+    source = Hub(files.repository, files.commit)
+
+    def pin(name: str) -> File:
+        remote = files.files.get(name)
+        if remote is None:
+            raise LoadError(
+                f"the repository {wanted.id} has no file {name!r} at commit {files.commit}, which "
+                "its description needs"
+            )
+        sha256 = remote.sha256
+        if sha256 == UNPINNED:  # a small file, for which the hub has git's hash alone
+            sha256 = _fetch(source, name, files, offline=offline)
+        return File(name, sha256, remote.size)
+
+    return dataclasses.replace(
+        spec,
+        id=dataclasses.replace(wanted, repository=files.repository).id,
+        source=files.repository,
+        revision=files.commit,
+        hub=source,
+        files=tuple(pin(file.name) for file in spec.files),
+    )
+
+
+def _record(
+    wanted: Choice, cache: Path, spec: ModelSpec, sources: dict[str, str], files: Listing
+) -> None:
+    folder = wanted.folder(cache)
+    table = {name: [remote.size, remote.etag] for name, remote in files.files.items()}
+    listed = {"repository": files.repository, "commit": files.commit, "files": table}
+    # The listing comes last: a description of another commit than the listing's is passed over.
+    pins.write(folder / "model.toml", pins.toml(spec))
+    pins.write(folder / "sources.json", json.dumps({"version": _version(), "sources": sources}))
+    pins.write(wanted.base(cache) / "listing.json", json.dumps(listed))
+
+
+def _read_record(folder: Path, files: Listing, *, offline: bool) -> Artifact | None:
+    try:
+        (spec,) = catalogue.read_catalogue(folder / "model.toml")
+        noted = _read_json(folder / "sources.json")
+        sources = {str(fact): str(source) for fact, source in noted["sources"].items()}
+    except (LoadError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    source = Hub(files.repository, files.commit)
+    if spec.hub != source or noted.get("version") != _version():
+        return None
+    return Artifact(spec, hub.snapshot(source), HUB, offline, sources, files)
+
+
+def _read_listing(path: Path) -> Listing | None:
+    """The recorded list of files; None without one that is valid."""
+    try:
+        noted = _read_json(path)
+        repository, commit = str(noted["repository"]), str(noted["commit"])
+        table = {
+            str(name): Remote(commit, str(etag), int(size))
+            for name, (size, etag) in noted["files"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    is_valid = NAME.fullmatch(repository) and re.fullmatch(r"[0-9a-f]{40}", commit)
+    return Listing(repository, commit, table) if is_valid else None
+
+
+def _read_json(path: Path) -> Any:
+    with path.open("rb") as stream:
+        text = stream.read(MAX_LISTING + 1)
+    if len(text) > MAX_LISTING:
+        raise ValueError
+    return json.loads(text)
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("tessera-onnx")
+    except metadata.PackageNotFoundError:  # a source tree that is not installed
+        return ""
