@@ -19,7 +19,7 @@ from tessera_export.images import gate, torch_modules
 from tessera_export.images import recipe as recipes
 from tessera_export.images.recipe import VECTORS
 from tessera_export.images.torch_modules import EMBEDS, FEATURES, TEXT_VECTORS
-from tessera_export.texts.tokenizer_file import TokenizerFile
+from tessera_onnx.models.foreign.tokenizer_file import TokenizerFile
 from tessera_onnx.models.spec import (
     PRECISIONS,
     UNPINNED,
