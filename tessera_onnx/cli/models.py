@@ -70,7 +70,7 @@ def info(model: str, cache_dir: str | None, *, as_json: bool, **chosen: Any) -> 
         known, wanted = known_entry(model), repository.choice(model, **chosen)
         if known is not None:
             spec, place = known, {"where": "not installed"}
-        elif wanted is None or hub.is_offline() or resolve.RERANKER.search(model):
+        elif wanted is None or hub.is_offline():
             raise
         else:
             artifact = _described(wanted, cache_dir, as_json=as_json)

@@ -35,8 +35,8 @@ from tessera_onnx.runtime.session import Array
 from tessera_onnx.text.tokenizer import (
     Batch,
     Head,
-    Ids,
     OnLong,
+    Row,
     Runnable,
     Tokenizer,
     check_text,
@@ -59,6 +59,7 @@ class _Call:
     bar: Any = None
     limit: workers.Limit = workers.ENDLESS
     n_texts: int = 0
+    noun: str = "text"  # what a text is called in messages
     n_long: int = 0
     longest: int = 0  # tokens of the longest text that was cut
 
@@ -71,9 +72,9 @@ class _Call:
         if self.n_long and self.on_long == "warn":
             try:
                 warnings.warn(
-                    f"{self.n_long} of {self.n_texts} texts were cut to {self.role.max_length} "
-                    f'tokens (the longest has {self.longest}); pass on_long="truncate" to accept '
-                    "that silently",
+                    f"{self.n_long} of {self.n_texts} {self.noun}s were cut to "
+                    f"{self.role.max_length} tokens (the longest has {self.longest}); pass "
+                    'on_long="truncate" to accept that silently',
                     TruncationWarning,
                     stacklevel=callers_level(),
                 )
@@ -86,14 +87,15 @@ class _Call:
 class _Window:
     """Texts that are sorted by length together."""
 
-    texts: Sequence[str]
+    texts: Sequence[Any]
     first: int  # number of the first text in the call
     name: str | None = None  # of the caller's argument, where that is one text
+    noun: str = "text"
     failure: workers.Failure = field(default_factory=workers.Failure)
-    tokens: list[tuple[Ids, int]] = field(init=False)  # ids and attended positions of each text
+    tokens: list[Row] = field(init=False)  # of each text
 
     def __post_init__(self) -> None:
-        self.tokens = [(np.empty(0, np.int64), 0)] * len(self.texts)  # until they are tokenized
+        self.tokens = [Row(np.empty(0, np.int64), 0)] * len(self.texts)  # until they are tokenized
 
     def error(self, kind: type[TesseraError], rows: Sequence[int], rest: str) -> TesseraError:
         """An error about some of the texts: their numbers in the call, and the rest of it."""
@@ -101,8 +103,8 @@ class _Window:
             return kind(f"{self.name}{rest}")
         numbers = sorted(self.first + int(row) for row in rows)
         if len(numbers) == 1:
-            return kind(f"text {numbers[0]}{rest}", index=numbers[0])
-        return kind(f"texts {numbers[0]} to {numbers[-1]}{rest}", indices=numbers)
+            return kind(f"{self.noun} {numbers[0]}{rest}", index=numbers[0])
+        return kind(f"{self.noun}s {numbers[0]} to {numbers[-1]}{rest}", indices=numbers)
 
 
 class TextEncoder:
@@ -132,10 +134,26 @@ class TextEncoder:
 
         Every item is checked before the first is encoded.
         """
-        known = check_texts(texts)
+        return self.encode_known(check_texts(texts), role, head, progress=progress, limit=limit)
+
+    def encode_known(
+        self,
+        known: Sequence[Any],
+        role: Role | TokenRole,
+        head: Head,
+        *,
+        progress: bool = False,
+        limit: workers.Limit = workers.ENDLESS,
+        noun: str = "text",
+    ) -> Any:
+        """As `encode`, for items that are checked: what the tokenizer's `rows` takes.
+
+        Their `len` is a number of characters, by which batches are planned. `noun` is what
+        messages call an item.
+        """
         limit.check()
-        bar = progress_bar(known, "text") if progress else None
-        call = _Call(role, head, self._on_long, bar, limit)
+        bar = progress_bar(known, noun) if progress else None
+        call = _Call(role, head, self._on_long, bar, limit, noun=noun)
         results = _space(len(known), head)
         with call:
             for window in batching.windows(known):
@@ -232,13 +250,13 @@ class TextEncoder:
             first += len(window.texts)
         return np.concatenate(counts)
 
-    def _encode_window(self, texts: Sequence[str], results: Any, call: _Call) -> workers.Failure:
+    def _encode_window(self, texts: Sequence[Any], results: Any, call: _Call) -> workers.Failure:
         """Put the result of each text into its place of `results`.
 
         The results before the row of the Failure are complete.
         """
         self.session.check_open()
-        window = _Window(texts, call.n_texts)
+        window = _Window(texts, call.n_texts, noun=call.noun)
         call.n_texts += len(texts)
         parts = batching.chunks(texts)
         batches: Iterable[Rows] = self._batches(window, parts, call)
@@ -266,7 +284,7 @@ class TextEncoder:
                 window.failure.at(int(part.min()), error)
                 continue
             self._note_long(window, part, counts, call)
-            lengths = np.array([max(len(window.tokens[i][0]), facts.fixed_length) for i in part])
+            lengths = np.array([max(len(window.tokens[i].ids), facts.fixed_length) for i in part])
             if not lengths.all():
                 empty = int(part[lengths == 0].min())
                 rest = " has no tokens and the model adds none"

@@ -26,6 +26,7 @@ from tessera_onnx.models.foreign import (
     pooled,
     recipes,
     refused,
+    reranker,
     splade,
     tokenizer_file,
     transformer,
@@ -41,11 +42,13 @@ from tessera_onnx.models.spec import (
     ModelSpec,
     MultiVector,
     Pooling,
+    Reranker,
     Sparse,
 )
 
-Recipe = Dense | Sparse | MultiVector
+Recipe = Dense | Sparse | MultiVector | Reranker
 TEXT_KINDS: tuple[Kind, ...] = ("dense", "multi-vector", "sparse")
+RERANKER: Kind = "reranker"
 # model_type of config_sentence_transformers.json.
 TYPES: dict[str, Kind] = {
     "SentenceTransformer": "dense",
@@ -84,13 +87,19 @@ def read(
     """
     folder = Path(folder)
     _check_arguments(kind, file, pooling)
-    if kind is not None and kind not in TEXT_KINDS:
+    scores = kind in (None, RERANKER) and reranker.is_reranker(folder)
+    if kind == RERANKER and not scores:
+        refused.check_content(folder, [RERANKER])
+        raise reranker.other(folder)
+    if kind is not None and kind not in (*TEXT_KINDS, RERANKER):
         raise LoadError(
             f"{named(folder)} has no model.toml, and only models of texts are opened without one: "
             f"export it with `tessera-export FOLDER --kind {kind} --output DIR`",
             path=str(folder),
         )
     sizes = files.list_files(folder) if listing is None else dict(listing)
+    if scores:
+        kind = RERANKER
     refused.check_content(folder, TEXT_KINDS if kind is None else [kind])
     modules = read_list(folder / MODULES)
     layers.check_types(folder, modules)
@@ -168,7 +177,14 @@ def _tables(
     found: Folder, wanted: Kind | None, routed: Route | None, pooling: Pooling | None
 ) -> tuple[dict[Kind, Recipe], tuple[str, ...], int | None]:
     """The recipe of each kind, further files, and the id of expansion tokens (None: the mask)."""
-    several = {} if found.modules else recipes.bge(found)
+    if wanted == RERANKER:
+        if pooling is not None:
+            raise ConfigError(f"pooling={pooling!r} is for dense models, not for rerankers")
+        scorer, further = reranker.read(found)
+        return {wanted: scorer}, further, None
+    several: dict[Kind, Recipe] = {}
+    if not found.modules:
+        several.update(recipes.bge(found))
     if several:
         return several, (), None
     kind = _kind(found, wanted, routed)
@@ -223,6 +239,7 @@ def _spec(
         vision=None,
         time_series=None,
         export=None,
+        reranker=typing.cast("Reranker | None", recipe.get("reranker")),
     )
 
 

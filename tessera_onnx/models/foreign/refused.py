@@ -26,6 +26,11 @@ RERANKER = (
     "is a reranker or another classifier ({}): it gives scores or classes of texts and no "
     "vectors; take the embedder that is searched with before it"
 )
+CLASSIFIER = "ForSequenceClassification"
+OTHER_RERANKER = (
+    "is a reranker or another classifier ({}) of a sort that is not computed here: known are "
+    "sequence classifiers of one score, and CrossEncoders of sentence-transformers"
+)
 NO_EMBEDDER = "({}): it is no embedder"
 # By the class that config.json names under architectures.
 CLASSES = (
@@ -72,16 +77,19 @@ def check_content(folder: Path, kinds: Collection[str] = (), *, known: bool = Fa
         raise LoadError(f"{folder} is not a model folder: there is no folder of that name")
     modules = read_list(folder / MODULES)
     _check_adapter(folder)
-    _check_modules(folder, modules)
+    if "reranker" not in kinds:
+        _check_modules(folder, modules)
     config = read_table(folder / "config.json")
     if config.get("model_type") == "model2vec" or "StaticModel" in _architectures(config):
         raise LoadError(_static(folder, "model2vec"))
     # What follows the encoder says that its authors made an embedder of it (gte-multilingual-base).
     declared = VECTORS & {class_of(module) for module in modules}
     for name in _architectures(config):
+        scores = "reranker" in kinds and name.endswith(CLASSIFIER)
         for pattern, reason in CLASSES:
-            if re.search(pattern, name) and not declared:
-                raise LoadError(f"{folder} {reason.format(name)}")
+            if re.search(pattern, name) and not declared and not scores:
+                other = "reranker" in kinds and reason == RERANKER
+                raise LoadError(f"{folder} {(OTHER_RERANKER if other else reason).format(name)}")
         texts = not known and not modules and not {SERIES, VISION} & set(kinds)
         if texts and re.search(WRITERS if kinds else WRITERS_ALWAYS, name):
             raise LoadError(
