@@ -36,7 +36,7 @@ logger = logging.getLogger("tessera_onnx")
 
 # As huggingface_hub checks a name, which moreover holds neither ".." nor "--".
 PART = r"[A-Za-z0-9_](?:[\w.-]{0,94}[A-Za-z0-9_])?"
-NAME = re.compile(rf"({PART}/{PART})(?:@([\w+-][\w./+-]{{0,99}}))?", re.ASCII)
+NAME = re.compile(rf"({PART}/{PART})(?:@(\w[\w./+-]{{0,99}}))?", re.ASCII)
 
 # The files that are fetched before a graph. Others of a repository may be gigabytes.
 MAX_SMALL = 8 << 20  # bytes
@@ -89,7 +89,7 @@ def choice(
 ) -> Choice | None:
     """The repository that an id names, "owner/name" or "owner/name@revision"; None for others."""
     found = NAME.fullmatch(model_id)
-    if found is None or re.search(r"--|\.\.", found[1]) or found[1].endswith(".git"):
+    if found is None or "--" in found[1] or ".." in model_id or found[1].endswith(".git"):
         return None
     return Choice(found[1], found[2] or "", kind, file, pooling)
 
