@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from tessera_onnx.models import catalogue
-from tessera_onnx.models.spec import ModelSpec
+from tessera_onnx.models.spec import UNPINNED, ModelSpec
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "models.md"
@@ -39,8 +39,15 @@ says that `tessera-export` is to make one from the weights. **Checked** says by 
 model's recipe was held to upstream code; the letters are explained below the tables. No file of a
 model hub has been opened where this page was made: what a letter says is all that was checked, and
 a dash means that the recipe follows its sources and nothing more. **Unverified** lists the facts
-that no source vouches for (`tessera info ID` marks them too); `graph` and `files` are the names of
-inputs and files in the ONNX repository, `text` the special token ids.
+that no two public sources agree on (`tessera info ID` marks them too): `files` where a file of the
+ONNX repository has no known hash, `graph` where it is not certain that the file computes the whole
+model, `text` the special token ids, `revision` the commit of the weights.
+
+**Pins** says who names the same commit of the ONNX repository, independently of each other: public
+repositories by name, others by their number. "all" means that every file has its sha256, "2 of 3"
+that two have; a file with a known hash is refused if its content is another. Revision and hashes
+that are not known are recorded at the first download (`tessera pin ID` prints them), and `tessera
+verify-catalogue` compares everything with the hub.
 
 For images, pixels and prompts are those of transformers' own classes; where LoRA adapters are all
 that a repository holds, merge them before `tessera-export` reads it, as it says. The texts of
@@ -58,6 +65,8 @@ ABSENT = """
 - google/timesfm-1.0-200m is a JAX checkpoint, and no ONNX file of it is known.
 - google/timesfm-2.5-200m-pytorch and ibm-granite/granite-timeseries-ttm-r2: no ONNX file is known
   and `tessera-export` does not read them.
+- Snowflake/snowflake-arctic-embed-m-v1.5, granite-embedding-small-english-r2, e5-small-v2: only the
+  int8 files or only one source's facts are public. Each opens by its repository's name.
 - Files that take token ids and pixels at once (Qdrant/colpali-v1.3-fp16, Qdrant/colmodernvbert) are
   not read: they want an image of zeros with every text, and nobody here has opened one.
   `tessera-export` makes graphs of those models in which a text needs no pixels.
@@ -87,8 +96,8 @@ def page(passed: Collection[str] | None = None) -> str:
 
 def table(specs: list[ModelSpec], checked: dict[str, list[str]]) -> Iterator[str]:
     """One row a model."""
-    yield "| id | source | licence | ONNX | checked | unverified |"
-    yield "| --- | --- | --- | --- | --- | --- |"
+    yield "| id | source | licence | ONNX | checked | unverified | pins |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
     for spec in specs:
         cells = (
             spec.id,
@@ -99,8 +108,18 @@ def table(specs: list[ModelSpec], checked: dict[str, list[str]]) -> Iterator[str
             else "by `tessera-export`",
             " ".join(checked.get(spec.id, ["-"])),
             ", ".join(spec.unverified) or "-",
+            pins(spec),
         )
         yield f"| {' | '.join(cells)} |"
+
+
+def pins(spec: ModelSpec) -> str:
+    """How many files have their hash, and who names the same commit."""
+    if spec.hub is None or spec.hub.sources is None:
+        return "-"
+    known = sum(file.sha256 != UNPINNED for file in spec.files)
+    hashed = "all" if known == len(spec.files) else f"{known} of {len(spec.files)}"
+    return f"{hashed}: {', '.join(spec.hub.sources)}"
 
 
 def read_checks() -> list[dict]:

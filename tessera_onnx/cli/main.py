@@ -20,6 +20,7 @@ from tessera_onnx.errors import TesseraError
 
 # Each command and its module, which is imported when the command runs or help lists it.
 COMMANDS = {
+    "adopt": "adopt",
     "demo": "demo",
     "doctor": "doctor",
     "encode": "embed",
@@ -31,6 +32,7 @@ COMMANDS = {
     "pull": "pull",
     "rank": "embed",
     "similarity": "embed",
+    "verify-catalogue": "verify_catalogue",
 }
 
 
@@ -46,7 +48,7 @@ class Program(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"tessera_onnx.cli.{COMMANDS[cmd_name]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
     def main(self, *args: Any, **kwargs: Any) -> Any:

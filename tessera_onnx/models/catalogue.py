@@ -108,10 +108,15 @@ def _with_users(path: Path, version: tuple[int, ...]) -> tuple[ModelSpec, ...]: 
 
 @functools.cache
 def _shipped() -> tuple[ModelSpec, ...]:
-    """Entries of the shipped models.toml, in the wheel or, in a source tree, one folder up."""
+    """Entries of the shipped models.toml."""
+    return read_catalogue(shipped_path())
+
+
+def shipped_path() -> Path:
+    """The shipped models.toml, in the wheel or, in a source tree, one folder up."""
     here = Path(__file__).parents[1]
     shipped = here / "models.toml"
-    return read_catalogue(shipped if shipped.exists() else here.parent / "models.toml")
+    return shipped if shipped.exists() else here.parent / "models.toml"
 
 
 def forbids_commercial_use(licence: str) -> bool:

@@ -29,8 +29,8 @@ def record_path(spec: ModelSpec, cache: Path) -> Path:
 def recorded(spec: ModelSpec, cache: Path) -> ModelSpec | None:
     """`spec` with the pins of its record; itself when it is pinned; None when neither is so.
 
-    A record of another repository, revision or hash than the entry's is passed over, as the entry
-    is newer.
+    A record of another repository, revision, hash or size than the entry's is passed over, as the
+    entry is newer: what it pins is never overruled.
     """
     if _is_pinned(spec):
         return spec
@@ -94,7 +94,7 @@ def lines(spec: ModelSpec) -> Iterator[str]:
     """The pinned part of an entry, as it goes below the other keys of a catalogue's [[model]]."""
     import tomli_w
 
-    table = _table(spec)
+    table = as_table(spec)
     part = {name: table[name] for name in ("revision", "files", "hub")}
     if spec.revision == UNPINNED:
         del part["revision"]
@@ -106,7 +106,7 @@ def toml(spec: ModelSpec) -> str:
     """An entry as a TOML document that `catalogue.parse` reads back to the same entry."""
     import tomli_w
 
-    return tomli_w.dumps({"schema": catalogue.SCHEMA, "model": [_table(spec)]})
+    return tomli_w.dumps({"schema": catalogue.SCHEMA, "model": [as_table(spec)]})
 
 
 def _source(spec: ModelSpec) -> Hub:
@@ -130,12 +130,14 @@ def _with_pins(spec: ModelSpec, record: ModelSpec) -> ModelSpec | None:
         and source.revision in {UNPINNED, found.revision}
         and {file.name for file in spec.files} == known.keys()
         and all(file.sha256 in {UNPINNED, known[file.name].sha256} for file in spec.files)
+        and all(file.size in {-1, known[file.name].size} for file in spec.files)
     )
     if not agrees:
         return None
     files = tuple(known[file.name] for file in spec.files)
     revision = record.revision if spec.revision == UNPINNED else spec.revision
-    return dataclasses.replace(spec, hub=found, files=files, revision=revision)
+    source = dataclasses.replace(source, revision=found.revision)
+    return dataclasses.replace(spec, hub=source, files=files, revision=revision)
 
 
 def _pin(spec: ModelSpec, file: File) -> File:
@@ -206,9 +208,9 @@ def write(path: Path, text: str) -> None:
         ) from error
 
 
-def _table(part: Any) -> Any:
+def as_table(part: Any) -> Any:
     """A dataclass as nested dicts and lists, without the keys that are absent."""
     if dataclasses.is_dataclass(part):
         fields = ((field.name, getattr(part, field.name)) for field in dataclasses.fields(part))
-        return {name: _table(value) for name, value in fields if value is not None}
-    return [_table(value) for value in part] if isinstance(part, tuple) else part
+        return {name: as_table(value) for name, value in fields if value is not None}
+    return [as_table(value) for value in part] if isinstance(part, tuple) else part

@@ -49,6 +49,9 @@ class Hub:
 
     repository: str  # "owner/name"
     revision: str  # 40 hex digits, or "unpinned" in the catalogue
+    # Who else names this revision or these hashes, independently: "owner/name" of a public
+    # repository, or "6 public pins" for projects without such a name. Absent where nobody does.
+    sources: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,9 @@ def encode_all(
             f"cannot serve them: open the model once per kind ({', '.join(recipes)})"
         )
     parts = [
-        _head(recipe, roles[kind], dimensions.get(kind, 0), modules.get(kind), name, most)
+        _head(
+            recipe, roles[kind], dimensions.get(kind, 0), modules.get(kind), name=name, most=most
+        )
         for kind, recipe in recipes.items()
     ]
     rows = encoder.encode(texts, role, heads.combine(parts), progress=progress, limit=limit)
@@ -68,6 +70,7 @@ def _head(
     role: Any,
     dimension: int,
     modules: Step | None,
+    *,
     name: str,
     most: int | None,
 ) -> Head:

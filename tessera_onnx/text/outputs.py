@@ -86,18 +86,19 @@ def settled(
     """
     steps: dict[Kind, modules.Step] = {}
     found: dict[str, Array] | None = None
-    for kind, recipe in spec.text_recipes().items():
+    for kind, given in spec.text_recipes().items():
+        recipe = given
         listed = () if isinstance(recipe, Sparse) else recipe.modules
-        if recipe.output == "" or listed is not None:
+        if recipe.output == "" or listed:
             if found is None:
                 found = _run(session, probe)
             reads = modules.reads(listed or (), read)
             shapes = {name: array.shape for name, array in found.items()}
-            recipe = settle(recipe, shapes, n_tokens, reads, session.name)
+            recipe = settle(given, shapes, n_tokens, reads, session.name)
             changed: dict[str, Any] = {KIND_TABLES[kind]: recipe}
             spec = dataclasses.replace(spec, **changed)
-        if not isinstance(recipe, Sparse) and recipe.modules is not None and found is not None:
-            size = found[recipe.output].shape[-1] if recipe.output in found else 0
+        if not isinstance(recipe, Sparse) and recipe.modules is not None:
+            size = found[recipe.output].shape[-1] if found and recipe.output in found else 0
             more = () if isinstance(recipe, MultiVector) else recipe.further_poolings or ()
             steps[kind] = modules.load(recipe.modules, read, size * (1 + len(more)))
         if isinstance(recipe, Dense) and found is not None and SENTENCE in found:
@@ -116,8 +117,8 @@ def settle(recipe: Recipe, shapes: Shapes, n_tokens: int, reads: int, name: str)
     """The recipe with the name of its output, and without steps that the graph `name` takes itself.
 
     `shapes` are those of the outputs for one text of `n_tokens` tokens; `reads` is the number of
-    features that the first module with weights reads, 0 without such a module. Raises LoadError where no
-    output fits or several do.
+    features that the first module with weights reads, 0 without such a module. Raises LoadError
+    where no output fits or several do.
     """
     if isinstance(recipe, Sparse):
         return _sparse(recipe, shapes, n_tokens, name)

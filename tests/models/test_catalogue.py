@@ -8,7 +8,7 @@ import pytest
 from tessera_onnx import LoadError, ModelNotFound, Tessera, TesseraDense, TesseraVision
 from tessera_onnx.cli import models
 from tessera_onnx.models import catalogue
-from tessera_onnx.models.spec import PRECISIONS
+from tessera_onnx.models.spec import PRECISIONS, UNPINNED
 
 SPECS = catalogue.catalogue()
 BY_NAME = {name: spec for spec in SPECS for name in (spec.id, *spec.aliases)}
@@ -62,9 +62,30 @@ def test_without_a_hub_the_files_are_those_of_the_export(spec):
             "sparse": "sparse_embedding",
         }
         assert outputs == {kind: known[kind] for kind in outputs}
-    else:
-        # Nobody here has opened a file of a hub.
-        assert {"graph", "files"} <= set(spec.unverified)
+
+
+def test_the_files_of_a_hub_are_doubtful_unless_all_have_their_hash(spec):
+    """A hash stands in the catalogue only where two public sources agree on it."""
+    hashed = all(file.sha256 != UNPINNED for file in spec.files)
+    assert (spec.hub is not None and not hashed) == ("files" in spec.unverified)
+    if spec.hub is not None:
+        pinned = spec.hub.revision != UNPINNED
+        assert (spec.hub.sources is not None) == pinned
+        # Hashes are those of one commit: a repository that moves on would contradict them.
+        assert pinned or {(f.sha256, f.size) for f in spec.files} == {(UNPINNED, -1)}
+        if spec.hub.repository == spec.source and pinned:
+            assert spec.revision == spec.hub.revision  # one snapshot
+
+
+def test_sources_of_pins_can_be_looked_up_or_counted(spec):
+    for source in (spec.hub and spec.hub.sources) or ():
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+|[1-9]\d* public pins?", source)
+
+
+def test_an_output_is_named_only_where_several_would_fit(spec):
+    outputs = {kind: recipe.output for kind, recipe in spec.text_recipes().items()}
+    if spec.hub is not None and len(outputs) == 1:
+        assert set(outputs.values()) == {""}
 
 
 def test_an_export_is_given_the_prompts_of_its_entry(spec):
@@ -98,8 +119,13 @@ def test_info_marks_what_is_unverified(spec):
 
 
 def test_no_hash_is_claimed_for_a_file_that_nobody_saw(spec):
-    assert {(file.sha256, file.size) for file in spec.files} == {("unpinned", -1)}
+    for file in spec.files:
+        assert spec.hub is not None or (file.sha256, file.size) == (UNPINNED, -1)
+        assert re.fullmatch(r"[0-9a-f]{64}|unpinned", file.sha256)
+        assert file.size == -1 or file.size > 0
     assert re.fullmatch(r"[0-9a-f]{40}|unpinned", spec.revision)
+    if spec.revision == UNPINNED:
+        assert "revision" not in spec.unverified
 
 
 def test_precisions_and_sizes_make_sense(spec):

@@ -99,7 +99,7 @@ def test_every_fact_that_an_empty_entry_lacks():
     message = faults("schema = 1\n[[model]]\n[model.text]\n[model.dense]\n")
     missing = set(re.findall(r"([\w.]+) is missing", message))
     wanted = {"id", "kinds", "files", "graph", "dense.query", "dense.document.max_length"}
-    wanted |= {f"graph.{name}" for name in ("inputs", "fp32", "int8", "best_cpu", "static")}
+    wanted |= {f"graph.{name}" for name in ("fp16", "fp32", "int8", "best_cpu", "static")}
     wanted |= {f"text.{field.name}" for field in dataclasses.fields(models_spec.TokenizerSpec)}
     wanted |= {f"dense.{name}" for name in needed(models_spec.Dense)}
     assert wanted <= missing

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from safetensors.numpy import load_file
 
-from tessera_export.errors import ExportError
-from tessera_export.files import class_of, module_folder, read_list, read_table
-from tessera_export.texts.tokenizer_file import TokenizerFile
+from tessera_onnx.errors import LoadError
+from tessera_onnx.models.foreign.files import class_of, module_folder, read_list, read_table
+from tessera_onnx.models.foreign.tokenizer_file import TokenizerFile
 from tessera_onnx.models.spec import Role, Sparse
 
 IDF = "idf.json"
@@ -35,7 +35,7 @@ class Route:
 def route(folder: Path) -> Route | None:
     """The routes of a sentence-transformers Router folder, None for any other folder.
 
-    Raises ExportError for routes that are not SparseStaticEmbedding for queries and a Transformer
+    Raises LoadError for routes that are not SparseStaticEmbedding for queries and a Transformer
     with SpladePooling for documents (the layout of OpenSearch's inference-free models).
     """
     modules = read_list(folder / "modules.json")
@@ -54,7 +54,7 @@ def route(folder: Path) -> Route | None:
         or document[:1] not in (["Transformer"], ["MLMTransformer"])
         or document[1:] != ["SpladePooling"]
     ):
-        raise ExportError(
+        raise LoadError(
             f"{folder} routes {structure}; known are queries to a SparseStaticEmbedding and "
             "documents to a Transformer with SpladePooling"
         )
@@ -71,7 +71,7 @@ def read(
 ) -> Sparse:
     """The recipe of a SPLADE folder whose encoder's configuration is `config`.
 
-    Queries run through the graph; `with_table` changes that. Raises ExportError for a model
+    Queries run through the graph; `with_table` changes that. Raises LoadError for a model
     without a vocabulary head and a pooling that is not SPLADE's.
     """
     # A bare masked language model: SparseEncoder makes it max and relu
@@ -83,23 +83,23 @@ def read(
         settings |= read_table(routed.pooling / "config.json")
     elif names:
         if names[0] not in ("MLMTransformer", "Transformer") or names[1:] != ["SpladePooling"]:
-            raise ExportError(
+            raise LoadError(
                 f"{folder / 'modules.json'} lists {', '.join(names)}; "
                 "a sparse model is a Transformer and SpladePooling"
             )
         # Absent keys take the same two values (sparse_encoder/modules/splade_pooling.py).
         settings |= read_table(module_folder(folder, modules[1]) / "config.json")
     elif not any(str(name).endswith("ForMaskedLM") for name in config.get("architectures") or []):
-        raise ExportError(
+        raise LoadError(
             f"config.json names the architectures {config.get('architectures')}; "
             "a sparse model needs a ...ForMaskedLM with its vocabulary head"
         )
     if settings["pooling_strategy"] != "max":
-        raise ExportError(
+        raise LoadError(
             f"SpladePooling takes the {settings['pooling_strategy']}, known is the max"
         )
     if settings["activation_function"] not in ACTIVATIONS:
-        raise ExportError(
+        raise LoadError(
             f"SpladePooling has the activation {settings['activation_function']!r}, "
             f"known are {', '.join(ACTIVATIONS)}"
         )
@@ -120,37 +120,37 @@ def read(
 def static_table(place: Path, tokenizer: TokenizerFile) -> str:
     """The weights of a SparseStaticEmbedding as JSON {token: weight}.
 
-    Raises ExportError for weights that are not there, and one whose id is no token.
+    Raises LoadError for weights that are not there, and one whose id is no token.
     """
     path = place / "model.safetensors"
     if not path.is_file():
-        raise ExportError(
+        raise LoadError(
             f"{place} has no model.safetensors with the query's weights; if the repository has an "
             "idf.json, give it with --idf"
         )
     weights = load_file(path).get("weight")
     if weights is None or weights.ndim != 1:
-        raise ExportError(f"{path} holds no vector 'weight'")
+        raise LoadError(f"{path} holds no vector 'weight'")
     table = {}
     for number in weights.nonzero()[0].tolist():
         token = tokenizer.tokenizer.id_to_token(number)
         if token is None:
-            raise ExportError(f"{path} weighs the id {number}, which is not in the vocabulary")
+            raise LoadError(f"{path} weighs the id {number}, which is not in the vocabulary")
         table[token] = float(weights[number])
     return json.dumps(table, ensure_ascii=False)
 
 
 def check_table(text: str, tokenizer: TokenizerFile) -> None:
-    """Raises ExportError unless `text` is JSON {token: weight}, tokens known and weights >= 0."""
+    """Raises LoadError unless `text` is JSON {token: weight}, tokens known and weights >= 0."""
     try:
         table = json.loads(text)
     except ValueError as error:
-        raise ExportError(f"the idf table is not valid JSON: {error}") from error
+        raise LoadError(f"the idf table is not valid JSON: {error}") from error
     if not isinstance(table, dict):
-        raise ExportError(f"the idf table must be a JSON object, got {type(table).__name__}")
+        raise LoadError(f"the idf table must be a JSON object, got {type(table).__name__}")
     for token, weight in table.items():
         tokenizer.id_of(token, "the idf table's")
         if isinstance(weight, bool) or not isinstance(weight, int | float):
-            raise ExportError(f"the idf table gives {token!r} a weight that is no number")
+            raise LoadError(f"the idf table gives {token!r} a weight that is no number")
         if not 0 <= weight < math.inf:
-            raise ExportError(f"the idf table gives {token!r} the weight {weight}")
+            raise LoadError(f"the idf table gives {token!r} the weight {weight}")

@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tessera_export.errors import ExportError
-from tessera_export.texts import layers, tokenizer_file
-from tessera_export.texts.layers import Layer
-from tessera_export.texts.prompts import Prompts
-from tessera_export.texts.tokenizer_file import TokenizerFile
+from tessera_onnx.errors import LoadError
+from tessera_onnx.models.foreign import layers, tokenizer_file
+from tessera_onnx.models.foreign.layers import Layer
+from tessera_onnx.models.foreign.prompts import Prompts
+from tessera_onnx.models.foreign.tokenizer_file import TokenizerFile
 from tessera_onnx.models.spec import MultiVector, Role, Sparse, TokenRole
 
 SPARSE, COLBERT = "sparse_linear", "colbert_linear"
@@ -63,7 +63,7 @@ def sparse(
     """The recipe of the token weights: a number a token, the largest of equal tokens counts."""
     layer = _layer(file, layers.hidden_size(config))
     if layer.out_features != 1:
-        raise ExportError(f"{file} gives {layer.out_features} numbers a token, it must give one")
+        raise LoadError(f"{file} gives {layer.out_features} numbers a token, it must give one")
     unused = {tokenizer_file.special(folder, tokenizer.tokenizer, name) for name in UNUSED}
     recipe = Sparse(
         output="token_weights",
@@ -86,7 +86,7 @@ def _layer(file: Path, hidden: int) -> Layer:
     weight, bias = (tensors.load(file, name) for name in ("weight", "bias"))
     rows, columns = weight.shape if weight.ndim == 2 else (0, 0)
     if columns != hidden or bias.shape != (rows,):
-        raise ExportError(
+        raise LoadError(
             f"{file} holds tensors of the shapes {tuple(weight.shape)} and {tuple(bias.shape)}, "
             f"expected (n, {hidden}) and (n,)"
         )

@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from tessera_export.errors import ExportError
-from tessera_export.files import SETTINGS, class_of, module_folder, read_list, read_table
+from tessera_onnx.errors import LoadError
+from tessera_onnx.models.foreign.files import SETTINGS, class_of, module_folder, read_list, read_table
 
 ADAPTER = "adapter_config.json"
 RERANKER = (
@@ -46,28 +46,28 @@ FORECASTERS = ("ChronosBoltModelForForecasting", "Chronos2Model")
 
 
 def check(folder: Path, kinds: Collection[str] = (), *, known: bool = False) -> None:
-    """Raises ExportError for a folder of something that the kinds do not serve, saying what it is.
+    """Raises LoadError for a folder of something that the kinds do not serve, saying what it is.
 
     Without kinds it is what none serves. `known`: the catalogue says that it makes vectors.
     """
     if not folder.is_dir():
-        raise ExportError(f"{folder} is not a model folder: there is no folder of that name")
+        raise LoadError(f"{folder} is not a model folder: there is no folder of that name")
     modules = read_list(folder / "modules.json")
     places = [folder, *(module_folder(folder, module) for module in modules)]
     _check_adapter(folder, places, kinds)
     _check_modules(folder, modules)
     config = read_table(folder / "config.json")
     if config.get("model_type") == "model2vec" or "StaticModel" in _architectures(config):
-        raise ExportError(_static(folder, "model2vec"))
+        raise LoadError(_static(folder, "model2vec"))
     # What follows the encoder says that its authors made an embedder of it (gte-multilingual-base).
     declared = VECTORS & {class_of(module) for module in modules}
     for name in _architectures(config):
         for pattern, reason in CLASSES:
             if re.search(pattern, name) and not declared:
-                raise ExportError(f"{folder} {reason.format(name)}")
+                raise LoadError(f"{folder} {reason.format(name)}")
         texts = not known and not modules and not {SERIES, VISION} & set(kinds)
         if texts and re.search(WRITERS if kinds else WRITERS_ALWAYS, name):
-            raise ExportError(
+            raise LoadError(
                 f"{folder} is a model that writes text ({name}), or a reranker that answers yes or "
                 "no, and no modules.json of sentence-transformers says how it makes vectors: "
                 "export it from the folder of an embedder, with its modules.json"
@@ -79,30 +79,30 @@ def check(folder: Path, kinds: Collection[str] = (), *, known: bool = False) -> 
             if made
             else "it has no config.json"
         )
-        raise ExportError(f"{folder} is not a model folder: {hint}")
+        raise LoadError(f"{folder} is not a model folder: {hint}")
     if SERIES in kinds and not {*_architectures(config)} & {*FORECASTERS}:
-        raise ExportError(
+        raise LoadError(
             f"config.json names the architectures {_architectures(config)}; known forecasting "
             f"models are {', '.join(FORECASTERS)}"
         )
 
 
 def check_name(model: str) -> None:
-    """Raises ExportError for a repository that is a reranker by its name, before any download."""
+    """Raises LoadError for a repository that is a reranker by its name, before any download."""
     if re.search(r"cross-?encoder|rerank", model, re.IGNORECASE):
-        raise ExportError(
+        raise LoadError(
             f"{model!r:.100} {RERANKER.format('by its name')}; if it is an embedder all the same, "
             "download it and give its folder"
         )
 
 
 def check_tensors(folder: Path, names: Iterable[str]) -> None:
-    """Raises ExportError for weights with a classifier's head, whatever config.json says."""
+    """Raises LoadError for weights with a classifier's head, whatever config.json says."""
     if (folder / "modules.json").is_file():
         return
     head = next((name for name in sorted(names) if name.startswith(HEADS)), None)
     if head is not None:
-        raise ExportError(f"{folder} {RERANKER.format(f'its weights hold {head}')}")
+        raise LoadError(f"{folder} {RERANKER.format(f'its weights hold {head}')}")
 
 
 def _architectures(config: dict[str, Any]) -> list[str]:
@@ -115,12 +115,12 @@ def _check_modules(folder: Path, modules: list[dict[str, Any]]) -> None:
     settings = read_table(folder / SETTINGS)
     task = read_table(folder / "sentence_bert_config.json").get("transformer_task")
     if "LogitScore" in names:
-        raise ExportError(f"{folder} {RERANKER.format('LogitScore of sentence-transformers')}")
+        raise LoadError(f"{folder} {RERANKER.format('LogitScore of sentence-transformers')}")
     if settings.get("model_type") == "CrossEncoder" or task == "sequence-classification":
-        raise ExportError(f"{folder} {RERANKER.format('CrossEncoder of sentence-transformers')}")
+        raise LoadError(f"{folder} {RERANKER.format('CrossEncoder of sentence-transformers')}")
     tables = [name for name in names if name in TABLES]
     if tables:
-        raise ExportError(_static(folder, tables[0]))
+        raise LoadError(_static(folder, tables[0]))
 
 
 def _static(folder: Path, name: str) -> str:
@@ -131,7 +131,7 @@ def _static(folder: Path, name: str) -> str:
 
 
 def _check_adapter(folder: Path, places: Iterable[Path], kinds: Collection[str]) -> None:
-    """Raises ExportError for an adapter of peft, with the steps that make a model of it."""
+    """Raises LoadError for an adapter of peft, with the steps that make a model of it."""
     place = next((place for place in places if (place / ADAPTER).is_file()), None)
     if place is None:
         return
@@ -139,13 +139,13 @@ def _check_adapter(folder: Path, places: Iterable[Path], kinds: Collection[str])
     base = str(config.get("base_model_name_or_path") or "BASE")[:300]
     if str(config.get("task_type")) in {"SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"}:
         what = f"an adapter of {base!r} for the task {config['task_type']}"
-        raise ExportError(f"{place} {RERANKER.format(what)}")
+        raise LoadError(f"{place} {RERANKER.format(what)}")
     if str(config.get("peft_type")) in UNMERGED:
-        raise ExportError(
+        raise LoadError(
             f"{place} holds trained tokens ({config['peft_type']}) for {base!r} that stand before "
             "every text; they cannot be merged into weights and are not exported"
         )
-    raise ExportError(
+    raise LoadError(
         f"{place} is a LoRA adapter: load it on its base model {base!r} with peft, call "
         "merge_and_unload() and save it to a folder, which is, after `pip install peft`, "
         f"`{_merging(place, config, base, kinds)}`; {_beside(folder, place, kinds)}, and export "

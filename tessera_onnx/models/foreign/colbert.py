@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from tessera_export.errors import ExportError
-from tessera_export.files import SETTINGS, Weights, class_of, module_folder, read_list, read_table
-from tessera_export.texts import layers, prompts, tokenizer_file
-from tessera_export.texts.layers import Layer
-from tessera_export.texts.prompts import Prompts
-from tessera_export.texts.tokenizer_file import TokenizerFile
+from tessera_onnx.errors import LoadError
+from tessera_onnx.models.foreign.files import SETTINGS, Weights, class_of, module_folder, read_list, read_table
+from tessera_onnx.models.foreign import layers, prompts, tokenizer_file
+from tessera_onnx.models.foreign.layers import Layer
+from tessera_onnx.models.foreign.prompts import Prompts
+from tessera_onnx.models.foreign.tokenizer_file import TokenizerFile
 from tessera_onnx.models.spec import MultiVector, TokenRole
 
 OUTPUT = "token_embeddings"
@@ -47,7 +47,7 @@ def read(
 ) -> tuple[MultiVector, tuple[Layer, ...]]:
     """The recipe of a ColBERT folder and the layers on its token vectors.
 
-    Raises ExportError for a folder in no such layout: nothing there says how its tokens are used.
+    Raises LoadError for a folder in no such layout: nothing there says how its tokens are used.
     """
     metadata = read_table(folder / "artifact.metadata")
     settings = read_table(folder / SETTINGS)
@@ -55,7 +55,7 @@ def read(
     before = prompts.read(folder, said.query_prompt, said.document_prompt, ("document",))
     stack: tuple[Layer, ...]
     if metadata and (before.default is not None or any((settings.get("prompts") or {}).values())):
-        raise ExportError(
+        raise LoadError(
             f"{folder} has Stanford's artifact.metadata, whose queries and documents have markers "
             f"and no prompts, and prompts in {SETTINGS}: remove one of the two"
         )
@@ -69,7 +69,7 @@ def read(
         stack = _pylate_layers(folder)
         roles = _pylate(folder, settings, tokenizer, said, before)
     else:
-        raise ExportError(
+        raise LoadError(
             f"{folder} does not say how its token vectors are used: it has neither Stanford's "
             "artifact.metadata nor, in config_sentence_transformers.json, PyLate's query_prefix or "
             "the model_type MultiVectorEncoder"
@@ -88,11 +88,11 @@ def read(
         plain=None if roles.plain == roles.document else roles.plain,
     )
     if metadata.get("dim", recipe.dimension) != recipe.dimension:
-        raise ExportError(
+        raise LoadError(
             f"artifact.metadata says dim {metadata['dim']}, linear.weight gives {recipe.dimension}"
         )
     if roles.query.expansion != "none" and tokenizer.text.mask_id < 0:
-        raise ExportError("the queries are expanded but the tokenizer names no mask token")
+        raise LoadError("the queries are expanded but the tokenizer names no mask token")
     return recipe, stack
 
 
@@ -103,12 +103,12 @@ def _stanford(
     # alone has no default here, because 220 there contradicts the 180 that PyLate takes.
     for key, only in (("similarity", "cosine"), ("interaction", "colbert")):
         if metadata.get(key, only) != only:
-            raise ExportError(
+            raise LoadError(
                 f"artifact.metadata has {key} {metadata[key]!r}, known is only {only}"
             )
     length = metadata.get("doc_maxlen") if said.document_length is None else said.document_length
     if length is None:
-        raise ExportError("document_length is missing: artifact.metadata has no doc_maxlen")
+        raise LoadError("document_length is missing: artifact.metadata has no doc_maxlen")
     attend = bool(metadata.get("attend_to_mask_tokens", False))
     skip: set[int] = set()
     if metadata.get("mask_punctuation", True):
@@ -196,7 +196,7 @@ def _own(folder: Path, tokenizer: TokenizerFile, said: Said, before: Prompts) ->
             token is not None
             and tokenizer.id_of(token, "query_expansion") != tokenizer.text.mask_id
         ):
-            raise ExportError(
+            raise LoadError(
                 f"query_expansion is {wanted}; known is mask tokens to a fixed length"
             )
         expansion = "attended" if wanted.get("attend") else "unattended"
@@ -204,11 +204,11 @@ def _own(folder: Path, tokenizer: TokenizerFile, said: Said, before: Prompts) ->
     (masking,) = (m for m in _modules(folder) if class_of(m) == MASK)
     mask = read_table(module_folder(folder, masking) / "config.json")
     if mask.get("keep_only_token_ids"):
-        raise ExportError("MultiVectorMask keeps some token ids only, which is for images")
+        raise LoadError("MultiVectorMask keeps some token ids only, which is for images")
     skipped = _skip_ids(mask.get("skiplist_words") or [], tokenizer)
     tasks = _default(mask, "skiplist_tasks", ["document"])
     if "query" in tasks and skipped and expansion != "none":
-        raise ExportError("skiplist_tasks names queries, whose expansion is kept whole here")
+        raise LoadError("skiplist_tasks names queries, whose expansion is kept whole here")
 
     def role(name: str, prompt: str, length: int | None, expansion: Expansion) -> TokenRole:
         length = transformer.get(f"{name}_length") if length is None else length
@@ -254,7 +254,7 @@ def _pylate_layers(folder: Path) -> tuple[Layer, ...]:
     modules = _modules(folder)
     kinds = [class_of(module) for module in modules]
     if kinds[:1] != ["Transformer"] or kinds[1:] != ["Dense"] * (len(kinds) - 1) or len(kinds) < 2:
-        raise ExportError(
+        raise LoadError(
             f"{folder / 'modules.json'} lists {kinds or 'nothing'}; "
             "a PyLate model is one Transformer and then Dense modules"
         )
@@ -268,7 +268,7 @@ def _own_layers(folder: Path) -> tuple[Layer, ...]:
     # Rows are scaled one by one, so that they may be left out before or after.
     first, last = ["Transformer", *["Dense"] * len(dense)], ["Normalize", MASK]
     if kinds not in (first + last, first + last[::-1]):
-        raise ExportError(
+        raise LoadError(
             f"{folder / 'modules.json'} lists {kinds or 'nothing'}; a MultiVectorEncoder is one "
             "Transformer, then Dense modules, and last Normalize and MultiVectorMask"
         )
@@ -277,5 +277,5 @@ def _own_layers(folder: Path) -> tuple[Layer, ...]:
             continue
         config = read_table(module_folder(folder, module) / "config.json")
         if config.get("module_input_name") != "token_embeddings":
-            raise ExportError(f"{module.get('path')} does not work on token_embeddings")
+            raise LoadError(f"{module.get('path')} does not work on token_embeddings")
     return tuple(layers.dense_layer(folder, module) for module in dense)
