@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tessera_onnx.errors import LoadError, ModelNotFound, part_hint
+from tessera_onnx.errors import ConfigError, LoadError, ModelNotFound, part_hint
 from tessera_onnx.models import catalogue, hub, pins
 from tessera_onnx.models.artifact import HUB, Artifact
 from tessera_onnx.models.hub import Listing, Remote
@@ -174,12 +174,15 @@ def open_listed(wanted: Choice, cache: Path, files: Listing, *, offline: bool = 
         "pooling": wanted.pooling,
         "listing": sizes,
     }
-    try:
+    found = None
+    try:  # every kind that the files serve, so that the record serves them too
         found = reader.read(folder, None, **options)
-        wanted = dataclasses.replace(wanted, kind=None)
-    except LoadError:
+    except (LoadError, ConfigError):
         if wanted.kind is None:
             raise
+    if found is not None and wanted.kind in {None, *found.spec.kinds}:
+        wanted = dataclasses.replace(wanted, kind=None)
+    else:
         found = reader.read(folder, wanted.kind, **options)
     spec = _pinned(found.spec, wanted, files, offline=offline)
     check_model(spec, f"repository {spec.id}")
