@@ -7,6 +7,7 @@ sentence-transformers, optimum and transformers.js write.
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,21 @@ def sentence_transformers(
         ),
         **dict.fromkeys(UNUSED, b"\0" * 50_000),
         **({"onnx/model.onnx": graph()} if graphs is None else graphs),
+    }
+
+
+def dense_module() -> dict[str, bytes]:
+    """A Dense module of 32 numbers that changes none: the identity, without activation."""
+    rows = b"".join(struct.pack("<32f", *(float(i == j) for j in range(32))) for i in range(32))
+    facts = {"dtype": "F32", "shape": [32, 32], "data_offsets": [0, len(rows)]}
+    head = json.dumps({"linear.weight": facts}).encode()
+    config = {"in_features": 32, "out_features": 32, "bias": False}
+    return {
+        "2_Dense/config.json": written(
+            {**config, "activation_function": "torch.nn.modules.linear.Identity"}
+        ),
+        "2_Dense/model.safetensors": struct.pack("<Q", len(head)) + head + rows,
+        "2_Dense/pytorch_model.bin": b"\0" * 20_000,
     }
 
 

@@ -68,7 +68,7 @@ def info(model: str, cache_dir: str | None, *, as_json: bool, **chosen: Any) -> 
         spec, place, sources = artifact.spec, _place(artifact), artifact.sources
     except ModelNotFound:
         known, wanted = known_entry(model), repository.choice(model, **chosen)
-        if known is not None:
+        if known is not None and not any(chosen.values()):
             spec, place = known, {"where": "not installed"}
         elif wanted is None or hub.is_offline() or resolve.RERANKER.search(model):
             raise

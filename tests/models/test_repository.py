@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hub_server
@@ -19,11 +20,21 @@ import numpy as np
 import pytest
 from artifact_tools import HANG, TEXTS, golden
 from click.testing import CliRunner
-from hub_layouts import GRAPHS, UNUSED, graph, sentence_transformers, weights_outside, written
+from hub_layouts import (
+    GRAPHS,
+    UNUSED,
+    dense_module,
+    encoder,
+    graph,
+    sentence_transformers,
+    weights_outside,
+    written,
+)
 from hub_server import COMMIT
 
 from tessera_onnx import (
     ConfigError,
+    FileError,
     IntegrityError,
     LoadError,
     ModelNotFound,
@@ -222,6 +233,86 @@ def test_weights_beside_the_graph_have_any_name(server, names, where):
         TesseraDense(NAME, offline=True)
     run("pull", NAME)
     assert works(offline=True)
+
+
+def test_a_file_beside_the_graph_that_is_no_part_of_it_is_never_fetched(server):
+    graphs = {GRAPH: graph(), f"{GRAPH}_data": b"\0" * 60_000}  # left by an earlier export
+    server.repositories[NAME] = sentence_transformers(graphs)
+    assert works()
+    run("pull", NAME)
+    assert NAME in list_models(installed=True)
+    assert f"{GRAPH}_data" not in asked(server)
+
+
+def test_a_dense_module_is_fetched_with_the_graph(server):
+    modules = (("2_Dense", "Dense"), ("3_Normalize", "Normalize"))
+    server.repositories[NAME] = {**sentence_transformers(more=modules), **dense_module()}
+    assert works()
+    assert asked(server)["2_Dense/model.safetensors"] == 1
+    assert "2_Dense/pytorch_model.bin" not in asked(server)
+    before = len(server.requests)
+    assert works(offline=True)
+    assert len(server.requests) == before
+
+
+def test_a_plain_encoder_needs_a_pooling(server):
+    """As transformers.js has them: no file says how vectors are made of states."""
+    graphs = {name: graph(note=name) for name in (GRAPH, "onnx/model_quantized.onnx")}
+    settings = written({"per_channel": True, "reduce_range": True})
+    files = {**encoder(), **graphs, "quantize_config.json": settings}
+    server.repositories["Xenova/any-model"] = files
+    with pytest.raises(LoadError, match="pooling"):
+        TesseraDense("Xenova/any-model")
+    assert GRAPH not in asked(server)
+    assert works("Xenova/any-model", pooling="mean")
+    before = len(server.requests)
+    assert works("Xenova/any-model", pooling="mean", offline=True)
+    shown = run("encode", "-m", "Xenova/any-model", "--pooling", "cls", "--text", "cat", "--json")
+    assert len(json.loads(shown.stdout)["vector"]) == 32
+    assert len(server.requests) == before
+    with TesseraDense("Xenova/any-model", pooling="mean", precision="int8") as model:
+        assert model.precision == "int8"
+
+
+def test_a_sparse_repository(server):
+    kind = "sentence_transformers.sparse_encoder.models"
+    modules = [("", "MLMTransformer"), ("1_SpladePooling", "SpladePooling")]
+    files = encoder("splade", architectures=["BertForMaskedLM"])
+    files["modules.json"] = written(
+        [
+            {"idx": i, "name": str(i), "path": path, "type": f"{kind}.{name}"}
+            for i, (path, name) in enumerate(modules)
+        ]
+    )
+    files["1_SpladePooling/config.json"] = written(
+        {"pooling_strategy": "max", "activation_function": "relu"}
+    )
+    files["sentence_bert_config.json"] = written({"max_seq_length": 40, "do_lower_case": False})
+    server.repositories["naver/splade-any"] = {**files, GRAPH: graph("splade")}
+    with Tessera("naver/splade-any", on_long="truncate") as model:
+        found = [model.encode(text).to_dict() for text in TEXTS]
+    expected = golden("splade")["document"]
+    for vector, row in zip(found, expected, strict=True):
+        np.testing.assert_allclose([vector.get(i, 0.0) for i in range(len(row))], row, atol=1e-5)
+    before = len(server.requests)
+    with TesseraSparse("naver/splade-any", offline=True) as model:
+        assert model.vocab_size() == 128
+    with pytest.raises(LoadError, match="sparse"):
+        TesseraDense("naver/splade-any", offline=True)
+    assert len(server.requests) == before
+
+
+def test_several_threads_open_one_repository(server):
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(lambda _: works(), range(4)))
+    assert works(offline=True)
+
+
+def test_a_local_cache_that_cannot_be_written(here, monkeypatch):
+    (here / "file").write_text("")
+    monkeypatch.setenv("TESSERA_CACHE", str(here / "file"))
+    with pytest.raises(FileError, match="set TESSERA_CACHE to a folder that can"):
+        TesseraDense(NAME)
 
 
 def test_small_weights_beside_the_graph_are_compared_with_gits_hash(server):
@@ -663,6 +754,17 @@ def test_pull_of_a_precision_and_of_weights_beside_the_graph(server):
     assert works(offline=True)
     assert "has no int8 graph" in run("pull", NAME, "--precision", "int8", code=1).stderr
     assert run("pin", NAME).stdout.count(COMMIT) == 2
+    named = run("pull", "all-minilm-l6-v2", "--file", GRAPH, code=1).stderr
+    assert "says every fact: leave --model-file out" in named
+    assert "--file: known of" not in run("info", "bge-m3", "--file", GRAPH, code=1).stdout
+
+
+def test_what_lies_here_is_never_asked_of_the_hub(server, here):
+    (here / "models").mkdir()
+    (here / "models" / "notes").write_text("")
+    with pytest.raises(ModelNotFound, match="'models/notes' is a file"):
+        TesseraDense("models/notes")
+    assert server.requests == []
 
 
 @pytest.mark.parametrize(
