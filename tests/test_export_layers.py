@@ -46,6 +46,8 @@ THIRD_PARTY = {
     "onnxruntime": "graph/storage.py",
     "optimum": "texts/optimum.py",
     "safetensors": "pickles.py tensors.py texts/tables.py",
+    "sentence_transformers": "texts/verify.py",
+    "tokenizers": "texts",
     "tomli_w": "artifact.py",
     "torch": "pickles.py tensors.py graph texts images series training",
     "transformers": "cli.py texts images training",
