@@ -18,7 +18,7 @@ import torch
 import transformers
 from architectures import small
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.models import (
+from sentence_transformers.sentence_transformer.modules import (
     LSTM,
     CNN,
     Dense,

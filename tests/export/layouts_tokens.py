@@ -14,7 +14,7 @@ from architectures import small
 from layouts import GRAPH, SETTINGS, SIZE, Layout, States, Workshop, dense, edit, trace
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SparseEncoder
-from sentence_transformers.models import Dense, Normalize, Pooling, Router, Transformer
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Router, Transformer
 from sentence_transformers.sparse_encoder.modules import (
     SparseAutoEncoder,
     SparseStaticEmbedding,
@@ -48,11 +48,12 @@ def splade(pooling: Callable[[], SpladePooling], **settings: Any) -> Make:
     return make
 
 
-def routed(workshop: Workshop, place: Path) -> None:
+def routed(workshop: Workshop, place: Path, special: float = 0.0) -> None:
     """OpenSearch's layout: queries are looked up, documents run through the encoder."""
     document = masked(workshop)
     torch.manual_seed(6)
     weights = torch.rand(len(document.tokenizer.get_vocab())) * 5
+    weights[document.tokenizer.all_special_ids] = special
     table = SparseStaticEmbedding(tokenizer=document.tokenizer, weight=weights, frozen=True)
     routes = {"query": [table], "document": [document, SpladePooling("max", "log1p_relu")]}
     router = Router.for_query_document(routes["query"], routes["document"])
@@ -83,6 +84,8 @@ SPARSE = [
            splade(lambda: SpladePooling("max"), prompts={"query": "ask: ", "document": "read: "})),
     Layout("Router, SparseStaticEmbedding", "sparse", routed),
     Layout("masked language model alone", "sparse", bare_splade),
+    Layout("SparseStaticEmbedding weighs special tokens", "sparse",
+           lambda workshop, place: routed(workshop, place, 2.5), refused="special token"),
     Layout("SpladePooling sum", "sparse", splade(lambda: SpladePooling("sum")), refused="sum"),
     Layout("SparseAutoEncoder", "sparse", autoencoder, refused="SparseAutoEncoder"),
 ]  # fmt: skip

@@ -32,10 +32,11 @@ def write_tokenizer(place: Path, name: str, minilm: Path) -> tuple[int, int]:
         return 30522, 0
     made, special = {"bytes": _bytes, "bytes-bert": _bytes, "bytes-end": _bytes_end,
                      "unigram": _unigram}[name](name)  # fmt: skip
-    transformers.PreTrainedTokenizerFast(
+    saved = transformers.PreTrainedTokenizerFast(
         tokenizer_object=made, model_max_length=128, **special
-    ).save_pretrained(place)
-    return made.get_vocab_size(), made.token_to_id(special["pad_token"])
+    )
+    saved.save_pretrained(place)
+    return len(saved), saved.pad_token_id
 
 
 def _cased(place: Path) -> None:
