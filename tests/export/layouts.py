@@ -229,6 +229,12 @@ def legacy(workshop: Workshop, place: Path) -> None:
     (place / "sentence_bert_config.json").write_text(json.dumps(length), "utf-8")
 
 
+def old_prompts(workshop: Workshop, place: Path) -> None:
+    """Prompts as older versions wrote them, without an empty one of each role."""
+    dense()(workshop, place)
+    edit(place / SETTINGS, prompts={"query": "query: ", "passage": "passage: "})
+
+
 def custom(workshop: Workshop, place: Path) -> None:
     def change(modules: list[dict[str, Any]]) -> list[dict[str, Any]]:
         modules[-1]["type"] = "st_quantize.FlexibleQuantizer"
@@ -271,7 +277,8 @@ DENSE = [
     Layout("prompts, default query", "dense", dense(prompts=PROMPTS, default_prompt_name="query")),
     Layout("prompts, default clustering", "dense",
            dense(prompts=PROMPTS, default_prompt_name="clustering")),
-    Layout("prompts query and passage", "dense",
+    Layout("prompts query and passage", "dense", old_prompts),
+    Layout("prompts query and passage, saved again", "dense",
            dense(prompts={"query": "query: ", "passage": "passage: "})),
     Layout("do_lower_case, uncased", "dense", dense(lower=True)),
     Layout("do_lower_case, cased", "dense", dense(lower=True, vocabulary="cased")),

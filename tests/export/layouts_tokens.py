@@ -241,9 +241,9 @@ MULTI_VECTOR = [
     Layout("Stanford, projection inside", "multi-vector", stanford(inside=True)),
     Layout("Stanford, attended", "multi-vector", stanford(inside=True, attend_to_mask_tokens=True)),
     Layout("MultiVectorEncoder, least expansion", "multi-vector",
-           tokens(query_expansion={"strategy": "min", "length": 32}), refused="strategy|query_expansion"),
+           tokens(query_expansion={"strategy": "min", "length": 32})),
     Layout("MultiVectorMask keeps some tokens", "multi-vector",
-           tokens({"keep_only_token_ids": [5]}), refused="keep_only_token_ids"),
+           tokens({"keep_only_token_ids": [5]}), refused="token ids only"),
 ]  # fmt: skip
 
 

@@ -48,15 +48,15 @@ def near(ours: Any, theirs: Any) -> None:
 def compare_dense(place: Path, texts: list[str], **options: Any) -> SentenceTransformer:
     """Every method, in batches and one by one, on what SentenceTransformer reads of the folder."""
     theirs = SentenceTransformer(str(place), device="cpu")
-    prompts = {name: text or "" for name, text in theirs.prompts.items()}
-    # Upstream's encode_document takes an empty "document" before a "passage" that has a text.
-    name = next((name for name in DOCUMENTS if prompts.get(name)), None)
+    settings = json.loads((place / "config_sentence_transformers.json").read_text("utf-8"))
+    prompts = settings.get("prompts") or {}
+    # Upstream adds an empty "document" to the prompts of a folder without one, which hides the
+    # "passage" that the folder has.
+    name = next((name for name in DOCUMENTS if name in prompts), "document")
     expected = {
         "query": theirs.encode_query(texts),
-        "document": theirs.encode(texts, prompt=prompts[name]) if name else None,
+        "document": theirs.encode_document(texts, prompt_name=name),
     }
-    if expected["document"] is None or name == "document":
-        expected["document"] = theirs.encode_document(texts)
     # A text of neither role: the folder's default prompt, else it is read as a document.
     default = theirs.default_prompt_name
     plain = theirs.encode(texts) if default else expected["document"]
@@ -78,7 +78,9 @@ def compare_dense(place: Path, texts: list[str], **options: Any) -> SentenceTran
 
 def compare_plain(place: Path, texts: list[str], encoder: Path, mode: str, **options: Any) -> None:
     """A folder that names no pooling, with the mode that the caller gives: L2 after it."""
-    module = Transformer(str(encoder))
+    with TesseraDense(path=place, **OPTIONS, **options) as ours:
+        length = ours.spec.dense.document.max_length
+    module = Transformer(str(encoder), max_seq_length=length)
     modules = [module, Pooling(module.get_embedding_dimension(), mode), Normalize()]
     expected = SentenceTransformer(modules=modules, device="cpu").encode(texts)
     with TesseraDense(path=place, **OPTIONS, **options) as ours:
