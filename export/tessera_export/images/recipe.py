@@ -15,7 +15,8 @@ from tessera_export.errors import ExportError, as_export_error
 from tessera_export.files import read_table, read_weights
 from tessera_onnx.models.foreign import tokenizer_file
 from tessera_onnx.models.foreign.tokenizer_file import TokenizerFile
-from tessera_onnx.models.spec import ImagePrompt, ImageQuery, ImageSpec, TokenizerSpec, Vision
+from tessera_onnx.models.spec import TokenizerSpec
+from tessera_onnx.models.spec_media import ImagePrompt, ImageQuery, ImageSpec, Vision
 
 # By model_type: transformers' own retrieval classes, which hold the model that reads images.
 RETRIEVERS = {

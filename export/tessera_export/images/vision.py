@@ -24,14 +24,12 @@ from tessera_onnx.models.spec import (
     PRECISIONS,
     UNPINNED,
     File,
-    ImageQuery,
     ModelSpec,
     Parity,
     Precision,
-    SubGraph,
     TokenizerSpec,
-    Vision,
 )
+from tessera_onnx.models.spec_media import ImageQuery, SubGraph, Vision
 
 KIND = "vision"
 # File names without precision. A page model is three graphs: two whole graphs would hold the
