@@ -45,7 +45,7 @@ THIRD_PARTY = {
     "onnx": "graph texts images series training",
     "onnxruntime": "graph/storage.py",
     "optimum": "texts/optimum.py",
-    "safetensors": "pickles.py tensors.py texts/splade.py",
+    "safetensors": "pickles.py tensors.py texts/tables.py",
     "sentence_transformers": "texts/verify.py",
     "tokenizers": "texts",
     "tomli_w": "artifact.py",

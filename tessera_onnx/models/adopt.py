@@ -20,7 +20,8 @@ from tessera_onnx.models import artifact as artifacts
 from tessera_onnx.models import pins
 from tessera_onnx.models.artifact import Artifact
 from tessera_onnx.models.foreign import graph_io
-from tessera_onnx.models.spec import UNPINNED, File, ModelSpec, Precision, SubGraph
+from tessera_onnx.models.spec import UNPINNED, File, ModelSpec, Precision
+from tessera_onnx.models.spec_media import SubGraph
 
 
 def adopt(

@@ -15,20 +15,17 @@ from tessera_onnx.models.spec import (
     UNPINNED,
     Dense,
     Graph,
-    ImagePrompt,
-    ImageSpec,
     ModelSpec,
     MultiVector,
     Precision,
     Role,
     Sparse,
     Task,
-    TimeSeries,
     TokenizerSpec,
     TokenRole,
-    Vision,
     roles_of,
 )
+from tessera_onnx.models.spec_media import ImagePrompt, ImageSpec, TimeSeries, Vision
 
 MAX_LENGTH = 1 << 20  # tokens of a text, values of a series, steps
 MAX_VOCABULARY = 1 << 24

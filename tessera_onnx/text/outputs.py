@@ -107,8 +107,12 @@ def settled(
 
 
 def _run(session: Session, probe: Mapping[str, Array]) -> dict[str, Array]:
-    """The outputs of the graph that hold numbers, for the probe."""
-    names = [name for name, port in session.ports.items() if port.dtype is not None]
+    """The outputs of the graph that hold floats, for the probe."""
+    names = [
+        name
+        for name, port in session.ports.items()
+        if port.dtype is not None and np.dtype(port.dtype).kind == "f"
+    ]
     arrays = session.run(probe, outputs=names, parallel=True, unchecked=True)
     return dict(zip(names, arrays, strict=True))
 
@@ -124,7 +128,11 @@ def settle(recipe: Recipe, shapes: Shapes, n_tokens: int, reads: int, name: str)
         return _sparse(recipe, shapes, n_tokens, name)
     if isinstance(recipe, MultiVector):
         return _multi_vector(recipe, shapes, n_tokens, reads, name)
-    return _dense(recipe, shapes, n_tokens, name)
+    found = _dense(recipe, shapes, n_tokens, name)
+    if found.dimension:
+        return found
+    width = shapes[found.output][-1] * (1 + len(found.further_poolings or ()))
+    return dataclasses.replace(found, dimension=width)
 
 
 def _dense(recipe: Dense, shapes: Shapes, n_tokens: int, name: str) -> Dense:
@@ -135,7 +143,8 @@ def _dense(recipe: Dense, shapes: Shapes, n_tokens: int, name: str) -> Dense:
             return dataclasses.replace(recipe, output=_pick(states, STATES, shapes, name))
         if recipe.output != "" and recipe.output not in pooled:
             return recipe
-    fitting = [o for o in pooled if shapes[o][1] == recipe.dimension or recipe.modules]
+    free = recipe.dimension == 0 or recipe.modules
+    fitting = [o for o in pooled if free or shapes[o][1] == recipe.dimension]
     output = recipe.output or _pick(fitting, POOLED, shapes, name)
     if recipe.pooling == "graph":
         return dataclasses.replace(recipe, output=output)

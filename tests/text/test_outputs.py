@@ -168,3 +168,11 @@ def test_a_tokenizer_that_adds_nothing_contradicts_nothing(tmp_path):
     relist(folder, "tokenizer.json", json.dumps(document).encode())
     with TesseraDense(path=folder) as model, TesseraDense(path=ARTIFACTS / "states") as same:
         np.testing.assert_array_equal(model.encode("the cat"), same.encode("the cat"))
+
+
+def test_the_graph_tells_the_dimension():
+    recipe = dataclasses.replace(DENSE, dimension=0, pooling="graph", modules=())
+    found = settled(recipe, token_embeddings=(1, 2, 8), sentence_embedding=(1, 5))
+    assert (found.output, found.dimension) == ("sentence_embedding", 5)
+    recipe = dataclasses.replace(DENSE, dimension=0, further_poolings=("max",))
+    assert settled(recipe, last_hidden_state=(1, 2, 8)).dimension == 16

@@ -19,19 +19,17 @@ from tessera_export.images import gate, torch_modules
 from tessera_export.images import recipe as recipes
 from tessera_export.images.recipe import VECTORS
 from tessera_export.images.torch_modules import EMBEDS, FEATURES, TEXT_VECTORS
-from tessera_export.texts.tokenizer_file import TokenizerFile
+from tessera_onnx.models.foreign.tokenizer_file import TokenizerFile
 from tessera_onnx.models.spec import (
     PRECISIONS,
     UNPINNED,
     File,
-    ImageQuery,
     ModelSpec,
     Parity,
     Precision,
-    SubGraph,
     TokenizerSpec,
-    Vision,
 )
+from tessera_onnx.models.spec_media import ImageQuery, SubGraph, Vision
 
 KIND = "vision"
 # File names without precision. A page model is three graphs: two whole graphs would hold the

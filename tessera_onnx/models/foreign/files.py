@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,3 +188,25 @@ def _header(path: Path) -> dict[str, Any]:
             f"{path} is not a safetensors file: its header is no object", path=str(path)
         )
     return header
+
+
+def read_numbers(path: Path, tensor: str, indexes: Sequence[int]) -> list[float]:
+    """Some numbers of a vector in a safetensors file. Raises LoadError for one that has no such."""
+    entry: Any = _header(path).get(tensor)
+    formats = {"F32": "<f", "F64": "<d", "F16": "<e"}
+    numbers = []
+    try:
+        start, code = entry["data_offsets"][0], formats[entry["dtype"]]
+        (size,) = entry["shape"]
+        width = struct.calcsize(code)
+        with path.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            for index in indexes:
+                # A number beyond the vector would be one of the next tensor.
+                stream.seek(8 + length + start + range(size)[index] * width)
+                numbers.append(float(struct.unpack(code, stream.read(width))[0]))
+    except (TypeError, KeyError, IndexError, ValueError, struct.error, OSError) as error:
+        raise LoadError(
+            f"{path} holds no vector {tensor!r} of that many numbers", path=str(path)
+        ) from error
+    return numbers

@@ -164,7 +164,9 @@ def size_of(path: Path, config: Mapping[str, Any], *keys: str) -> int:
 
 
 def module_weights(
-    folder: Path, module: Mapping[str, Any], expected: dict[str, tuple[int, ...]],
+    folder: Path,
+    module: Mapping[str, Any],
+    expected: dict[str, tuple[int, ...]],
     sizes: Mapping[str, int],
 ) -> str:
     """The name of the module's safetensors file inside `folder`, its tensors checked.

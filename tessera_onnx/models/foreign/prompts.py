@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class Prompts:
     default: str | None
     name: str
     tasks: tuple[Task, ...]  # for other purposes than search, which callers ask for by name
-    keys: dict[str, str]
+    keys: dict[str, str] = field(default_factory=dict)
 
     @property
     def any(self) -> bool:
@@ -63,13 +63,13 @@ def read(
         "document": known[names[0]] if document is None and names else document,
     }
     default = settings.get("default_prompt_name")
-    if ask and default is None and not any(value is not None for value in said.values()):
-        if any(known.values()):
-            raise LoadError(
-                f"{path}: the prompts are {', '.join(known)}, none for queries or documents: "
-                "give query_prompt= and document_prompt=",
-                path=str(path),
-            )
+    unsaid = default is None and said == {"query": None, "document": None}
+    if ask and unsaid and any(known.values()):
+        raise LoadError(
+            f"{path}: the prompts are {', '.join(known)}, none for queries or documents: "
+            "give query_prompt= and document_prompt=",
+            path=str(path),
+        )
     text = None
     if default is not None:
         if not isinstance(default, str) or default not in {*known, *roles}:
@@ -105,7 +105,5 @@ def _known(path: Path, settings: dict[str, Any]) -> dict[str, str]:
         prompt is None or isinstance(prompt, str) for prompt in prompts.values()
     )
     if not wanted:
-        raise LoadError(
-            f"{path} must hold prompts as an object of names and texts", path=str(path)
-        )
+        raise LoadError(f"{path} must hold prompts as an object of names and texts", path=str(path))
     return {name: prompt or "" for name, prompt in prompts.items()}

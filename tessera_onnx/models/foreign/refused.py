@@ -12,14 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from tessera_onnx.errors import LoadError
-from tessera_onnx.models.foreign.files import SETTINGS, class_of, module_folder, read_list, read_table
+from tessera_onnx.models.foreign.files import (
+    MODULES,
+    SETTINGS,
+    class_of,
+    module_folder,
+    read_list,
+    read_table,
+)
 
 ADAPTER = "adapter_config.json"
 RERANKER = (
     "is a reranker or another classifier ({}): it gives scores or classes of texts and no "
-    "vectors, which no --kind serves; export the embedder that is searched with before it"
+    "vectors; take the embedder that is searched with before it"
 )
-NO_EMBEDDER = "({}): it is no embedder, and no --kind serves it"
+NO_EMBEDDER = "({}): it is no embedder"
 # By the class that config.json names under architectures.
 CLASSES = (
     (r"ForSequenceClassification$|For\w*Rank|Rerank|CrossEncoder|Reward(Model)?$", RERANKER),
@@ -35,13 +42,11 @@ VECTORS = {"Pooling", "SpladePooling", "Dense", "MultiVectorMask"}
 TABLES = ("StaticEmbedding", "WordEmbeddings", "BoW")  # of sentence-transformers
 # The first parts of the tensors that such classes put on an encoder.
 HEADS = ("classifier.", "classification_head.", "score.", "qa_outputs.")
-# Methods of peft that put trained tokens before a text, of which no weights can be merged.
+# What adapters of peft make that is no vector; and its methods that put trained tokens before a
+# text, of which no weights can be merged.
+TASKS_OF_OTHERS = {"SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"}
 UNMERGED = {"PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT"}
 SERIES, VISION = "time-series", "vision"
-# colpali-engine's classes, by a part of their base models' names.
-COLPALI = {
-    "colqwen2": "ColQwen2", "pali": "ColPali", "smol": "ColIdefics3", "idefics": "ColIdefics3",
-}  # fmt: skip
 FORECASTERS = ("ChronosBoltModelForForecasting", "Chronos2Model")
 
 
@@ -50,11 +55,29 @@ def check(folder: Path, kinds: Collection[str] = (), *, known: bool = False) -> 
 
     Without kinds it is what none serves. `known`: the catalogue says that it makes vectors.
     """
+    check_content(folder, kinds, known=known)
+    if not (folder / MODULES).is_file() and not (folder / "config.json").is_file():
+        made = (folder / "model.toml").is_file()
+        hint = (
+            "it is an artifact, which tessera-onnx opens as it is"
+            if made
+            else "it has no config.json"
+        )
+        raise LoadError(f"{folder} is not a model folder: {hint}")
+    config = read_table(folder / "config.json")
+    if SERIES in kinds and not {*_architectures(config)} & {*FORECASTERS}:
+        raise LoadError(
+            f"config.json names the architectures {_architectures(config)}; known forecasting "
+            f"models are {', '.join(FORECASTERS)}"
+        )
+
+
+def check_content(folder: Path, kinds: Collection[str] = (), *, known: bool = False) -> None:
+    """As `check`, for a folder that may lack a configuration."""
     if not folder.is_dir():
         raise LoadError(f"{folder} is not a model folder: there is no folder of that name")
-    modules = read_list(folder / "modules.json")
-    places = [folder, *(module_folder(folder, module) for module in modules)]
-    _check_adapter(folder, places, kinds)
+    modules = read_list(folder / MODULES)
+    _check_adapter(folder)
     _check_modules(folder, modules)
     config = read_table(folder / "config.json")
     if config.get("model_type") == "model2vec" or "StaticModel" in _architectures(config):
@@ -72,28 +95,6 @@ def check(folder: Path, kinds: Collection[str] = (), *, known: bool = False) -> 
                 "no, and no modules.json of sentence-transformers says how it makes vectors: "
                 "export it from the folder of an embedder, with its modules.json"
             )
-    if not modules and not (folder / "config.json").is_file():
-        made = (folder / "model.toml").is_file()
-        hint = (
-            "it is an artifact, which tessera-onnx opens as it is"
-            if made
-            else "it has no config.json"
-        )
-        raise LoadError(f"{folder} is not a model folder: {hint}")
-    if SERIES in kinds and not {*_architectures(config)} & {*FORECASTERS}:
-        raise LoadError(
-            f"config.json names the architectures {_architectures(config)}; known forecasting "
-            f"models are {', '.join(FORECASTERS)}"
-        )
-
-
-def check_name(model: str) -> None:
-    """Raises LoadError for a repository that is a reranker by its name, before any download."""
-    if re.search(r"cross-?encoder|rerank", model, re.IGNORECASE):
-        raise LoadError(
-            f"{model!r:.100} {RERANKER.format('by its name')}; if it is an embedder all the same, "
-            "download it and give its folder"
-        )
 
 
 def check_tensors(folder: Path, names: Iterable[str]) -> None:
@@ -125,71 +126,34 @@ def _check_modules(folder: Path, modules: list[dict[str, Any]]) -> None:
 
 def _static(folder: Path, name: str) -> str:
     return (
-        f"{folder} is a table of token vectors ({name}) without a transformer, which has no graph "
-        "to export: run it with sentence-transformers or model2vec, or export another model"
+        f"{folder} is a table of token vectors ({name}) without a transformer, which has no graph: "
+        "run it with sentence-transformers or model2vec, or take another model"
     )
 
 
-def _check_adapter(folder: Path, places: Iterable[Path], kinds: Collection[str]) -> None:
-    """Raises LoadError for an adapter of peft, with the steps that make a model of it."""
-    place = next((place for place in places if (place / ADAPTER).is_file()), None)
+def find_adapter(folder: Path) -> Path | None:
+    """The folder of an adapter of peft: `folder` or that of one of its modules."""
+    modules = read_list(folder / MODULES)
+    places = [folder, *(module_folder(folder, module) for module in modules)]
+    return next((place for place in places if (place / ADAPTER).is_file()), None)
+
+
+def _check_adapter(folder: Path) -> None:
+    """Raises LoadError for an adapter of peft, which is no whole model."""
+    place = find_adapter(folder)
     if place is None:
         return
     config = read_table(place / ADAPTER)
     base = str(config.get("base_model_name_or_path") or "BASE")[:300]
-    if str(config.get("task_type")) in {"SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"}:
+    if str(config.get("task_type")) in TASKS_OF_OTHERS:
         what = f"an adapter of {base!r} for the task {config['task_type']}"
         raise LoadError(f"{place} {RERANKER.format(what)}")
     if str(config.get("peft_type")) in UNMERGED:
         raise LoadError(
             f"{place} holds trained tokens ({config['peft_type']}) for {base!r} that stand before "
-            "every text; they cannot be merged into weights and are not exported"
+            "every text; they cannot be merged into weights"
         )
     raise LoadError(
-        f"{place} is a LoRA adapter: load it on its base model {base!r} with peft, call "
-        "merge_and_unload() and save it to a folder, which is, after `pip install peft`, "
-        f"`{_merging(place, config, base, kinds)}`; {_beside(folder, place, kinds)}, and export "
-        "MERGED"
-    )
-
-
-def _merging(place: Path, config: dict[str, Any], base: str, kinds: Collection[str]) -> str:
-    """The statements that merge an adapter and save it to MERGED."""
-    here = str(place)
-    if SERIES in kinds:
-        return (
-            "from chronos import Chronos2Pipeline; "
-            f"Chronos2Pipeline.from_pretrained({here!r}).save_pretrained('MERGED')"
-        )
-    named = config.get("auto_mapping")
-    named = named if isinstance(named, dict) else {}
-    module, name = (named.get(key) for key in ("parent_library", "base_model_class"))
-    if not all(isinstance(text, str) and re.fullmatch(r"[\w.]+", text) for text in (module, name)):
-        module = "transformers"
-        name = "AutoModelForMaskedLM" if "sparse" in kinds else "AutoModel"
-        found = [name for part, name in COLPALI.items() if part in base.lower()]
-        if VISION in kinds and found:
-            module, name = "colpali_engine.models", found[0]
-    second = "AutoProcessor" if VISION in kinds else "AutoTokenizer"
-    files = ("tokenizer.json", "tokenizer_config.json", "processor_config.json")
-    texts = here if any((place / name).is_file() for name in files) else base
-    return (
-        f"from peft import PeftModel; from {module} import {name}; from transformers import "
-        f"{second}; PeftModel.from_pretrained({name}.from_pretrained({base!r}), {here!r})"
-        f".merge_and_unload().save_pretrained('MERGED'); "
-        f"{second}.from_pretrained({texts!r}).save_pretrained('MERGED')"
-    )
-
-
-def _beside(folder: Path, place: Path, kinds: Collection[str]) -> str:
-    """What of the folder belongs beside the merged weights."""
-    if {SERIES, VISION} & set(kinds):
-        return "leave the adapter's own files out"
-    if place != folder:
-        return (
-            f"put MERGED in the place of {place.name} in a copy of {folder}, and call that MERGED"
-        )
-    return (
-        "copy modules.json, the folders that it names and every *sentence*.json, from this folder "
-        "or, where it has none, from the base model's, to MERGED"
+        f"{place} is a LoRA adapter ({ADAPTER}) and no model: merge it into its base model {base!r}"
+        " with peft's merge_and_unload(), and export that"
     )

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from safetensors.numpy import load_file
-
 from tessera_onnx.errors import LoadError
-from tessera_onnx.models.foreign.files import class_of, module_folder, read_list, read_table
-from tessera_onnx.models.foreign.tokenizer_file import TokenizerFile
+from tessera_onnx.models.foreign.files import (
+    MODULES,
+    class_of,
+    is_file,
+    module_folder,
+    read_list,
+    read_table,
+)
 from tessera_onnx.models.spec import Role, Sparse
 
-IDF = "idf.json"
-OUTPUT = "sparse_embedding"
 ACTIVATIONS: dict[str, Literal["log1p", "log1p-log1p"]] = {
     "relu": "log1p",
     "log1p_relu": "log1p-log1p",
 }
+ENCODERS = ("Transformer", "MLMTransformer")
+# Router's own files; the second name is that of sentence-transformers before 5.0, whose class was
+# Asym (sentence_transformers/base/modules/router.py).
+ROUTERS = {"Router": "router_config.json", "Asym": "router_config.json"}
+TABLE = "model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +44,22 @@ def route(folder: Path) -> Route | None:
     Raises LoadError for routes that are not SparseStaticEmbedding for queries and a Transformer
     with SpladePooling for documents (the layout of OpenSearch's inference-free models).
     """
-    modules = read_list(folder / "modules.json")
-    if [class_of(module) for module in modules] != ["Router"]:
+    modules = read_list(folder / MODULES)
+    names = [class_of(module) for module in modules]
+    if len(names) != 1 or names[0] not in ROUTERS:
         return None
-    config = read_table(module_folder(folder, modules[0]) / "router_config.json")
+    place = module_folder(folder, modules[0])
+    path = place / ROUTERS[names[0]]
+    if not is_file(path) and is_file(place / "config.json"):
+        path = place / "config.json"
+    config = read_table(path)
     types, structure = config.get("types", {}), config.get("structure", {})
+    if not isinstance(types, dict) or not isinstance(structure, dict):
+        raise LoadError(f"{path} has no types and structure of routes", path=str(path))
 
     def kinds(name: str) -> list[str]:
-        return [class_of({"type": types.get(path, "")}) for path in structure.get(name, [])]
+        listed = structure.get(name, [])
+        return [class_of({"type": types.get(part, "")}) for part in listed]
 
     document = kinds("document")
     if (
@@ -55,59 +69,80 @@ def route(folder: Path) -> Route | None:
         or document[1:] != ["SpladePooling"]
     ):
         raise LoadError(
-            f"{folder} routes {structure}; known are queries to a SparseStaticEmbedding and "
-            "documents to a Transformer with SpladePooling"
+            f"{folder} routes {structure!s:.300}; known are queries to a SparseStaticEmbedding and "
+            "documents to a Transformer with SpladePooling",
+            path=str(path),
         )
-    encoder, pooling = (folder / path for path in structure["document"])
-    return Route(encoder, pooling, folder / structure["query"][0])
+    parts = [*structure["document"], *structure["query"]]
+    encoder, pooling, table = (module_folder(place, {"path": part}) for part in parts)
+    return Route(encoder, pooling, table)
+
+
+def is_sparse(modules: list[dict[str, Any]]) -> bool:
+    """Whether modules.json lists a sparse model."""
+    names = {class_of(module) for module in modules}
+    return bool(names & {"SpladePooling", "SparseAutoEncoder", "MLMTransformer", *ROUTERS})
 
 
 def read(
     folder: Path,
-    config: dict[str, Any],
+    config: Mapping[str, Any],
     roles: tuple[Role, Role, Role | None],
-    head: Literal["graph", "logits"],
     routed: Route | None,
+    sources: dict[str, str] | None = None,
 ) -> Sparse:
     """The recipe of a SPLADE folder whose encoder's configuration is `config`.
 
-    Queries run through the graph; `with_table` changes that. Raises LoadError for a model
-    without a vocabulary head and a pooling that is not SPLADE's.
+    The form of the output is that of logits, and queries run through the graph. Raises LoadError
+    for a model without a vocabulary head and a pooling that is not SPLADE's.
     """
     # A bare masked language model: SparseEncoder makes it max and relu
     # (sentence_transformers/sparse_encoder/model.py, "Detected MLM architecture").
     settings: dict[str, Any] = {"pooling_strategy": "max", "activation_function": "relu"}
-    modules = read_list(folder / "modules.json")
+    modules = read_list(folder / MODULES)
     names = [class_of(module) for module in modules]
+    path = folder / "config.json"
+    source = "config.json: architectures"
     if routed is not None:
-        settings |= read_table(routed.pooling / "config.json")
+        path = routed.pooling / "config.json"
+        settings |= read_table(path)
+        source = f"{path.relative_to(folder).as_posix()}: activation_function"
     elif names:
-        if names[0] not in ("MLMTransformer", "Transformer") or names[1:] != ["SpladePooling"]:
+        if names[0] not in ENCODERS or names[1:] != ["SpladePooling"]:
             raise LoadError(
-                f"{folder / 'modules.json'} lists {', '.join(names)}; "
-                "a sparse model is a Transformer and SpladePooling"
+                f"{folder / MODULES} lists {', '.join(names)!s:.300}; "
+                "a sparse model is a Transformer and SpladePooling",
+                path=str(folder / MODULES),
             )
         # Absent keys take the same two values (sparse_encoder/modules/splade_pooling.py).
-        settings |= read_table(module_folder(folder, modules[1]) / "config.json")
+        path = module_folder(folder, modules[1]) / "config.json"
+        settings |= read_table(path)
+        source = f"{path.relative_to(folder).as_posix()}: activation_function"
     elif not any(str(name).endswith("ForMaskedLM") for name in config.get("architectures") or []):
         raise LoadError(
-            f"config.json names the architectures {config.get('architectures')}; "
-            "a sparse model needs a ...ForMaskedLM with its vocabulary head"
+            f"{path} names the architectures {config.get('architectures')!s:.200}; "
+            "a sparse model needs a ...ForMaskedLM with its vocabulary head",
+            path=str(path),
         )
     if settings["pooling_strategy"] != "max":
         raise LoadError(
-            f"SpladePooling takes the {settings['pooling_strategy']}, known is the max"
+            f"{path}: SpladePooling takes the {settings['pooling_strategy']!s:.40}, known is the "
+            "max",
+            path=str(path),
         )
     if settings["activation_function"] not in ACTIVATIONS:
         raise LoadError(
-            f"SpladePooling has the activation {settings['activation_function']!r}, "
-            f"known are {', '.join(ACTIVATIONS)}"
+            f"{path}: SpladePooling has the activation {settings['activation_function']!r:.80}, "
+            f"known are {', '.join(ACTIVATIONS)}",
+            path=str(path),
         )
+    if sources is not None:
+        sources["sparse.activation"] = source
     return Sparse(
-        output="logits" if head == "logits" else OUTPUT,
-        head=head,
+        output="",
+        head="logits",
         activation=ACTIVATIONS[settings["activation_function"]],
-        vocab_size=int(config["vocab_size"]),
+        vocab_size=vocabulary(config),
         zero_ids=(),
         query_weights="model",
         idf="",
@@ -117,40 +152,11 @@ def read(
     )
 
 
-def static_table(place: Path, tokenizer: TokenizerFile) -> str:
-    """The weights of a SparseStaticEmbedding as JSON {token: weight}.
-
-    Raises LoadError for weights that are not there, and one whose id is no token.
-    """
-    path = place / "model.safetensors"
-    if not path.is_file():
-        raise LoadError(
-            f"{place} has no model.safetensors with the query's weights; if the repository has an "
-            "idf.json, give it with --idf"
-        )
-    weights = load_file(path).get("weight")
-    if weights is None or weights.ndim != 1:
-        raise LoadError(f"{path} holds no vector 'weight'")
-    table = {}
-    for number in weights.nonzero()[0].tolist():
-        token = tokenizer.tokenizer.id_to_token(number)
-        if token is None:
-            raise LoadError(f"{path} weighs the id {number}, which is not in the vocabulary")
-        table[token] = float(weights[number])
-    return json.dumps(table, ensure_ascii=False)
-
-
-def check_table(text: str, tokenizer: TokenizerFile) -> None:
-    """Raises LoadError unless `text` is JSON {token: weight}, tokens known and weights >= 0."""
-    try:
-        table = json.loads(text)
-    except ValueError as error:
-        raise LoadError(f"the idf table is not valid JSON: {error}") from error
-    if not isinstance(table, dict):
-        raise LoadError(f"the idf table must be a JSON object, got {type(table).__name__}")
-    for token, weight in table.items():
-        tokenizer.id_of(token, "the idf table's")
-        if isinstance(weight, bool) or not isinstance(weight, int | float):
-            raise LoadError(f"the idf table gives {token!r} a weight that is no number")
-        if not 0 <= weight < math.inf:
-            raise LoadError(f"the idf table gives {token!r} the weight {weight}")
+def vocabulary(config: Mapping[str, Any]) -> int:
+    """The number of entries of the encoder's vocabulary. Raises LoadError without it."""
+    size = config.get("vocab_size")
+    if size is None and isinstance(config.get("text_config"), dict):
+        size = config["text_config"].get("vocab_size")
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise LoadError("config.json does not say vocab_size")
+    return size

@@ -42,9 +42,9 @@ MOST = 1 << 20  # tokens; transformers writes 1e30 for "nobody knows"
 class TokenizerFile:
     """A tokenizer.json without truncation and padding of its own, and its recipe.
 
-    `json` lower-cases first where the Transformer module asks for it and the file does not; `lowers`
-    says so, for who reads the file as it lies. `truncation` is the length at which the file itself
-    cuts, None where it cuts nothing. `places` are the folders of its configuration.
+    `json` lower-cases first where the Transformer module asks for it and the file does not, which
+    `lowers` says. `truncation` is the length at which the file itself cuts, None where it cuts
+    nothing. `places` are the folders of its configuration.
     """
 
     json: str
@@ -104,7 +104,7 @@ def read(folder: Path, config: Mapping[str, Any], beside: Sequence[Path] = ()) -
     mask = special(places, tokenizer, "mask")
     cut = truncation.get("max_length") if isinstance(truncation, dict) else None
     cut = cut if isinstance(cut, int) and not isinstance(cut, bool) and cut > 0 else None
-    found = TokenizerFile(
+    return TokenizerFile(
         json=text,
         tokenizer=tokenizer,
         text=spec.TokenizerSpec(
@@ -121,7 +121,6 @@ def read(folder: Path, config: Mapping[str, Any], beside: Sequence[Path] = ()) -
         truncation=cut,
         places=places,
     )
-    return found
 
 
 def find(name: str, places: Sequence[Path]) -> Path | None:
@@ -168,54 +167,49 @@ def max_length(
     neither configuration, the length at which tokenizer.json cuts. `sources` is told which. Raises
     LoadError when nothing says it, or when it exceeds the positions.
     """
+    length, source = (wanted, "") if wanted is not None else _said_length(found)
+    if sources is not None:
+        sources["max_length"] = source
+    check_length(length, "max_length", found.text.max_positions)
+    return length
+
+
+def _said_length(found: TokenizerFile) -> tuple[int, str]:
+    """The longest input that the folder says, and where."""
     most = found.text.max_positions
-    folder = found.places[0]
-    settings, path = transformer_settings(folder)
-    said = sources if sources is not None else {}
-    length: Any = wanted
-    if length is None:
-        key = "max_seq_length"
-        length = settings.get(key)
-        # Whatever the tokenizer is loaded with stands above it.
-        for name in ("processor_kwargs", "tokenizer_args"):
-            loaded = settings.get(name)
-            if isinstance(loaded, dict) and isinstance(loaded.get("model_max_length"), int):
-                length, key = loaded["model_max_length"], f"{name}.model_max_length"
-        if length is not None:
-            said["max_length"] = f"{path.name}: {key}"
-            whole = isinstance(length, int) and not isinstance(length, bool)
-            # The table has so many rows, of which the first are never reached.
-            if whole and most < length <= most + 2 and _offset(found):
-                length = most
-            elif not whole:
-                raise LoadError(
-                    f"{path} has the {key} {length!r:.40}, which is no whole number", path=str(path)
-                )
-    if length is None:
-        length, place = configured(found.places, "model_max_length")
-        if length is not None:
-            if isinstance(length, bool) or not isinstance(length, int | float):
-                raise LoadError(f"{place} has the model_max_length {length!r:.40}", path=str(place))
-            said["max_length"] = f"{CONFIG}: model_max_length"
-            if length > most:
-                length = most
-                said["max_length"] += ", cut to the positions of config.json"
-        elif found.truncation is not None and not _configured_anywhere(found.places):
-            length = min(found.truncation, most)
-            said["max_length"] = f"{FILE_NAME}: truncation.max_length"
-        else:
-            raise LoadError(
-                "max_length is missing: neither sentence_bert_config.json nor "
-                f"tokenizer_config.json in {folder} says it; give max_length=, or write "
-                '{"max_seq_length": N} to its sentence_bert_config.json',
-                path=str(folder),
-            )
-    check_length(int(length), "max_length", most)
-    return int(length)
+    settings, path = transformer_settings(found.places[0])
+    length, key = settings.get("max_seq_length"), "max_seq_length"
+    # What the tokenizer is loaded with stands above it.
+    for name in ("processor_kwargs", "tokenizer_args"):
+        loaded = settings.get(name)
+        if isinstance(loaded, dict) and loaded.get("model_max_length") is not None:
+            length, key = loaded["model_max_length"], f"{name}.model_max_length"
+    if length is not None:
+        length = tokens(str(path), key, length)
+        # A table of positions that starts at pad_token_id + 1 is often named by its whole size.
+        length = most if most < length <= most + 2 and _offset(found) else length
+        return length, f"{path.name}: {key}"
+    value, place = configured(found.places, "model_max_length")
+    if place is not None:
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 1:
+            raise LoadError(f"{place} has the model_max_length {value!r:.40}", path=str(place))
+        cut = ", cut to the positions of config.json" if value > most else ""
+        return int(min(value, most)), f"{CONFIG}: model_max_length{cut}"
+    if found.truncation is not None and find("config.json", found.places) is None:
+        return min(found.truncation, most), f"{FILE_NAME}: truncation.max_length"
+    raise LoadError(
+        "max_length is missing: neither sentence_bert_config.json nor "
+        f"tokenizer_config.json in {found.places[0]} says it; give max_length=, or write "
+        '{"max_seq_length": N} to its sentence_bert_config.json',
+        path=str(found.places[0]),
+    )
 
 
-def _configured_anywhere(places: Sequence[Path]) -> bool:
-    return find("config.json", places) is not None
+def tokens(file: str, key: str, value: Any) -> int:
+    """`value` as a number of tokens. Raises LoadError for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise LoadError(f"{file} has the {key} {value!r:.40}, which is no number of tokens")
+    return value
 
 
 def _offset(found: TokenizerFile) -> bool:
@@ -265,7 +259,7 @@ def _positions(
             )
         return int(count)
     if config.get("model_type") in OFFSET_POSITIONS:
-        return count - int(config.get("pad_token_id", 1)) - 1
+        return int(count) - int(config.get("pad_token_id", 1)) - 1
     return int(count)
 
 
@@ -304,14 +298,10 @@ def _check_settings(
             "is cut on the right is known",
             path=str(path),
         )
-    code, path = configured(places, "auto_map")
-    if code:
-        raise LoadError(
-            f"{path} makes token ids with Python code of a repository (auto_map), which is not "
-            "run: save the tokenizer with transformers as a tokenizer.json without it",
-            path=str(path),
-        )
-    for key, role, ids in (("add_bos_token", "bos", around[0]), ("add_eos_token", "eos", around[1])):
+    for key, role, ids in (
+        ("add_bos_token", "bos", around[0]),
+        ("add_eos_token", "eos", around[1]),
+    ):
         wanted, path = configured(places, key)
         number = special(places, tokenizer, role) if isinstance(wanted, bool) else None
         if number is not None and (number in ids) != wanted:
@@ -321,6 +311,17 @@ def _check_settings(
                 "tokenizer with transformers again",
                 path=str(path),
             )
+
+
+def check_code(places: Sequence[Path]) -> None:
+    """Raises LoadError for a tokenizer that is Python code of a repository."""
+    code, path = configured(places, "auto_map")
+    if code:
+        raise LoadError(
+            f"{path} makes token ids with Python code of a repository (auto_map), which is not "
+            "run: save the tokenizer with transformers as a tokenizer.json without it",
+            path=str(path),
+        )
 
 
 def special(places: Sequence[Path] | Path, tokenizer: Tokenizer, role: str) -> int | None:
