@@ -204,6 +204,10 @@ def _spec(
     text = replace(tokenizer.text, tokenizer=name, lowercase=tokenizer.lowers)
     if fill is not None:
         text = replace(text, mask_id=fill)
+    table = tables.get("sparse")
+    if isinstance(table, Sparse) and table.query_weights == "idf":
+        # Queries are looked up, so that they may be longer than what the graph reads.
+        text = replace(text, max_positions=max(text.max_positions, table.query.max_length))
     _note_text(found, name)
     recipe = {KIND_TABLES[kind]: table for kind, table in tables.items()}
     return ModelSpec(
