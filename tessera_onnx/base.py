@@ -14,15 +14,8 @@ from tessera_onnx.errors import DeviceError, LoadError
 from tessera_onnx.models import rules
 from tessera_onnx.models.artifact import Artifact
 from tessera_onnx.models.resolve import resolve
-from tessera_onnx.models.spec import (
-    KIND_TABLES,
-    Graph,
-    Kind,
-    ModelSpec,
-    Pooling,
-    Precision,
-    SubGraph,
-)
+from tessera_onnx.models.spec import KIND_TABLES, Graph, Kind, ModelSpec, Pooling, Precision
+from tessera_onnx.models.spec_media import SubGraph
 from tessera_onnx.runtime import devices, session
 
 

@@ -1,4 +1,4 @@
-"""Write a file whole or not at all."""
+"""Write a file or a folder whole or not at all."""
 
 from __future__ import annotations
 
@@ -53,6 +53,38 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         if not is_result:
             with suppress(OSError):  # usually it was renamed; or the folder does not exist
                 temporary.unlink()
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """An empty folder that becomes `path` when the block ends without an exception.
+
+    It lies beside `path` until then, and is removed after any exception. Raises FileError when
+    `path` is a file or a folder that holds something, and when it cannot be written.
+    """
+    import shutil
+
+    temporary = path.parent / f".tessera-{secrets.token_hex(8)}.tmp"
+    try:
+        filled = os.path.lexists(path) and (not path.is_dir() or any(path.iterdir()))
+        if not filled:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise FileError(f"{named(path)} cannot be written: {reason(error)}") from None
+    if filled:
+        what = "is not empty" if path.is_dir() else "is a file"
+        raise FileError(f"{named(path)} {what}: name a new folder", path=str(path))
+    try:
+        yield temporary
+        try:
+            if path.is_dir():
+                path.rmdir()  # it is empty; Windows does not rename over it
+            temporary.rename(path)
+        except OSError as error:
+            raise FileError(f"{named(path)} cannot be written: {reason(error)}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # usually it was renamed
 
 
 def _permissions(target: Path) -> int | None:

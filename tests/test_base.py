@@ -22,11 +22,11 @@ from tessera_onnx.kinds import AnyOptions
 from tessera_onnx.models import catalogue, resolve
 from tessera_onnx.text.base import TextModel, TextOptions
 
-SHARED = ["path", "device", "precision", "threads", "cache_dir", "offline"]
+SHARED = ["path", "device", "precision", "threads", "cache_dir", "offline", "file"]
 OWN = {
-    TesseraDense: ["dimension", "max_length", "on_long"],
-    TesseraMultiVector: ["dimension", "max_length", "on_long"],
-    TesseraSparse: ["dimension", "max_length", "on_long", "max_active_dims"],
+    TesseraDense: ["dimension", "max_length", "on_long", "pooling"],
+    TesseraMultiVector: ["dimension", "max_length", "on_long", "pooling"],
+    TesseraSparse: ["dimension", "max_length", "on_long", "pooling", "max_active_dims"],
     TesseraVision: ["on_long", "image_only", "max_pixels"],
     TesseraTimeSeries: [],
 }

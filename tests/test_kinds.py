@@ -176,5 +176,5 @@ def test_every_existing_kind_needs_a_graph():
     text = (Path(__file__).parent / "artifacts" / "splade" / "model.toml").read_text()
     start = text.index("[model.graph]")
     end = text.index("[model.", start + 1)
-    with pytest.raises(LoadError, match=r"graph is missing; graph.inputs is missing"):
+    with pytest.raises(LoadError, match=r"graph is missing; graph.fp32 is missing"):
         catalogue.parse(text[:start] + text[end:], "model.toml")

@@ -66,4 +66,7 @@ def test_a_check_that_did_not_pass_is_not_claimed(tmp_path):
     page = make_model_table.page(passed)
     assert "| A | " in page
     assert "| B | " not in page
-    assert "| mit | Xenova/bge-small-en-v1.5 (fp32, int8) | - |" in page
+    assert (
+        "bge-small-en-v1.5 | BAAI/bge-small-en-v1.5 | mit | Xenova/bge-small-en-v1.5 "
+        "(fp32, int8) | - |" in page
+    )

@@ -1,5 +1,11 @@
 """Define ExportError, the exception that an export raises on purpose."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tessera_onnx import ConfigError, LoadError
+
 # The distribution is in the folder `export` of the checkout; no package index has it by name.
 CHECKOUT = "./export"
 
@@ -14,3 +20,21 @@ class ExportError(Exception):
 
     One sentence that names the fact or the figure; the command prints it without a traceback.
     """
+
+
+@contextmanager
+def as_export_error() -> Iterator[None]:
+    """Turn what the reader of folders raises into ExportError; also a decorator.
+
+    The reader names arguments, such as `pooling=`; here they are options, such as `--pooling`.
+    """
+    try:
+        yield
+    except (LoadError, ConfigError) as error:
+        raise ExportError(
+            re.sub(r"\b(give|and) ([a-z_]+)=(?!\w)", _option, str(error), flags=re.IGNORECASE)
+        ) from error
+
+
+def _option(found: re.Match[str]) -> str:
+    return f"{found[1]} --{found[2].replace('_', '-')}"

@@ -1,8 +1,4 @@
-"""Refuse folders that do not hold an embedder, with a message that says what they hold.
-
-Only the configuration files are read. An encoder would load the weights of a classifier or of a
-text generator without an error, and its vectors would mean nothing.
-"""
+"""Refuse folders that do not hold an embedder, with a message that says what they hold."""
 
 from __future__ import annotations
 
@@ -11,80 +7,35 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from tessera_export.errors import ExportError
-from tessera_export.files import SETTINGS, class_of, module_folder, read_list, read_table
+from tessera_export.errors import ExportError, as_export_error
+from tessera_onnx.models.foreign import files, refused
+from tessera_onnx.models.foreign.refused import (
+    ADAPTER,
+    FORECASTERS,
+    RERANKER,
+    SERIES,
+    TASKS_OF_OTHERS,
+    UNMERGED,
+    VISION,
+)
 
-ADAPTER = "adapter_config.json"
-RERANKER = (
-    "is a reranker or another classifier ({}): it gives scores or classes of texts and no "
-    "vectors, which no --kind serves; export the embedder that is searched with before it"
-)
-NO_EMBEDDER = "({}): it is no embedder, and no --kind serves it"
-# By the class that config.json names under architectures.
-CLASSES = (
-    (r"ForSequenceClassification$|For\w*Rank|Rerank|CrossEncoder|Reward(Model)?$", RERANKER),
-    (r"ForTokenClassification$", f"marks the tokens of a text, such as names {NO_EMBEDDER}"),
-    (r"ForQuestionAnswering$", f"finds the answer to a question within a text {NO_EMBEDDER}"),
-    (r"ForMultipleChoice$", f"picks one of several answers {NO_EMBEDDER}"),
-    (r"ForNextSentencePrediction$", f"tells whether a sentence follows another {NO_EMBEDDER}"),
-    (r"For\w*(Classification|Detection|Segmentation)$", f"is a classifier {NO_EMBEDDER}"),
-)
-WRITERS_ALWAYS = r"(ForCausalLM|LMHeadModel)$"
-WRITERS = rf"ForConditionalGeneration$|{WRITERS_ALWAYS}"  # the first may read images
-VECTORS = {"Pooling", "SpladePooling", "Dense", "MultiVectorMask"}
-TABLES = ("StaticEmbedding", "WordEmbeddings", "BoW")  # of sentence-transformers
-# The first parts of the tensors that such classes put on an encoder.
-HEADS = ("classifier.", "classification_head.", "score.", "qa_outputs.")
-# Methods of peft that put trained tokens before a text, of which no weights can be merged.
-UNMERGED = {"PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT"}
-SERIES, VISION = "time-series", "vision"
 # colpali-engine's classes, by a part of their base models' names.
 COLPALI = {
     "colqwen2": "ColQwen2", "pali": "ColPali", "smol": "ColIdefics3", "idefics": "ColIdefics3",
 }  # fmt: skip
-FORECASTERS = ("ChronosBoltModelForForecasting", "Chronos2Model")
+
+__all__ = ["FORECASTERS", "check", "check_name", "check_tensors"]
 
 
+@as_export_error()
 def check(folder: Path, kinds: Collection[str] = (), *, known: bool = False) -> None:
     """Raises ExportError for a folder of something that the kinds do not serve, saying what it is.
 
     Without kinds it is what none serves. `known`: the catalogue says that it makes vectors.
     """
-    if not folder.is_dir():
-        raise ExportError(f"{folder} is not a model folder: there is no folder of that name")
-    modules = read_list(folder / "modules.json")
-    places = [folder, *(module_folder(folder, module) for module in modules)]
-    _check_adapter(folder, places, kinds)
-    _check_modules(folder, modules)
-    config = read_table(folder / "config.json")
-    if config.get("model_type") == "model2vec" or "StaticModel" in _architectures(config):
-        raise ExportError(_static(folder, "model2vec"))
-    # What follows the encoder says that its authors made an embedder of it (gte-multilingual-base).
-    declared = VECTORS & {class_of(module) for module in modules}
-    for name in _architectures(config):
-        for pattern, reason in CLASSES:
-            if re.search(pattern, name) and not declared:
-                raise ExportError(f"{folder} {reason.format(name)}")
-        texts = not known and not modules and not {SERIES, VISION} & set(kinds)
-        if texts and re.search(WRITERS if kinds else WRITERS_ALWAYS, name):
-            raise ExportError(
-                f"{folder} is a model that writes text ({name}), or a reranker that answers yes or "
-                "no, and no modules.json of sentence-transformers says how it makes vectors: "
-                "export it from the folder of an embedder, with its modules.json"
-            )
-    if not modules and not (folder / "config.json").is_file():
-        made = (folder / "model.toml").is_file()
-        hint = (
-            "it is an artifact, which tessera-onnx opens as it is"
-            if made
-            else "it has no config.json"
-        )
-        raise ExportError(f"{folder} is not a model folder: {hint}")
-    if SERIES in kinds and not {*_architectures(config)} & {*FORECASTERS}:
-        raise ExportError(
-            f"config.json names the architectures {_architectures(config)}; known forecasting "
-            f"models are {', '.join(FORECASTERS)}"
-        )
+    if folder.is_dir():
+        _check_adapter(folder, kinds)
+    refused.check(folder, kinds, known=known)
 
 
 def check_name(model: str) -> None:
@@ -96,55 +47,21 @@ def check_name(model: str) -> None:
         )
 
 
+@as_export_error()
 def check_tensors(folder: Path, names: Iterable[str]) -> None:
     """Raises ExportError for weights with a classifier's head, whatever config.json says."""
-    if (folder / "modules.json").is_file():
-        return
-    head = next((name for name in sorted(names) if name.startswith(HEADS)), None)
-    if head is not None:
-        raise ExportError(f"{folder} {RERANKER.format(f'its weights hold {head}')}")
+    refused.check_tensors(folder, names)
 
 
-def _architectures(config: dict[str, Any]) -> list[str]:
-    names = config.get("architectures") or []
-    return [str(name) for name in names] if isinstance(names, list) else [str(names)]
-
-
-def _check_modules(folder: Path, modules: list[dict[str, Any]]) -> None:
-    names = [class_of(module) for module in modules]
-    settings = read_table(folder / SETTINGS)
-    task = read_table(folder / "sentence_bert_config.json").get("transformer_task")
-    if "LogitScore" in names:
-        raise ExportError(f"{folder} {RERANKER.format('LogitScore of sentence-transformers')}")
-    if settings.get("model_type") == "CrossEncoder" or task == "sequence-classification":
-        raise ExportError(f"{folder} {RERANKER.format('CrossEncoder of sentence-transformers')}")
-    tables = [name for name in names if name in TABLES]
-    if tables:
-        raise ExportError(_static(folder, tables[0]))
-
-
-def _static(folder: Path, name: str) -> str:
-    return (
-        f"{folder} is a table of token vectors ({name}) without a transformer, which has no graph "
-        "to export: run it with sentence-transformers or model2vec, or export another model"
-    )
-
-
-def _check_adapter(folder: Path, places: Iterable[Path], kinds: Collection[str]) -> None:
+def _check_adapter(folder: Path, kinds: Collection[str]) -> None:
     """Raises ExportError for an adapter of peft, with the steps that make a model of it."""
-    place = next((place for place in places if (place / ADAPTER).is_file()), None)
+    place = refused.find_adapter(folder)
     if place is None:
         return
-    config = read_table(place / ADAPTER)
+    config = files.read_table(place / ADAPTER)
+    if {str(config.get("task_type"))} & TASKS_OF_OTHERS or str(config.get("peft_type")) in UNMERGED:
+        return  # which no steps merge: refused below
     base = str(config.get("base_model_name_or_path") or "BASE")[:300]
-    if str(config.get("task_type")) in {"SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"}:
-        what = f"an adapter of {base!r} for the task {config['task_type']}"
-        raise ExportError(f"{place} {RERANKER.format(what)}")
-    if str(config.get("peft_type")) in UNMERGED:
-        raise ExportError(
-            f"{place} holds trained tokens ({config['peft_type']}) for {base!r} that stand before "
-            "every text; they cannot be merged into weights and are not exported"
-        )
     raise ExportError(
         f"{place} is a LoRA adapter: load it on its base model {base!r} with peft, call "
         "merge_and_unload() and save it to a folder, which is, after `pip install peft`, "

@@ -16,6 +16,7 @@ from tessera_export.files import read_text
 from tessera_export.texts import folder as folders
 from tessera_export.texts.folder import Facts, Overrides
 from tessera_onnx.models import catalogue
+from tessera_onnx.models.foreign import card
 from tessera_onnx.models.spec import UNPINNED, ModelSpec, Sparse
 
 # What the export reads; other frameworks' weights and ready graphs stay on the hub. The two heads
@@ -207,10 +208,4 @@ def _sparse(facts: Facts, source: Source, known: Sparse) -> Facts:
 
 def declared_licence(folder: Path) -> str:
     """The `license:` line of README.md's front matter, or ""."""
-    try:
-        text = (folder / "README.md").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return ""
-    front = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
-    found = re.search(r"^license:\s*(\S+)\s*$", front[1], re.MULTILINE) if front else None
-    return found[1] if found else ""
+    return card.licence(folder)

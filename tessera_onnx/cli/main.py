@@ -20,6 +20,7 @@ from tessera_onnx.errors import TesseraError
 
 # Each command and its module, which is imported when the command runs or help lists it.
 COMMANDS = {
+    "adopt": "adopt",
     "demo": "demo",
     "doctor": "doctor",
     "encode": "embed",

@@ -18,7 +18,8 @@ from tessera_onnx.models import catalogue, hub, resolve
 from tessera_onnx.models.artifact import Artifact
 from tessera_onnx.models.foreign import repository
 from tessera_onnx.models.installed import cache_folder
-from tessera_onnx.models.spec import File, Kind, ModelSpec, Parity, SubGraph
+from tessera_onnx.models.spec import File, Kind, ModelSpec, Parity
+from tessera_onnx.models.spec_media import SubGraph
 from tessera_onnx.runtime import saturation
 
 

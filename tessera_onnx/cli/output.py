@@ -17,6 +17,8 @@ SPARKS = 48  # values of the past, and steps ahead, in a line
 # Arguments of the library that are options of the command.
 OPTIONS = {
     "path": "--model",
+    "file": "--file",
+    "pooling": "--pooling",
     "device": "--device",
     "precision": "--precision",
     "on_long": "--on-long",

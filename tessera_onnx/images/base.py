@@ -16,7 +16,8 @@ from tessera_onnx.images.decode import MAX_PIXELS
 from tessera_onnx.images.encoder import EMPTY, ImageEncoder, check_iterable, checked
 from tessera_onnx.images.opening import open_graphs, open_queries
 from tessera_onnx.images.sources import Source
-from tessera_onnx.models.spec import Kind, Vision
+from tessera_onnx.models.spec import Kind
+from tessera_onnx.models.spec_media import Vision
 from tessera_onnx.progress import progress_bar
 from tessera_onnx.results import BinaryTokens, Int8Vectors
 from tessera_onnx.runtime.workers import Event, Limit

@@ -19,7 +19,7 @@ from tessera_onnx.images.graphs import PatchVectors, PixelEncoder, VisionLanguag
 from tessera_onnx.images.preprocess import pixels
 from tessera_onnx.images.resize import Box
 from tessera_onnx.images.sources import Source
-from tessera_onnx.models.spec import Vision
+from tessera_onnx.models.spec_media import Vision
 from tessera_onnx.runtime import batching, workers
 from tessera_onnx.runtime.workers import ENDLESS, Limit
 

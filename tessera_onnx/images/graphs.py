@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tessera_onnx.errors import EncodingError
 from tessera_onnx.images.preprocess import Pixels
 from tessera_onnx.images.prompt_ids import positions
-from tessera_onnx.models.spec import Vision
+from tessera_onnx.models.spec_media import Vision
 from tessera_onnx.runtime.session import Array, Port, Session, select
 from tessera_onnx.text.tokenizer import Runnable
 from tessera_onnx.vectors import pooling

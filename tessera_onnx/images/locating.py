@@ -18,7 +18,7 @@ from tessera_onnx.errors import (
 from tessera_onnx.images import pdf, sources
 from tessera_onnx.images.page_text import Word
 from tessera_onnx.images.sources import Source
-from tessera_onnx.models.spec import ImageSpec
+from tessera_onnx.models.spec_media import ImageSpec
 
 if TYPE_CHECKING:
     from PIL import Image

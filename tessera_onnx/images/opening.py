@@ -13,7 +13,8 @@ from tessera_onnx.errors import LoadError, TesseraError
 from tessera_onnx.images.graphs import PixelEncoder, VisionLanguageModel, language_feeds
 from tessera_onnx.images.prompt_ids import document_ids, image_id
 from tessera_onnx.images.queries import OtherModelsQueries, OwnQueries
-from tessera_onnx.models.spec import Graph, ModelSpec, SubGraph, Vision
+from tessera_onnx.models.spec import Graph, ModelSpec
+from tessera_onnx.models.spec_media import SubGraph, Vision
 from tessera_onnx.runtime.session import Array, Session, select
 from tessera_onnx.text import tokenizer as text_tokenizer
 from tessera_onnx.text.tokenizer import Runnable, Tokenizer, check_spelled

@@ -20,7 +20,7 @@ from tessera_onnx.checks import check_items
 from tessera_onnx.errors import ConfigError, EncodingError, FileError, about_item, install_hint
 from tessera_onnx.images import decode, page_text, sources, views
 from tessera_onnx.images.page_text import Word
-from tessera_onnx.models.spec import ImageSpec as Recipe
+from tessera_onnx.models.spec_media import ImageSpec as Recipe
 
 if typing.TYPE_CHECKING:
     from PIL import Image

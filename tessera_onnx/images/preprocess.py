@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx.images.resize import Box, Levels, resized
-from tessera_onnx.models.spec import ImageSpec as Recipe
+from tessera_onnx.models.spec_media import ImageSpec as Recipe
 
 if typing.TYPE_CHECKING:
     from PIL import Image

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx.errors import LoadError
-from tessera_onnx.models.spec import ImagePrompt
+from tessera_onnx.models.spec_media import ImagePrompt
 
 Encode = Callable[[str], list[int]]
 

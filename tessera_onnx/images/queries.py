@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from tessera_onnx.checks import is_text
 from tessera_onnx.errors import ConfigError, LoadError
-from tessera_onnx.models.spec import ImageQuery, Role, Vision
+from tessera_onnx.models.spec import Role
+from tessera_onnx.models.spec_media import ImageQuery, Vision
 from tessera_onnx.runtime.session import Array
 from tessera_onnx.runtime.workers import ENDLESS, Limit
 from tessera_onnx.text import encoder

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tessera_onnx.errors import EncodingError
 from tessera_onnx.images.resize import Box
-from tessera_onnx.models.spec import ImageSpec as Recipe
+from tessera_onnx.models.spec_media import ImageSpec as Recipe
 
 # An image is long when its length is more than this many times its width. Pages, slides and
 # photographs are not long; screens of telephones and receipts are.

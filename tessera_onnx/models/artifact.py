@@ -43,6 +43,11 @@ class Artifact:
     # is known when the graph is here.
     listing: hub.Listing | None = None
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the spec was read from the files of a folder or repository of somebody else."""
+        return self.origin == FOLDER or self.listing is not None
+
     def read(self, name: str) -> bytes:
         """Content of a listed file, compared with model.toml by size and sha256.
 

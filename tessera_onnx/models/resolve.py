@@ -80,8 +80,7 @@ def resolve(
             raise LoadError(f"the folder {path} holds {artifact.spec.id!r}, not {said(model_id)!r}")
     else:
         artifact = _find(model_id, kind, cache_dir, file, pooling, offline=offline)
-    is_foreign = artifact.origin == FOLDER or artifact.listing is not None
-    if not is_foreign and (file is not None or pooling is not None):
+    if not artifact.is_foreign and (file is not None or pooling is not None):
         name = "file" if file is not None else "pooling"
         raise ConfigError(
             f"model {artifact.spec.id!r} has a description that says every fact: leave {name} out"

@@ -8,6 +8,7 @@ import os
 import platform
 from collections.abc import Collection
 from pathlib import Path
+from typing import Literal
 
 from tessera_onnx.errors import ConfigError
 
@@ -98,6 +99,18 @@ def saturates(flags: Collection[str] | None = None) -> bool:
     from numpy._core import _multiarray_umath  # type: ignore[attr-defined]  # no public name
 
     return not _multiarray_umath.__cpu_features__.get("AVX512VNNI", False)
+
+
+def byte_products(flags: Collection[str] | None = None) -> Literal["vnni", "x86", "arm64", "other"]:
+    """How this processor multiplies bytes, by which int8 graphs are chosen.
+
+    "vnni": x86 with VNNI, which is exact; "x86": without, where products may saturate; "arm64":
+    exact; "other": unknown. `flags` as in `saturates`.
+    """
+    machine = platform.machine().lower()
+    if machine in {"x86_64", "amd64"}:
+        return "x86" if saturates(flags) else "vnni"
+    return "arm64" if machine in {"aarch64", "arm64"} else "other"
 
 
 @functools.cache

@@ -52,6 +52,11 @@ def note_saturation(graph_name: str, graph: bytes, read_beside: ReadBeside | Non
         )
 
 
+def is_saturating(graph_name: str) -> bool:
+    """Whether a graph of that name was opened whose products may saturate on this processor."""
+    return any(name == graph_name for name, _ in _saturating)
+
+
 def open_graph(
     graph_name: str,
     graph: bytes,

@@ -275,7 +275,8 @@ def open_session(
     `graphs` holds the file name of the graph and a function that reads it, for each of "cpu",
     "cuda" and "coreml". The graph is tried with the tiny input that `wanted` makes, since some
     providers accept a graph and fail when it runs. With device="auto" a failure falls back to the
-    next device and is logged. Raises DeviceError for an explicit device that fails, LoadError for wrong outputs.
+    next device and is logged. Raises DeviceError for an explicit device that fails, LoadError for
+    wrong outputs.
     """
     candidates = choose_device(device, static=static, int8_on_cuda=int8_on_cuda)
     for candidate in candidates:

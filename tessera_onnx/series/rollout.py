@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx.errors import ConfigError, EncodingError, LoadError
-from tessera_onnx.models.spec import TimeSeries
+from tessera_onnx.models.spec_media import TimeSeries
 from tessera_onnx.runtime import batching, workers
 from tessera_onnx.runtime.session import Array, Port, Session, select
 from tessera_onnx.series import patching

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from tessera_onnx.base import Model, Options
 from tessera_onnx.errors import ConfigError, EncodingError
-from tessera_onnx.models.spec import Kind, TimeSeries
+from tessera_onnx.models.spec import Kind
+from tessera_onnx.models.spec_media import TimeSeries
 from tessera_onnx.runtime import workers
 from tessera_onnx.runtime.session import Session
 from tessera_onnx.series import patching

@@ -49,7 +49,7 @@ def encode_all(
             f"cannot serve them: open the model once per kind ({', '.join(recipes)})"
         )
     parts = [
-        _head(recipe, roles[kind], dimensions.get(kind, 0), modules.get(kind), name, most)
+        head(recipe, roles[kind], dimensions.get(kind, 0), modules.get(kind), name=name, most=most)
         for kind, recipe in recipes.items()
     ]
     rows = encoder.encode(texts, role, heads.combine(parts), progress=progress, limit=limit)
@@ -63,14 +63,16 @@ def encode_all(
     return Embeddings(dense, found.get("multi-vector"), found.get("sparse"))
 
 
-def _head(
+def head(
     recipe: Dense | MultiVector | Sparse,
     role: Any,
     dimension: int,
     modules: Step | None,
+    *,
     name: str,
     most: int | None,
 ) -> Head:
+    """The head of a kind for texts that are read as the role `name`."""
     if isinstance(recipe, Dense):
         return heads.dense_head(recipe, dimension or recipe.dimension, modules)
     if isinstance(recipe, MultiVector):

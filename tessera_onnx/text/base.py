@@ -15,8 +15,9 @@ from tessera_onnx.models import rules, spec
 from tessera_onnx.models.spec import Pooling, Role, TokenRole
 from tessera_onnx.results import Embeddings
 from tessera_onnx.runtime import workers
+from tessera_onnx.runtime.graph import is_saturating
 from tessera_onnx.runtime.session import Session
-from tessera_onnx.text import all_kinds, encoder, heads, outputs
+from tessera_onnx.text import all_kinds, encoder, heads, outputs, probe_difference
 from tessera_onnx.text import tokenizer as text_tokenizer
 from tessera_onnx.text.modules import Step
 from tessera_onnx.text.token_check import check_ids
@@ -97,12 +98,45 @@ class TextModel(Model):
         self._query = self._with_length(recipe.query, facts, max_length)
         self._document = self._with_length(recipe.document, facts, max_length)
         self._plain = self._with_length(recipe.plain or recipe.document, facts, max_length)
-        self._dimension = self._width(dimension)
+        if getattr(recipe, "dimension", 1):  # else the graph tells
+            self._width(dimension)
         tokenizer = text_tokenizer.Tokenizer(self._artifact.read(facts.tokenizer), facts)
         check_ids(tokenizer, self._spec)
         self._session = self._open(self._wanted)
         self._recipe = self._spec.text_recipes()[self._kind]
+        self._dimension = self._width(dimension)
         self._encoder = encoder.TextEncoder(tokenizer, self._session, on_long)
+        if self._artifact.is_foreign:
+            self._check_int8()
+
+    def _check_int8(self) -> None:
+        """Measure what an int8 graph that saturates here differs by from the model's fp32 graph.
+
+        Logs a warning. Raises LoadError where the vectors are too far apart.
+        """
+        graph, name = self._spec.main_graph(), self._session.name
+        if name != graph.int8 or not is_saturating(name):
+            return
+        if graph.fp32 not in self._artifact.present():
+            return  # the log has named the graph already
+        options = {**self._options, "precision": "fp32"}
+        with type(self)._from_artifact(self._artifact, **options) as reference:  # noqa: SLF001
+            pair = [model._probed() for model in (self, reference)]  # noqa: SLF001
+            least = probe_difference.least_cosine(*pair)
+        probe_difference.report(least, name, graph.fp32)
+
+    def _probed(self) -> probe_difference.Encode:
+        """The function that gives this model's result for each of some texts."""
+        quiet = encoder.TextEncoder(self._encoder.tokenizer, self._session, "truncate")
+        head = all_kinds.head(
+            self._recipe,
+            self._document,
+            self._dimension,
+            self._modules.get(self._kind),
+            name="document",
+            most=None,
+        )
+        return lambda texts: quiet.encode(texts, self._document, head)
 
     def _wanted(self, session: Session) -> tuple[dict[str, Any], dict[str, Any]]:
         """The outputs that the recipes read, with their shapes for the probe, and the probe.

@@ -260,9 +260,10 @@ class TesseraDense(TextModel):
         """Cosine similarity of query `a` and document `b`, in [-1, 1]; 0 if either vector is zero.
 
         A model with another `similarity` in its recipe gives that: a dot product, or a distance
-        with its sign changed. Each is a text, or one vector made earlier: a float array (dimension,), Int8Vectors or
-        BinaryTokens, whose bits count as +1 and -1. Raises the errors of `encode` for a text,
-        ConfigError for NaN or infinity, DimensionMismatch for a vector of another dimension.
+        with its sign changed. Each is a text, or one vector made earlier: a float array
+        (dimension,), Int8Vectors or BinaryTokens, whose bits count as +1 and -1. Raises the errors
+        of `encode` for a text, ConfigError for NaN or infinity, DimensionMismatch for a vector of
+        another dimension.
         """
         left = self._vector(a, self._query, "a")
         right = self._vector(b, self._document, "b")
@@ -284,9 +285,9 @@ class TesseraDense(TextModel):
         The query may be a vector made earlier, (dimension,), and the documents vectors, (n,
         dimension) or a list of n: float arrays, Int8Vectors, or BinaryTokens, whose bits count as
         +1 and -1 divided by the root of the dimension. Scores of unit vectors lie in [-1, 1]; of a
-        model of unit vectors, vectors of other lengths are scored by their dot product. No documents give []. `timeout`
-        and `cancel` are those of `encode_batch`. Raises ConfigError for NaN or infinity,
-        DimensionMismatch when the dimensions differ.
+        model of unit vectors, vectors of other lengths are scored by their dot product. No
+        documents give []. `timeout` and `cancel` are those of `encode_batch`. Raises ConfigError
+        for NaN or infinity, DimensionMismatch when the dimensions differ.
         """
         check_top_k(top_k, 0)
         Limit(timeout, cancel).check()

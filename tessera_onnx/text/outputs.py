@@ -86,18 +86,19 @@ def settled(
     """
     steps: dict[Kind, modules.Step] = {}
     found: dict[str, Array] | None = None
-    for kind, recipe in spec.text_recipes().items():
+    for kind, given in spec.text_recipes().items():
+        recipe = given
         listed = () if isinstance(recipe, Sparse) else recipe.modules
-        if recipe.output == "" or listed is not None:
+        if recipe.output == "" or listed:
             if found is None:
                 found = _run(session, probe)
             reads = modules.reads(listed or (), read)
             shapes = {name: array.shape for name, array in found.items()}
-            recipe = settle(recipe, shapes, n_tokens, reads, session.name)
+            recipe = settle(given, shapes, n_tokens, reads, session.name)
             changed: dict[str, Any] = {KIND_TABLES[kind]: recipe}
             spec = dataclasses.replace(spec, **changed)
-        if not isinstance(recipe, Sparse) and recipe.modules is not None and found is not None:
-            size = found[recipe.output].shape[-1] if recipe.output in found else 0
+        if not isinstance(recipe, Sparse) and recipe.modules is not None:
+            size = found[recipe.output].shape[-1] if found and recipe.output in found else 0
             more = () if isinstance(recipe, MultiVector) else recipe.further_poolings or ()
             steps[kind] = modules.load(recipe.modules, read, size * (1 + len(more)))
         if isinstance(recipe, Dense) and found is not None and SENTENCE in found:
@@ -106,8 +107,12 @@ def settled(
 
 
 def _run(session: Session, probe: Mapping[str, Array]) -> dict[str, Array]:
-    """The outputs of the graph that hold numbers, for the probe."""
-    names = [name for name, port in session.ports.items() if port.dtype is not None]
+    """The outputs of the graph that hold floats, for the probe."""
+    names = [
+        name
+        for name, port in session.ports.items()
+        if port.dtype is not None and np.dtype(port.dtype).kind == "f"
+    ]
     arrays = session.run(probe, outputs=names, parallel=True, unchecked=True)
     return dict(zip(names, arrays, strict=True))
 
@@ -116,14 +121,18 @@ def settle(recipe: Recipe, shapes: Shapes, n_tokens: int, reads: int, name: str)
     """The recipe with the name of its output, and without steps that the graph `name` takes itself.
 
     `shapes` are those of the outputs for one text of `n_tokens` tokens; `reads` is the number of
-    features that the first module with weights reads, 0 without such a module. Raises LoadError where no
-    output fits or several do.
+    features that the first module with weights reads, 0 without such a module. Raises LoadError
+    where no output fits or several do.
     """
     if isinstance(recipe, Sparse):
         return _sparse(recipe, shapes, n_tokens, name)
     if isinstance(recipe, MultiVector):
         return _multi_vector(recipe, shapes, n_tokens, reads, name)
-    return _dense(recipe, shapes, n_tokens, name)
+    found = _dense(recipe, shapes, n_tokens, name)
+    if found.dimension:
+        return found
+    width = shapes[found.output][-1] * (1 + len(found.further_poolings or ()))
+    return dataclasses.replace(found, dimension=width)
 
 
 def _dense(recipe: Dense, shapes: Shapes, n_tokens: int, name: str) -> Dense:
@@ -134,7 +143,8 @@ def _dense(recipe: Dense, shapes: Shapes, n_tokens: int, name: str) -> Dense:
             return dataclasses.replace(recipe, output=_pick(states, STATES, shapes, name))
         if recipe.output != "" and recipe.output not in pooled:
             return recipe
-    fitting = [o for o in pooled if shapes[o][1] == recipe.dimension or recipe.modules]
+    free = recipe.dimension == 0 or recipe.modules
+    fitting = [o for o in pooled if free or shapes[o][1] == recipe.dimension]
     output = recipe.output or _pick(fitting, POOLED, shapes, name)
     if recipe.pooling == "graph":
         return dataclasses.replace(recipe, output=output)

@@ -247,7 +247,7 @@ class TesseraSparse(TextModel):
         return table
 
     def _idf(self, content: bytes) -> NDArray[np.float32]:
-        """The weights (vocab_size,) that a file gives to tokens; those that it leaves out have 0."""
+        """The weights (vocab_size,) that a file gives to tokens; 0 for those that it leaves out."""
         name, size = self._recipe.idf, self._recipe.vocab_size
         table = np.zeros(size, dtype=np.float32)
         if name.endswith(".safetensors"):

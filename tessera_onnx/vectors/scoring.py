@@ -235,10 +235,11 @@ def dense_scores(query: Any, documents: Any, similarity: str = "dot") -> Float:
     """Scores of one vector (dim,) with n others: (n,) float32, the higher the more alike.
 
     `similarity` is "dot", in [-1, 1] for unit vectors; "cosine"; or "euclidean" or "manhattan",
-    whose distances are negated (sentence_transformers.util.SimilarityFunction). `documents` is an array (n, dim) or a list of n vectors; n may be 0. Both may be Int8Vectors or
-    BinaryTokens, which are converted by `quantization.floats`. Raises DimensionMismatch when the
-    dims differ, ConfigError for another rank, NaN, infinity or scores beyond float32, TypeError for
-    values that are not numbers.
+    whose distances are negated (sentence_transformers.util.SimilarityFunction). `documents` is an
+    array (n, dim) or a list of n vectors; n may be 0. Both may be Int8Vectors or BinaryTokens,
+    which are converted by `quantization.floats`. Raises DimensionMismatch when the dims differ,
+    ConfigError for another rank, NaN, infinity or scores beyond float32, TypeError for values that
+    are not numbers.
     """
     left = vector("query", query)
     if isinstance(documents, list | tuple):

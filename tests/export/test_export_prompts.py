@@ -11,8 +11,9 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sparse_encoder.modules import SpladePooling
 
 from tessera_export.errors import ExportError
-from tessera_export.texts import folder, prompts
+from tessera_export.texts import folder
 from tessera_onnx import TesseraDense, TesseraSparse
+from tessera_onnx.models.foreign import prompts
 from tessera_onnx.models.spec import Role
 
 pytestmark = pytest.mark.export

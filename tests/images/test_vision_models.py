@@ -213,7 +213,7 @@ def test_closing_closes_every_graph():
 @pytest.mark.parametrize(
     ("pair", "match"),
     [
-        (("tokens = 4", "tokens = 9"), "by model.toml it is"),
+        (("tokens = 4", "tokens = 9"), "by the model's facts it is"),
         (('prefix = ""', 'prefix = "<bos>"'), "prefix spells the token <bos>"),
         (('token = "<image>"', 'token = "<picture>"'), "image token '<picture>'"),
         (('row_end = "\\n"', 'row_end = "<row_end>"'), "row_end spells the token <row_end>"),

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tessera_onnx.errors import LoadError
-from tessera_onnx.models import catalogue
+from tessera_onnx.models import catalogue, spec_media
 from tessera_onnx.models import spec as models_spec
 from tessera_onnx.models.parse import build
 
@@ -99,7 +99,7 @@ def test_every_fact_that_an_empty_entry_lacks():
     message = faults("schema = 1\n[[model]]\n[model.text]\n[model.dense]\n")
     missing = set(re.findall(r"([\w.]+) is missing", message))
     wanted = {"id", "kinds", "files", "graph", "dense.query", "dense.document.max_length"}
-    wanted |= {f"graph.{name}" for name in ("inputs", "fp32", "int8", "best_cpu", "static")}
+    wanted |= {f"graph.{name}" for name in ("fp16", "fp32", "int8", "best_cpu", "static")}
     wanted |= {f"text.{field.name}" for field in dataclasses.fields(models_spec.TokenizerSpec)}
     wanted |= {f"dense.{name}" for name in needed(models_spec.Dense)}
     assert wanted <= missing
@@ -124,7 +124,7 @@ def test_thousands_of_faults_are_counted_and_not_listed():
 def test_what_stands_for_no_fact_is_a_value_of_the_field():
     """What the message says to write is taken where it is written."""
     known = set()
-    for table in vars(models_spec).values():
+    for table in [*vars(models_spec).values(), *vars(spec_media).values()]:
         if dataclasses.is_dataclass(table):
             hints = typing.get_type_hints(table)
             for name in hints.keys() & models_spec.ABSENT.keys():

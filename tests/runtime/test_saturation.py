@@ -13,6 +13,7 @@ from command import run
 from faults import graphs
 
 from tessera_onnx import TesseraDense
+from tessera_onnx.models.foreign import graphs as graphs_by_name
 from tessera_onnx.runtime import cpu, saturation
 from tessera_onnx.runtime import graph as runtime_graph
 
@@ -56,19 +57,22 @@ def haswell(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("machine", "flags", "expected"),
+    ("machine", "flags", "expected", "products"),
     [
-        ("x86_64", HASWELL, True),
-        ("AMD64", SKYLAKE, True),
-        ("x86_64", ALDER_LAKE, False),
-        ("x86_64", ICE_LAKE, False),
-        ("aarch64", ("asimd",), False),
-        ("arm64", (), False),
+        ("x86_64", HASWELL, True, "x86"),
+        ("AMD64", SKYLAKE, True, "x86"),
+        ("x86_64", ALDER_LAKE, False, "vnni"),
+        ("x86_64", ICE_LAKE, False, "vnni"),
+        ("aarch64", ("asimd",), False, "arm64"),
+        ("arm64", (), False, "arm64"),
+        ("riscv64", (), False, "other"),
     ],
 )
-def test_processors(monkeypatch, machine, flags, expected):
+def test_processors(monkeypatch, machine, flags, expected, products):
     monkeypatch.setattr(cpu.platform, "machine", lambda: machine)
     assert cpu.saturates(flags) is expected
+    assert cpu.byte_products(flags) == products
+    assert products in graphs_by_name.INT8_ORDER
 
 
 def test_where_there_is_no_file_of_the_processor_numpy_tells(monkeypatch):

@@ -253,14 +253,8 @@ def edited(name, *pairs):
 @pytest.mark.parametrize(
     ("name", "pairs", "match"),
     [
-        ("tasks", (('    "task_id",\n', ""),), "task_id and the graph's input"),
-        ("tasks", (("task_id = 1\n", ""),), "task_id and the graph's input"),
-        ("tasks", ((", task_id = 2", ""),), "task_id and the graph's input"),
-        (
-            "m3",
-            (('    "attention_mask",\n', '    "attention_mask",\n    "task_id",\n'),),
-            "task_id",
-        ),
+        ("tasks", (("task_id = 1\n", ""),), "every role and task has a task_id, or none has"),
+        ("tasks", ((", task_id = 2", ""),), "every role and task has a task_id, or none has"),
         ("tasks", (('name = "classification"', 'name = "separation"'),), "two tasks have one name"),
         (
             "siglip",

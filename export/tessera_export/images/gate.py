@@ -25,9 +25,10 @@ from tessera_export.images.recipe import VECTORS
 from tessera_export.images.torch_modules import EMBEDS, FEATURES, TEXT_VECTORS
 from tessera_export.parity import LIMITS, Shape, batches, figure, measure
 from tessera_export.texts import samples, token_check
-from tessera_export.texts.tokenizer_file import TokenizerFile
 from tessera_onnx.images import preprocess, prompt_ids
-from tessera_onnx.models.spec import ImageQuery, ImageSpec, Parity, Precision, TokenizerSpec, Vision
+from tessera_onnx.models.foreign.tokenizer_file import TokenizerFile
+from tessera_onnx.models.spec import Parity, Precision, TokenizerSpec
+from tessera_onnx.models.spec_media import ImageQuery, ImageSpec, Vision
 
 Array = NDArray[Any]
 Pairs = list[tuple[Array, Array]]

@@ -11,11 +11,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from tessera_export import refused
-from tessera_export.errors import ExportError
+from tessera_export.errors import ExportError, as_export_error
 from tessera_export.files import read_table, read_weights
-from tessera_export.texts import tokenizer_file
-from tessera_export.texts.tokenizer_file import TokenizerFile
-from tessera_onnx.models.spec import ImagePrompt, ImageQuery, ImageSpec, TokenizerSpec, Vision
+from tessera_onnx.models.foreign import tokenizer_file
+from tessera_onnx.models.foreign.tokenizer_file import TokenizerFile
+from tessera_onnx.models.spec import TokenizerSpec
+from tessera_onnx.models.spec_media import ImagePrompt, ImageQuery, ImageSpec, Vision
 
 # By model_type: transformers' own retrieval classes, which hold the model that reads images.
 RETRIEVERS = {
@@ -44,7 +45,8 @@ def check(folder: Path) -> None:
     refused.check(folder, ["vision"])
     kind_of(read_table(folder / "config.json").get("model_type"))
     read_weights(folder)
-    tokenizer_file.check_file(folder)
+    with as_export_error():
+        tokenizer_file.check_file(folder)
 
 
 def config(folder: Path) -> Any:
@@ -76,7 +78,8 @@ def kind_of(model_type: Any) -> str:
 def tokenizer(folder: Path, settings: Any) -> TokenizerFile:
     """The tokenizer's facts, with the language model's positions. Raises ExportError."""
     text = settings.get_text_config()
-    return tokenizer_file.read(folder, {**text.to_dict(), "model_type": text.model_type})
+    with as_export_error():
+        return tokenizer_file.read(folder, {**text.to_dict(), "model_type": text.model_type})
 
 
 def recipe(

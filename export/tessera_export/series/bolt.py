@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tessera_export.errors import ExportError
-from tessera_onnx.models.spec import TimeSeries
+from tessera_onnx.models.spec_media import TimeSeries
 
 ARCHITECTURE = "ChronosBoltModelForForecasting"
 INPUTS = ("patches", "attention_mask")

@@ -19,15 +19,8 @@ from tessera_export.files import Weights, read_table, read_weights
 from tessera_export.graph import int8, storage, tracing, transforms
 from tessera_export.parity import Metric, figure, measure
 from tessera_export.series import bolt, chronos2
-from tessera_onnx.models.spec import (
-    PRECISIONS,
-    UNPINNED,
-    File,
-    ModelSpec,
-    Parity,
-    Precision,
-    TimeSeries,
-)
+from tessera_onnx.models.spec import PRECISIONS, UNPINNED, File, ModelSpec, Parity, Precision
+from tessera_onnx.models.spec_media import TimeSeries
 from tessera_onnx.series import patching, rollout
 
 Array = NDArray[Any]
@@ -238,7 +231,6 @@ def _entry(
     return artifact.entry(
         {"time_series": facts.recipe},
         origin,
-        inputs=facts.family.INPUTS,
         weights_sha256=facts.weights.sha256,
         built=built,
         parity=parity,

@@ -1,4 +1,9 @@
-"""Read every fact of a text model's folder without torch; a missing fact is an ExportError."""
+"""Read every fact of a text model's folder without torch; a missing fact is an ExportError.
+
+The rules are those of the runtime's reader of foreign folders. What is read here beside them is
+what only an export needs: the weights, the layers that the graph computes, and what the caller says
+in place of the folder.
+"""
 
 from __future__ import annotations
 
@@ -8,33 +13,35 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tessera_export import refused
-from tessera_export.errors import ExportError
-from tessera_export.files import (
-    Weights,
-    class_of,
-    module_folder,
-    read_list,
-    read_table,
-    read_weights,
+from tessera_export.errors import ExportError, as_export_error
+from tessera_export.files import Weights, read_table, read_weights
+from tessera_export.texts import bge_m3 as heads
+from tessera_export.texts import tables
+from tessera_onnx.models.foreign import (
+    bge_m3,
+    colbert,
+    colbert_roles,
+    layers,
+    pooled,
+    prompts,
+    roles,
+    splade,
+    tokenizer_file,
+    transformer,
 )
-from tessera_export.texts import bge_m3, colbert, layers, prompts, splade, tokenizer_file
-from tessera_export.texts.layers import Layer
-from tessera_export.texts.tokenizer_file import TokenizerFile
+from tessera_onnx.models.foreign.files import MODULES, class_of, module_folder, read_list
+from tessera_onnx.models.foreign.layers import Layer
+from tessera_onnx.models.foreign.tokenizer_file import TokenizerFile
 from tessera_onnx.models.spec import Dense, MultiVector, Role, Sparse
 
+# What the graphs of an export compute; the runtime pools in further ways.
 Pooling = Literal["cls", "mean", "last"]
+POOLINGS: tuple[Pooling, ...] = ("cls", "mean", "last")
 KINDS = ("dense", "multi-vector", "sparse")
-# Older folders write one boolean a mode, newer ones `pooling_mode`
-# (sentence_transformers/sentence_transformer/modules/pooling.py).
-OLD_MODES = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "lasttoken",
-}
-POOLINGS: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
+# Outputs of the graphs.
+SENTENCE, TOKENS, SPLADE, LOGITS, WEIGHTS = (
+    "sentence_embedding", "token_embeddings", "sparse_embedding", "logits", "token_weights",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +87,7 @@ class Overrides:
     known: bool = False  # the catalogue says that it makes vectors
 
 
+@as_export_error()
 def read(folder: Path, kinds: Collection[str], overrides: Overrides | None = None) -> Facts:
     """The facts of `folder` for the kinds asked for: "dense", "multi-vector", "sparse".
 
@@ -97,6 +105,9 @@ def read(folder: Path, kinds: Collection[str], overrides: Overrides | None = Non
     weights = read_weights(place)
     refused.check_tensors(folder, weights.shapes)
     tokenizer = tokenizer_file.read(place, config)
+    if (folder / MODULES).is_file():
+        transformer.check_requirements(folder)
+        transformer.check(place, sparse="sparse" in kinds)
     dense, pooling, multi_vector = None, None, None
     dense_layers: tuple[Layer, ...] = ()
     token_layers: tuple[Layer, ...] = ()
@@ -107,12 +118,7 @@ def read(folder: Path, kinds: Collection[str], overrides: Overrides | None = Non
     sparse = None
     weight_layers: tuple[Layer, ...] = ()
     if "sparse" in kinds:
-        roles = _roles(folder, place, tokenizer, overrides)
-        head = bge_m3.head_file(folder, bge_m3.SPARSE)
-        if head is None:
-            sparse = splade.read(folder, config, roles, overrides.sparse_head, routed)
-        else:
-            sparse, weight_layers = bge_m3.sparse(folder, head, config, tokenizer, roles)
+        sparse, weight_layers = _sparse(folder, config, tokenizer, overrides, routed)
     facts = Facts(
         folder=place,
         config=config,
@@ -129,7 +135,7 @@ def read(folder: Path, kinds: Collection[str], overrides: Overrides | None = Non
     )
     if routed is None:
         return facts
-    return with_table(facts, splade.static_table(routed.table, tokenizer))
+    return with_table(facts, tables.static_table(routed.table, tokenizer))
 
 
 def _encoder(
@@ -167,6 +173,7 @@ def _check_code(folder: Path) -> None:
                     )
 
 
+@as_export_error()
 def with_table(facts: Facts, table: str) -> Facts:
     """The facts of a sparse model whose queries are looked up in `table`, JSON {token: weight}.
 
@@ -176,32 +183,34 @@ def with_table(facts: Facts, table: str) -> Facts:
     """
     if facts.sparse is None:
         raise ExportError("an idf table is for the sparse kind")
-    splade.check_table(table, facts.tokenizer)
+    tables.check_table(table, facts.tokenizer)
     special = facts.tokenizer.special_ids
-    sparse = replace(facts.sparse, query_weights="idf", idf=splade.IDF, zero_ids=special)
+    sparse = replace(facts.sparse, query_weights="idf", idf=tables.IDF, zero_ids=special)
     return replace(facts, sparse=sparse, idf=table)
 
 
 def _dense(
     folder: Path, config: dict[str, Any], tokenizer: TokenizerFile, overrides: Overrides
 ) -> tuple[Dense, Pooling, tuple[Layer, ...]]:
-    modules = read_list(folder / "modules.json")
+    modules = read_list(folder / MODULES)
     names = [class_of(module) for module in modules]
-    after = [name for name in names[2:] if name != "Normalize"]
-    if names and (names[:2] != ["Transformer", "Pooling"] or set(after) - {"Dense"}):
+    known = pooled.is_dense(modules) and not set(names[2:]) - {"Dense", "Normalize", "Dropout"}
+    if modules and not known:
         raise ExportError(
-            f"{folder / 'modules.json'} lists {', '.join(names)}; a dense model is a Transformer, "
-            "Pooling, Dense modules and Normalize"
+            f"{folder / MODULES} lists {', '.join(names)}; a dense model that is exported is a "
+            "Transformer, Pooling, Dense modules and Normalize"
         )
+    pooling = _pooling(folder, modules, overrides)
+    hidden = layers.hidden_size(config)
+    pooled.read_steps(folder, modules, hidden)
     stack = tuple(
         layers.dense_layer(folder, module) for module in modules[2:] if class_of(module) == "Dense"
     )
-    query, document, plain = _roles(folder, folder, tokenizer, overrides)
-    pooling = _pooling(folder, modules, overrides)
+    query, document, plain = _roles(folder, tokenizer, overrides)
     dense = Dense(
-        output="sentence_embedding",
+        output=SENTENCE,
         pooling="graph",
-        dimension=layers.width(stack, layers.hidden_size(config)),
+        dimension=layers.width(stack, hidden),
         matryoshka=overrides.matryoshka,
         matryoshka_layer_norm=False,
         tasks=prompts.read(folder, overrides.query_prompt, overrides.document_prompt).tasks,
@@ -212,6 +221,29 @@ def _dense(
     return dense, pooling, stack
 
 
+def _pooling(folder: Path, modules: list[dict[str, Any]], overrides: Overrides) -> Pooling:
+    """The pooling that the caller says, else the folder's, if the graphs compute it."""
+    if overrides.pooling is not None:
+        if modules:
+            path = module_folder(folder, modules[1]) / "config.json"
+            name = next(key for key, value in pooled.POOLINGS.items() if value == overrides.pooling)
+            pooled.check_prompt(path, read_table(path), [name])
+        return overrides.pooling
+    if not modules:
+        raise ExportError(
+            f"pooling is missing: {folder} has no {MODULES} that names it; give --pooling"
+        )
+    found = pooled.read_modes(folder, modules)
+    known = [name for name in POOLINGS if found == (name,)]
+    if not known:
+        path = module_folder(folder, modules[1]) / "config.json"
+        raise ExportError(
+            f"{path} asks for the pooling {' and '.join(found)}; exported are one of "
+            f"{', '.join(POOLINGS)}"
+        )
+    return known[0]
+
+
 def _multi_vector(
     folder: Path,
     config: dict[str, Any],
@@ -219,61 +251,72 @@ def _multi_vector(
     tokenizer: TokenizerFile,
     overrides: Overrides,
 ) -> tuple[MultiVector, tuple[Layer, ...]]:
-    head = bge_m3.head_file(folder, bge_m3.COLBERT)
-    if head is None:
-        return colbert.read(
-            folder,
-            weights,
-            tokenizer,
-            config,
-            said=colbert.Said(
-                overrides.query_length,
-                overrides.document_length,
-                overrides.query_prompt,
-                overrides.document_prompt,
-            ),
+    hidden = layers.hidden_size(config)
+    said = colbert_roles.Said(
+        overrides.query_length,
+        overrides.document_length,
+        overrides.query_prompt,
+        overrides.document_prompt,
+    )
+    file = heads.head_file(folder, heads.COLBERT)
+    if file is not None:
+        stack: tuple[Layer, ...] = (heads.head(file, hidden),)
+        lengths = [tokenizer_file.max_length(tokenizer, length) for length in said[:2]]
+        before = prompts.read(folder, said.query_prompt, said.document_prompt, ask=True)
+        recipe = bge_m3.multi_vector(layers.width(stack, hidden), before, *lengths)
+        return replace(recipe, output=TOKENS), stack
+    layout = colbert.layout(folder)
+    if layout == "plaid":  # of a graph, which is none of torch's
+        layout = None
+    if layout is not None:
+        stack = _projection(folder, layout, weights)
+    read = colbert.read_roles(folder, tokenizer, said, layout, ask=True)
+    if read.fill is not None or read.query.expansion_length is not None:
+        raise ExportError(
+            "query_expansion fills queries with another token than the mask token, or has the "
+            "strategy min; known is mask tokens to a fixed length"
         )
-    wanted = (overrides.query_length, overrides.document_length)
-    most = tokenizer.text.max_positions
-    query, document = (tokenizer_file.max_length(folder, length, most) for length in wanted)
-    said = prompts.read(folder, overrides.query_prompt, overrides.document_prompt)
-    return bge_m3.multi_vector(head, config, said, query, document)
+    dimension = layers.width(stack, hidden)
+    colbert.check_dimension(folder, dimension)
+    return replace(colbert.recipe(folder, read, dimension), output=TOKENS), stack
 
 
-def _pooling(folder: Path, modules: list[dict[str, Any]], overrides: Overrides) -> Pooling:
-    place = module_folder(folder, modules[1]) if modules else folder / "1_Pooling"
-    path = place / "config.json"
-    config = read_table(path)
-    mode = config.get("pooling_mode")
-    modes = [mode] if isinstance(mode, str) else mode
-    if modes is None:
-        modes = [name for key, name in OLD_MODES.items() if config.get(key) is True]
-    if overrides.pooling is not None:
-        modes = [next(name for name, known in POOLINGS.items() if known == overrides.pooling)]
-    if not modes:
-        raise ExportError(f"pooling is missing: {path} names no mode; give --pooling")
-    if len(modes) != 1 or modes[0] not in POOLINGS:
-        raise ExportError(
-            f"{path} asks for the pooling {' and '.join(map(str, modes))}; "
-            f"known are one of {', '.join(POOLINGS)}"
-        )
-    # A prompt may stand before the texts of any model, since callers may give one; it never holds
-    # the last token.
-    if config.get("include_prompt", True) is False and modes != ["lasttoken"]:
-        raise ExportError(
-            f"{path} leaves the prompt out of the pooling (include_prompt is false), which no "
-            "graph here does"
-        )
-    return POOLINGS[modes[0]]
+def _projection(folder: Path, layout: colbert.Layout, weights: Weights) -> tuple[Layer, ...]:
+    if layout == "stanford":
+        return (layers.stanford_layer(weights),)
+    modules = colbert.dense_modules(folder, layout)
+    return tuple(layers.dense_layer(folder, module) for module in modules)
+
+
+def _sparse(
+    folder: Path,
+    config: dict[str, Any],
+    tokenizer: TokenizerFile,
+    overrides: Overrides,
+    routed: splade.Route | None,
+) -> tuple[Sparse, tuple[Layer, ...]]:
+    found = _roles(folder, tokenizer, overrides)
+    file = heads.head_file(folder, heads.SPARSE)
+    if file is None:
+        sparse = splade.read(folder, config, found, routed)
+        head = overrides.sparse_head
+        return replace(sparse, output=LOGITS if head == "logits" else SPLADE, head=head), ()
+    layer = heads.head(file, layers.hidden_size(config))
+    if layer.out_features != 1:
+        raise ExportError(f"{file} gives {layer.out_features} numbers a token, it must give one")
+    sparse = bge_m3.sparse([folder], config, tokenizer, found)
+    return replace(sparse, output=WEIGHTS), (layer,)
 
 
 def _roles(
-    folder: Path, place: Path, tokenizer: TokenizerFile, overrides: Overrides
+    folder: Path, tokenizer: TokenizerFile, overrides: Overrides
 ) -> tuple[Role, Role, Role | None]:
-    """Query, document and what is neither, where `folder` has a prompt for that; with the length
-    of the encoder's folder `place`.
-    """
-    length = tokenizer_file.max_length(place, overrides.max_length, tokenizer.text.max_positions)
-    said = prompts.read(folder, overrides.query_prompt, overrides.document_prompt)
-    plain = None if said.default in (None, said.document) else Role(said.default or "", length)
-    return Role(said.query, length), Role(said.document, length), plain
+    """Query, document and what is neither, where `folder` has a prompt for that."""
+    return roles.read(
+        folder,
+        tokenizer,
+        max_length=overrides.max_length,
+        query_prompt=overrides.query_prompt,
+        document_prompt=overrides.document_prompt,
+        ask=True,
+    )

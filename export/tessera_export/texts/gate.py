@@ -21,8 +21,8 @@ from tessera_export.errors import ExportError
 from tessera_export.graph import storage
 from tessera_export.parity import LIMITS, Shape, batches, figure, measure
 from tessera_export.texts.folder import Facts
-from tessera_export.texts.layers import Layer
 from tessera_export.texts.samples import Item, items
+from tessera_onnx.models.foreign.layers import Layer
 from tessera_onnx.models.spec import Parity, Precision
 
 Array = NDArray[Any]

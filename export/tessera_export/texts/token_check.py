@@ -15,7 +15,7 @@ from typing import Any
 from tessera_export.errors import ExportError
 from tessera_export.files import read_table
 from tessera_export.texts.folder import Facts
-from tessera_export.texts.tokenizer_file import TokenizerFile, lowers, wants_lower
+from tessera_onnx.models.foreign.tokenizer_file import TokenizerFile, lowers, wants_lower
 from tessera_onnx.models.spec import roles_of
 from tessera_onnx.text import tokenizer as runtime
 

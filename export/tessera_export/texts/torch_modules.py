@@ -21,8 +21,8 @@ from transformers import (
 from tessera_export import tensors
 from tessera_export.errors import ExportError
 from tessera_export.texts.folder import Facts
-from tessera_export.texts.layers import Layer
-from tessera_export.texts.tokenizer_file import ENCODER_DECODERS
+from tessera_onnx.models.foreign.layers import Layer
+from tessera_onnx.models.foreign.tokenizer_file import ENCODER_DECODERS
 
 
 def traced_attention(facts: Facts) -> str:

@@ -21,7 +21,8 @@ from tessera_export.parity import Metric, figure, measure
 from tessera_export.training import page_text, synthetic_pages
 from tessera_export.training.page_canvas import CELL
 from tessera_export.training.page_model import DIMENSION, PageEncoder
-from tessera_onnx.models.spec import ImageSpec, ModelSpec, Parity, Precision, Vision
+from tessera_onnx.models.spec import ModelSpec, Parity, Precision
+from tessera_onnx.models.spec_media import ImageSpec, Vision
 
 OUTPUTS = ("vectors", "keep")
 LETTERS = 17  # pixels of a font's size: up to 18 are read as well as 12, 20 are not

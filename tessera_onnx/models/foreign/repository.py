@@ -151,12 +151,14 @@ def recorded(wanted: Choice, cache: Path, *, offline: bool = True) -> Artifact |
 
 def all_recorded(cache: Path, *, offline: bool = True) -> Iterator[Artifact]:
     """The repositories that were opened before, with at least one graph that is here whole."""
-    for path in sorted(cache.glob("hub/*--*/**/listing.json")):
-        files = _read_listing(path)
+    places = [Path(place) for place, _, names in os.walk(cache / "hub") if "listing.json" in names]
+    for place in sorted(places):  # os.walk passes over folders that this user may not read
+        files = _read_listing(place / "listing.json")
         if files is None:
             continue
-        for description in sorted(path.parent.glob("**/model.toml")):
-            found = _read_record(description.parent, files, offline=offline)
+        for folder, _, names in sorted(os.walk(place)):
+            record = "model.toml" in names
+            found = _read_record(Path(folder), files, offline=offline) if record else None
             if found is not None and found.is_complete():
                 yield found
 

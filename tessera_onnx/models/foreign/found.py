@@ -1,0 +1,45 @@
+"""Hold a foreign folder while it is being read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tessera_onnx.errors import LoadError
+from tessera_onnx.models.foreign import layers, roles
+from tessera_onnx.models.foreign.opened import Files
+from tessera_onnx.models.foreign.tokenizer_file import TokenizerFile
+from tessera_onnx.models.spec import Role
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A foreign folder that is being read. `sources` collects where each fact comes from."""
+
+    path: Path
+    files: Files
+    tokenizer: TokenizerFile
+    modules: list[dict[str, Any]]
+    settings: Mapping[str, Any]
+    sources: dict[str, str]
+
+    @property
+    def hidden(self) -> int | None:
+        """The size of the encoder's states that config.json says."""
+        return layers.said_hidden_size(self.files.config)
+
+    def roles(self, table: str) -> tuple[Role, Role, Role | None]:
+        """Query, document and plain texts; the sources are noted under the recipe's `table`."""
+        found: dict[str, str] = {}
+        read = roles.read(self.path, self.tokenizer, sources=found)
+        length = found.pop("max_length", "")
+        for role in ("query", "document"):
+            self.sources[f"{table}.{role}.max_length"] = length
+        self.sources.update({f"{table}.{name}": source for name, source in found.items()})
+        return read
+
+    def error(self, message: str, name: str = "") -> LoadError:
+        """An error about the file `name` of the folder."""
+        return LoadError(f"{self.path / name} {message}", path=str(self.path / name))

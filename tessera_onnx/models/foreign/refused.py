@@ -1,0 +1,159 @@
+"""Refuse folders that do not hold an embedder, with a message that says what they hold.
+
+Only the configuration files are read. An encoder would load the weights of a classifier or of a
+text generator without an error, and its vectors would mean nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+from tessera_onnx.errors import LoadError
+from tessera_onnx.models.foreign.files import (
+    MODULES,
+    SETTINGS,
+    class_of,
+    module_folder,
+    read_list,
+    read_table,
+)
+
+ADAPTER = "adapter_config.json"
+RERANKER = (
+    "is a reranker or another classifier ({}): it gives scores or classes of texts and no "
+    "vectors; take the embedder that is searched with before it"
+)
+NO_EMBEDDER = "({}): it is no embedder"
+# By the class that config.json names under architectures.
+CLASSES = (
+    (r"ForSequenceClassification$|For\w*Rank|Rerank|CrossEncoder|Reward(Model)?$", RERANKER),
+    (r"ForTokenClassification$", f"marks the tokens of a text, such as names {NO_EMBEDDER}"),
+    (r"ForQuestionAnswering$", f"finds the answer to a question within a text {NO_EMBEDDER}"),
+    (r"ForMultipleChoice$", f"picks one of several answers {NO_EMBEDDER}"),
+    (r"ForNextSentencePrediction$", f"tells whether a sentence follows another {NO_EMBEDDER}"),
+    (r"For\w*(Classification|Detection|Segmentation)$", f"is a classifier {NO_EMBEDDER}"),
+)
+WRITERS_ALWAYS = r"(ForCausalLM|LMHeadModel)$"
+WRITERS = rf"ForConditionalGeneration$|{WRITERS_ALWAYS}"  # the first may read images
+VECTORS = {"Pooling", "SpladePooling", "Dense", "MultiVectorMask"}
+TABLES = ("StaticEmbedding", "WordEmbeddings", "BoW")  # of sentence-transformers
+# The first parts of the tensors that such classes put on an encoder.
+HEADS = ("classifier.", "classification_head.", "score.", "qa_outputs.")
+# What adapters of peft make that is no vector; and its methods that put trained tokens before a
+# text, of which no weights can be merged.
+TASKS_OF_OTHERS = {"SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"}
+UNMERGED = {"PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT"}
+SERIES, VISION = "time-series", "vision"
+FORECASTERS = ("ChronosBoltModelForForecasting", "Chronos2Model")
+
+
+def check(folder: Path, kinds: Collection[str] = (), *, known: bool = False) -> None:
+    """Raises LoadError for a folder of something that the kinds do not serve, saying what it is.
+
+    Without kinds it is what none serves. `known`: the catalogue says that it makes vectors.
+    """
+    check_content(folder, kinds, known=known)
+    if not (folder / MODULES).is_file() and not (folder / "config.json").is_file():
+        made = (folder / "model.toml").is_file()
+        hint = (
+            "it is an artifact, which tessera-onnx opens as it is"
+            if made
+            else "it has no config.json"
+        )
+        raise LoadError(f"{folder} is not a model folder: {hint}")
+    config = read_table(folder / "config.json")
+    if SERIES in kinds and not {*_architectures(config)} & {*FORECASTERS}:
+        raise LoadError(
+            f"config.json names the architectures {_architectures(config)}; known forecasting "
+            f"models are {', '.join(FORECASTERS)}"
+        )
+
+
+def check_content(folder: Path, kinds: Collection[str] = (), *, known: bool = False) -> None:
+    """As `check`, for a folder that may lack a configuration."""
+    if not folder.is_dir():
+        raise LoadError(f"{folder} is not a model folder: there is no folder of that name")
+    modules = read_list(folder / MODULES)
+    _check_adapter(folder)
+    _check_modules(folder, modules)
+    config = read_table(folder / "config.json")
+    if config.get("model_type") == "model2vec" or "StaticModel" in _architectures(config):
+        raise LoadError(_static(folder, "model2vec"))
+    # What follows the encoder says that its authors made an embedder of it (gte-multilingual-base).
+    declared = VECTORS & {class_of(module) for module in modules}
+    for name in _architectures(config):
+        for pattern, reason in CLASSES:
+            if re.search(pattern, name) and not declared:
+                raise LoadError(f"{folder} {reason.format(name)}")
+        texts = not known and not modules and not {SERIES, VISION} & set(kinds)
+        if texts and re.search(WRITERS if kinds else WRITERS_ALWAYS, name):
+            raise LoadError(
+                f"{folder} is a model that writes text ({name}), or a reranker that answers yes or "
+                "no, and no modules.json of sentence-transformers says how it makes vectors: "
+                "export it from the folder of an embedder, with its modules.json"
+            )
+
+
+def check_tensors(folder: Path, names: Iterable[str]) -> None:
+    """Raises LoadError for weights with a classifier's head, whatever config.json says."""
+    if (folder / "modules.json").is_file():
+        return
+    head = next((name for name in sorted(names) if name.startswith(HEADS)), None)
+    if head is not None:
+        raise LoadError(f"{folder} {RERANKER.format(f'its weights hold {head}')}")
+
+
+def _architectures(config: dict[str, Any]) -> list[str]:
+    names = config.get("architectures") or []
+    return [str(name) for name in names] if isinstance(names, list) else [str(names)]
+
+
+def _check_modules(folder: Path, modules: list[dict[str, Any]]) -> None:
+    names = [class_of(module) for module in modules]
+    settings = read_table(folder / SETTINGS)
+    task = read_table(folder / "sentence_bert_config.json").get("transformer_task")
+    if "LogitScore" in names:
+        raise LoadError(f"{folder} {RERANKER.format('LogitScore of sentence-transformers')}")
+    if settings.get("model_type") == "CrossEncoder" or task == "sequence-classification":
+        raise LoadError(f"{folder} {RERANKER.format('CrossEncoder of sentence-transformers')}")
+    tables = [name for name in names if name in TABLES]
+    if tables:
+        raise LoadError(_static(folder, tables[0]))
+
+
+def _static(folder: Path, name: str) -> str:
+    return (
+        f"{folder} is a table of token vectors ({name}) without a transformer, which has no graph: "
+        "run it with sentence-transformers or model2vec, or take another model"
+    )
+
+
+def find_adapter(folder: Path) -> Path | None:
+    """The folder of an adapter of peft: `folder` or that of one of its modules."""
+    modules = read_list(folder / MODULES)
+    places = [folder, *(module_folder(folder, module) for module in modules)]
+    return next((place for place in places if (place / ADAPTER).is_file()), None)
+
+
+def _check_adapter(folder: Path) -> None:
+    """Raises LoadError for an adapter of peft, which is no whole model."""
+    place = find_adapter(folder)
+    if place is None:
+        return
+    config = read_table(place / ADAPTER)
+    base = str(config.get("base_model_name_or_path") or "BASE")[:300]
+    if str(config.get("task_type")) in TASKS_OF_OTHERS:
+        what = f"an adapter of {base!r} for the task {config['task_type']}"
+        raise LoadError(f"{place} {RERANKER.format(what)}")
+    if str(config.get("peft_type")) in UNMERGED:
+        raise LoadError(
+            f"{place} holds trained tokens ({config['peft_type']}) for {base!r} that stand before "
+            "every text; they cannot be merged into weights"
+        )
+    raise LoadError(
+        f"{place} is a LoRA adapter ({ADAPTER}) and no model: merge it into its base model {base!r}"
+        " with peft's merge_and_unload(), and export that"
+    )
