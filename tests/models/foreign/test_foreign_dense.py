@@ -407,13 +407,14 @@ def test_a_graph_with_its_tokenizer_alone(tmp_path):
                              "direction": "Right"}  # fmt: skip
     write(folder, {"tokenizer.json": content})
     assert read(folder, pooling="mean").spec.text.pad_id == 0  # the token [PAD]
-    content["padding"] = {"strategy": "BatchLongest", "direction": "Right", "pad_id": 0,
+    # [UNK], since nothing reads what stands behind the mask.
+    content["padding"] = {"strategy": "BatchLongest", "direction": "Right", "pad_id": 3,
                           "pad_type_id": 0, "pad_token": "[PAD]",
                           "pad_to_multiple_of": None}  # fmt: skip
     write(folder, {"tokenizer.json": content})
     refused(folder, "pooling is missing")
     spec = read(folder, pooling="mean").spec
-    assert (spec.dense.dimension, spec.dense.document.max_length, spec.text.pad_id) == (32, 40, 1)
+    assert (spec.dense.dimension, spec.dense.document.max_length, spec.text.pad_id) == (32, 40, 3)
     with (
         TesseraDense(path=folder, pooling="mean") as ours,
         TesseraDense(path=folder, pooling="cls") as other,
