@@ -342,6 +342,28 @@ def test_a_snapshot_of_the_hub_cache_opens_as_a_folder(server):
     assert len(server.requests) == before
 
 
+def test_what_another_tool_fetched_opens_offline(server, here):
+    """Each file is compared with the name of its blob, which is its hash."""
+    from huggingface_hub import hf_hub_download
+
+    for name in {*SMALL, GRAPH}:
+        hf_hub_download(NAME, name, cache_dir=hub.cache_folder(), endpoint=server.url)
+    before = len(server.requests)
+    assert works(offline=True)
+    assert works(f"{NAME}@main", offline=True)
+    assert works(f"{NAME}@{COMMIT}", offline=True)
+    assert len(server.requests) == before
+    assert not record(here).exists()
+    with pytest.raises(ModelNotFound, match=f"{NAME}@v1 is not on this machine"):
+        TesseraDense(f"{NAME}@v1", offline=True)
+    blob = (hub.snapshot(Hub(NAME, COMMIT)) / GRAPH).resolve()
+    blob.write_bytes(flip(blob.read_bytes()))
+    with pytest.raises(IntegrityError, match="has sha256"):
+        TesseraDense(NAME, offline=True)
+    assert works()  # the whole list is asked for where there is a network
+    assert record(here).exists()
+
+
 # ---------------------------------------------------------------- revisions and names
 
 
@@ -592,9 +614,7 @@ def test_a_wrong_hash_is_never_used(server, here, name):
         server.content = lambda request, content, damaged=damaged: (
             damaged(content) if request.path.endswith(name) else content
         )
-        with pytest.raises(
-            LoadError, match="arrived damaged twice|has .*, expected|cannot be fet"
-        ):
+        with pytest.raises(LoadError, match="arrived damaged twice|has .*, expected|cannot be fet"):
             TesseraDense(NAME)
         server.content = lambda _, content: content
         assert works()

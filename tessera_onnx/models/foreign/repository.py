@@ -99,15 +99,23 @@ def open_repository(
 ) -> Artifact:
     """The artifact of a repository; a graph is fetched when it is read.
 
-    A recorded one needs no request, until `again` asks the hub for the newest commit. Raises
-    ModelNotFound for a repository or revision that the hub does not have, or that is not recorded
-    while `offline`; LoadError for one without an ONNX file, for what `reader.read` refuses, and
-    what `hub.describe` raises; IntegrityError for a file that is not the one the hub lists.
+    A recorded one needs no request, until `again` asks the hub for the newest commit. While
+    `offline`, one that another tool fetched into the hub cache is opened as far as it is there.
+    Raises ModelNotFound for a repository or revision that the hub does not have, or that is not
+    here while `offline`; LoadError for one without an ONNX file, for what `reader.read` refuses,
+    and what `hub.describe` raises; IntegrityError for a file that is not the one the hub lists.
     """
     found = None if again else recorded(wanted, cache, offline=offline)
     if found is not None:
         return found
-    files = listing(wanted, cache, offline=offline, again=again)
+    try:
+        files = listing(wanted, cache, offline=offline, again=again)
+    except ModelNotFound:
+        # What another tool fetched may be a part of the repository, so it is not recorded.
+        here = hub.cached_files(Hub(wanted.repository, wanted.revision or UNPINNED))
+        if not offline or here is None:
+            raise
+        return open_listed(wanted, None, here, offline=True)
     return open_listed(wanted, cache, files, offline=offline)
 
 
@@ -163,8 +171,13 @@ def all_recorded(cache: Path, *, offline: bool = True) -> Iterator[Artifact]:
                 yield found
 
 
-def open_listed(wanted: Choice, cache: Path, files: Listing, *, offline: bool = False) -> Artifact:
-    """As `open_repository`, for a list of files that is known: read the small ones and record."""
+def open_listed(
+    wanted: Choice, cache: Path | None, files: Listing, *, offline: bool = False
+) -> Artifact:
+    """As `open_repository`, for a list of files that is known: read the small ones and record.
+
+    Without a `cache` nothing is recorded.
+    """
     from tessera_onnx.models.foreign import reader
 
     _check_graphs(wanted, files)
@@ -190,7 +203,8 @@ def open_listed(wanted: Choice, cache: Path, files: Listing, *, offline: bool = 
     check_model(spec, f"repository {spec.id}")
     renamed = dataclasses.replace(wanted, repository=files.repository)
     for name in dict.fromkeys((renamed, wanted)):
-        _record(name, cache, spec, found.sources, files)
+        if cache is not None:
+            _record(name, cache, spec, found.sources, files)
     return Artifact(spec, folder, HUB, offline, found.sources, files)
 
 
