@@ -364,6 +364,34 @@ def test_what_another_tool_fetched_opens_offline(server, here):
     assert record(here).exists()
 
 
+def test_a_part_that_another_tool_fetched(server, here):
+    from huggingface_hub import hf_hub_download
+
+    def fetch(*names):
+        for name in names:
+            hf_hub_download(NAME, name, cache_dir=hub.cache_folder(), endpoint=server.url)
+
+    int8 = "onnx/model_qint8_avx512_vnni.onnx"
+    starter = resolve.resolve("splade-tiny")
+    server.repositories[NAME][int8] = starter.read("model.int8.onnx")
+    fetch(*SMALL - {"tokenizer.json"})
+    with pytest.raises(ModelNotFound, match=f"run `tessera pull {NAME}` where .*; no folder"):
+        TesseraDense(NAME, offline=True)
+    fetch(int8)
+    with pytest.raises(ModelNotFound, match=r"of the files in the hub cache: .*tokenizer\.json"):
+        TesseraDense(NAME, offline=True)
+    fetch("tokenizer.json")
+    with pytest.raises(ModelNotFound, match="the hub cache has no fp32 graph: name another"):
+        TesseraDense(NAME, offline=True)
+    assert resolve.resolve(NAME, offline=True, file=int8).spec.graph.int8 == int8
+    before = len(server.requests)
+    blob = (hub.snapshot(Hub(NAME, COMMIT)) / "modules.json").resolve()
+    blob.write_bytes(b"[]")
+    with pytest.raises(IntegrityError, match="'modules.json' .* is damaged, and offline=True"):
+        TesseraDense(NAME, offline=True, file=int8)
+    assert len(server.requests) == before
+
+
 # ---------------------------------------------------------------- revisions and names
 
 
