@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tessera_onnx.errors import FileError, IntegrityError, LoadError, named
+from tessera_onnx.errors import FileError, IntegrityError, LoadError, ModelNotFound, named
 from tessera_onnx.models import catalogue, hub
 from tessera_onnx.models.hub import NotOnHub
 from tessera_onnx.models.spec import UNPINNED, File, Hub, ModelSpec
@@ -159,18 +159,25 @@ def _pin(spec: ModelSpec, file: File) -> File:
     return dataclasses.replace(file, sha256=sha256, size=remote.size)
 
 
-def fetch(source: Hub, name: str, etag: str) -> tuple[bytes, str]:
+def fetch(source: Hub, name: str, etag: str, *, offline: bool = False) -> tuple[bytes, str]:
     """Content and sha256 of a file of the hub, downloaded unless it is in the hub cache.
 
     The content is compared with `etag`: the sha256 of a large file, git's hash of another. Raises
-    IntegrityError for a file that is still another one after a second download, and what
-    `hub.describe` raises.
+    IntegrityError for a file that is still another one after a second download, what
+    `hub.describe` raises, and ModelNotFound for a file that is not here while `offline`.
     """
     import hashlib
 
     path = hub.snapshot(source) / name
     for again in (False, True):  # a copy in the cache may be damaged
         if again or not os.path.isfile(path):  # noqa: PTH113 (False too where it may not be looked at)
+            if offline:
+                what = "is damaged" if again else "is not on this machine"
+                raise (IntegrityError if again else ModelNotFound)(
+                    f"{name!r} of the repository {source.repository} {what}, and offline=True or "
+                    "HF_HUB_OFFLINE forbids to fetch it: run `tessera pull "
+                    f"{source.repository}` where there is a network"
+                )
             hub.fetch(source, name, again=again)
         try:
             content = path.read_bytes()

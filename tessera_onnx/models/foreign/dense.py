@@ -64,7 +64,9 @@ def _listed(found: Folder, pooling: Pooling | None) -> tuple[Dense, tuple[str, .
         dimension = cut.dimension
     query, document, plain = found.roles("dense")
     found.sources["dense.modules"] = "modules.json"
-    found.sources["dense.dimension"] = f"{where}: embedding_dimension" if not names else names[-1]
+    if cut is None:
+        said = names[-1] if names else f"{where}: embedding_dimension"
+        found.sources["dense.dimension"] = said
     recipe = Dense(
         output="",
         pooling=modes[0],
@@ -123,8 +125,10 @@ def _truncation(found: Folder, dimension: int) -> Module | None:
         return None
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise found.error(f"has the truncate_dim {size!r:.40}, which is no size", SETTINGS)
+    if size >= dimension:
+        return None
     found.sources["dense.dimension"] = f"{SETTINGS}: truncate_dim"
-    return _step("truncate", size) if size < dimension else None
+    return _step("truncate", size)
 
 
 def _similarity(found: Folder) -> Similarity | None:
