@@ -15,6 +15,7 @@ from tessera_onnx.cli.options import (
     ID_FIELD,
     JSON,
     MODEL,
+    MODEL_FILE,
     ON_LONG,
     PRECISION,
     THREADS,
@@ -45,6 +46,7 @@ from tessera_onnx.text.reranker import Activation, TesseraReranker
 @FIELD
 @ID_FIELD
 @MODEL
+@MODEL_FILE
 @PRECISION
 @DEVICE
 @THREADS

@@ -87,7 +87,8 @@ def read(
     """
     folder = Path(folder)
     _check_arguments(kind, file, pooling)
-    scores = kind in (None, RERANKER) and reranker.is_reranker(folder)
+    wants = kind == RERANKER or (kind is None and pooling is None)
+    scores = wants and reranker.is_reranker(folder)
     if kind == RERANKER and not scores:
         refused.check_content(folder, [RERANKER])
         raise reranker.other(folder)
