@@ -15,6 +15,8 @@ from tessera_export import source as sources
 from tessera_export.errors import ExportError
 from tessera_export.files import read_text, read_weights
 from tessera_export.images import recipe
+from tessera_export.pairs import export as pairs
+from tessera_export.pairs import facts as pair_facts
 from tessera_export.pickles import unpickled
 from tessera_export.texts import calibration, encoder, optimum
 from tessera_export.texts import folder as folders
@@ -24,13 +26,14 @@ from tessera_onnx.models.spec import PRECISIONS, Kind, Pooling, Precision
 CLASSES = {
     "dense": "Dense",
     "multi-vector": "MultiVector",
+    "reranker": "Reranker",
     "sparse": "Sparse",
     "time-series": "TimeSeries",
     "vision": "Vision",
 }
 LENGTH = click.IntRange(min=3)
-SERIES, VISION = "time-series", "vision"
-KINDS = (*folders.KINDS, SERIES, VISION)
+RERANKER, SERIES, VISION = "reranker", "time-series", "vision"
+KINDS = (*folders.KINDS, RERANKER, SERIES, VISION)
 CARRIED = {"source", "licence", "vision.query"}  # of the catalogue's facts, in every artifact
 
 
@@ -191,6 +194,20 @@ def model(
 
                 spec = timeseries.export(
                     timeseries.read(found.folder),
+                    output,
+                    origin,
+                    precisions,
+                    int8_exclude=int8_exclude,
+                    overwrite=overwrite,
+                )
+            elif RERANKER in kinds:
+                length = overrides.pop("max_length")
+                _check_options(RERANKER, kinds, {**overrides, **own}, backend)
+                refused.check(found.folder, kinds)
+                scorer = pair_facts.read(found.folder, length)
+                quiet()
+                spec = pairs.export(
+                    scorer,
                     output,
                     origin,
                     precisions,

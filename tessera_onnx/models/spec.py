@@ -223,7 +223,15 @@ class Parity:
 
     precision: Precision
     output: str
-    metric: Literal["max_abs", "max_relative", "min_cosine", "min_text_cosine", "mean_cosine"]
+    metric: Literal[
+        "max_abs",
+        "max_relative",
+        "min_cosine",
+        "min_text_cosine",
+        "mean_cosine",
+        "max_of_range",  # largest error of a score, over the range of all scores
+        "rank_correlation",  # Spearman's, of scores
+    ]
     value: float
     limit: float
 

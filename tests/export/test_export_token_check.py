@@ -137,7 +137,7 @@ def test_errors_repeat_no_text(place, monkeypatch):
         raise RuntimeError(texts[0])
 
     facts = folder.read(place, ["dense"])
-    monkeypatch.setattr(token_check, "_upstream", lambda *_args, **_options: failing)
+    monkeypatch.setattr(token_check, "load_upstream", lambda *_args, **_options: failing)
     with pytest.raises(ExportError) as caught:
         token_check.check(facts, ["zqxjkv"])
     assert str(caught.value) == "transformers' tokenizer fails: RuntimeError"

@@ -24,7 +24,7 @@ from tessera_onnx.models.foreign.files import (
 ADAPTER = "adapter_config.json"
 RERANKER = (
     "is a reranker or another classifier ({}): it gives scores or classes of texts and no "
-    "vectors; take the embedder that is searched with before it"
+    "vectors; a reranker is opened by TesseraReranker, and exported with kind reranker"
 )
 CLASSIFIER = "ForSequenceClassification"
 OTHER_RERANKER = (
