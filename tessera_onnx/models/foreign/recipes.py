@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tessera_onnx.errors import LoadError
+from tessera_onnx.models import rules
 from tessera_onnx.models.foreign import (
     bge_m3,
     colbert,
-    colbert_roles,
     dense,
     layers,
     opened,
@@ -20,11 +20,12 @@ from tessera_onnx.models.foreign import (
     splade,
     tokenizer_file,
 )
-from tessera_onnx.models.foreign.files import read_numbers, read_table
+from tessera_onnx.models.foreign.colbert_roles import METADATA, PLAID, Said
+from tessera_onnx.models.foreign.files import MODULES, headers, is_file, read_numbers, read_table
 from tessera_onnx.models.foreign.found import Folder
 from tessera_onnx.models.foreign.graph_io import Port
 from tessera_onnx.models.foreign.splade import Route
-from tessera_onnx.models.spec import Dense, Kind, MultiVector, Sparse
+from tessera_onnx.models.spec import Dense, Kind, Module, MultiVector, Role, Sparse
 
 
 def multi_vector(found: Folder) -> tuple[MultiVector, tuple[str, ...], int | None]:
@@ -32,9 +33,11 @@ def multi_vector(found: Folder) -> tuple[MultiVector, tuple[str, ...], int | Non
     that is not the mask token's. Raises LoadError.
     """
     layout = colbert.layout(found.path)
-    read = colbert.read_roles(
-        found.path, found.tokenizer, colbert_roles.Said(), layout, found.sources
-    )
+    if layout in ("own", "pylate") and not found.modules and PLAID not in found.files.sizes:
+        raise found.error(
+            "is missing, which says what follows the encoder: download the whole folder", MODULES
+        )
+    read = colbert.read_roles(found.path, found.tokenizer, Said(), layout, found.sources)
     hidden, stack = found.hidden, []
     modules = [] if layout in (None, "stanford", "plaid") else found.modules
     if modules:
@@ -50,6 +53,9 @@ def multi_vector(found: Folder) -> tuple[MultiVector, tuple[str, ...], int | Non
     colbert.check_dimension(found.path, dimension)
     opened.check_sizes(found.files, hidden, dimension, found.files.config_name or "modules.json")
     recipe = colbert.recipe(found.path, read, dimension, found.sources)
+    if layout == "stanford" and _is_encoder(found, dimension):
+        part = _projection(found, dimension)
+        return replace(recipe, modules=(part,)), (part.file,), read.fill
     if not stack or _is_inside(found, dimension, hidden):
         _check_plaid(found, stack)
         return recipe, (), read.fill
@@ -61,7 +67,7 @@ def multi_vector(found: Folder) -> tuple[MultiVector, tuple[str, ...], int | Non
 
 def _projected(found: Folder) -> int:
     """The dimension of a ColBERT whose projection is inside the graph, as in Stanford's layout."""
-    for name, key in ((colbert_roles.METADATA, "dim"), (colbert_roles.PLAID, "embedding_dim")):
+    for name, key in ((METADATA, "dim"), (PLAID, "embedding_dim")):
         size = read_table(found.path / name).get(key)
         if isinstance(size, int) and not isinstance(size, bool) and size > 0:
             found.sources["multi_vector.dimension"] = f"{name}: {key}"
@@ -77,8 +83,36 @@ def _projected(found: Folder) -> int:
     raise found.error(
         "does not say the size of its token vectors: its artifact.metadata has no dim, and the "
         "graph leaves the size open",
-        colbert_roles.METADATA,
+        METADATA,
     )
+
+
+def _is_encoder(found: Folder, dimension: int) -> bool:
+    """Whether the graph gives only states of the encoder, which have another size."""
+    sizes = [port.dims[-1] for port in found.files.states()]
+    return bool(sizes) and all(size == found.hidden != dimension for size in sizes)
+
+
+def _projection(found: Folder, dimension: int) -> Module:
+    """Stanford's projection, which lies among the weights of the encoder."""
+    name = found.files.name_of(found.files.places[0] / "model.safetensors")
+    path = found.path / name
+    if not is_file(path):
+        raise found.error(
+            f"gives the {found.hidden} numbers a token of the encoder, and the projection to "
+            f"{dimension} (linear.weight) is in no model.safetensors of the folder: export the "
+            "model with tessera-export",
+            found.files.name,
+        )
+    layer = layers.stanford_layer(headers([path]))
+    layers.width((layer,), found.hidden or 0)
+    if layer.out_features != dimension:
+        raise found.error(
+            f"projects to {layer.out_features} numbers, {METADATA} says {dimension}",
+            name,
+        )
+    found.sources["multi_vector.modules"] = f"{name}: linear.weight"
+    return Module("dense", name, "identity", residual=False, dimension=dimension)
 
 
 def _is_inside(found: Folder, dimension: int, hidden: int | None) -> bool:
@@ -92,9 +126,9 @@ def _is_inside(found: Folder, dimension: int, hidden: int | None) -> bool:
 def _check_plaid(found: Folder, stack: list[tuple[dict[str, Any], layers.Layer]]) -> None:
     """Raises LoadError for a graph of next-plaid, whose export drops activations and residuals."""
     lost = [layer for _, layer in stack if layer.residual or layer.activation != "Identity"]
-    if lost and colbert_roles.PLAID in found.files.sizes:
+    if lost and PLAID in found.files.sizes:
         raise found.error(
-            f"was exported by next-plaid ({colbert_roles.PLAID}), which leaves out the activation "
+            f"was exported by next-plaid ({PLAID}), which leaves out the activation "
             f"or the residual of {lost[0].file.parent.name}: export the model with tessera-export",
             found.files.name,
         )
@@ -123,7 +157,20 @@ def sparse(found: Folder, routed: Route | None) -> tuple[Sparse, tuple[str, ...]
         raise found.error("has no model.safetensors with the query's weights", str(place.name))
     _check_special(found, found.path / name)
     found.sources["sparse.query_weights"] = f"{name}: weight"
-    return replace(recipe, query_weights="idf", idf=name), (name,)
+    query = replace(recipe.query, max_length=_looked_up_length(found, place, recipe.query))
+    return replace(recipe, query_weights="idf", idf=name, query=query), (name,)
+
+
+def _looked_up_length(found: Folder, place: Path, query: Role) -> int:
+    """The longest query that is looked up: the table's own tokenizer cuts it, without the special
+    tokens that are put around every text here.
+    """
+    length, _ = tokenizer_file.configured((place, *found.tokenizer.places), "model_max_length")
+    text = found.tokenizer.text
+    if isinstance(length, bool) or not isinstance(length, int | float) or length < 1:
+        return query.max_length
+    around = len(text.prefix_ids) + len(text.suffix_ids)
+    return min(int(min(length, tokenizer_file.MOST)) + around, rules.MAX_LENGTH)
 
 
 def _check_special(found: Folder, path: Path) -> None:

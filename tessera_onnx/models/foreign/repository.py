@@ -25,7 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tessera_onnx.errors import LoadError, ModelNotFound, part_hint
+from tessera_onnx.errors import (
+    ConfigError,
+    IntegrityError,
+    LoadError,
+    ModelNotFound,
+    part_hint,
+)
 from tessera_onnx.models import catalogue, hub, pins
 from tessera_onnx.models.artifact import HUB, Artifact
 from tessera_onnx.models.hub import Listing, Remote
@@ -36,7 +42,7 @@ logger = logging.getLogger("tessera_onnx")
 
 # As huggingface_hub checks a name, which moreover holds neither ".." nor "--".
 PART = r"[A-Za-z0-9_](?:[\w.-]{0,94}[A-Za-z0-9_])?"
-NAME = re.compile(rf"({PART}/{PART})(?:@([\w+-][\w./+-]{{0,99}}))?", re.ASCII)
+NAME = re.compile(rf"({PART}/{PART})(?:@(\w[\w./+-]{{0,99}}))?", re.ASCII)
 
 # The files that are fetched before a graph. Others of a repository may be gigabytes.
 MAX_SMALL = 8 << 20  # bytes
@@ -89,7 +95,7 @@ def choice(
 ) -> Choice | None:
     """The repository that an id names, "owner/name" or "owner/name@revision"; None for others."""
     found = NAME.fullmatch(model_id)
-    if found is None or re.search(r"--|\.\.", found[1]) or found[1].endswith(".git"):
+    if found is None or "--" in found[1] or ".." in model_id or found[1].endswith(".git"):
         return None
     return Choice(found[1], found[2] or "", kind, file, pooling)
 
@@ -99,16 +105,42 @@ def open_repository(
 ) -> Artifact:
     """The artifact of a repository; a graph is fetched when it is read.
 
-    A recorded one needs no request, until `again` asks the hub for the newest commit. Raises
-    ModelNotFound for a repository or revision that the hub does not have, or that is not recorded
-    while `offline`; LoadError for one without an ONNX file, for what `reader.read` refuses, and
-    what `hub.describe` raises; IntegrityError for a file that is not the one the hub lists.
+    A recorded one needs no request, until `again` asks the hub for the newest commit. While
+    `offline`, one that another tool fetched into the hub cache is opened as far as it is there.
+    Raises ModelNotFound for a repository or revision that the hub does not have, or that is not
+    here while `offline`; LoadError for one without an ONNX file, for what `reader.read` refuses,
+    and what `hub.describe` raises; IntegrityError for a file that is not the one the hub lists.
     """
     found = None if again else recorded(wanted, cache, offline=offline)
     if found is not None:
         return found
-    files = listing(wanted, cache, offline=offline, again=again)
+    try:
+        files = listing(wanted, cache, offline=offline, again=again)
+    except ModelNotFound as error:
+        if not offline:
+            raise
+        return _opened_cached(wanted, error)
     return open_listed(wanted, cache, files, offline=offline)
+
+
+def _opened_cached(wanted: Choice, missing: ModelNotFound) -> Artifact:
+    """A repository that another tool fetched into the hub cache; raises `missing` without one.
+
+    It may be a part of the repository, so it is not recorded, and a graph of lower precision is
+    used only if it is named: which graph is used must not depend on what happens to be here.
+    """
+    files = hub.cached_files(Hub(wanted.repository, wanted.revision or UNPINNED))
+    if files is None or not any(name.endswith(".onnx") for name in files.files):
+        raise missing
+    try:
+        found = open_listed(wanted, None, files, offline=True)
+    except IntegrityError:
+        raise
+    except LoadError as error:
+        raise ModelNotFound(f"{missing}; of the files in the hub cache: {error}") from None
+    if wanted.file is None and not found.spec.main_graph().fp32:
+        raise ModelNotFound(f"{missing}; the hub cache has no fp32 graph: name another with file=")
+    return found
 
 
 def listing(wanted: Choice, cache: Path, *, offline: bool = False, again: bool = False) -> Listing:
@@ -163,8 +195,13 @@ def all_recorded(cache: Path, *, offline: bool = True) -> Iterator[Artifact]:
                 yield found
 
 
-def open_listed(wanted: Choice, cache: Path, files: Listing, *, offline: bool = False) -> Artifact:
-    """As `open_repository`, for a list of files that is known: read the small ones and record."""
+def open_listed(
+    wanted: Choice, cache: Path | None, files: Listing, *, offline: bool = False
+) -> Artifact:
+    """As `open_repository`, for a list of files that is known: read the small ones and record.
+
+    Without a `cache` nothing is recorded.
+    """
     from tessera_onnx.models.foreign import reader
 
     _check_graphs(wanted, files)
@@ -176,18 +213,22 @@ def open_listed(wanted: Choice, cache: Path, files: Listing, *, offline: bool = 
         "pooling": wanted.pooling,
         "listing": sizes,
     }
-    try:
+    found = None
+    try:  # every kind that the files serve, so that the record serves them too
         found = reader.read(folder, None, **options)
-        wanted = dataclasses.replace(wanted, kind=None)
-    except LoadError:
+    except (LoadError, ConfigError):
         if wanted.kind is None:
             raise
+    if found is not None and wanted.kind in {None, *found.spec.kinds}:
+        wanted = dataclasses.replace(wanted, kind=None)
+    else:
         found = reader.read(folder, wanted.kind, **options)
     spec = _pinned(found.spec, wanted, files, offline=offline)
     check_model(spec, f"repository {spec.id}")
     renamed = dataclasses.replace(wanted, repository=files.repository)
     for name in dict.fromkeys((renamed, wanted)):
-        _record(name, cache, spec, found.sources, files)
+        if cache is not None:
+            _record(name, cache, spec, found.sources, files)
     return Artifact(spec, folder, HUB, offline, found.sources, files)
 
 
@@ -213,13 +254,7 @@ def _fetch_small(files: Listing, *, offline: bool) -> None:
 
 def _fetch(source: Hub, name: str, files: Listing, *, offline: bool) -> str:
     """Fetch a file unless it is here, and compare it. Its sha256."""
-    if offline and not os.path.isfile(hub.snapshot(source) / name):  # noqa: PTH113
-        raise ModelNotFound(
-            f"{name!r} of the repository {source.repository} is not on this machine, and "
-            "offline=True or HF_HUB_OFFLINE forbids to fetch it: run `tessera pull "
-            f"{source.repository}` where there is a network"
-        )
-    return pins.fetch(source, name, files.files[name].etag)[1]
+    return pins.fetch(source, name, files.files[name].etag, offline=offline)[1]
 
 
 def small(files: Listing) -> list[str]:
@@ -253,7 +288,9 @@ def _pinned(spec: ModelSpec, wanted: Choice, files: Listing, *, offline: bool) -
         sha256 = remote.sha256
         if sha256 == UNPINNED:  # a small file, for which the hub has git's hash alone
             sha256 = _fetch(source, name, files, offline=offline)
-        return File(name, sha256, remote.size)
+        file = File(name, sha256, remote.size)
+        pins.check_known(source, file)
+        return file
 
     return dataclasses.replace(
         spec,
