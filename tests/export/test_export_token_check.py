@@ -104,7 +104,7 @@ def test_ids_are_those_of_sentence_transformers(place, change):
         role = facts.dense.query if prompt else facts.dense.document
         tried = [text for _, text in token_check.texts(facts.tokenizer)]
         rows, _ = tokenizer.rows(tried, role)
-        for text, (ids, _) in zip(tried, rows, strict=True):
+        for text, (ids, *_) in zip(tried, rows, strict=True):
             theirs = upstream.preprocess([text], prompt=prompt or None)["input_ids"][0].tolist()
             assert ids.tolist() == theirs, ascii(text[:80])
 
