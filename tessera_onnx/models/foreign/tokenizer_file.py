@@ -196,7 +196,11 @@ def _said_length(found: TokenizerFile) -> tuple[int, str]:
             raise LoadError(f"{place} has the model_max_length {value!r:.40}", path=str(place))
         cut = ", cut to the positions of config.json" if value > most else ""
         return int(min(value, most)), f"{CONFIG}: model_max_length{cut}"
-    if found.truncation is not None and find("config.json", found.places) is None:
+    config = find("config.json", found.places)
+    if config is not None and find(CONFIG, found.places) is not None:
+        # transformers takes a key that is absent for "nobody knows", which the positions cut.
+        return most, "config.json: max_position_embeddings"
+    if found.truncation is not None and config is None:
         return min(found.truncation, most), f"{FILE_NAME}: truncation.max_length"
     raise LoadError(
         "max_length is missing: neither sentence_bert_config.json nor "

@@ -258,6 +258,9 @@ def test_stanford(tmp_path):
     assert recipe.document == TokenRole("", 30, (6,), "none", (1, *PUNCTUATION))
     assert (recipe.dimension, recipe.modules) == (SMALL, None)
     assert found.sources["multi_vector.dimension"] == "artifact.metadata: dim"
+    (tmp_path / "artifact.metadata").rename(tmp_path / "kept")
+    refused(tmp_path, "architecture HF_ColBERT, but artifact.metadata, .* is missing")
+    (tmp_path / "kept").rename(tmp_path / "artifact.metadata")
     edit(tmp_path, "artifact.metadata", dim=None)
     assert read(tmp_path).sources["multi_vector.dimension"] == f"{GRAPH}: its output"
     write(tmp_path, {GRAPH: graph(("contextual", ("b", "n", "size")))})
