@@ -225,8 +225,13 @@ def test_markers_of_pylate(tmp_path):
     folder = pylate(tmp_path, query_prefix="", document_prefix="")
     recipe = read(folder).spec.multi_vector
     assert (recipe.query.marker_ids, recipe.document.marker_ids) == ((), ())
-    edit(folder, SETTINGS, query_prefix="[QQ] ")
-    refused(folder, r"the marker '\[QQ\] ' is not a token of the vocabulary")
+    # A word of the vocabulary is inserted, and anything else is text.
+    edit(
+        folder, SETTINGS, query_prefix="[unused0] ", document_prefix="[X] ", prompts={"query": "q"}
+    )
+    recipe = read(folder).spec.multi_vector
+    assert (recipe.query.marker_ids, recipe.query.prompt) == ((5,), " q")
+    assert (recipe.document.marker_ids, recipe.document.prompt) == ((), "[X] ")
 
 
 def test_plain_texts_of_pylate(tmp_path):
