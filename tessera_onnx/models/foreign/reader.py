@@ -215,7 +215,7 @@ def _spec(
         tables = {wanted: tables[wanted]}
     _check_vocabulary(found)
     tokenizer = found.tokenizer
-    name = found.files.name_of(tokenizer_file.check_file(*tokenizer.places))
+    name = found.files.name_of(tokenizer.path)
     text = replace(tokenizer.text, tokenizer=name, lowercase=tokenizer.lowers)
     if fill is not None:
         text = replace(text, mask_id=fill)
