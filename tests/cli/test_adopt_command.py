@@ -52,6 +52,7 @@ def test_an_artifact_gives_the_same_vectors_as_its_folder(folder, tmp_path):
     assert "  licence mit" in result.stdout
     spec = open_folder(place).spec
     assert (spec.id, spec.licence, spec.dense.pooling) == ("my-model", "mit", "mean")
+    assert spec.dense.output == "last_hidden_state"  # which the graph told
     assert [file.name for file in spec.files] == ["onnx/model.onnx", "tokenizer.json"]
     options = {"device": "cpu", "on_long": "truncate"}
     with Tessera(path=folder, **options) as before, TesseraDense(path=place, **options) as after:
