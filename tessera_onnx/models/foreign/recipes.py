@@ -204,7 +204,7 @@ def _check_special(found: Folder, path: Path) -> None:
     """
     text = found.tokenizer.text
     ids = (*text.prefix_ids, *text.suffix_ids)
-    if path.suffix != ".safetensors" or not path.is_file():
+    if path.suffix != ".safetensors":
         return
     for number, weight in zip(ids, read_numbers(path, "weight", ids), strict=True):
         if weight:

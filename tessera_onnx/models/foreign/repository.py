@@ -50,6 +50,7 @@ MAX_TOKENIZER = 64 << 20  # the largest known have 35 MB
 MAX_SMALL_FILES = 64
 TEXTS = {"README.md", "artifact.metadata"}
 TOKENIZER = "tokenizer.json"
+QUERIES = "SparseStaticEmbedding"  # a module's folder, whose weights `reader` looks at
 # JSON that describes no model, and folders of other formats and of training.
 UNREAD = re.compile(r"(^|/)(vocab|trainer_state|all_results|.*\.index)\.json$", re.IGNORECASE)
 OTHER_FOLDERS = re.compile(r"(^|/)(\.|checkpoint|openvino|coreml|runs|eval)", re.IGNORECASE)
@@ -266,7 +267,8 @@ def small(files: Listing) -> list[str]:
             return False
         if path.name == TOKENIZER:
             return size <= MAX_TOKENIZER
-        return (path.suffix == ".json" or name in TEXTS) and size <= MAX_SMALL
+        is_table = path.parent.name.endswith(QUERIES) and path.suffix == ".safetensors"
+        return (path.suffix == ".json" or name in TEXTS or is_table) and size <= MAX_SMALL
 
     wanted = [name for name, remote in files.files.items() if is_wanted(name, remote.size)]
     if TOKENIZER in wanted:  # some exporters put a copy beside the graphs

@@ -222,7 +222,7 @@ def _said_length(found: TokenizerFile) -> tuple[int, str]:
         return min(found.truncation, most), f"{FILE_NAME}: truncation.max_length"
     raise LoadError(
         "max_length is missing: neither sentence_bert_config.json nor "
-        f"tokenizer_config.json in {found.places[0]} says it; give max_length=, or write "
+        f"tokenizer_config.json in {found.places[0]} says it; write "
         '{"max_seq_length": N} to its sentence_bert_config.json',
         path=str(found.places[0]),
     )

@@ -228,6 +228,7 @@ def test_pooling_that_is_not_said(tmp_path):
     folder = dense(tmp_path)
     edit(folder, "1_Pooling/config.json", pooling_mode=None)
     refused(folder, "names no mode; give pooling=")
+    assert read(folder, pooling="last").spec.dense.pooling == "last"
     edit(folder, "1_Pooling/config.json", pooling_mode="median")
     refused(folder, r"asks for the pooling \['median'\]; known are cls, mean, lasttoken")
     (folder / "1_Pooling/config.json").unlink()
