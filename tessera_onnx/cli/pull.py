@@ -43,7 +43,7 @@ def pull(
     as_json: bool,
     **chosen: Any,
 ) -> None:
-    """Download and verify a model, to run it without a network.
+    """Download a model, to run it without a network.
 
     ID is a model of the catalogue, or OWNER/NAME of any repository of the hub, with @REVISION for
     another branch, tag or commit than the default. Without --precision it is the graph that runs on
@@ -64,7 +64,7 @@ def pull(
 @click.argument("model", metavar="ID")
 @CACHE
 def pin(model: str, cache_dir: str | None) -> None:
-    """Print a model's revision and hashes as lines for a catalogue.
+    """Print a model's revision and hashes for a catalogue.
 
     \b
     Example: tessera pin all-minilm-l6-v2
