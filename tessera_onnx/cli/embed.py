@@ -32,6 +32,7 @@ from tessera_onnx.kinds import KINDS, KindRow
 from tessera_onnx.models import resolve
 from tessera_onnx.models.spec import Kind
 from tessera_onnx.progress import Stderr
+from tessera_onnx.runtime import cpu
 from tessera_onnx.vectors.quantization import OutputDtype
 
 
@@ -288,7 +289,7 @@ def _open(
     if kind is None and model is None and cli_images.are_images(images, may_be_texts=may_be_texts):
         kind = next(name for name, row in KINDS.items() if row.reads == "images")
     chosen = {name: options[name] for name in ("file", "pooling")}
-    artifact = resolve.resolve(**place, kind=kind, **chosen)
+    artifact = resolve.resolve(**place, kind=kind, processor=cpu.byte_products(), **chosen)
     row = KINDS[kind or artifact.spec.kinds[0]]
     if row.reads == "series":
         raise click.UsageError(

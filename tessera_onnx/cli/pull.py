@@ -19,6 +19,7 @@ from tessera_onnx.models.foreign import repository
 from tessera_onnx.models.installed import cache_folder
 from tessera_onnx.models.installed import installed as installed_models
 from tessera_onnx.models.spec import PRECISIONS, File, ModelSpec, Precision
+from tessera_onnx.runtime import cpu
 from tessera_onnx.runtime.devices import choose_device
 
 
@@ -99,7 +100,7 @@ def fetch(
     """
     spec = known_entry(model)
     elsewhere = _installed(spec.id if spec else model, cache_dir)
-    wanted = repository.choice(model, **chosen)
+    wanted = repository.choice(model, processor=cpu.byte_products(), **chosen)
     if wanted is not None and (any(chosen.values()) or (spec is None and elsewhere is None)):
         artifact = resolve.open_repository(wanted, cache_dir, offline=hub.is_offline(), again=force)
         elsewhere = None
