@@ -15,7 +15,7 @@ from tessera_onnx.kinds import KINDS
 from tessera_onnx.models import adopt as models_adopt
 from tessera_onnx.models import catalogue, resolve
 from tessera_onnx.models.artifact import Artifact
-from tessera_onnx.models.spec import Pooling, Precision
+from tessera_onnx.models.spec import ModelSpec, Pooling, Precision
 
 
 @click.command()
@@ -40,7 +40,9 @@ def adopt(
     link: bool,
     as_json: bool,
 ) -> None:
-    """Make an artifact of the model in FOLDER, with a model.toml and the hash of each file.
+    """Make an artifact of a folder without model.toml.
+
+    It gets a model.toml with the hash of each file.
 
     FOLDER is one of sentence-transformers, PyLate, transformers.js or their like that holds an ONNX
     file, or the name of a repository ("owner/name") that was fetched before. Its facts are read
@@ -59,7 +61,7 @@ def adopt(
         model_id=model_id,
         licence=licence,
         link=link,
-        check=_open_each,
+        settle=_settled,
     )
     if as_json:
         print_json(_report(made))
@@ -67,12 +69,18 @@ def adopt(
         print_lines(_lines(_report(made)))
 
 
-def _open_each(artifact: Artifact) -> None:
-    """Open every graph of the model as every kind. Raises what the classes raise."""
+def _settled(artifact: Artifact) -> ModelSpec:
+    """The spec with the outputs and dimensions that its graphs tell, if all tell the same.
+
+    Every graph is opened as every kind. Raises what the classes raise.
+    """
     precisions: list[Precision | None] = [*artifact.spec.precisions()]
+    found = []
     for kind in artifact.spec.kinds:
         for precision in precisions or [None]:
-            KINDS[kind].open(artifact, device="cpu", precision=precision).close()
+            with KINDS[kind].open(artifact, device="cpu", precision=precision) as model:
+                found.append(model.spec)
+    return found[0] if all(spec == found[0] for spec in found) else artifact.spec
 
 
 def _report(artifact: Artifact) -> dict[str, Any]:

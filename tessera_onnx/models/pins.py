@@ -159,6 +159,25 @@ def _pin(spec: ModelSpec, file: File) -> File:
     return dataclasses.replace(file, sha256=sha256, size=remote.size)
 
 
+def check_known(source: Hub, file: File) -> None:
+    """Raises IntegrityError where the catalogue knows another hash of a file at that commit.
+
+    For a repository that is opened by its own name, so that the recipe is not the catalogue's.
+    """
+    for spec in catalogue.catalogue():
+        if spec.hub is None or spec.hub.revision != source.revision:
+            continue
+        if spec.hub.repository.lower() != source.repository.lower():
+            continue
+        known = [each.sha256 for each in spec.files if each.name == file.name]
+        if set(known) - {UNPINNED, file.sha256}:
+            raise IntegrityError(
+                f"{source.repository}: the hub's {file.name} has sha256 {file.sha256[:12]}…, and "
+                f"the catalogue's entry {spec.id!r} expects {known[0][:12]}… at that commit: do "
+                "not use the file"
+            )
+
+
 def fetch(source: Hub, name: str, etag: str, *, offline: bool = False) -> tuple[bytes, str]:
     """Content and sha256 of a file of the hub, downloaded unless it is in the hub cache.
 

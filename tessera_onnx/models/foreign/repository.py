@@ -288,7 +288,9 @@ def _pinned(spec: ModelSpec, wanted: Choice, files: Listing, *, offline: bool) -
         sha256 = remote.sha256
         if sha256 == UNPINNED:  # a small file, for which the hub has git's hash alone
             sha256 = _fetch(source, name, files, offline=offline)
-        return File(name, sha256, remote.size)
+        file = File(name, sha256, remote.size)
+        pins.check_known(source, file)
+        return file
 
     return dataclasses.replace(
         spec,
