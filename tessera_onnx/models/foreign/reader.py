@@ -32,6 +32,7 @@ from tessera_onnx.models.foreign import (
 )
 from tessera_onnx.models.foreign.files import MODULES, SETTINGS, read_list, read_table
 from tessera_onnx.models.foreign.found import Folder
+from tessera_onnx.models.foreign.graphs import Processor
 from tessera_onnx.models.foreign.splade import Route
 from tessera_onnx.models.spec import (
     KIND_TABLES,
@@ -73,14 +74,17 @@ def read(
     file: str | None = None,
     pooling: Pooling | None = None,
     listing: Mapping[str, int] | None = None,
+    processor: Processor | None = None,
 ) -> Read:
     """The facts of a folder that has no model.toml.
 
     Without `kind` it is every kind that the folder serves. `file` names the graph to use,
     `pooling` how vectors are made of states where no file says it. `listing` has the names and
     sizes (-1 = unknown) of all files while only the small ones are in the folder; what the graph
-    tells is then left open. Raises LoadError, which names file and key, for facts that are missing,
-    contradictory or not computed here; ConfigError for an argument that cannot be right.
+    tells is then left open. `processor` decides between int8 graphs (graphs.choose).
+
+    Raises LoadError, which names file and key, for facts that are missing, contradictory or not
+    computed here; ConfigError for an argument that cannot be right.
     """
     folder = Path(folder)
     _check_arguments(kind, file, pooling)
@@ -97,7 +101,7 @@ def read(
     transformer.check_requirements(folder)
     routed = splade.route(folder)
     encoder = routed.encoder if routed is not None else _encoder(folder, modules)
-    found = opened.find(folder, sizes, encoder, file)
+    found = opened.find(folder, sizes, encoder, file, processor)
     _check_whole(found, modules)
     tokenizer_file.check_code(found.places)
     tokenizer = tokenizer_file.read(encoder, found.config, found.places[1:])
