@@ -245,7 +245,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
         [(ARTIFACTS / name / "model.toml").read_bytes() for name in ("splade", "bolt", "siglip")],
     ),
     "graph_names": (graph_names, [(SPLADE / "model.fp32.onnx").read_bytes()[:3000]]),
-    "graph_io": (graph_io, [(SPLADE / "model.fp32.onnx").read_bytes()[-3000:], _ports()]),
+    "graph_io": (graph_io, [(SPLADE / "model.fp32.onnx").read_bytes(), _ports()]),
     "graph": (graph, [(SPLADE / "model.fp32.onnx").read_bytes()]),
     "tokenizer": (tokenizer, _tokenizers()),
     "jsonl": (jsonl, [JSONL]),
