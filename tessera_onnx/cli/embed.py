@@ -88,7 +88,7 @@ def encode(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Encode the texts of INPUT, or one text, and write the vectors.
+    """Encode the texts of INPUT and write the vectors.
 
     INPUT is a .txt or .md file (a text a line), a .jsonl file (strings, or objects with --field), a
     .csv file (the first row names the columns), each also as .gz, or - for the lines of stdin. For
@@ -201,7 +201,7 @@ def rank(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Rank texts, images or pages by how well they answer QUERY.
+    """Rank texts or images by how well they answer QUERY.
 
     DOCUMENTS, or the lines of --file, are texts. They are images and PDFs if --model or --kind says
     so, or if all of them are files with the name of an image or a PDF.

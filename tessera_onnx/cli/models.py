@@ -54,7 +54,7 @@ def models(kind: Kind | None, cache_dir: str | None, *, installed: bool, as_json
 @CACHE
 @JSON
 def info(model: str, cache_dir: str | None, *, as_json: bool, **chosen: Any) -> None:
-    """Show every fact of a model: source, licence, files, parity.
+    """Show every fact of a model and its files.
 
     Of a folder or repository without a description, it shows the file and key of each fact. A
     repository OWNER/NAME is described from its small files, before a graph is downloaded.

@@ -148,7 +148,9 @@ def _check_whole(found: opened.Files, modules: list[dict[str, Any]]) -> None:
         )
 
 
-def _kind(found: Folder, wanted: Kind | None, routed: Route | None) -> Kind:
+def _kind(
+    found: Folder, wanted: Kind | None, routed: Route | None, pooling: Pooling | None
+) -> Kind:
     """The kind that the folder's configuration says."""
     named_type = found.settings.get("model_type")
     if named_type is not None and named_type not in TYPES:
@@ -163,20 +165,33 @@ def _kind(found: Folder, wanted: Kind | None, routed: Route | None) -> Kind:
         return "sparse"
     if found.modules:
         return "dense"
-    names = found.files.config.get("architectures") or []
-    # A masked language model's states may be pooled too, if the caller says so.
-    masked = any(str(name).endswith("ForMaskedLM") for name in names)
-    return "sparse" if masked and wanted != "dense" else "dense"
+    names = [str(name) for name in found.files.config.get("architectures") or []]
+    if "HF_ColBERT" in names:
+        raise found.error(
+            "names the architecture HF_ColBERT, but artifact.metadata, which says how its tokens "
+            "are used, is missing: download the whole folder",
+            found.files.config_name,
+        )
+    # The states of a masked language model may be pooled too, if the caller says so; and a graph
+    # may give these alone.
+    masked = any(name.endswith("ForMaskedLM") for name in names)
+    pools = wanted == "dense" or pooling is not None or recipes.gives_states(found)
+    return "sparse" if masked and (wanted == "sparse" or not pools) else "dense"
 
 
 def _tables(
     found: Folder, wanted: Kind | None, routed: Route | None, pooling: Pooling | None
 ) -> tuple[dict[Kind, Recipe], tuple[str, ...], int | None]:
     """The recipe of each kind, further files, and the id of expansion tokens (None: the mask)."""
-    several = {} if found.modules else recipes.bge(found)
+    several = recipes.bge(found)
+    if several and pooling is not None:
+        raise ConfigError(
+            f"pooling={pooling!r} is for graphs that give a state a token, and "
+            f"{found.path / found.files.name} gives the vector of a text: leave pooling out"
+        )
     if several:
         return several, (), None
-    kind = _kind(found, wanted, routed)
+    kind = _kind(found, wanted, routed, pooling)
     if wanted is not None and wanted != kind:
         raise found.error(f"is a model of kind {kind}, not {wanted}")
     if found.modules:
@@ -204,7 +219,7 @@ def _spec(
         tables = {wanted: tables[wanted]}
     _check_vocabulary(found)
     tokenizer = found.tokenizer
-    name = found.files.name_of(tokenizer_file.check_file(*tokenizer.places))
+    name = found.files.name_of(tokenizer.path)
     text = replace(tokenizer.text, tokenizer=name, lowercase=tokenizer.lowers)
     if fill is not None:
         text = replace(text, mask_id=fill)
