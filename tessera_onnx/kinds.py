@@ -149,6 +149,7 @@ def Tessera(  # noqa: N802 (the original's name)
         offline=options.get("offline"),
         file=options.get("file"),
         pooling=options.get("pooling"),
+        precision=options.get("precision"),
     )
     row = KINDS[kind or artifact.spec.kinds[0]]
     return row.open(artifact, model_id or artifact.spec.id, **options)

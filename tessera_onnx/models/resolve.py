@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tessera_onnx.errors import (
     ConfigError,
@@ -30,7 +31,7 @@ from tessera_onnx.models.artifact import (
     pinned_folder,
 )
 from tessera_onnx.models.foreign import repository
-from tessera_onnx.models.spec import Kind, ModelSpec, Pooling
+from tessera_onnx.models.spec import Kind, ModelSpec, Pooling, Precision
 
 logger = logging.getLogger("tessera_onnx")
 
@@ -50,6 +51,7 @@ def resolve(
     offline: bool | None = None,
     file: str | None = None,
     pooling: Pooling | None = None,
+    precision: Precision | None = None,
 ) -> Artifact:
     """Find the artifact for an id, an alias or a folder; with neither, the default of the kind.
 
@@ -79,7 +81,8 @@ def resolve(
         if model_id is not None and model_id not in {artifact.spec.id, *artifact.spec.aliases}:
             raise LoadError(f"the folder {path} holds {artifact.spec.id!r}, not {said(model_id)!r}")
     else:
-        artifact = _find(model_id, kind, cache_dir, file, pooling, offline=offline)
+        choice = (file, pooling, precision)
+        artifact = _find(model_id, kind, cache_dir, choice, offline=offline)
     if not artifact.is_foreign and (file is not None or pooling is not None):
         name = "file" if file is not None else "pooling"
         raise ConfigError(
@@ -117,11 +120,11 @@ def _find(
     model_id: str | None,
     kind: Kind | None,
     cache_dir: str | os.PathLike[str] | None,
-    file: str | None,
-    pooling: Pooling | None,
+    choice: tuple[str | None, Pooling | None, Precision | None],
     *,
     offline: bool,
 ) -> Artifact:
+    file, pooling, precision = choice
     if model_id is None:
         return _find_default(kind, cache_dir, offline=offline)
     is_folder = os.path.isdir(model_id)  # noqa: PTH112 (a Path raises for what cannot be a name)
@@ -129,7 +132,8 @@ def _find(
         return _open(Path(model_id), kind, file, pooling)
     # What lies here is never asked of the hub.
     is_here = os.path.exists(model_id)  # noqa: PTH110
-    wanted = None if is_here else repository.choice(model_id, kind, file=file, pooling=pooling)
+    options: dict[str, Any] = {"file": file, "pooling": pooling, "precision": precision}
+    wanted = None if is_here else repository.choice(model_id, kind, **options)
     if wanted is not None and (file is not None or pooling is not None):
         return open_repository(wanted, cache_dir, offline=offline)
     found = _find_known(model_id, kind, cache_dir, offline=offline)
