@@ -95,6 +95,7 @@ class Model:
             file=file,
             pooling=self._pooling,
             processor=cpu.byte_products(),
+            precision=precision,
         )
         # Absolute, because the working directory may be another one when a graph is read again or
         # when the object is unpickled.

@@ -151,6 +151,7 @@ def Tessera(  # noqa: N802 (the original's name)
         file=options.get("file"),
         pooling=options.get("pooling"),
         processor=cpu.byte_products(),
+        precision=options.get("precision"),
     )
     row = KINDS[kind or artifact.spec.kinds[0]]
     return row.open(artifact, model_id or artifact.spec.id, **options)
