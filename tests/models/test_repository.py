@@ -185,6 +185,30 @@ def test_a_precision_is_fetched_when_it_is_used(server):
     assert "qint8" in extra or "quint8" in extra
 
 
+def test_a_precision_that_is_asked_for_first_is_fetched_alone(server):
+    int8 = "onnx/model_quint8_avx2.onnx"
+    server.repositories[NAME][int8] = resolve.resolve("splade-tiny").read("model.int8.onnx")
+    for options in ({}, {"offline": True}):
+        artifact = resolve.resolve(NAME, precision="int8", **options)
+        assert artifact.spec.graph.int8 == int8
+    assert [name for name in asked(server) if name.endswith(".onnx")] == [int8]
+    with pytest.raises(LoadError):  # it is the graph of another model
+        TesseraDense(NAME, precision="int8")
+    assert works()
+
+
+def test_what_the_graph_tells_is_read_when_it_is_here(server):
+    """A graph that pools, and a tokenizer: no file says how large the vectors are."""
+    files = {"model.onnx": graph("prompts")}
+    files["tokenizer.json"] = encoder("prompts")["tokenizer.json"]
+    server.repositories["owner/pair"] = files
+    with TesseraDense("owner/pair", on_long="truncate", max_length=40) as model:
+        assert model.dimension() == 32
+        found = model.encode_batch([f"passage: {text}" for text in TEXTS])
+    np.testing.assert_allclose(found, golden("prompts")["document"], atol=1e-5)
+    assert "model.onnx: output sentence_embedding" in run("info", "owner/pair").stdout
+
+
 def test_a_file_may_be_named(server):
     assert works(file="onnx/model_O3.onnx")
     assert asked(server)["onnx/model_O3.onnx"] == 1
@@ -569,7 +593,7 @@ def test_weights_that_the_repository_lacks_are_told_before_the_rest_is_fetched(s
         TesseraDense(NAME)
     assert asked(server)[GRAPH] == 1
     assert "onnx/model.onnx_data" not in asked(server)
-    assert "keeps weights in model.onnx_data_1" in run("pull", NAME, code=1).stderr
+    assert "weights in onnx/model.onnx_data_1" in run("pull", NAME, code=1).stderr
     assert "onnx/model.onnx_data" not in asked(server)
 
 
@@ -756,7 +780,7 @@ def test_info_describes_a_repository_before_the_download(server):
     found = json.loads(run("info", NAME, "--json").stdout)
     assert found["sources"]["dense.pooling"].startswith("1_Pooling/config.json: ")
     assert [graph["name"] for graph in found["graphs"]] == sorted(GRAPHS)
-    assert asked(server)["the list"] == 1
+    assert asked(server)["the list"] == 2  # nothing is recorded before a graph was read
     assert works()
     assert "not downloaded" not in run("info", NAME).stdout
 
@@ -781,6 +805,10 @@ def test_info_shows_the_weights_beside_a_graph_and_the_reason_of_a_refusal(serve
 def test_pull_and_the_commands_take_a_file(server):
     shown = run("pull", NAME, "--file", "onnx/model_O3.onnx").stdout
     assert "bytes, verified" in shown
+    assert (
+        f'tessera info {NAME} --file onnx/model_O3.onnx, or in Python Tessera("{NAME}", file="o'
+        in shown
+    )
     assert "onnx/model_O3.onnx" in asked(server)
     before = len(server.requests)
     options = ["-m", NAME, "--file", "onnx/model_O3.onnx"]

@@ -12,6 +12,7 @@ from tessera_onnx.errors import LoadError
 from tessera_onnx.models.foreign import graph_io, graphs, tokenizer_file
 from tessera_onnx.models.foreign.files import is_file, read_table
 from tessera_onnx.models.foreign.graph_io import GraphIO, Port
+from tessera_onnx.models.foreign.graphs import Processor
 from tessera_onnx.models.spec import UNPINNED, File, Graph, Precision
 
 # Outputs that are the states of the encoder, before any layer after it.
@@ -28,6 +29,8 @@ FLOATS = {"float", "float16", "bfloat16", "double", ""}
 @dataclass(frozen=True, slots=True)
 class Files:
     """The files of a folder: its place, the sizes of all files by name, and the chosen graphs.
+
+    The graph in use is the best one, or another one where that is not downloaded.
 
     `io` is of the graph in use; None while that is not downloaded. `places` are the folders in
     which configuration is looked for, that of the encoder first; `config` is its config.json.
@@ -90,18 +93,28 @@ class Files:
         return [] if self.io is None else [p for p in self.io.outputs if p.type in FLOATS]
 
 
-def find(folder: Path, sizes: Mapping[str, int], encoder: Path, file: str | None) -> Files:
+def find(
+    folder: Path,
+    sizes: Mapping[str, int],
+    encoder: Path,
+    file: str | None,
+    processor: Processor | None = None,
+) -> Files:
     """The graphs and the configuration of a folder whose encoder's module is in `encoder`.
 
+    `file` and `processor` as in `graphs.choose`.
     Raises LoadError without a graph, for several that might be meant, and for weights that are
     missing; ConfigError for a `file` that is not there.
     """
     inner = encoder.relative_to(folder).as_posix().removeprefix(".")
     folders = ["", "onnx"] + ([inner, f"{inner}/onnx"] if inner else [])
-    choice = graphs.choose(sizes, file=file, folders=folders, where=str(folder))
-    choice, io, data = _told(folder, sizes, choice)
+    choice = graphs.choose(
+        sizes, file=file, processor=processor, folders=folders, where=str(folder)
+    )
+    choice, told, data = _told(folder, sizes, choice)
     best = choice.best()
-    name = getattr(choice, best)
+    told_by = getattr(choice, best)
+    name = told_by if told_by in told else next(iter(told), told_by)
     beside = folder / PurePosixPath(name).parent
     places = tuple(dict.fromkeys((encoder, folder, beside)))
     path = tokenizer_file.find("config.json", places)
@@ -111,7 +124,7 @@ def find(folder: Path, sizes: Mapping[str, int], encoder: Path, file: str | None
         sizes,
         graph,
         name,
-        io,
+        told.get(name),
         data,
         places,
         {} if path is None else read_table(path),
@@ -121,8 +134,8 @@ def find(folder: Path, sizes: Mapping[str, int], encoder: Path, file: str | None
 
 def _told(
     folder: Path, sizes: Mapping[str, int], choice: graphs.Choice
-) -> tuple[graphs.Choice, GraphIO | None, tuple[str, ...]]:
-    """The choice with each graph under the precision of its weights, and what the best one tells.
+) -> tuple[graphs.Choice, dict[str, GraphIO], tuple[str, ...]]:
+    """The choice with each graph under the precision of its weights, and what each one tells.
 
     Only the best graph must be whole: another one that is damaged is left out.
     """
@@ -142,7 +155,7 @@ def _told(
     used = choice.files()
     return (
         choice,
-        told.get(getattr(choice, choice.best())),
+        {name: told[name] for name in used if name in told},
         tuple(dict.fromkeys(part for name in used for part in data.get(name, ()))),
     )
 
