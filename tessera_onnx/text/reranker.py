@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Literal, Unpack, get_args
 
@@ -11,21 +13,27 @@ from numpy.typing import NDArray
 
 from tessera_onnx.base import Model, Options
 from tessera_onnx.checks import check_top_k
-from tessera_onnx.errors import ConfigError, LoadError, shown
+from tessera_onnx.errors import ConfigError, EncodingError, LoadError, shown
 from tessera_onnx.models import rules
 from tessera_onnx.models.spec import Kind, Reranker, Role
 from tessera_onnx.results import Ranked, ranking
+from tessera_onnx.runtime.graph import is_saturating
 from tessera_onnx.runtime.session import Array, Session
 from tessera_onnx.runtime.workers import Event, Limit
-from tessera_onnx.text import encoder, modules, pair_outputs
+from tessera_onnx.text import encoder, modules, pair_outputs, probe_difference
 from tessera_onnx.text import tokenizer as text_tokenizer
 from tessera_onnx.text.pairs import Pair, PairTokenizer, Query, check_pairs
+from tessera_onnx.text.probe_difference import PROBES
 from tessera_onnx.text.tokenizer import Batch, Head, check_text, check_texts
 from tessera_onnx.vectors.activations import ACTIVATIONS
 from tessera_onnx.vectors.pooling import POOLINGS
 
+logger = logging.getLogger("tessera_onnx")
+
 Float = NDArray[np.float32]
 Activation = Literal["default", "raw", "sigmoid"]
+# How much padding may change a score; rounding changes it by less.
+PADDING = 1e-2
 ONE = "`score` compares one query with several documents; `score_pairs` takes several queries"
 
 
@@ -86,6 +94,69 @@ class TesseraReranker(Model):
         self._steps: modules.Step | None = None
         self._session = self._open(self._wanted)
         self._encoder = encoder.TextEncoder(self._tokenizer, self._session, on_long)
+        if self._artifact.is_foreign:
+            try:
+                self._check_padding()
+                self._check_int8()
+            except EncodingError as error:
+                raise LoadError(f"{self._session.name} fails on a short pair: {error}") from error
+
+    def _probed(self) -> Float:
+        """The raw scores of the probe texts, each as query of the next, one by one."""
+        quiet = encoder.TextEncoder(self._tokenizer, self._session, "truncate")
+        role, head = Role("", self._recipe.max_length), self._head("raw")
+        pairs = [Pair(Query(query), text) for query, text in itertools.pairwise(PROBES)]
+        return np.concatenate([quiet.encode_known([pair], role, head)[:, 0] for pair in pairs])
+
+    def _check_padding(self) -> None:
+        """Raises LoadError for a graph whose score of a pair depends on the padding of its batch.
+
+        Such is a graph that reads the last position, since it was made for padding on the left. An
+        int8 graph may compute its scales per batch, so only others are tried.
+        """
+        if self.precision == "int8":
+            return
+        rows, _ = self._tokenizer.rows(
+            [Pair(Query("a"), "b"), Pair(Query(PROBES[1]), PROBES[2])],
+            Role("", self._recipe.max_length),
+        )
+        head = self._head("raw")
+
+        def scores(rows: list[text_tokenizer.Row]) -> Float:
+            batch = text_tokenizer.padded(rows, self._tokenizer.facts)
+            given = text_tokenizer.feeds(batch, None, self._session.inputs)
+            return np.asarray(head.apply(self._session.run(given, outputs=head.outputs), batch))
+
+        alone, beside = scores(rows[:1])[0, 0], scores(rows)[0, 0]
+        if not abs(alone - beside) <= PADDING * max(1.0, abs(alone)):
+            raise LoadError(
+                f"{self._session.name} gives a short pair the score {alone:.4f} alone and "
+                f"{beside:.4f} beside a longer one: it was made for another padding than the one "
+                "on the right, so its scores would depend on the batch; export the model with "
+                "`tessera-export MODEL --kind reranker --output DIR`"
+            )
+
+    def _check_int8(self) -> None:
+        """Measure what an int8 graph that saturates here differs by from the model's fp32 graph.
+
+        Logs a warning. Raises LoadError where the two rank the probe texts differently.
+        """
+        graph, name = self._spec.main_graph(), self._session.name
+        if name != graph.int8 or not is_saturating(name):
+            return
+        if graph.fp32 not in self._artifact.present():
+            return  # the log has named the graph already
+        options = {**self._options, "precision": "fp32"}
+        with type(self)._from_artifact(self._artifact, **options) as reference:  # noqa: SLF001
+            ours, theirs = self._probed(), reference._probed()  # noqa: SLF001
+        alike = float(np.corrcoef(ours, theirs)[0, 1])
+        figure = (
+            f"int8 products of {name} can saturate on this processor, which has no VNNI: on "
+            f"{len(ours)} probe pairs its scores and those of {graph.fp32} correlate by {alike:.3f}"
+        )
+        if not alike >= probe_difference.LEAST:  # NaN too
+            raise LoadError(f"{figure}, below {probe_difference.LEAST}: use precision='fp32'")
+        logger.warning("%s; precision='fp32' has no such difference", figure)
 
     def _set_length(self, max_length: int) -> None:
         if isinstance(max_length, bool) or not isinstance(max_length, int):

@@ -8,7 +8,8 @@ import warnings
 
 import numpy as np
 import pytest
-from artifact_tools import ARTIFACTS, TEXTS, copy, golden, replace
+from artifact_tools import ARTIFACTS, TEXTS, add_file, copy, golden, replace
+from faults import graphs
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -27,6 +28,7 @@ from tessera_onnx import (
     TokenizationError,
     TruncationWarning,
 )
+from tessera_onnx.text import reranker
 from tessera_onnx.text.pairs import cut
 
 FOLDER = ARTIFACTS / "reranker"
@@ -386,6 +388,77 @@ def test_token_types(foreign):
     path.write_text(json.dumps(config))  # transformers takes the class of model_type bert
     with TesseraReranker(path=place) as model:
         np.testing.assert_allclose(model.score_pairs(PAIRS), expected, atol=1e-5)
+
+
+def picking(indices):
+    """A graph whose columns are the ids at some positions of the sequence."""
+    body = (
+        graphs.constant("where", np.array(indices))
+        + graphs.node("Mul", ["input_ids", "attention_mask"], "real")
+        + graphs.node("Gather", ["real", "where"], "picked", axis=1)
+        + graphs.node("Cast", ["picked"], "sentence_embedding", to=graphs.FLOAT)
+    )
+    return graphs.model(body, ["batch", len(indices)])
+
+
+def test_a_graph_that_was_made_for_other_padding(foreign):
+    place = foreign()
+    (place / "model.onnx").write_bytes(picking([-1]))
+    with pytest.raises(LoadError, match="alone and 0.0000 beside a longer one: it was made for"):
+        TesseraReranker(path=place)
+    (place / "model.onnx").write_bytes(picking([1]))  # the only output of one column
+    with TesseraReranker(path=place) as model:
+        first = model._tokenizer.token_id("cat")
+        assert model.score("cat", ["dog", "a b"], activation="raw").tolist() == [first, first]
+
+
+RELEVANT = {"0": "Not relevant", "1": "relevant"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "column"),
+    [
+        (RELEVANT, 1),
+        ({"0": "irrelevant", "1": "RELEVANT"}, 1),
+        ({"0": "no", "1": "yes"}, 1),
+        ({"0": "LABEL_0", "1": "LABEL_1"}, None),
+        ({"0": "relevant", "1": "not relevant"}, None),
+        ({"0": "negative", "1": "positive"}, None),
+        (None, None),
+    ],
+)
+def test_two_columns(foreign, labels, column):
+    place = foreign({"id2label": labels})
+    (place / "model.onnx").write_bytes(picking([0, 1]))
+    if column is None:
+        with pytest.raises(LoadError, match="says 2 labels .* of which the second is named"):
+            TesseraReranker(path=place)
+        return
+    with TesseraReranker(path=place) as model:
+        assert model.activation() == "identity"
+        assert model.score("cat", ["dog"]).tolist() == [model._tokenizer.token_id("cat")]
+    (place / "model.onnx").write_bytes(picking([0]))
+    with pytest.raises(LoadError, match="gives 1 columns .* column is 1"):
+        TesseraReranker(path=place)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_an_int8_graph_that_saturates(tmp_path, monkeypatch, caplog, exact):
+    """It is compared with the fp32 graph beside it, and refused where it ranks otherwise."""
+    monkeypatch.setattr(reranker, "is_saturating", lambda _name: True)
+    place = copy("reranker", tmp_path / "m", replace(('int8 = ""', 'int8 = "int8.onnx"')))
+    content = (place / "model.fp32.onnx").read_bytes() if exact else picking([1])
+    add_file(place, "int8.onnx", content)
+    edit = replace(('output = "logits"', 'output = ""'))
+    (place / "model.toml").write_text(edit((place / "model.toml").read_text()))
+    with TesseraReranker(path=place, precision="int8") as model:
+        if exact:
+            model._check_int8()
+            assert "on 11 probe pairs its scores" in caplog.text
+            assert "correlate by 1.000; precision='fp32' has no such difference" in caplog.text
+        else:
+            with pytest.raises(LoadError, match=r"correlate by -?0\.\d+, below 0.9: use precision"):
+                model._check_int8()
 
 
 @pytest.mark.parametrize(

@@ -275,6 +275,8 @@ def _takes_types(found: Folder) -> bool:
     if name in TYPED or (not name and config.get("model_type") in TYPED_MODELS):
         return True
     types = config.get("type_vocab_size")
+    if types is None and config.get("model_type") not in TYPED_MODELS:
+        types = 0  # the model knows none
     if name in UNTYPED or types in (0, 1):
         return False
     raise found.error(
