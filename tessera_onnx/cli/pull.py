@@ -19,6 +19,7 @@ from tessera_onnx.models.foreign import repository
 from tessera_onnx.models.installed import cache_folder
 from tessera_onnx.models.installed import installed as installed_models
 from tessera_onnx.models.spec import PRECISIONS, File, ModelSpec, Precision
+from tessera_onnx.runtime import cpu
 from tessera_onnx.runtime.devices import choose_device
 
 
@@ -43,7 +44,7 @@ def pull(
     as_json: bool,
     **chosen: Any,
 ) -> None:
-    """Download and verify a model, to run it without a network.
+    """Download a model, to run it without a network.
 
     ID is a model of the catalogue, or OWNER/NAME of any repository of the hub, with @REVISION for
     another branch, tag or commit than the default. Without --precision it is the graph that runs on
@@ -64,7 +65,7 @@ def pull(
 @click.argument("model", metavar="ID")
 @CACHE
 def pin(model: str, cache_dir: str | None) -> None:
-    """Print a model's revision and hashes as lines for a catalogue.
+    """Print a model's revision and hashes for a catalogue.
 
     \b
     Example: tessera pin all-minilm-l6-v2
@@ -99,7 +100,8 @@ def fetch(
     """
     spec = known_entry(model)
     elsewhere = _installed(spec.id if spec else model, cache_dir)
-    wanted = repository.choice(model, **chosen, precision=precision)
+    processor = cpu.byte_products()
+    wanted = repository.choice(model, precision=precision, processor=processor, **chosen)
     if wanted is not None and (any(chosen.values()) or (spec is None and elsewhere is None)):
         artifact = resolve.open_repository(wanted, cache_dir, offline=hub.is_offline(), again=force)
         elsewhere = None

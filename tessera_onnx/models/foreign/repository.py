@@ -34,6 +34,7 @@ from tessera_onnx.errors import (
 )
 from tessera_onnx.models import catalogue, hub, pins
 from tessera_onnx.models.artifact import HUB, Artifact
+from tessera_onnx.models.foreign.graphs import Processor
 from tessera_onnx.models.hub import Listing, Remote
 from tessera_onnx.models.rules import check_model
 from tessera_onnx.models.spec import UNPINNED, File, Hub, Kind, ModelSpec, Pooling, Precision
@@ -50,6 +51,7 @@ MAX_TOKENIZER = 64 << 20  # the largest known have 35 MB
 MAX_SMALL_FILES = 64
 TEXTS = {"README.md", "artifact.metadata"}
 TOKENIZER = "tokenizer.json"
+QUERIES = "SparseStaticEmbedding"  # a module's folder, whose weights `reader` looks at
 # JSON that describes no model, and folders of other formats and of training.
 UNREAD = re.compile(r"(^|/)(vocab|trainer_state|all_results|.*\.index)\.json$", re.IGNORECASE)
 OTHER_FOLDERS = re.compile(r"(^|/)(\.|checkpoint|openvino|coreml|runs|eval)", re.IGNORECASE)
@@ -66,6 +68,7 @@ class Choice:
     file: str | None = None
     pooling: Pooling | None = None
     precision: Precision | None = None  # which graph is fetched; all are recorded
+    processor: Processor | None = None  # decides between int8 graphs, on each machine anew
 
     @property
     def id(self) -> str:
@@ -94,12 +97,13 @@ def choice(
     file: str | None = None,
     pooling: Pooling | None = None,
     precision: Precision | None = None,
+    processor: Processor | None = None,
 ) -> Choice | None:
     """The repository that an id names, "owner/name" or "owner/name@revision"; None for others."""
     found = NAME.fullmatch(model_id)
     if found is None or "--" in found[1] or ".." in model_id or found[1].endswith(".git"):
         return None
-    return Choice(found[1], found[2] or "", kind, file, pooling, precision)
+    return Choice(found[1], found[2] or "", kind, file, pooling, precision, processor)
 
 
 def open_repository(
@@ -173,13 +177,13 @@ def recorded(wanted: Choice, cache: Path, *, offline: bool = True) -> Artifact |
     """The artifact of a repository that was opened before; None without a valid record.
 
     A record of another version of this package is passed over, because a newer one may read the
-    same files differently.
+    same files differently, and so is one of another processor.
     """
     files = _read_listing(wanted.base(cache) / "listing.json")
     if files is None:
         return None
     for choice in (dataclasses.replace(wanted, kind=None), wanted):
-        found = _read_record(choice.folder(cache), files, offline=offline)
+        found = _read_record(choice.folder(cache), files, wanted.processor, offline=offline)
         if found is not None and wanted.kind in {None, *found.spec.kinds}:
             return found
     return None
@@ -194,7 +198,7 @@ def all_recorded(cache: Path, *, offline: bool = True) -> Iterator[Artifact]:
             continue
         for folder, _, names in sorted(os.walk(place)):
             record = "model.toml" in names
-            found = _read_record(Path(folder), files, offline=offline) if record else None
+            found = _read_record(Path(folder), files, None, offline=offline) if record else None
             if found is not None and found.is_complete():
                 yield found
 
@@ -254,6 +258,7 @@ def _described(wanted: Choice, files: Listing, *, offline: bool) -> tuple[Artifa
         "file": wanted.file,
         "pooling": wanted.pooling,
         "listing": {name: remote.size for name, remote in files.files.items()},
+        "processor": wanted.processor,
     }
     found = None
     try:  # every kind that the files serve, so that the record serves them too
@@ -311,7 +316,8 @@ def small(files: Listing) -> list[str]:
             return False
         if path.name == TOKENIZER:
             return size <= MAX_TOKENIZER
-        return (path.suffix == ".json" or name in TEXTS) and size <= MAX_SMALL
+        is_table = path.parent.name.endswith(QUERIES) and path.suffix == ".safetensors"
+        return (path.suffix == ".json" or name in TEXTS or is_table) and size <= MAX_SMALL
 
     wanted = [name for name, remote in files.files.items() if is_wanted(name, remote.size)]
     if TOKENIZER in wanted:  # some exporters put a copy beside the graphs
@@ -354,13 +360,15 @@ def _record(wanted: Choice, cache: Path, found: Artifact) -> None:
     table = {name: [remote.size, remote.etag] for name, remote in files.files.items()}
     listed = {"repository": files.repository, "commit": files.commit, "files": table}
     # The listing comes last: a description of another commit than the listing's is passed over.
-    noted = {"version": _version(), "sources": dict(found.sources)}
+    noted = {"version": _version(), "processor": wanted.processor, "sources": dict(found.sources)}
     pins.write(folder / "model.toml", pins.toml(found.spec))
     pins.write(folder / "sources.json", json.dumps(noted))
     pins.write(wanted.base(cache) / "listing.json", json.dumps(listed))
 
 
-def _read_record(folder: Path, files: Listing, *, offline: bool) -> Artifact | None:
+def _read_record(
+    folder: Path, files: Listing, processor: Processor | None, *, offline: bool
+) -> Artifact | None:
     try:
         (spec,) = catalogue.read_catalogue(folder / "model.toml")
         noted = _read_json(folder / "sources.json")
@@ -369,6 +377,8 @@ def _read_record(folder: Path, files: Listing, *, offline: bool) -> Artifact | N
         return None
     source = Hub(files.repository, files.commit)
     if spec.hub != source or noted.get("version") != _version():
+        return None
+    if processor is not None and noted.get("processor") != processor:
         return None
     return Artifact(spec, hub.snapshot(source), HUB, offline, sources, files)
 

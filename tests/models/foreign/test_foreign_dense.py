@@ -228,6 +228,7 @@ def test_pooling_that_is_not_said(tmp_path):
     folder = dense(tmp_path)
     edit(folder, "1_Pooling/config.json", pooling_mode=None)
     refused(folder, "names no mode; give pooling=")
+    assert read(folder, pooling="last").spec.dense.pooling == "last"
     edit(folder, "1_Pooling/config.json", pooling_mode="median")
     refused(folder, r"asks for the pooling \['median'\]; known are cls, mean, lasttoken")
     (folder / "1_Pooling/config.json").unlink()
@@ -275,6 +276,7 @@ def test_unknown_similarity(tmp_path):
             "tokenizer_config.json: model_max_length, cut to the positions of config.json",
         ),
         ({"max_seq_length": None}, {"model_max_length": 24}, 24, "tokenizer_config.json: model_"),
+        ({}, {"model_max_length": None}, 40, "config.json: max_position_embeddings"),
         ({"max_seq_length": 20, "tokenizer_args": {"model_max_length": 12}}, {}, 12, "sentence"),
     ],
 )

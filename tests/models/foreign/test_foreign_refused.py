@@ -39,7 +39,7 @@ def test_half_of_the_files(tmp_path):
         write(folder, {name: kept[name]})
     (folder / "tokenizer_config.json").unlink()
     (folder / "sentence_bert_config.json").unlink()
-    refused(folder, "max_length is missing: .* give max_length=, or write")
+    refused(folder, "max_length is missing: neither .* says it; write")
     refused(tmp_path / "nothing", "there is no folder of that name")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", "has no ONNX file")
@@ -258,6 +258,16 @@ def test_broken_configurations(tmp_path):
         write(folder, {name: kept})
     edit(folder, "config.json", max_position_embeddings="many")
     refused(folder, "max_position_embeddings 'many'")
+
+
+def test_pointers_of_git_lfs(tmp_path):
+    folder = dense(tmp_path, "Dense")
+    config = {"in_features": SIZE, "out_features": SIZE}
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
+    write(folder, {"2_Dense/config.json": config})
+    for name in ("2_Dense/model.safetensors", "tokenizer.json", GRAPH, "config.json"):
+        write(folder, {name: pointer})
+        refused(folder, "is a pointer of Git LFS: run `git lfs pull` in its folder")
 
 
 def test_a_folder_with_too_many_files(tmp_path, monkeypatch):
