@@ -1,13 +1,15 @@
-"""Open any repository of the hub: its small files at one commit, then a graph when it is read.
+"""Open any repository of the hub: its small files at one commit, then the graph in use.
 
 A repository that no catalogue lists is described by its own files. They are listed by one request,
-compared with the hub's hashes and read by `reader`. What was found is recorded in the local cache,
-so that the next time no request is made:
+compared with the hub's hashes and read by `reader`. The graph tells facts too, so all is read again
+when it is here. What was found is recorded in the local cache, so that the next time no request is
+made:
 
     hub/OWNER--NAME[/@REVISION]/listing.json    the commit, and size and hash of each file
     hub/OWNER--NAME[/@REVISION][/CHOICE]/       for each choice of a graph, pooling or kind:
         model.toml                              the description that was read, every file pinned
-        sources.json                            the file and key of each fact
+        sources.json                            the file and key of each fact, and for which
+                                                version and processor they were read
 
 The commit stays until `again=True` asks for a newer one.
 """
