@@ -1,13 +1,15 @@
-"""Open any repository of the hub: its small files at one commit, then a graph when it is read.
+"""Open any repository of the hub: its small files at one commit, then the graph in use.
 
 A repository that no catalogue lists is described by its own files. They are listed by one request,
-compared with the hub's hashes and read by `reader`. What was found is recorded in the local cache,
-so that the next time no request is made:
+compared with the hub's hashes and read by `reader`. The graph tells facts too, so all is read again
+when it is here. What was found is recorded in the local cache, so that the next time no request is
+made:
 
     hub/OWNER--NAME[/@REVISION]/listing.json    the commit, and size and hash of each file
     hub/OWNER--NAME[/@REVISION][/CHOICE]/       for each choice of a graph, pooling or kind:
         model.toml                              the description that was read, every file pinned
-        sources.json                            the file and key of each fact
+        sources.json                            the file and key of each fact, and for which
+                                                version and processor they were read
 
 The commit stays until `again=True` asks for a newer one.
 """
@@ -67,8 +69,8 @@ class Choice:
     kind: Kind | None = None
     file: str | None = None
     pooling: Pooling | None = None
-    processor: Processor | None = None  # decides between int8 graphs; a record keeps its choice
     precision: Precision | None = None  # which graph is fetched; all are recorded
+    processor: Processor | None = None  # decides between int8 graphs, on each machine anew
 
     @property
     def id(self) -> str:
@@ -96,14 +98,14 @@ def choice(
     *,
     file: str | None = None,
     pooling: Pooling | None = None,
-    processor: Processor | None = None,
     precision: Precision | None = None,
+    processor: Processor | None = None,
 ) -> Choice | None:
     """The repository that an id names, "owner/name" or "owner/name@revision"; None for others."""
     found = NAME.fullmatch(model_id)
     if found is None or "--" in found[1] or ".." in model_id or found[1].endswith(".git"):
         return None
-    return Choice(found[1], found[2] or "", kind, file, pooling, processor, precision)
+    return Choice(found[1], found[2] or "", kind, file, pooling, precision, processor)
 
 
 def open_repository(
@@ -177,13 +179,13 @@ def recorded(wanted: Choice, cache: Path, *, offline: bool = True) -> Artifact |
     """The artifact of a repository that was opened before; None without a valid record.
 
     A record of another version of this package is passed over, because a newer one may read the
-    same files differently.
+    same files differently, and so is one of another processor.
     """
     files = _read_listing(wanted.base(cache) / "listing.json")
     if files is None:
         return None
     for choice in (dataclasses.replace(wanted, kind=None), wanted):
-        found = _read_record(choice.folder(cache), files, offline=offline)
+        found = _read_record(choice.folder(cache), files, wanted.processor, offline=offline)
         if found is not None and wanted.kind in {None, *found.spec.kinds}:
             return found
     return None
@@ -198,7 +200,7 @@ def all_recorded(cache: Path, *, offline: bool = True) -> Iterator[Artifact]:
             continue
         for folder, _, names in sorted(os.walk(place)):
             record = "model.toml" in names
-            found = _read_record(Path(folder), files, offline=offline) if record else None
+            found = _read_record(Path(folder), files, None, offline=offline) if record else None
             if found is not None and found.is_complete():
                 yield found
 
@@ -360,13 +362,15 @@ def _record(wanted: Choice, cache: Path, found: Artifact) -> None:
     table = {name: [remote.size, remote.etag] for name, remote in files.files.items()}
     listed = {"repository": files.repository, "commit": files.commit, "files": table}
     # The listing comes last: a description of another commit than the listing's is passed over.
-    noted = {"version": _version(), "sources": dict(found.sources)}
+    noted = {"version": _version(), "processor": wanted.processor, "sources": dict(found.sources)}
     pins.write(folder / "model.toml", pins.toml(found.spec))
     pins.write(folder / "sources.json", json.dumps(noted))
     pins.write(wanted.base(cache) / "listing.json", json.dumps(listed))
 
 
-def _read_record(folder: Path, files: Listing, *, offline: bool) -> Artifact | None:
+def _read_record(
+    folder: Path, files: Listing, processor: Processor | None, *, offline: bool
+) -> Artifact | None:
     try:
         (spec,) = catalogue.read_catalogue(folder / "model.toml")
         noted = _read_json(folder / "sources.json")
@@ -375,6 +379,8 @@ def _read_record(folder: Path, files: Listing, *, offline: bool) -> Artifact | N
         return None
     source = Hub(files.repository, files.commit)
     if spec.hub != source or noted.get("version") != _version():
+        return None
+    if processor is not None and noted.get("processor") != processor:
         return None
     return Artifact(spec, hub.snapshot(source), HUB, offline, sources, files)
 
