@@ -37,13 +37,6 @@ PADDING = 1e-2
 ONE = "`score` compares one query with several documents; `score_pairs` takes several queries"
 
 
-class RerankerOptions(Options, total=False):
-    """The keyword arguments of `TesseraReranker`."""
-
-    max_length: int | None
-    on_long: text_tokenizer.OnLong
-
-
 class TesseraReranker(Model):
     """Score how well documents answer a query, with a model that reads both together.
 

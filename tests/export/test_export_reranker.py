@@ -225,6 +225,29 @@ def test_command(cross_encoder, tmp_path):
         assert (model.max_length(), model.precision) in ((64, "int8"), (64, "fp32"))
 
 
+def test_verify_compares_with_cross_encoder(cross_encoder, exported):
+    place = cross_encoder(MODELS["bert"]())
+    made = exported(place, ("fp32", "fp16"))
+    for precision, name in (("fp32", "model.onnx"), ("fp16", "model_fp16.onnx")):
+        shutil.copy(made / f"model.{precision}.onnx", place / name)
+    result = CliRunner().invoke(cli.main, ["verify", str(place)])
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert [line.split("  ")[:3] for line in lines] == [
+        ["model.onnx", "reranker", "pair"], ["model_fp16.onnx", "reranker", "pair"],
+    ]  # fmt: skip
+    assert "rank_correlation" in lines[1]
+    other = exported(cross_encoder(MODELS["bert"]().apply(_other), "other"), name="other-artifact")
+    shutil.copy(other / "model.fp32.onnx", place / "model.onnx")
+    result = CliRunner().invoke(cli.main, ["verify", str(place), "--file", "model.onnx"])
+    assert (result.exit_code, "DIFFERS" in result.output) == (1, True)
+
+
+def _other(module):
+    if isinstance(module, torch.nn.Linear):
+        torch.nn.init.ones_(module.bias)
+
+
 def test_figures_of_scores():
     truth = np.array([[0.0], [1.0], [2.0], [4.0]])
     assert parity.measure("max_of_range", [(truth + 0.1, truth)]) == pytest.approx(0.025)

@@ -28,8 +28,9 @@ from tessera_onnx import (
     TokenizationError,
     TruncationWarning,
 )
+from tessera_onnx.models.spec import Role
 from tessera_onnx.text import reranker
-from tessera_onnx.text.pairs import cut
+from tessera_onnx.text.pairs import Pair, Query, cut
 
 FOLDER = ARTIFACTS / "reranker"
 PAIRS = [(query, document) for query in TEXTS for document in TEXTS]
@@ -459,6 +460,44 @@ def test_an_int8_graph_that_saturates(tmp_path, monkeypatch, caplog, exact):
         else:
             with pytest.raises(LoadError, match=r"correlate by -?0\.\d+, below 0.9: use precision"):
                 model._check_int8()
+
+
+SEP, CLS = ({"SpecialToken": {"id": name, "type_id": 0}} for name in ("[SEP]", "[CLS]"))
+A, B, B1 = ({"Sequence": {"id": i, "type_id": n}} for i, n in (("A", 0), ("B", 0), ("B", 1)))
+SEP1 = {"SpecialToken": {"id": "[SEP]", "type_id": 1}}
+
+
+@pytest.mark.parametrize(
+    ("pair", "middle", "types"),
+    [
+        ([CLS, A, SEP, SEP, B, SEP], (5, 5), (0, 0, 0, 0, 0)),  # XLM-R
+        ([CLS, A, SEP, B1, SEP1], (5,), (0, 0, 0, 1, 1)),
+        ([A, B1], (), (0, 0, 0, 1, 0)),  # Qwen's: nothing is put around
+        ([A, SEP, B], (5,), (0, 0, 0, 0, 0)),
+        ([CLS, B, SEP, A, SEP], None, None),
+        ([CLS, A, SEP, SEP1, B1, SEP1], None, None),
+        ([CLS, A, SEP], None, None),
+    ],
+)
+def test_the_layout_of_a_pair_is_the_tokenizers(foreign, pair, middle, types):
+    place = foreign()
+    path = place / "tokenizer.json"
+    document = json.loads(path.read_text())
+    document["post_processor"]["pair"] = pair
+    path.write_text(json.dumps(document))
+    if middle is None:
+        with pytest.raises(LoadError, match="does more than put fixed ids before, between and aft"):
+            TesseraReranker(path=place)
+        return
+    theirs = Tokenizer.from_file(str(path))
+    with TesseraReranker(path=place) as model:
+        recipe = model.spec.reranker
+        assert (recipe.middle_ids, recipe.type_ids) == (middle, types)
+        theirs.enable_truncation(64, strategy="longest_first")
+        rows, _ = model._tokenizer.rows([Pair(Query(q), d) for q, d in PAIRS], Role("", 64))
+        for row, (query, text) in zip(rows, PAIRS, strict=True):
+            made = theirs.encode(query, text)
+            assert (row.ids.tolist(), row.types.tolist()) == (made.ids, made.type_ids)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from tessera_export.artifact import (
     ordered,
 )
 from tessera_export.pairs.facts import OUTPUT, PairFacts
-from tessera_export.texts import encoder
+from tessera_export.texts import encoder, sample_pairs
 from tessera_onnx.models.spec import PRECISIONS, File, ModelSpec, Parity, Precision
 
 
@@ -51,7 +51,7 @@ def export(
         # Upstream's own default attention: a graph that copies a fault of eager attention fails.
         compared = gate.Gate(load_model(facts, None), facts)
         inputs = (
-            [gate.feeds(facts, [row]) for row in gate.rows(facts, gate.measured())]
+            [gate.feeds(facts, [row]) for row in gate.rows(facts, sample_pairs.measured())]
             if "int8" in wanted
             else []
         )

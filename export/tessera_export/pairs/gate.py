@@ -23,31 +23,13 @@ from tessera_export.pairs.facts import OUTPUT, PairFacts
 from tessera_export.pairs.torch_modules import EPSILON
 from tessera_export.parity import LIMITS, batches, figure, measure
 from tessera_export.texts import gate as text_gate
-from tessera_export.texts import sample_groups, samples, token_check
+from tessera_export.texts import sample_pairs, token_check
 from tessera_onnx.models.spec import Parity, Precision, Role
 from tessera_onnx.text.pairs import Pair, PairTokenizer, Query
 from tessera_onnx.text.tokenizer import Row, padded
 
 Array = NDArray[Any]
-QUERIES = 7  # of the samples that stand as queries
 LONGEST = 2048  # tokens of a pair; attention of longer ones needs more memory than most have
-
-
-def judged() -> list[tuple[str, str]]:
-    """The pairs that a graph is compared on: English prose and texts of many sorts."""
-    queries, documents = samples.texts()[:QUERIES], samples.texts()[QUERIES:]
-    found = [(queries[i % QUERIES], text) for i, text in enumerate(documents)]
-    found += [(queries[i % QUERIES], text) for i, (_, text) in enumerate(sample_groups.judged())]
-    found += [("", ""), ("", documents[0]), (documents[-1], documents[-1])]
-    return [*found, (queries[0], " ".join(documents)), (" ".join(documents), queries[0])]
-
-
-def measured() -> list[tuple[str, str]]:
-    """The pairs that the scales of int8 are measured on; none of them is judged."""
-    queries = [text.lower() for text in samples.texts()[-QUERIES:]]
-    texts = [*sample_groups.measured(), *(text[::-1] for text in samples.texts())]
-    texts += [" ".join(samples.texts()[i::5]) for i in range(5)]
-    return [(queries[i % QUERIES], text) for i, text in enumerate(texts)]
 
 
 def rows(facts: PairFacts, pairs: Sequence[tuple[str, str]]) -> list[Row]:
@@ -76,7 +58,7 @@ class Gate:
         than those that transformers makes of a pair.
         """
         self._facts = facts
-        pairs = judged()
+        pairs = sample_pairs.judged()
         self._rows = rows(facts, pairs)
         _check_ids(facts, pairs, self._rows)
         self._expected = np.stack([_reference(model, facts, row) for row in self._rows])

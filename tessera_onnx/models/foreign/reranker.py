@@ -14,7 +14,14 @@ from typing import Any, Literal
 from tokenizers import Tokenizer
 
 from tessera_onnx.errors import LoadError, named
-from tessera_onnx.models.foreign import dense, files, pooled, tokenizer_file, transformer
+from tessera_onnx.models.foreign import (
+    dense,
+    files,
+    pooled,
+    tokenizer_check,
+    tokenizer_file,
+    transformer,
+)
 from tessera_onnx.models.foreign.files import MODULES, SETTINGS, class_of, read_list, read_table
 from tessera_onnx.models.foreign.found import Folder
 from tessera_onnx.models.spec import Module, Pooling, Reranker
@@ -266,10 +273,10 @@ def _layout(found: Folder) -> dict[str, Any]:
 def _takes_types(found: Folder) -> bool:
     """Whether transformers gives the model the token types. Raises LoadError where none says it."""
     places = found.tokenizer.places
-    names, _ = tokenizer_file.configured(places, "model_input_names")
+    names, _ = tokenizer_check.configured(places, "model_input_names")
     if isinstance(names, list):
         return "token_type_ids" in names
-    said, path = tokenizer_file.configured(places, "tokenizer_class")
+    said, path = tokenizer_check.configured(places, "tokenizer_class")
     name = str(said or "").removesuffix("Fast")
     config = found.files.config
     if name in TYPED or (not name and config.get("model_type") in TYPED_MODELS):
@@ -282,7 +289,7 @@ def _takes_types(found: Folder) -> bool:
     raise found.error(
         f"has the class {name or None!s:.80}, and only its version of transformers says whether "
         "the model is given token types: write model_input_names into it",
-        found.files.name_of(path) if path is not None else tokenizer_file.CONFIG,
+        found.files.name_of(path) if path is not None else tokenizer_check.CONFIG,
     )
 
 
