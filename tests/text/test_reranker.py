@@ -509,7 +509,7 @@ def test_the_layout_of_a_pair_is_the_tokenizers(foreign, pair, middle, types):
         ({"architectures": ["BertModel"]}, "is no reranker"),
         ({"architectures": ["BertForTokenClassification"]}, "marks the tokens of a text"),
         ({"architectures": ["JinaForRanking"]}, "of a sort that is not computed here"),
-        ({"architectures": ["Qwen3ForCausalLM"]}, "answers yes or no"),
+        ({"architectures": ["Qwen3ForCausalLM"]}, "answers yes or no after a template"),
         ({"vocab_size": 100}, "tokenizer.json has the id 127: these are files of two models"),
     ],
 )

@@ -97,6 +97,12 @@ def check_content(folder: Path, kinds: Collection[str] = (), *, known: bool = Fa
                 other = "reranker" in kinds and reason == RERANKER
                 raise LoadError(f"{folder} {(OTHER_RERANKER if other else reason).format(name)}")
         texts = not known and not modules and not {SERIES, VISION} & set(kinds)
+        if "reranker" in kinds and re.search(WRITERS, name):
+            raise LoadError(
+                f"{folder} is a language model ({name}): a reranker of this sort answers yes or no "
+                "after a template, which is not computed here; take its version for sequence "
+                "classification, where there is one"
+            )
         if texts and re.search(WRITERS if kinds else WRITERS_ALWAYS, name):
             raise LoadError(
                 f"{folder} is a model that writes text ({name}), or a reranker that answers yes or "
