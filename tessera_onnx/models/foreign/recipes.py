@@ -73,6 +73,8 @@ def _projected(found: Folder) -> int:
         if isinstance(size, int) and not isinstance(size, bool) and size > 0:
             found.sources["multi_vector.dimension"] = f"{name}: {key}"
             return size
+    if found.files.io is None:
+        raise found.not_here("the size of the token vectors", found.files.name)
     sizes = {
         port.dims[-1]
         for port in found.files.states()
@@ -98,6 +100,8 @@ def _projection(found: Folder, dimension: int) -> Module:
     """Stanford's projection, which lies among the weights of the encoder."""
     name = found.files.name_of(found.files.places[0] / "model.safetensors")
     path = found.path / name
+    if name in found.files.sizes and not is_file(path):
+        raise found.not_here("the projection of the token vectors", name)
     if not is_file(path):
         raise found.error(
             f"gives the {found.hidden} numbers a token of the encoder, and the projection to "
