@@ -17,6 +17,7 @@ SETTINGS = "config_sentence_transformers.json"
 MODULES = "modules.json"
 MAX_HEADER_BYTES = 100 << 20  # the cap of the safetensors format itself
 MAX_JSON_BYTES = 256 << 20  # of any JSON file; the largest tokenizer.json known has 34 million
+LFS = "version https://git-lfs"  # what stands in place of a file that git did not fetch
 MAX_FILES = 100_000  # of a folder, so that a wrong folder such as "/" is not walked to its end
 
 
@@ -34,15 +35,20 @@ def read_text(path: Path) -> str:
 
 def read_json(path: Path) -> Any:
     """The parsed JSON file. Raises LoadError when it is missing or is not JSON."""
+    text = read_text(path)
+    if text.startswith(LFS):
+        raise LoadError(
+            f"{path} is a pointer of Git LFS: run `git lfs pull` in its folder", path=str(path)
+        )
     try:
-        return json.loads(read_text(path))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise LoadError(f"{path} is not valid JSON: {error}", path=str(path)) from error
 
 
 def read_table(path: Path) -> dict[str, Any]:
     """The JSON object in `path`, or {} when there is no such file. Raises LoadError."""
-    if not is_file(path):
+    if not _is_there(path):
         return {}
     table = read_json(path)
     if not isinstance(table, dict):
@@ -54,7 +60,7 @@ def read_table(path: Path) -> dict[str, Any]:
 
 def read_list(path: Path) -> list[dict[str, Any]]:
     """The JSON array of objects in `path`, or [] when there is no such file. Raises LoadError."""
-    if not is_file(path):
+    if not _is_there(path):
         return []
     items = read_json(path)
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
@@ -67,9 +73,28 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113 (a Path raises for what cannot be a name)
 
 
+def _is_there(path: Path) -> bool:
+    """Whether a file is there. Raises LoadError for a link to nothing and for what is no file.
+
+    An incomplete copy of a hub's cache has such links; without the file other facts would hold.
+    """
+    found = is_file(path)
+    if not found and os.path.lexists(path):
+        raise LoadError(
+            f"{path} is a link to nothing, or no file: download the whole folder", path=str(path)
+        )
+    return found
+
+
 def module_folder(folder: Path, module: Mapping[str, Any]) -> Path:
     """Where modules.json says that a module lies. Raises LoadError for a place outside."""
-    name = str(module.get("path", ""))
+    name = module.get("path", "")
+    if not isinstance(name, str):
+        path = folder / MODULES
+        raise LoadError(
+            f"{path} has a module whose path is {name!r:.40}, expected the name of a folder",
+            path=str(path),
+        )
     if Path(name).is_absolute() or ".." in Path(name).parts:
         path = folder / MODULES
         raise LoadError(f"{path} names the folder {name!r}, which is outside", path=str(path))

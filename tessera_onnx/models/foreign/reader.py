@@ -27,6 +27,7 @@ from tessera_onnx.models.foreign import (
     recipes,
     refused,
     splade,
+    tokenizer_check,
     tokenizer_file,
     transformer,
 )
@@ -103,8 +104,9 @@ def read(
     encoder = routed.encoder if routed is not None else _encoder(folder, modules)
     found = opened.find(folder, sizes, encoder, file, processor)
     _check_whole(found, modules)
-    tokenizer_file.check_code(found.places)
+    tokenizer_check.check_code(found.places)
     tokenizer = tokenizer_file.read(encoder, found.config, found.places[1:])
+    tokenizer_check.check(tokenizer, found.config)
     settings = read_table(folder / SETTINGS)
     read_folder = Folder(folder, found, tokenizer, modules, settings, {})
     spec = _spec(read_folder, kind, routed, pooling)

@@ -227,11 +227,11 @@ def test_a_prompt_that_the_pooling_leaves_out(tmp_path):
 def test_pooling_that_is_not_said(tmp_path):
     folder = dense(tmp_path)
     edit(folder, "1_Pooling/config.json", pooling_mode=None)
-    refused(folder, "names no mode; give pooling=")
+    refused(folder, "names no mode; write the pooling_mode to it")
     edit(folder, "1_Pooling/config.json", pooling_mode="median")
     refused(folder, r"asks for the pooling \['median'\]; known are cls, mean, lasttoken")
     (folder / "1_Pooling/config.json").unlink()
-    refused(folder, "names no mode")
+    refused(folder, "1_Pooling/config.json is not there: download the whole folder")
 
 
 def test_prompts(tmp_path):
