@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tessera_onnx.errors import LoadError
-from tessera_onnx.models.foreign.files import read_table
+from tessera_onnx.models.foreign.files import is_file, read_table, read_text
 from tessera_onnx.models.foreign.tokenizer_file import CONFIG, TokenizerFile, configured, special
 
 ADDED = "added_tokens.json"
@@ -24,6 +24,7 @@ CLASSES = {
     "MobileBertTokenizer", "SqueezeBertTokenizer",
 }  # fmt: skip
 TYPES = {"bert", "convbert", "distilbert", "electra", "mobilebert", "mpnet", "squeezebert"}
+SAMPLE = 200  # tokens of a vocabulary that are compared
 AGAIN = "save the tokenizer with transformers again, or download the whole folder of one model"
 
 
@@ -44,6 +45,7 @@ def check(found: TokenizerFile, config: Mapping[str, Any]) -> None:
     `config` is the config.json of the model.
     """
     _check_added(found)
+    _check_vocabulary(found)
     if _is_bert(found, config):
         _check_normalizer(found)
         _check_around(found)
@@ -61,6 +63,13 @@ def _check_normalizer(found: TokenizerFile) -> None:
     values of its own for absent keys.
     """
     backend = json.loads(found.tokenizer.to_str())["normalizer"]
+    named, path = configured(found.places, "tokenizer_class")
+    if backend is None and path is not None:
+        raise LoadError(
+            f"{path} names the tokenizer_class {named!s:.80}, and {found.path.name} has no "
+            f"normalizer: {AGAIN}",
+            path=str(path),
+        )
     if not isinstance(backend, dict) or backend.get("type") != "BertNormalizer":
         return  # another normalizer is left as it is
     lower, stripped = backend.get("lowercase"), backend.get("strip_accents")
@@ -99,6 +108,25 @@ def _check_around(found: TokenizerFile) -> None:
                 f"{found.path.name} does not put around a text: {AGAIN}",
                 path=str(found.places[0] / CONFIG),
             )
+
+
+def _check_vocabulary(found: TokenizerFile) -> None:
+    """Compare BERT's vocab.txt beside the file, which holds one token a line: some tokens of it.
+
+    A few may differ, such as those that were renamed; of another model's tokenizer most do.
+    """
+    path = found.path.with_name("vocab.txt")
+    if not is_file(path):
+        return
+    lines = read_text(path).split("\n")
+    sample = range(0, len(lines) - 1, max(len(lines) // SAMPLE, 1))
+    other = sum(found.tokenizer.token_to_id(lines[i].rstrip("\r")) != i for i in sample)
+    if other * 2 > len(sample):
+        raise LoadError(
+            f"{path} and {found.path.name} hold the vocabularies of two models: download the "
+            "whole folder of one, or remove vocab.txt where it is not the model's",
+            path=str(path),
+        )
 
 
 def _check_added(found: TokenizerFile) -> None:
