@@ -106,7 +106,6 @@ def read(
     _check_whole(found, modules)
     tokenizer_check.check_code(found.places)
     tokenizer = tokenizer_file.read(encoder, found.config, found.places[1:])
-    tokenizer_check.check(tokenizer, found.config)
     settings = read_table(folder / SETTINGS)
     read_folder = Folder(folder, found, tokenizer, modules, settings, {})
     spec = _spec(read_folder, kind, routed, pooling)
@@ -297,7 +296,7 @@ def _note_text(found: Folder, name: str) -> None:
         "text.tokenizer": name,
         "text.prefix_ids": f"{name}: post_processor",
         "text.suffix_ids": f"{name}: post_processor",
-        "text.pad_id": f"{tokenizer_file.CONFIG}: pad_token",
+        "text.pad_id": f"{tokenizer_check.CONFIG}: pad_token",
         "text.max_positions": f"{found.files.config_name or name}: max_position_embeddings",
         "graph": found.files.name,
     }

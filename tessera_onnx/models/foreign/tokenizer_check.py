@@ -1,31 +1,111 @@
-"""Hold what transformers would make of a tokenizer against the tokenizer.json that is run here.
+"""Refuse tokenizers of which tokenizer.json says something else than the files beside it.
 
-transformers takes some settings from tokenizer_config.json although tokenizer.json says them too.
-Where both differ its ids are not those of the file, and one of the two is another model's.
+transformers puts what tokenizer_config.json says above tokenizer.json, so that upstream would make
+other token ids than the file alone.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from tessera_onnx.errors import LoadError
 from tessera_onnx.models.foreign.files import is_file, read_table, read_text
-from tessera_onnx.models.foreign.tokenizer_file import CONFIG, TokenizerFile, configured, special
 
-ADDED = "added_tokens.json"
-# Classes of transformers that read BERT's settings, and the model_type that stands for them where
-# tokenizer_config.json names no class (models/bert/tokenization_bert.py and its copies).
-CLASSES = {
-    "BertTokenizer", "ConvBertTokenizer", "DistilBertTokenizer", "ElectraTokenizer",
-    "FunnelTokenizer", "LayoutLMTokenizer", "LxmertTokenizer", "MPNetTokenizer",
-    "MobileBertTokenizer", "SqueezeBertTokenizer",
-}  # fmt: skip
-TYPES = {"bert", "convbert", "distilbert", "electra", "mobilebert", "mpnet", "squeezebert"}
+CONFIG = "tokenizer_config.json"
+MAP = "special_tokens_map.json"
+ADDED = "added_tokens.json"  # of older versions: numbers by token
 SAMPLE = 200  # tokens of a vocabulary that are compared
-AGAIN = "save the tokenizer with transformers again, or download the whole folder of one model"
+AGAIN = "save the tokenizer with transformers again"
+# Roles of special tokens in transformers.
+ROLES = ("pad", "mask", "cls", "sep", "bos", "eos", "unk")
+EXTRAS = ("additional_special_tokens", "extra_special_tokens")
+# Classes that take a tokenizer.json as it is.
+GENERIC = {"PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend"}
+# Models whose class builds BERT's normalizer anew, of these keys and defaults
+# (transformers/models/bert/tokenization_bert.py and its copies).
+BERTS = {
+    "bert", "convbert", "distilbert", "electra", "ernie", "layoutlm", "megatron-bert", "mobilebert",
+    "mpnet", "nezha", "nomic_bert", "qdqbert", "retribert", "squeezebert",
+}  # fmt: skip
+CLASSES = {"BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer"}
+NORMALIZER = {
+    "do_lower_case": ("lowercase", True),
+    "strip_accents": ("strip_accents", None),
+    "tokenize_chinese_chars": ("handle_chinese_chars", True),
+}
+
+
+def configured(places: Sequence[Path], key: str) -> tuple[Any, Path | None]:
+    """A key of tokenizer_config.json and the file that has it; (None, None) where none has."""
+    for place in places:
+        value = read_table(place / CONFIG).get(key)
+        if value is not None:
+            return value, place / CONFIG
+    return None, None
+
+
+def content(token: Any) -> str:
+    """The text of a special token, which is a string or an object; "" without one."""
+    token = token.get("content") if isinstance(token, dict) else token
+    return token if isinstance(token, str) else ""
+
+
+def special(places: Sequence[Path], tokenizer: Tokenizer, role: str) -> int | None:
+    """Id of the token that the tokenizer's configuration names for `role`: "pad", "mask", ..."""
+    for place in places:
+        for name in (CONFIG, MAP):
+            token = content(read_table(place / name).get(f"{role}_token"))
+            if token:
+                number = tokenizer.token_to_id(token)
+                if number is None:
+                    raise LoadError(
+                        f"{name} names the {role} token {token!r:.100}: not in the vocabulary",
+                        path=str(place / name),
+                    )
+                return int(number)
+    return None
+
+
+def check(
+    places: Sequence[Path],
+    tokenizer: Tokenizer,
+    around: tuple[tuple[int, ...], tuple[int, ...]],
+    normalizer: Any,
+    model_type: object,
+) -> None:
+    """Raises LoadError for settings of transformers that make other ids than tokenizer.json.
+
+    `around` are the ids before and after a text, `normalizer` is that of tokenizer.json, and
+    `model_type` that of config.json.
+    """
+    side, path = configured(places, "truncation_side")
+    if side not in (None, "right"):
+        raise LoadError(
+            f"{path} cuts long texts on the {side!r:.20} (truncation_side), and only an end that "
+            "is cut on the right is known",
+            path=str(path),
+        )
+    for key, role, ids in (
+        ("add_bos_token", "bos", around[0]),
+        ("add_eos_token", "eos", around[1]),
+    ):
+        wanted, path = configured(places, key)
+        number = special(places, tokenizer, role) if isinstance(wanted, bool) else None
+        if number is not None and (number in ids) != wanted:
+            raise LoadError(
+                f"{path} has {key} {str(wanted).lower()}, but tokenizer.json "
+                f"{'does not put' if wanted else 'puts'} that token around a text: {AGAIN}",
+                path=str(path),
+            )
+    _check_tokens(places, tokenizer)
+    _check_vocabulary(places, tokenizer)
+    if _is_bert(places, model_type):
+        _check_normalizer(places, normalizer)
+        _check_around(places, tokenizer, around)
 
 
 def check_code(places: Sequence[Path]) -> None:
@@ -39,130 +119,102 @@ def check_code(places: Sequence[Path]) -> None:
         )
 
 
-def check(found: TokenizerFile, config: Mapping[str, Any]) -> None:
-    """Raises LoadError where transformers would make other ids than tokenizer.json.
+def _check_tokens(places: Sequence[Path], tokenizer: Tokenizer) -> None:
+    """Raises LoadError for a special token that transformers would add to the tokenizer's.
 
-    `config` is the config.json of the model.
+    A text that spells the token would become that one id there, and pieces here.
     """
-    _check_added(found)
-    _check_vocabulary(found)
-    if _is_bert(found, config):
-        _check_normalizer(found)
-        _check_around(found)
-
-
-def _is_bert(found: TokenizerFile, config: Mapping[str, Any]) -> bool:
-    named, _ = configured(found.places, "tokenizer_class")
-    if named is None:
-        return config.get("model_type") in TYPES
-    return str(named).removesuffix("Fast") in CLASSES
-
-
-def _check_normalizer(found: TokenizerFile) -> None:
-    """Compare the three settings that transformers takes for BERT's normalizer, with
-    values of its own for absent keys.
-    """
-    backend = json.loads(found.tokenizer.to_str())["normalizer"]
-    named, path = configured(found.places, "tokenizer_class")
-    if backend is None and path is not None:
-        raise LoadError(
-            f"{path} names the tokenizer_class {named!s:.80}, and {found.path.name} has no "
-            f"normalizer: {AGAIN}",
-            path=str(path),
-        )
-    if not isinstance(backend, dict) or backend.get("type") != "BertNormalizer":
-        return  # another normalizer is left as it is
-    lower, stripped = backend.get("lowercase"), backend.get("strip_accents")
-    said = {
-        "do_lower_case": lower,
-        "strip_accents": lower if stripped is None else stripped,
-        "tokenize_chinese_chars": backend.get("handle_chinese_chars"),
+    known = {
+        token.content: number for number, token in tokenizer.get_added_tokens_decoder().items()
     }
-    defaults = {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}
-    wanted = {key: _setting(found, key, value) for key, value in defaults.items()}
-    if wanted["strip_accents"] is None:
-        wanted["strip_accents"] = wanted["do_lower_case"]
-    for key, value in said.items():
-        if bool(wanted[key]) != bool(value):
-            path = configured(found.places, key)[1] or found.places[0] / CONFIG
-            raise LoadError(
-                f"{path} makes {key} {str(bool(wanted[key])).lower()}, with which transformers "
-                f"reads texts, but {found.path.name} has {str(bool(value)).lower()}: {AGAIN}",
-                path=str(path),
-            )
+    for place in places:
+        for name in (CONFIG, MAP):
+            table = read_table(place / name)
+            wanted = {content(table.get(f"{role}_token")) for role in ROLES}
+            for key in EXTRAS:
+                extra = table.get(key) or []
+                extra = extra.values() if isinstance(extra, dict) else extra
+                wanted |= (
+                    {content(token) for token in extra} if not isinstance(extra, str) else set()
+                )
+            listed = table.get("added_tokens_decoder")
+            listed = listed if isinstance(listed, dict) else {}
+            if name == CONFIG:
+                older = read_table(place / ADDED)
+                listed = listed | {number: token for token, number in older.items()}
+            other = [
+                content(token)
+                for number, token in listed.items()
+                if str(known.get(content(token))) != str(number)
+            ]
+            missing = [*other, *sorted(wanted - {""} - known.keys())]
+            if missing:
+                raise LoadError(
+                    f"{place / name} lists the token {missing[0]!r:.80}, which tokenizer.json does "
+                    f"not list among its added tokens: {AGAIN}",
+                    path=str(place / name),
+                )
 
 
-def _setting(found: TokenizerFile, key: str, default: Any) -> Any:
-    value, path = configured(found.places, key)
-    return default if path is None else value
-
-
-def _check_around(found: TokenizerFile) -> None:
-    """Compare the tokens around a text: transformers takes those of the configuration."""
-    text = found.text
-    for role, ids in (("cls", text.prefix_ids), ("sep", text.suffix_ids)):
-        number = special(found.places, found.tokenizer, role)
-        if number is not None and number not in ids:
-            raise LoadError(
-                f"{found.places[0] / CONFIG} has a {role}_token with the id {number}, which "
-                f"{found.path.name} does not put around a text: {AGAIN}",
-                path=str(found.places[0] / CONFIG),
-            )
-
-
-def _check_vocabulary(found: TokenizerFile) -> None:
-    """Compare BERT's vocab.txt beside the file, which holds one token a line: some tokens of it.
+def _check_vocabulary(places: Sequence[Path], tokenizer: Tokenizer) -> None:
+    """Compare BERT's vocab.txt, which holds one token a line: some of its tokens.
 
     A few may differ, such as those that were renamed; of another model's tokenizer most do.
     """
-    path = found.path.with_name("vocab.txt")
-    if not is_file(path):
+    path = next((place / "vocab.txt" for place in places if is_file(place / "vocab.txt")), None)
+    if path is None:
         return
     lines = read_text(path).split("\n")
     sample = range(0, len(lines) - 1, max(len(lines) // SAMPLE, 1))
-    other = sum(found.tokenizer.token_to_id(lines[i].rstrip("\r")) != i for i in sample)
+    other = sum(tokenizer.token_to_id(lines[i].rstrip("\r")) != i for i in sample)
     if other * 2 > len(sample):
         raise LoadError(
-            f"{path} and {found.path.name} hold the vocabularies of two models: download the "
-            "whole folder of one, or remove vocab.txt where it is not the model's",
+            f"{path} and tokenizer.json hold the vocabularies of two models: download the whole "
+            "folder of one, or remove vocab.txt where it is not the model's",
             path=str(path),
         )
 
 
-def _check_added(found: TokenizerFile) -> None:
-    """Compare added tokens: transformers adds those that tokenizer.json does not have."""
-    backend = found.tokenizer
-    added = {token.content: number for number, token in backend.get_added_tokens_decoder().items()}
-    for path, content, number in _listed(found.places):
-        here = added.get(content, backend.token_to_id(content) if number is None else None)
-        if here is None or (number is not None and here != number):
-            has = "does not have" if here is None else f"gives the id {here}"
-            which = "an added token" if number is None else f"the added token {number}"
+def _is_bert(places: Sequence[Path], model_type: object) -> bool:
+    """Whether transformers takes the settings of BERT's tokenizer for this one."""
+    name, _ = configured(places, "tokenizer_class")
+    return name not in GENERIC and (name is not None or model_type in BERTS)
+
+
+def _check_normalizer(places: Sequence[Path], normalizer: Any) -> None:
+    """Raises LoadError where transformers gives BERT's normalizer other settings."""
+    if not isinstance(normalizer, Mapping) or normalizer.get("type") != "BertNormalizer":
+        return
+    _, path = configured(places, "tokenizer_class")
+    for key, (own, default) in NORMALIZER.items():
+        value, file = configured(places, key)
+        wanted, here = default if file is None else value, normalizer.get(own)
+        if key == "strip_accents":  # None is what the lower case is, which was compared before
+            lower = normalizer.get("lowercase")
+            wanted, here = (lower if each is None else each for each in (wanted, here))
+        if here != wanted:
+            said = "leaves it out, for which transformers takes" if file is None else "says"
             raise LoadError(
-                f"{path} lists {which}, which {found.path.name} {has}: {AGAIN}", path=str(path)
+                f"tokenizer.json has the {own} {here} in its normalizer, and "
+                f"{CONFIG} {said} {key} {wanted}: {AGAIN}",
+                path=str(file or path or places[0] / CONFIG),
             )
 
 
-def _listed(places: Sequence[Path]) -> Iterator[tuple[Path, str, int | None]]:
-    """The added tokens of the configuration: file, content, and id where the file says one."""
-    value, path = configured(places, "added_tokens_decoder")
-    for number, token in _items(value):
-        content = token.get("content") if isinstance(token, dict) else token
-        if path is not None and isinstance(content, str) and number.isdecimal():
-            yield path, content, int(number[:9])
-    for place in places[:1]:
-        for content, number in read_table(place / ADDED).items():
-            if isinstance(number, int):
-                yield place / ADDED, content, number
-    for key in ("additional_special_tokens", "extra_special_tokens"):
-        value, path = configured(places, key)
-        for _, token in _items(value):
-            content = token.get("content") if isinstance(token, dict) else token
-            if path is not None and isinstance(content, str):
-                yield path, content, None
-
-
-def _items(value: Any) -> list[tuple[str, Any]]:
-    if isinstance(value, dict):
-        return list(value.items())
-    return [("", token) for token in value] if isinstance(value, list) else []
+def _check_around(
+    places: Sequence[Path],
+    tokenizer: Tokenizer,
+    around: tuple[tuple[int, ...], tuple[int, ...]],
+) -> None:
+    """Compare the tokens around a text: BERT's class takes those of the configuration."""
+    name, path = configured(places, "tokenizer_class")
+    if name is not None and str(name).removesuffix("Fast") not in CLASSES:
+        return
+    for role, ids in (("cls", around[0]), ("sep", around[1])):
+        number = special(places, tokenizer, role)
+        if number is not None and number not in ids:
+            raise LoadError(
+                f"{path or places[0] / CONFIG} has a {role}_token with the id {number}, which "
+                f"tokenizer.json does not put around a text: {AGAIN}",
+                path=str(path or places[0] / CONFIG),
+            )
