@@ -94,6 +94,7 @@ class Tokenizer:
     def __init__(self, content: bytes, facts: TokenizerSpec) -> None:
         """Load the bytes of a tokenizer.json. Raises LoadError when they are not one."""
         from tokenizers import Tokenizer as Backend
+        from tokenizers import normalizers
 
         try:
             self._backend = Backend.from_buffer(content)
@@ -104,6 +105,11 @@ class Tokenizer:
             raise LoadError(f"{facts.tokenizer} is not a tokenizer.json: {reason}") from error
         self._backend.no_padding()
         self._backend.no_truncation()
+        if facts.lowercase:
+            # As sentence-transformers does it: a special token in a text, such as [SEP], stays one.
+            own = self._backend.normalizer
+            parts = [normalizers.Lowercase(), *([] if own is None else [own])]
+            self._backend.normalizer = normalizers.Sequence(parts)
         self.facts = facts
 
     def ids(self, texts: Sequence[str], prompt: str = "") -> list[Ids]:
@@ -112,8 +118,6 @@ class Tokenizer:
         Raises TokenizationError when the tokenizer fails on valid text.
         """
         prompted = [prompt + text for text in texts] if prompt else list(texts)
-        if self.facts.lowercase:
-            prompted = [text.strip().lower() for text in prompted]
         try:
             encodings = self._backend.encode_batch_fast(prompted, add_special_tokens=False)
         except BaseException as error:

@@ -232,7 +232,7 @@ def test_pooling_that_is_not_said(tmp_path):
     edit(folder, "1_Pooling/config.json", pooling_mode="median")
     refused(folder, r"asks for the pooling \['median'\]; known are cls, mean, lasttoken")
     (folder / "1_Pooling/config.json").unlink()
-    refused(folder, "names no mode")
+    refused(folder, "1_Pooling/config.json is not there: download the whole folder")
 
 
 def test_prompts(tmp_path):
