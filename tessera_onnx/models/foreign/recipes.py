@@ -18,6 +18,7 @@ from tessera_onnx.models.foreign import (
     pooled,
     prompts,
     splade,
+    tokenizer_check,
     tokenizer_file,
 )
 from tessera_onnx.models.foreign.colbert_roles import METADATA, PLAID, Said
@@ -193,7 +194,7 @@ def _looked_up_length(found: Folder, place: Path, query: Role) -> int:
     """The longest query that is looked up: the table's own tokenizer cuts it, without the special
     tokens that are put around every text here.
     """
-    length, _ = tokenizer_file.configured((place, *found.tokenizer.places), "model_max_length")
+    length, _ = tokenizer_check.configured((place, *found.tokenizer.places), "model_max_length")
     text = found.tokenizer.text
     if isinstance(length, bool) or not isinstance(length, int | float) or length < 1:
         return query.max_length
