@@ -21,16 +21,19 @@ PAGE = Path(__file__).parents[1] / "docs" / "layouts.md"
 WAYS = ("upstream", "path", "hub", "catalogue", "pack")
 HEAD = """# Layouts that open
 
-Made by `tests/make_layout_table.py` from a run of tests/export, where upstream libraries make the folders with random
-weights and save them; do not change this page by hand. The ways are `path=` (the folder as it lies), `hub` (a repository
-`owner/name`, served by a hub on loopback, opened a second time without a request), `catalogue` (an entry with the hash of
-every file) and `pack` (a wheel of what `tessera adopt` writes).
+Made by `tests/make_layout_table.py` from a run of tests/export, where upstream libraries make the
+folders with random weights and save them; do not change this page by hand. The ways are `path=`
+(the folder as it lies), `hub` (a repository `owner/name`, served by a hub on loopback, opened a
+second time without a request), `catalogue` (an entry with the hash of every file) and `pack` (a
+wheel of what `tessera adopt` writes).
 
-`upstream` is "equal" where `encode`, `encode_query` and `encode_document` of the folder give the numbers of the library that
-made it, for up to 86 texts of many scripts and lengths: vectors of a text within 1e-5, token vectors and weights within
-1e-4 of the largest number. Raw values are compared, so a missing L2 shows. A way is "equal" where it gives the same bits
-as the folder. "refused" says that opening is an error with these words in it. `.ci/nightly` repeats the comparison with
-folders and ONNX files that sentence-transformers 5 and optimum make.
+`upstream` is "equal" where `encode`, `encode_query` and `encode_document` of the folder give the
+numbers of the library that made it, for up to 86 texts of many scripts and lengths: vectors of a
+text within 1e-5, token vectors and weights within 1e-4 of the largest number. Raw values are
+compared, so a missing L2 shows. A way is "equal" where it gives the same bits as the folder.
+"refused" says that opening is an error with these words in it. `.ci/nightly` repeats the comparison
+with folders and ONNX files that sentence-transformers 5 and optimum make, and with
+all-mpnet-base-v2.
 """
 
 

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from architectures import small
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import (
-    LSTM,
     CNN,
+    LSTM,
     Dense,
     LayerNorm,
     Normalize,
@@ -293,7 +292,8 @@ DENSE = [
     Layout("distilbert", "dense", dense("distilbert")),
     Layout("roberta", "dense", dense("roberta", vocabulary="bytes")),
     Layout("xlm-roberta", "dense", dense("xlm-roberta", vocabulary="unigram")),
-    Layout("modernbert", "dense", dense("modernbert", modules=pooled("cls"), vocabulary="bytes-bert")),
+    Layout("modernbert", "dense",
+           dense("modernbert", modules=pooled("cls"), vocabulary="bytes-bert")),
     Layout("qwen3, last token, left padded", "dense",
            left_padded(dense("qwen3", modules=pooled("lasttoken"), vocabulary="bytes-end"))),
     # What no recipe computes.
