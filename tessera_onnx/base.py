@@ -94,8 +94,8 @@ class Model:
             offline=offline,
             file=file,
             pooling=self._pooling,
-            processor=cpu.byte_products(),
             precision=precision,
+            processor=cpu.byte_products(),
         )
         # Absolute, because the working directory may be another one when a graph is read again or
         # when the object is unpickled.

@@ -150,8 +150,8 @@ def Tessera(  # noqa: N802 (the original's name)
         offline=options.get("offline"),
         file=options.get("file"),
         pooling=options.get("pooling"),
-        processor=cpu.byte_products(),
         precision=options.get("precision"),
+        processor=cpu.byte_products(),
     )
     row = KINDS[kind or artifact.spec.kinds[0]]
     return row.open(artifact, model_id or artifact.spec.id, **options)

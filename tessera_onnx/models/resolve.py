@@ -10,7 +10,7 @@ import functools
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,8 @@ def resolve(
     offline: bool | None = None,
     file: str | None = None,
     pooling: Pooling | None = None,
-    processor: Processor | None = None,
     precision: Precision | None = None,
+    processor: Processor | None = None,
 ) -> Artifact:
     """Find the artifact for an id, an alias or a folder; with neither, the default of the kind.
 
@@ -84,8 +84,8 @@ def resolve(
         if model_id is not None and model_id not in {artifact.spec.id, *artifact.spec.aliases}:
             raise LoadError(f"the folder {path} holds {artifact.spec.id!r}, not {said(model_id)!r}")
     else:
-        choice = {"file": file, "pooling": pooling, "processor": processor, "precision": precision}
-        artifact = _find(model_id, kind, cache_dir, choice, offline=offline)
+        chosen = {"file": file, "pooling": pooling, "precision": precision, "processor": processor}
+        artifact = _find(model_id, kind, cache_dir, chosen, offline=offline)
     if not artifact.is_foreign and (file is not None or pooling is not None):
         name = "file" if file is not None else "pooling"
         raise ConfigError(
@@ -129,11 +129,11 @@ def _find(
     model_id: str | None,
     kind: Kind | None,
     cache_dir: str | os.PathLike[str] | None,
-    choice: Mapping[str, Any],
+    chosen: dict[str, Any],  # file, pooling, precision and processor
     *,
     offline: bool,
 ) -> Artifact:
-    file, pooling, processor = (choice[name] for name in ("file", "pooling", "processor"))
+    file, pooling, processor = (chosen[name] for name in ("file", "pooling", "processor"))
     if model_id is None:
         return _find_default(kind, cache_dir, offline=offline)
     is_folder = os.path.isdir(model_id)  # noqa: PTH112 (a Path raises for what cannot be a name)
@@ -141,7 +141,7 @@ def _find(
         return _open(Path(model_id), kind, file, pooling, processor)
     # What lies here is never asked of the hub.
     is_here = os.path.exists(model_id)  # noqa: PTH110
-    wanted = None if is_here else repository.choice(model_id, kind, **choice)
+    wanted = None if is_here else repository.choice(model_id, kind, **chosen)
     if wanted is not None and (file is not None or pooling is not None):
         return open_repository(wanted, cache_dir, offline=offline)
     found = _find_known(model_id, kind, cache_dir, offline=offline)

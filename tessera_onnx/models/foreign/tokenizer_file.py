@@ -207,18 +207,18 @@ def _said_length(found: TokenizerFile) -> tuple[int, str]:
             raise LoadError(f"{place} has the model_max_length {value!r:.40}", path=str(place))
         cut = ", cut to the positions of config.json" if value > most else ""
         return int(min(value, most)), f"{CONFIG}: model_max_length{cut}"
-    config = find("config.json", found.places)
-    if config is not None and find(CONFIG, found.places) is not None:
+    if find("modules.json", found.places) is not None and find(CONFIG, found.places) is None:
+        raise LoadError(
+            "max_length is missing: neither sentence_bert_config.json nor "
+            f"tokenizer_config.json in {found.places[0]} says it; download the whole folder",
+            path=str(found.places[0]),
+        )
+    if find("config.json", found.places) is not None:
         # transformers takes a key that is absent for "nobody knows", which the positions cut.
         return most, "config.json: max_position_embeddings"
-    if found.truncation is not None and config is None:
+    if found.truncation is not None:
         return min(found.truncation, most), f"{FILE_NAME}: truncation.max_length"
-    raise LoadError(
-        "max_length is missing: neither sentence_bert_config.json nor "
-        f"tokenizer_config.json in {found.places[0]} says it; write "
-        '{"max_seq_length": N} to its sentence_bert_config.json',
-        path=str(found.places[0]),
-    )
+    return most, "no file, so that no text is cut"
 
 
 def tokens(file: str, key: str, value: Any) -> int:
@@ -259,17 +259,12 @@ def _positions(
         if count is None and config.get("model_type") not in ENCODER_DECODERS:
             count = configured(places, "model_max_length")[0]
         if count is None and find("config.json", places) is None:
-            count = truncation
+            # Nothing cuts texts then, upstream too; beyond its positions the graph raises an error.
+            count = MOST if truncation is None else truncation
         whole = isinstance(count, int | float) and not isinstance(count, bool)
         if not whole or not 1 <= count <= MOST:
-            where = "config.json has no max_position_embeddings"
-            if find("config.json", places) is None:
-                where = (
-                    "the folder has neither config.json nor a tokenizer_config.json with "
-                    "model_max_length"
-                )
             raise LoadError(
-                f"max_positions is missing: {where}; write "
+                "max_positions is missing: config.json has no max_position_embeddings; write "
                 f'{{"max_seq_length": N}} to sentence_bert_config.json in {folder}',
                 path=str(folder),
             )

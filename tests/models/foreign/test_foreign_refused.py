@@ -39,7 +39,7 @@ def test_half_of_the_files(tmp_path):
         write(folder, {name: kept[name]})
     (folder / "tokenizer_config.json").unlink()
     (folder / "sentence_bert_config.json").unlink()
-    refused(folder, "max_length is missing: neither .* says it; write")
+    refused(folder, "max_length is missing: neither .* says it; download the whole folder")
     refused(tmp_path / "nothing", "there is no folder of that name")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", "has no ONNX file")
