@@ -33,6 +33,7 @@ NORMALIZER = {
     "do_lower_case": ("lowercase", True),
     "strip_accents": ("strip_accents", None),
     "tokenize_chinese_chars": ("handle_chinese_chars", True),
+    "clean_text": ("clean_text", True),
 }
 
 
