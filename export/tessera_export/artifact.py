@@ -106,7 +106,6 @@ def entry(
     tables: Mapping[str, Any],
     origin: Origin,
     *,
-    inputs: Sequence[Any],
     weights_sha256: str,
     built: Sequence[Precision],
     parity: Sequence[Parity],
@@ -136,7 +135,6 @@ def entry(
         files=tuple(files),
         hub=None,
         graph=Graph(
-            inputs=tuple(inputs),
             fp32=graphs["fp32"],
             fp16=graphs["fp16"],
             int8=graphs["int8"],

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -18,8 +18,8 @@ from tessera_export.images import recipe
 from tessera_export.pickles import unpickled
 from tessera_export.texts import calibration, encoder, optimum
 from tessera_export.texts import folder as folders
-from tessera_onnx import LoadError
-from tessera_onnx.models.spec import PRECISIONS, Precision
+from tessera_onnx import LoadError, TesseraError
+from tessera_onnx.models.spec import PRECISIONS, Kind, Pooling, Precision
 
 CLASSES = {
     "dense": "Dense",
@@ -331,6 +331,44 @@ def pack(folders: tuple[Path, ...], name: str, version: str, output: Path) -> No
         raise click.ClickException(str(error)) from error
     click.echo(f"{path.stat().st_size / 1e6:9.2f} MB  {path}")
     click.echo(f"Next: pip install {path}")
+
+
+@main.command()
+@click.argument(
+    "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="FOLDER"
+)
+@click.option(
+    "--kind", "kinds", multiple=True, type=click.Choice(folders.KINDS), help="Default: all kinds."
+)
+@click.option("--file", metavar="NAME", help="The graph to compare. Default: all that are chosen.")
+@click.option(
+    "--pooling",
+    type=click.Choice(get_args(Pooling)),
+    help="Pooling of a dense model whose files do not say it.",
+)
+def verify(
+    folder: Path, kinds: tuple[Kind, ...], *, file: str | None, pooling: Pooling | None
+) -> None:
+    """Compare the ONNX files in FOLDER with the torch weights beside them.
+
+    The weights run in sentence-transformers, the graphs in tessera-onnx, both on the sample texts
+    that an export is compared on. The exit code is 1 when a graph is farther from torch than an
+    export may be.
+    """
+    from tessera_export.texts import verify as compare
+
+    try:
+        compare.check(folder)
+        quiet()
+        found = compare.verify(folder, kinds, file=file, pooling=pooling)
+    except (ExportError, TesseraError) as error:
+        raise click.ClickException(str(error)) from error
+    for row in found:
+        click.echo(row.line())
+    wrong = [row for row in found if not row.is_equal()]
+    if wrong:
+        files = ", ".join(dict.fromkeys(row.file for row in wrong))
+        raise click.ClickException(f"not the model of the weights beside it: {files}")
 
 
 def quiet() -> None:

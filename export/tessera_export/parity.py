@@ -42,15 +42,18 @@ def batches(count: int, sizes: Sequence[int] = BATCHES) -> Iterator[list[int]]:
 
 def figure(precision: Precision, output: str, metric: Metric, value: float, limit: float) -> Parity:
     """The row of the report. Raises ExportError when the limit is missed."""
-    # Written so that NaN misses every limit.
-    met = value >= limit if metric.endswith("cosine") else value <= limit
-    if not met:
+    if not is_met(metric, value, limit):
         sign = "at least" if metric.endswith("cosine") else "at most"
         raise ExportError(
             f"output {output!r} in {precision} has {metric} {value:.6g} against torch, "
             f"it must be {sign} {limit:g}: nothing was written"
         )
-    return Parity(precision, output, metric, _rounded(metric, value), limit)
+    return Parity(precision, output, metric, rounded(metric, value), limit)
+
+
+def is_met(metric: Metric, value: float, limit: float) -> bool:
+    """Whether a figure keeps its limit; NaN keeps none."""
+    return value >= limit if metric.endswith("cosine") else value <= limit
 
 
 def measure(metric: Metric, pairs: Sequence[tuple[Array, Array]]) -> float:
@@ -87,6 +90,6 @@ def _cosine(ours: Array, truth: Array) -> Array:
     return np.where(both_zero, 1.0, (a * b).sum(axis=-1) / np.maximum(norms, 1e-30))
 
 
-def _rounded(metric: Metric, value: float) -> float:
+def rounded(metric: Metric, value: float) -> float:
     """Enough digits to compare, few enough to be the same on most machines."""
     return round(value, 6) if metric.endswith("cosine") else float(f"{value:.2g}")

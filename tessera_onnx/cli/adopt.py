@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 
-from tessera_onnx.cli.options import CACHE, JSON, location
+from tessera_onnx.cli.options import CACHE, FILE, JSON, POOLING, location
 from tessera_onnx.cli.output import print_json, print_lines
 from tessera_onnx.kinds import KINDS
 from tessera_onnx.models import adopt as models_adopt
@@ -21,12 +21,8 @@ from tessera_onnx.models.spec import Pooling, Precision
 @click.command()
 @click.argument("model", metavar="FOLDER")
 @click.option("-o", "--output", required=True, metavar="DIR", help="Folder to make.")
-@click.option("--file", metavar="NAME", help="The graph to take, such as onnx/model_O2.onnx.")
-@click.option(
-    "--pooling",
-    type=click.Choice(get_args(Pooling)),
-    help="Pooling of a dense model whose files do not say it.",
-)
+@FILE
+@POOLING
 @click.option("--id", "model_id", help="Id of the model. Default: its name in lower case.")
 @click.option("--licence", help="Licence. Default: what README.md declares.")
 @click.option("--link", is_flag=True, help="Make hard links in place of copies, where possible.")

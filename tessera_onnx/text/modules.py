@@ -18,6 +18,8 @@ from tessera_onnx.vectors import pooling, tensors
 from tessera_onnx.vectors.activations import ACTIVATIONS
 
 Float = NDArray[np.float32]
+# Other tensors of a file, such as those of an encoder that the layer lies beside, are not read.
+NAMES = {"linear.weight", "linear.bias", "residual.weight", "norm.weight", "norm.bias"}
 Step = Callable[[Float], Float]
 
 
@@ -43,7 +45,7 @@ def reads(modules: Sequence[Module], read: Callable[[str], bytes]) -> int:
     """The size of the vectors that the first module with weights reads; 0 without such a module."""
     for module in modules:
         if module.file:
-            shapes = [t.shape for t in tensors.read(read(module.file), module.file).values()]
+            shapes = [t.shape for t in tensors.read(read(module.file), module.file, NAMES).values()]
             return max((shape[-1] for shape in shapes if len(shape) == 2), default=0) or max(
                 (shape[0] for shape in shapes), default=0
             )
@@ -52,9 +54,9 @@ def reads(modules: Sequence[Module], read: Callable[[str], bytes]) -> int:
 
 def _step(module: Module, read: Callable[[str], bytes], size: int) -> Step:
     if module.type == "dense":
-        return _dense(module, tensors.read(read(module.file), module.file), size)
+        return _dense(module, tensors.read(read(module.file), module.file, NAMES), size)
     if module.type == "layer-norm":
-        return _layer_norm(module, tensors.read(read(module.file), module.file), size)
+        return _layer_norm(module, tensors.read(read(module.file), module.file, NAMES), size)
     if module.dimension > size or (module.type == "normalize" and module.dimension != size):
         raise LoadError(f"a {module.type} module gives {module.dimension} of {size} numbers")
     if module.type == "truncate":

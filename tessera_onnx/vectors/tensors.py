@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,20 @@ FAULTS = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, R
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
-def read(content: bytes, name: str) -> dict[str, NDArray[np.float32]]:
-    """The tensors of the file `name`, by name. Raises LoadError for other bytes or dtypes."""
+def read(
+    content: bytes, name: str, wanted: Collection[str] | None = None
+) -> dict[str, NDArray[np.float32]]:
+    """The tensors of the file `name`, by name: all, or those `wanted` that it has.
+
+    Raises LoadError for other bytes or dtypes.
+    """
     try:
         start = 8 + int.from_bytes(content[:8], "little")
         if start > len(content):
             raise ValueError("its header ends outside the file")
         header = json.loads(content[8:start])
-        entries = {key: entry for key, entry in header.items() if key != "__metadata__"}
+        known = header.keys() - {"__metadata__"} if wanted is None else header.keys() & wanted
+        entries = {key: header[key] for key in known}
         return {key: _tensor(content, start, entry) for key, entry in entries.items()}
     except FAULTS as error:
         reason = f"{type(error).__name__}: {error}"

@@ -42,7 +42,7 @@ CLASSES = {
 
 
 def small(name, head="Model", **changes):
-    """A model by family; `head` may be "ForMaskedLM", `changes` replaces sizes of SMALL."""
+    """A model by family; `head` may be "ForMaskedLM", `changes` replaces what its config has."""
     size = SMALL | changes
     torch.manual_seed(1)
     if name == "distilbert":
@@ -59,5 +59,5 @@ def small(name, head="Model", **changes):
         )  # fmt: skip
         return transformers.T5EncoderModel(config)
     prefix, own = CLASSES[name]
-    config = getattr(transformers, f"{prefix}Config")(**size, **own)
+    config = getattr(transformers, f"{prefix}Config")(**SMALL | own | changes)
     return getattr(transformers, f"{prefix}{head}")(config)

@@ -102,8 +102,11 @@ def test_architectures(make, dense_files, exported, texts, name, mode, old):
 def test_positions_of_roberta_start_after_the_padding_id(make, dense_files):
     place = make("roberta", small("roberta"), dense_files("mean", max_length=129))
     assert folder.read(place, ["dense"]).tokenizer.text.max_positions == 129
-    place = make("longer", small("roberta"), dense_files("mean", max_length=130))
-    with pytest.raises(folder.ExportError, match=r"max_length 130 must lie in 3\.\.129"):
+    # Folders often name the whole table of 131 rows, with which upstream fails on long texts.
+    place = make("whole", small("roberta"), dense_files("mean", max_length=131))
+    assert folder.read(place, ["dense"]).dense.document.max_length == 129
+    place = make("longer", small("roberta"), dense_files("mean", max_length=132))
+    with pytest.raises(folder.ExportError, match=r"max_length 132 must lie in 3\.\.129"):
         folder.read(place, ["dense"])
 
 

@@ -109,14 +109,21 @@ def test_bfloat16():
         (struct.pack("<Q", 1 << 60) + b"{}", "not a readable safetensors file"),
         (safetensors(linear__weight=np.ones((3, 5), np.float32))[:-1], "ends outside the file"),
         (safetensors(linear__weight=np.ones((3, 4), np.float32)), r"'linear.weight': \(3, 4\)"),
-        (safetensors(weight=np.ones((3, 5), np.float32)), r"'weight': \(3, 5\)"),
-        (safetensors(linear__weight=np.ones((3, 5), np.float32), more=np.ones(2, np.float32)),
-         r"'more': \(2,\)"),
+        (safetensors(weight=np.ones((3, 5), np.float32)), "tensors of the shapes {}, a dense"),
+        (safetensors(linear__weight=np.ones((3, 5), np.float32), norm__bias=np.ones(2, np.float32)),
+         r"'norm.bias': \(2,\)"),
     ],
 )  # fmt: skip
 def test_weights_that_are_not_those_of_the_module(content, match):
     with pytest.raises(LoadError, match=match):
         step("dense", 5, content, dimension=3)
+
+
+def test_a_layer_beside_the_weights_of_an_encoder():
+    weight = RNG.normal(size=(3, 5)).astype(np.float32)
+    content = safetensors(linear__weight=weight, bert__embeddings=np.ones((9, 9), np.float16))
+    x = RNG.normal(size=(2, 5)).astype(np.float32)
+    np.testing.assert_allclose(step("dense", 5, content, dimension=3)(x), x @ weight.T, atol=1e-6)
 
 
 def test_sizes_that_do_not_follow():

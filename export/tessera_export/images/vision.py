@@ -221,23 +221,18 @@ def _entry(
     files: list[File],
 ) -> ModelSpec:
     if facts.kind in recipes.PAIRS:
-        inputs = ["pixel_values"]
-        texts = ("input_ids",) if facts.text.fixed_length else ("input_ids", "attention_mask")
         recipe = dataclasses.replace(
-            facts.recipe, text_graph=_part("text_graph", texts, TEXT_VECTORS, built)
+            facts.recipe, text_graph=_part("text_graph", TEXT_VECTORS, built)
         )
     else:
-        inputs = ["inputs_embeds", "attention_mask"]
-        inputs += ["position_ids"] if facts.kind in recipes.QWEN else []
         recipe = dataclasses.replace(
             facts.recipe,
-            tile_graph=_part("tile_graph", ("pixel_values",), FEATURES, built),
-            token_graph=_part("token_graph", ("input_ids",), EMBEDS, built),
+            tile_graph=_part("tile_graph", FEATURES, built),
+            token_graph=_part("token_graph", EMBEDS, built),
         )
     return artifact.entry(
         {"text": facts.text, "vision": recipe},
         origin,
-        inputs=inputs,
         weights_sha256=facts.weights.sha256,
         built=built,
         parity=parity,
@@ -246,8 +241,6 @@ def _entry(
     )
 
 
-def _part(
-    stem: str, inputs: tuple[Any, ...], output: str, built: Collection[Precision]
-) -> SubGraph:
+def _part(stem: str, output: str, built: Collection[Precision]) -> SubGraph:
     fp32, fp16, int8 = (name(stem, each) if each in built else "" for each in PRECISIONS)
-    return SubGraph(inputs, output, fp32, fp16, int8)
+    return SubGraph(output, fp32, fp16, int8)

@@ -231,7 +231,6 @@ def _entry(
     return artifact.entry(
         {"time_series": facts.recipe},
         origin,
-        inputs=facts.family.INPUTS,
         weights_sha256=facts.weights.sha256,
         built=built,
         parity=parity,

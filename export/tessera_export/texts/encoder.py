@@ -59,7 +59,7 @@ def export(
     if facts.sparse is not None and facts.sparse.idf:
         contents[facts.sparse.idf] = facts.idf
     # Before the work of minutes: is this a valid entry, whatever the graphs will measure?
-    document(_spec(facts, origin, wanted, backend=backend, inputs=()))
+    document(_spec(facts, origin, wanted, backend=backend))
     names: list[str] = []
     with new_folder(output, overwrite=overwrite) as folder:
         # From here on torch is needed, whose import takes seconds: nothing above loads it.
@@ -92,7 +92,6 @@ def export(
             wanted,
             backend=backend,
             calibrated=len(inputs),
-            inputs=[item.name for item in traced.graph.input],
             parity=parity,
             files=listed(folder, [*names, *contents]),
         )
@@ -172,7 +171,6 @@ def _spec(
     built: Sequence[Precision],
     *,
     backend: Backend,
-    inputs: Sequence[Any],
     calibrated: int = 0,
     parity: Sequence[Parity] = (),
     files: Sequence[File] = (),
@@ -181,7 +179,6 @@ def _spec(
     return entry(
         {"text": facts.tokenizer.text, **tables},
         origin,
-        inputs=inputs,
         backend=backend,
         calibrated=calibrated,
         weights_sha256=facts.weights.sha256,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class Prompts:
     default: str | None
     name: str
     tasks: tuple[Task, ...]  # for other purposes than search, which callers ask for by name
-    keys: dict[str, str]
+    keys: dict[str, str] = field(default_factory=dict)
 
     @property
     def any(self) -> bool:

@@ -99,6 +99,7 @@ def read(
     encoder = routed.encoder if routed is not None else _encoder(folder, modules)
     found = opened.find(folder, sizes, encoder, file)
     _check_whole(found, modules)
+    tokenizer_file.check_code(found.places)
     tokenizer = tokenizer_file.read(encoder, found.config, found.places[1:])
     settings = read_table(folder / SETTINGS)
     read_folder = Folder(folder, found, tokenizer, modules, settings, {})

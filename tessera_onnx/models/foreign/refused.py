@@ -64,6 +64,12 @@ def check(folder: Path, kinds: Collection[str] = (), *, known: bool = False) -> 
             else "it has no config.json"
         )
         raise LoadError(f"{folder} is not a model folder: {hint}")
+    config = read_table(folder / "config.json")
+    if SERIES in kinds and not {*_architectures(config)} & {*FORECASTERS}:
+        raise LoadError(
+            f"config.json names the architectures {_architectures(config)}; known forecasting "
+            f"models are {', '.join(FORECASTERS)}"
+        )
 
 
 def check_content(folder: Path, kinds: Collection[str] = (), *, known: bool = False) -> None:
@@ -89,11 +95,6 @@ def check_content(folder: Path, kinds: Collection[str] = (), *, known: bool = Fa
                 "no, and no modules.json of sentence-transformers says how it makes vectors: "
                 "export it from the folder of an embedder, with its modules.json"
             )
-    if SERIES in kinds and not {*_architectures(config)} & {*FORECASTERS}:
-        raise LoadError(
-            f"config.json names the architectures {_architectures(config)}; known forecasting "
-            f"models are {', '.join(FORECASTERS)}"
-        )
 
 
 def check_tensors(folder: Path, names: Iterable[str]) -> None:

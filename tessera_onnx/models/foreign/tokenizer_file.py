@@ -298,13 +298,6 @@ def _check_settings(
             "is cut on the right is known",
             path=str(path),
         )
-    code, path = configured(places, "auto_map")
-    if code:
-        raise LoadError(
-            f"{path} makes token ids with Python code of a repository (auto_map), which is not "
-            "run: save the tokenizer with transformers as a tokenizer.json without it",
-            path=str(path),
-        )
     for key, role, ids in (
         ("add_bos_token", "bos", around[0]),
         ("add_eos_token", "eos", around[1]),
@@ -318,6 +311,17 @@ def _check_settings(
                 "tokenizer with transformers again",
                 path=str(path),
             )
+
+
+def check_code(places: Sequence[Path]) -> None:
+    """Raises LoadError for a tokenizer that is Python code of a repository."""
+    code, path = configured(places, "auto_map")
+    if code:
+        raise LoadError(
+            f"{path} makes token ids with Python code of a repository (auto_map), which is not "
+            "run: save the tokenizer with transformers as a tokenizer.json without it",
+            path=str(path),
+        )
 
 
 def special(places: Sequence[Path] | Path, tokenizer: Tokenizer, role: str) -> int | None:
