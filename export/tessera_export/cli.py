@@ -365,7 +365,7 @@ def verify(
         raise click.ClickException(str(error)) from error
     for row in found:
         click.echo(row.line())
-    wrong = [row for row in found if not row.is_equal()]
+    wrong = [row for row in found if not row.is_near()]
     if wrong:
         files = ", ".join(dict.fromkeys(row.file for row in wrong))
         raise click.ClickException(f"not the model of the weights beside it: {files}")

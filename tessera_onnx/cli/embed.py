@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from tessera_onnx.cli.options import (
     FIELD,
     ID_FIELD,
     JSON,
+    MODEL_FILE,
     PAGES,
     PASSWORD,
     location,
@@ -190,7 +192,7 @@ def similarity(query: str, document: str, *, as_json: bool, **options: Any) -> N
 @ID_FIELD
 @PAGES
 @PASSWORD
-@model_options
+@functools.partial(model_options, graph=MODEL_FILE)
 @JSON
 def rank(
     *,

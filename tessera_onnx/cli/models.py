@@ -68,7 +68,7 @@ def info(model: str, cache_dir: str | None, *, as_json: bool, **chosen: Any) -> 
         spec, place, sources = artifact.spec, _place(artifact), artifact.sources
     except ModelNotFound:
         known, wanted = known_entry(model), repository.choice(model, **chosen)
-        if known is not None:
+        if known is not None and not any(chosen.values()):
             spec, place = known, {"where": "not installed"}
         elif wanted is None or hub.is_offline() or resolve.RERANKER.search(model):
             raise
@@ -76,7 +76,8 @@ def info(model: str, cache_dir: str | None, *, as_json: bool, **chosen: Any) -> 
             artifact = _described(wanted, cache_dir, as_json=as_json)
             spec, place, sources = artifact.spec, _place(artifact), artifact.sources
     if as_json:
-        print_json({**dataclasses.asdict(spec), **place, "sources": dict(sources)})
+        told = {"sources": dict(sources)} if sources else {}
+        print_json({**dataclasses.asdict(spec), **place, **told})
     else:
         print_lines(table([*facts(spec, sources), *_place_lines(place)]))
 

@@ -14,6 +14,7 @@ from tessera_onnx.kinds import KINDS
 from tessera_onnx.models.spec import PRECISIONS, Pooling
 from tessera_onnx.text.tokenizer import OnLong
 
+Command = TypeVar("Command", bound=Callable[..., Any])
 AT_LEAST_1 = click.IntRange(min=1)
 MODEL = click.option(
     "-m",
@@ -30,12 +31,20 @@ CACHE = click.option(
 DEVICE = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or coreml."
 )
-FILE = click.option(
-    "--file",
-    metavar="NAME",
-    help="Graph to use of a folder or repository without a description, such as "
-    "onnx/model_O3.onnx.",
-)
+
+
+def _graph_option(*names: str) -> Callable[[Command], Command]:
+    return click.option(
+        *names,
+        "file",
+        metavar="NAME",
+        help="Graph to use of a folder or repository without a description, such as "
+        "onnx/model_O3.onnx.",
+    )
+
+
+FILE = _graph_option("--file", "--model-file")
+MODEL_FILE = _graph_option("--model-file")  # of a command whose --file is its input
 POOLING = click.option(
     "--pooling",
     type=click.Choice(get_args(Pooling)),
@@ -73,10 +82,9 @@ PASSWORD = click.option(
     help="Password of encrypted PDFs. Other users may see an option; they do not see the variable "
     "TESSERA_PDF_PASSWORD, which is read as well.",
 )
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def model_options(command: Command) -> Command:
+def model_options(command: Command, graph: Callable[[Command], Command] = FILE) -> Command:
     """Add the options of every command that opens a model for texts or images."""
     for option in (
         CACHE,
@@ -86,7 +94,7 @@ def model_options(command: Command) -> Command:
         DEVICE,
         PRECISION,
         POOLING,
-        FILE,
+        graph,
         click.option(
             "--dimension", type=AT_LEAST_1, help="Cut vectors to this dimension (Matryoshka)."
         ),

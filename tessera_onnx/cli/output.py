@@ -17,7 +17,7 @@ SPARKS = 48  # values of the past, and steps ahead, in a line
 # Arguments of the library that are options of the command.
 OPTIONS = {
     "path": "--model",
-    "file": "--file",
+    "file": "--model-file",
     "pooling": "--pooling",
     "device": "--device",
     "precision": "--precision",

@@ -103,7 +103,7 @@ def fetch(
     if wanted is not None and (any(chosen.values()) or (spec is None and elsewhere is None)):
         artifact = resolve.open_repository(wanted, cache_dir, offline=hub.is_offline(), again=force)
         elsewhere = None
-    elif spec is None or (spec.hub is None and elsewhere):
+    elif spec is None or any(chosen.values()) or (spec.hub is None and elsewhere):
         artifact = resolve.resolve(model, cache_dir=cache_dir, **chosen)
         return _report(artifact, [artifact.spec.file(n) for n in artifact.present()], None)
     else:
@@ -120,7 +120,7 @@ def _download(
     artifact: Artifact, precisions: Iterable[Precision | None], *, force: bool
 ) -> list[File]:
     """The files of the precisions, each fetched unless it is here, and verified."""
-    names = list(dict.fromkeys(n for p in precisions for n in artifact.spec.files_for(p)))
+    names = list(dict.fromkeys(n for p in precisions for n in artifact.files_for(p)))
     files = []
     while names:
         name = names.pop(0)

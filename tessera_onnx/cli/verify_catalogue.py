@@ -93,14 +93,20 @@ def _lines(specs: Sequence[ModelSpec], findings: Sequence[Finding], patch: str) 
             yield ""
     wrong = {finding.model for finding in findings if finding.status in WRONG}
     loose = {finding.model for finding in findings if finding.status == "unpinned"} - wrong
+    right = len(specs) - len(wrong) - len(loose)
     yield (
-        f"{len(specs)} models: {len(specs) - len(wrong) - len(loose)} agree with the hub, "
-        f"{len(loose)} agree and leave pins open, {len(wrong)} differ"
+        f"{len(specs)} {'model' if len(specs) == 1 else 'models'}: "
+        f"{_verb(right, 'agree')} with the hub, {_verb(len(loose), 'leave')} pins open, "
+        f"{_verb(len(wrong), 'differ')}"
     )
     if patch:
         yield "The patch of the catalogue:"
         yield ""
         yield from patch.splitlines()
+
+
+def _verb(number: int, verb: str) -> str:
+    return f"{number} {verb}{'s' if number == 1 else ''}"
 
 
 def _row(finding: Finding) -> list[str]:

@@ -23,7 +23,7 @@ from tessera_onnx.errors import (
 from tessera_onnx.errors import named as said
 from tessera_onnx.models import catalogue, hub, pins
 from tessera_onnx.models.foreign import graph_io
-from tessera_onnx.models.spec import UNPINNED, File, ModelSpec
+from tessera_onnx.models.spec import UNPINNED, File, ModelSpec, Precision
 
 HUB = "hub"  # origin of an artifact whose files lie in the hub cache or are fetched into it
 FOLDER = "folder"  # origin of a user's folder without model.toml, whose files nobody hashed
@@ -154,10 +154,20 @@ class Artifact:
         names = graph_io.read(self.folder / graph).locations
         return [(PurePosixPath(graph).parent / name).as_posix() for name in names]
 
+    def files_for(self, precision: Precision | None) -> list[str]:
+        """Names of the files of a precision, without the weights beside a repository's graph.
+
+        The graph names those (`data_files`); a file that has its name and is no part of it may lie
+        beside it.
+        """
+        names = self.spec.files_for(precision)
+        graphs = [name for name in names if name.endswith(".onnx") and self.listing is not None]
+        return [n for n in names if not any(n != g and n.startswith(g) for g in graphs)]
+
     def is_complete(self) -> bool:
         """Whether all files of a precision are here, with the weights beside its graph."""
         return any(
-            all(self._is_here(name) for name in self.spec.files_for(precision))
+            all(self._is_here(name) for name in self.files_for(precision))
             for precision in self.spec.precisions() or (None,)
         )
 

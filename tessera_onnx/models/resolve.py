@@ -127,9 +127,10 @@ def _find(
     is_folder = os.path.isdir(model_id)  # noqa: PTH112 (a Path raises for what cannot be a name)
     if is_folder and PLACE.match(model_id):
         return _open(Path(model_id), kind, file, pooling)
-    wanted = repository.choice(model_id, kind, file=file, pooling=pooling)
-    is_plain = is_folder or (file is None and pooling is None)
-    if wanted is not None and not is_plain:
+    # What lies here is never asked of the hub.
+    is_here = os.path.exists(model_id)  # noqa: PTH110
+    wanted = None if is_here else repository.choice(model_id, kind, file=file, pooling=pooling)
+    if wanted is not None and (file is not None or pooling is not None):
         return open_repository(wanted, cache_dir, offline=offline)
     found = _find_known(model_id, kind, cache_dir, offline=offline)
     if found is not None:

@@ -9,15 +9,17 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-# A value on one line: a string, an array, a number or a word.
-VALUE = r"""(?:"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|\[[^\]\n]*\]|[^\s,}#"'\[]+)"""
+# A string on one line, an array, a number or a word.
+VALUE = r"""(?:"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|\[[^\]]*\]|[^\s,}#"'\[]+)"""
+# How tomli-w writes the rows of `files`.
+ROW = "[[model.files]]\n"
 
 
 def set_value(text: str, model: str, key: Sequence[str], value: Any) -> str | None:
     """The text in which one value of a model's entry is another; None where that cannot be done.
 
     `key` leads to the value: ("dense", "query", "prompt"), or ("files", NAME, "size"). Two keys add
-    a file: ("files", NAME), with a table as value. The value stands on one line.
+    a file: ("files", NAME), with a table as value.
     """
     for start, end in _blocks(text):
         block = text[start:end]
@@ -77,14 +79,20 @@ def _changed_line(part: str, key: Sequence[str], value: Any) -> str | None:
 
 
 def _changed_files(block: str, key: Sequence[str], value: Any) -> str | None:
-    if len(key) == 1:  # a row more
+    """A row more for one key, another value in a row for two: of inline tables, or of ROW."""
+    if len(key) == 1:
+        if ROW in block:
+            lines = [f"{name} = {in_toml(each)}\n" for name, each in value.items()]
+            return block.replace(ROW, "".join([ROW, *lines, "\n", ROW]), 1)
         table = re.compile(r"(^files\s*=\s*\[\n(?:[^\n]*\n)*?)(\s*\])", re.MULTILINE)
         row = f"  {in_toml(value)},\n"
         new, count = table.subn(lambda found: found[1] + row + found[2], block, count=1)
         return new if count else None
     name, field = key
     quoted = re.escape(json.dumps(name))
-    row_of = re.compile(rf"(\{{[^{{}}\n]*\bname\s*=\s*{quoted}[^{{}}\n]*\b{field}\s*=\s*){VALUE}")
+    inline = rf"\{{[^{{}}\n]*\bname\s*=\s*{quoted}[^{{}}\n]*\b{field}\s*=\s*"
+    table_of = rf"{re.escape(ROW)}name\s*=\s*{quoted}\n(?:\w+\s*=[^\n]*\n)*?{field}\s*=\s*"
+    row_of = re.compile(rf"({inline}|{table_of}){VALUE}")
     new, count = row_of.subn(lambda found: found[1] + in_toml(value), block, count=1)
     return new if count else None
 

@@ -187,7 +187,7 @@ def _compare_sources(
         if key[0] not in {"text", "licence", KIND_TABLES[kind]}:
             continue
         listed, found = (_value(each, key) for each in (spec, read))
-        if listed is None or found is None or listed == found or _is_graphs(spec, key):
+        if listed is None or found is None or listed == found or _is_graphs(key, listed, found):
             continue
         value = pins.as_table(found)
         shown = f"{toml_edit.in_toml(value)}  ({source})"
@@ -196,10 +196,9 @@ def _compare_sources(
         )
 
 
-def _is_graphs(spec: ModelSpec, key: Sequence[str]) -> bool:
-    """Whether the entry says that the graph itself takes that step."""
-    pools = spec.dense is not None and spec.dense.pooling == "graph"
-    return key[-1] == "output" or (key[0] == "dense" and key[1] == "pooling" and pools)
+def _is_graphs(key: Sequence[str], listed: Any, found: Any) -> bool:
+    """Whether the graph decides that fact, of which configuration files do not speak."""
+    return key[-1] == "output" or (key[-1] == "pooling" and "graph" in {listed, found})
 
 
 def _value(spec: ModelSpec, key: Sequence[str]) -> Any:

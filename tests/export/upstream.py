@@ -78,12 +78,13 @@ def compare_dense(place: Path, texts: list[str], **options: Any) -> SentenceTran
 
 def compare_plain(place: Path, texts: list[str], encoder: Path, mode: str, **options: Any) -> None:
     """A folder that names no pooling, with the mode that the caller gives: L2 after it."""
-    with TesseraDense(path=place, **OPTIONS, **options) as ours:
+    options = OPTIONS | options
+    with TesseraDense(path=place, **options) as ours:
         length = ours.spec.dense.document.max_length
     module = Transformer(str(encoder), max_seq_length=length)
     modules = [module, Pooling(module.get_embedding_dimension(), mode), Normalize()]
     expected = SentenceTransformer(modules=modules, device="cpu").encode(texts)
-    with TesseraDense(path=place, **OPTIONS, **options) as ours:
+    with TesseraDense(path=place, **options) as ours:
         close(ours.encode_batch(texts), expected)
         close([ours.encode(text) for text in texts[:6]], expected[:6])
 

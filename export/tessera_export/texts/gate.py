@@ -46,7 +46,7 @@ class Gate:
         self._facts = facts
         self._outputs = _outputs(facts)
         self.items = list(items(facts))
-        self._expected = [_reference(model, facts, rotation, item) for item in self.items]
+        self._expected = [reference(model, facts, rotation, item) for item in self.items]
 
     def check(self, path: Path, precision: Precision) -> list[Parity]:
         """The figures of the ONNX file at `path`.
@@ -113,9 +113,10 @@ def _outputs(facts: Facts) -> dict[str, Shape]:
     return outputs
 
 
-def _reference(
+def reference(
     model: PreTrainedModel, facts: Facts, rotation: NDArray[np.float32] | None, item: Item
 ) -> dict[str, Array]:
+    """What torch makes of an input, by the name of the output. Raises ExportError."""
     ids, mask = torch.from_numpy(item.ids)[None], torch.from_numpy(item.mask)[None]
     try:
         with torch.no_grad():

@@ -1,7 +1,9 @@
 """Compare the ONNX graphs of a folder with the torch weights beside them.
 
-The weights run in sentence-transformers, which reads the folder by its own rules. The graphs run in
-the runtime, as users run them: so tokenizer, prompts, pooling and modules are compared as well.
+The weights run in sentence-transformers, which reads the folder by its own rules; it does not know
+the token vectors and sparse weights of bge-m3, which are computed as the gate of an export does.
+The graphs run in the runtime, as users run them: so tokenizer, pooling and modules are compared as
+well. Prompts of dense and sparse models are given to both.
 """
 
 from __future__ import annotations
@@ -18,8 +20,18 @@ from numpy.typing import NDArray
 from tessera_export.errors import ExportError, install
 from tessera_export.parity import LIMITS, Metric, Shape, is_met, measure, rounded
 from tessera_export.texts import sample_groups, samples
-from tessera_onnx import SparseVector, Tessera
-from tessera_onnx.models.spec import Dense, Kind, ModelSpec, Parity, Pooling, Precision
+from tessera_onnx import LoadError, SparseVector, Tessera
+from tessera_onnx.models import resolve
+from tessera_onnx.models.spec import (
+    Dense,
+    Kind,
+    ModelSpec,
+    MultiVector,
+    Parity,
+    Pooling,
+    Precision,
+    Sparse,
+)
 
 Array = NDArray[Any]
 BATCH = 8
@@ -46,7 +58,7 @@ class Comparison:
     figures: tuple[Parity, ...]
     fault: str = ""
 
-    def is_equal(self) -> bool:
+    def is_near(self) -> bool:
         """Whether every figure keeps its limit."""
         return not self.fault and all(is_met(f.metric, f.value, f.limit) for f in self.figures)
 
@@ -56,7 +68,7 @@ class Comparison:
         if self.fault:
             return f"{place}  {self.fault}: DIFFERS"
         figures = ", ".join(f"{f.metric} {f.value:g} (limit {f.limit:g})" for f in self.figures)
-        verdict = "equal" if self.is_equal() else "DIFFERS"
+        verdict = "within the limits" if self.is_near() else "DIFFERS"
         distances = f"max_abs {self.max_abs:.2g}  min_cosine {self.min_cosine:.6f}"
         return f"{place}  {distances}  {figures}: {verdict}"
 
@@ -70,21 +82,37 @@ def verify(
 ) -> list[Comparison]:
     """Compare every graph of `folder`, or the graph `file`, for the kinds that it serves.
 
+    `pooling` is that of a dense model whose files do not say it. If the graph pools itself, it is
+    what the graph should do.
+
     Raises ExportError where sentence-transformers is missing, cannot read the folder, or the folder
     holds no weights; LoadError where the runtime cannot open it.
     """
     check(folder)
-    options = {"file": file, "pooling": pooling, "device": "cpu", "on_long": "truncate"}
+    options: dict[str, Any] = {"file": file, "device": "cpu", "on_long": "truncate"}
+    if not _pools(folder, file):
+        options["pooling"] = pooling
     with Tessera(path=folder, **options) as model:
         spec = model.spec
     texts = [*samples.texts(), *(text for _, text in sample_groups.judged())]
     found = []
     for kind in kinds or spec.kinds:
-        truth = _reference(folder, kind, spec, texts)
+        truth = _reference(folder, kind, spec, texts, pooling)
         for precision in spec.precisions():
             with Tessera(path=folder, kind=kind, precision=precision, **options) as model:
                 found += [_compared(model, kind, role, truth[role], texts) for role in ROLES]
     return found
+
+
+def _pools(folder: Path, file: str | None) -> bool:
+    """Whether the folder has no modules.json, and a graph that needs no pooling."""
+    if (folder / "modules.json").is_file():
+        return False
+    try:
+        resolve.resolve(None, path=folder, file=file)
+    except LoadError:  # it is raised again where the folder is opened, if it is another one
+        return False
+    return True
 
 
 def check(folder: Path) -> None:
@@ -105,16 +133,19 @@ def check(folder: Path) -> None:
 
 
 def _reference(
-    folder: Path, kind: Kind, spec: ModelSpec, texts: Sequence[str]
+    folder: Path, kind: Kind, spec: ModelSpec, texts: Sequence[str], pooling: Pooling | None
 ) -> dict[str, list[Array]]:
     """What sentence-transformers makes of the texts in each role: an array a text."""
+    recipe = spec.text_recipes()[kind]
+    if _has_own_rules(folder, recipe):
+        return _by_rules(folder, kind, spec, texts, pooling)
     try:
         model = _upstream(folder, kind, spec)
         results = {}
         for role in ROLES:
             options: dict[str, Any] = {"batch_size": BATCH, "show_progress_bar": False}
             if kind != "multi-vector":  # whose prompts are markers
-                options["prompt"] = getattr(spec.text_recipes()[kind], role).prompt
+                options["prompt"] = getattr(recipe, role).prompt
             if kind == "sparse":
                 options["convert_to_sparse_tensor"] = False
             rows = getattr(model, f"encode_{role}")(list(texts), **options)
@@ -122,6 +153,53 @@ def _reference(
     except Exception as error:  # upstream raises whatever the folder made it meet
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ExportError(f"sentence-transformers cannot run {folder}: {first:.300}") from error
+    return results
+
+
+def _has_own_rules(folder: Path, recipe: Dense | MultiVector | Sparse) -> bool:
+    """Whether the reference is that of an export: heads of bge-m3, or no modules.json."""
+    if isinstance(recipe, MultiVector):
+        return recipe.drop_first
+    if isinstance(recipe, Sparse):
+        return recipe.head == "tokens"
+    return recipe.pooling == "graph" and not (folder / "modules.json").is_file()
+
+
+def _by_rules(
+    folder: Path, kind: Kind, spec: ModelSpec, texts: Sequence[str], pooling: Pooling | None
+) -> dict[str, list[Array]]:
+    """As `_reference`, by the rules of an export."""
+    from tessera_export.texts import folder as folders
+    from tessera_export.texts import gate
+    from tessera_export.texts.torch_modules import load_model
+
+    recipe, around = spec.text_recipes()[kind], spec.text
+    if kind == "dense" and len(spec.kinds) > 1:
+        pooling = "cls"  # bge-m3
+    if kind == "dense" and pooling not in {"cls", "mean", "last"}:
+        raise ExportError(
+            f"{folder} does not say which pooling its graph does: give it with --pooling, one of "
+            "cls, mean and last, as the model's authors say"
+        )
+    facts = folders.read(folder, [kind], folders.Overrides(pooling=pooling))
+    model = load_model(facts, None)
+    if around is None:
+        raise ExportError(f"{folder} has no tokenizer")
+    results: dict[str, list[Array]] = {name: [] for name in ROLES}
+    for name, rows in results.items():
+        role = getattr(recipe, name)
+        room = role.max_length - len(around.prefix_ids) - len(around.suffix_ids)
+        for text in texts:
+            body = facts.tokenizer.ids(role.prompt + text)[:room]
+            ids = np.array([*around.prefix_ids, *body, *around.suffix_ids], np.int64)
+            item = samples.Item(ids, np.ones_like(ids), expanded=False)
+            (found,) = gate.reference(model, facts, None, item).values()
+            if isinstance(recipe, Sparse):
+                weights = np.zeros(recipe.vocab_size, np.float32)
+                np.maximum.at(weights, ids, found.astype(np.float32))
+                weights[list(recipe.zero_ids)] = 0
+                found = weights
+            rows.append(found.astype(np.float32))
     return results
 
 
@@ -148,8 +226,6 @@ def _plain(folder: Path, recipe: Dense) -> list[Any]:
 
     transformer = Transformer(str(folder), max_seq_length=recipe.document.max_length)
     mode = MODES.get(recipe.pooling, recipe.pooling)
-    if mode == "graph":
-        raise ExportError(f"{folder} does not say how its graph pools: give --pooling")
     return [transformer, Pooling(recipe.dimension, mode), Normalize()]
 
 

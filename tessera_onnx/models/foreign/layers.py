@@ -28,8 +28,8 @@ ACTIVATIONS: dict[str, Activation] = {
 }  # fmt: skip
 # Where the classes of sentence-transformers have stood; PyLate has its own Dense.
 PACKAGES = re.compile(
-    r"sentence_transformers\.(models|(base|sentence_transformer|sparse_encoder|"
-    r"cross_encoder|multi_vector_encoder)\.modules(\.\w+)?|models\.\w+)"
+    r"sentence_transformers\.((base|sentence_transformer|sparse_encoder|cross_encoder|"
+    r"multi_vector_encoder)\.modules|(sparse_encoder\.)?models)(\.\w+)?"
 )
 PYLATE = ("pylate.models.Dense.Dense", "pylate.models.Dense", "pylate.models.dense.Dense")
 

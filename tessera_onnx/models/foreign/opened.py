@@ -67,6 +67,24 @@ class Files:
         ports = {port.name: port for port in self.outputs()}
         return next((ports[name] for name in names if name in ports), None)
 
+    def fixed_length(self) -> int:
+        """The number of tokens that every text must have; 0 where the graph takes any number.
+
+        Raises LoadError for a graph that takes a fixed number of texts.
+        """
+        inputs = () if self.io is None else self.io.inputs
+        dims = next((port.dims for port in inputs if port.name == "input_ids"), ())
+        if len(dims) != 2:
+            return 0
+        if isinstance(dims[0], int):
+            raise LoadError(
+                f"{self.folder / self.name} takes exactly {dims[0]} texts at once (input_ids has "
+                f"the shape {list(dims)}), and batches here have any number: export it again with "
+                "dynamic axes",
+                path=str(self.folder / self.name),
+            )
+        return dims[1] if isinstance(dims[1], int) else 0
+
     def outputs(self) -> list[Port]:
         """Outputs of numbers with a fraction; [] while the graph is not here."""
         return [] if self.io is None else [p for p in self.io.outputs if p.type in FLOATS]

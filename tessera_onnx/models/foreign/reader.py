@@ -204,6 +204,14 @@ def _spec(
     text = replace(tokenizer.text, tokenizer=name, lowercase=tokenizer.lowers)
     if fill is not None:
         text = replace(text, mask_id=fill)
+    table = tables.get("sparse")
+    if isinstance(table, Sparse) and table.query_weights == "idf":
+        # Queries are looked up, so that they may be longer than what the graph reads.
+        text = replace(text, max_positions=max(text.max_positions, table.query.max_length))
+    length = found.files.fixed_length()
+    if length:
+        text = replace(text, fixed_length=length, max_positions=length)
+        tables = {kind: _limited(table, length) for kind, table in tables.items()}
     _note_text(found, name)
     recipe = {KIND_TABLES[kind]: table for kind, table in tables.items()}
     return ModelSpec(
@@ -225,6 +233,16 @@ def _spec(
         time_series=None,
         export=None,
     )
+
+
+def _limited(recipe: Recipe, length: int) -> Recipe:
+    """The recipe of a graph that takes texts of `length` tokens alone, padding included."""
+    changed: dict[str, Any] = {}
+    for name in ("query", "document", "plain"):
+        role = getattr(recipe, name)
+        if role is not None:
+            changed[name] = replace(role, max_length=min(role.max_length, length))
+    return replace(recipe, **changed)
 
 
 def _check_dense(found: Folder) -> None:

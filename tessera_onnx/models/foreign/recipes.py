@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tessera_onnx.errors import LoadError
+from tessera_onnx.models import rules
 from tessera_onnx.models.foreign import (
     bge_m3,
     colbert,
@@ -20,11 +21,11 @@ from tessera_onnx.models.foreign import (
     splade,
     tokenizer_file,
 )
-from tessera_onnx.models.foreign.files import read_numbers, read_table
+from tessera_onnx.models.foreign.files import headers, is_file, read_numbers, read_table
 from tessera_onnx.models.foreign.found import Folder
 from tessera_onnx.models.foreign.graph_io import Port
 from tessera_onnx.models.foreign.splade import Route
-from tessera_onnx.models.spec import Dense, Kind, MultiVector, Sparse
+from tessera_onnx.models.spec import Dense, Kind, Module, MultiVector, Role, Sparse
 
 
 def multi_vector(found: Folder) -> tuple[MultiVector, tuple[str, ...], int | None]:
@@ -50,6 +51,9 @@ def multi_vector(found: Folder) -> tuple[MultiVector, tuple[str, ...], int | Non
     colbert.check_dimension(found.path, dimension)
     opened.check_sizes(found.files, hidden, dimension, found.files.config_name or "modules.json")
     recipe = colbert.recipe(found.path, read, dimension, found.sources)
+    if layout == "stanford" and _is_encoder(found, dimension):
+        part = _projection(found, dimension)
+        return replace(recipe, modules=(part,)), (part.file,), read.fill
     if not stack or _is_inside(found, dimension, hidden):
         _check_plaid(found, stack)
         return recipe, (), read.fill
@@ -79,6 +83,34 @@ def _projected(found: Folder) -> int:
         "graph leaves the size open",
         colbert_roles.METADATA,
     )
+
+
+def _is_encoder(found: Folder, dimension: int) -> bool:
+    """Whether the graph gives only states of the encoder, which have another size."""
+    sizes = [port.dims[-1] for port in found.files.states()]
+    return bool(sizes) and all(size == found.hidden != dimension for size in sizes)
+
+
+def _projection(found: Folder, dimension: int) -> Module:
+    """Stanford's projection, which lies among the weights of the encoder."""
+    name = found.files.name_of(found.files.places[0] / "model.safetensors")
+    path = found.path / name
+    if not is_file(path):
+        raise found.error(
+            f"gives the {found.hidden} numbers a token of the encoder, and the projection to "
+            f"{dimension} (linear.weight) is in no model.safetensors of the folder: export the "
+            "model with tessera-export",
+            found.files.name,
+        )
+    layer = layers.stanford_layer(headers([path]))
+    layers.width((layer,), found.hidden or 0)
+    if layer.out_features != dimension:
+        raise found.error(
+            f"projects to {layer.out_features} numbers, {colbert_roles.METADATA} says {dimension}",
+            name,
+        )
+    found.sources["multi_vector.modules"] = f"{name}: linear.weight"
+    return Module("dense", name, "identity", residual=False, dimension=dimension)
 
 
 def _is_inside(found: Folder, dimension: int, hidden: int | None) -> bool:
@@ -123,7 +155,20 @@ def sparse(found: Folder, routed: Route | None) -> tuple[Sparse, tuple[str, ...]
         raise found.error("has no model.safetensors with the query's weights", str(place.name))
     _check_special(found, found.path / name)
     found.sources["sparse.query_weights"] = f"{name}: weight"
-    return replace(recipe, query_weights="idf", idf=name), (name,)
+    query = replace(recipe.query, max_length=_looked_up_length(found, place, recipe.query))
+    return replace(recipe, query_weights="idf", idf=name, query=query), (name,)
+
+
+def _looked_up_length(found: Folder, place: Path, query: Role) -> int:
+    """The longest query that is looked up: the table's own tokenizer cuts it, without the special
+    tokens that are put around every text here.
+    """
+    length, _ = tokenizer_file.configured((place, *found.tokenizer.places), "model_max_length")
+    text = found.tokenizer.text
+    if isinstance(length, bool) or not isinstance(length, int | float) or length < 1:
+        return query.max_length
+    around = len(text.prefix_ids) + len(text.suffix_ids)
+    return min(int(min(length, tokenizer_file.MOST)) + around, rules.MAX_LENGTH)
 
 
 def _check_special(found: Folder, path: Path) -> None:

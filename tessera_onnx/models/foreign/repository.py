@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tessera_onnx.errors import LoadError, ModelNotFound, part_hint
+from tessera_onnx.errors import ConfigError, LoadError, ModelNotFound, part_hint
 from tessera_onnx.models import catalogue, hub, pins
 from tessera_onnx.models.artifact import HUB, Artifact
 from tessera_onnx.models.hub import Listing, Remote
@@ -36,7 +36,7 @@ logger = logging.getLogger("tessera_onnx")
 
 # As huggingface_hub checks a name, which moreover holds neither ".." nor "--".
 PART = r"[A-Za-z0-9_](?:[\w.-]{0,94}[A-Za-z0-9_])?"
-NAME = re.compile(rf"({PART}/{PART})(?:@([\w+-][\w./+-]{{0,99}}))?", re.ASCII)
+NAME = re.compile(rf"({PART}/{PART})(?:@(\w[\w./+-]{{0,99}}))?", re.ASCII)
 
 # The files that are fetched before a graph. Others of a repository may be gigabytes.
 MAX_SMALL = 8 << 20  # bytes
@@ -89,7 +89,7 @@ def choice(
 ) -> Choice | None:
     """The repository that an id names, "owner/name" or "owner/name@revision"; None for others."""
     found = NAME.fullmatch(model_id)
-    if found is None or re.search(r"--|\.\.", found[1]) or found[1].endswith(".git"):
+    if found is None or "--" in found[1] or ".." in model_id or found[1].endswith(".git"):
         return None
     return Choice(found[1], found[2] or "", kind, file, pooling)
 
@@ -176,12 +176,15 @@ def open_listed(wanted: Choice, cache: Path, files: Listing, *, offline: bool = 
         "pooling": wanted.pooling,
         "listing": sizes,
     }
-    try:
+    found = None
+    try:  # every kind that the files serve, so that the record serves them too
         found = reader.read(folder, None, **options)
-        wanted = dataclasses.replace(wanted, kind=None)
-    except LoadError:
+    except (LoadError, ConfigError):
         if wanted.kind is None:
             raise
+    if found is not None and wanted.kind in {None, *found.spec.kinds}:
+        wanted = dataclasses.replace(wanted, kind=None)
+    else:
         found = reader.read(folder, wanted.kind, **options)
     spec = _pinned(found.spec, wanted, files, offline=offline)
     check_model(spec, f"repository {spec.id}")
