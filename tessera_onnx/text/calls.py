@@ -45,7 +45,8 @@ class Call:
     def most(self) -> str:
         """What is read of a text, in words."""
         tokens = f"{self.role.max_length} tokens"
-        return f"{tokens} of {self.most_characters} characters" if self.most_characters else tokens
+        characters = f" of the first {self.most_characters} characters"
+        return tokens + characters if self.most_characters else tokens
 
     def __enter__(self) -> None: ...
 
@@ -101,6 +102,10 @@ class Encoder(abc.ABC):
             )
         self.tokenizer = tokenizer
         self._on_long = on_long
+
+    def close(self) -> None:
+        """Free what the encoder itself holds; the session is the model's."""
+        return
 
     @abc.abstractmethod
     def one(

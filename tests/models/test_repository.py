@@ -592,9 +592,7 @@ def test_a_wrong_hash_is_never_used(server, here, name):
         server.content = lambda request, content, damaged=damaged: (
             damaged(content) if request.path.endswith(name) else content
         )
-        with pytest.raises(
-            LoadError, match="arrived damaged twice|has .*, expected|cannot be fet"
-        ):
+        with pytest.raises(LoadError, match="arrived damaged twice|has .*, expected|cannot be fet"):
             TesseraDense(NAME)
         server.content = lambda _, content: content
         assert works()
