@@ -23,6 +23,7 @@ test-export:
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 -m "export and not slow" tests/export
 
 docs:
+	$(PYTHON) tests/make_formats.py
 	$(PYTHON) tests/make_model_table.py
 	$(PYTHON) tests/make_reliability.py
 

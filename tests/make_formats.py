@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tessera_onnx.models import spec
+from tessera_onnx.models import spec, spec_media
 from tessera_onnx.models.foreign import graphs
 
 ROOT = Path(__file__).parents[1]
@@ -44,22 +44,84 @@ TABLES: dict[str, type] = {
     "[model.multi_vector]": spec.MultiVector,
     "query, document and plain of multi_vector": spec.TokenRole,
     "[model.sparse]": spec.Sparse,
-    "[model.vision]": spec.Vision,
-    "[model.vision.image]": spec.ImageSpec,
-    "tile_graph, token_graph and text_graph of vision": spec.SubGraph,
-    "[model.vision.prompt]": spec.ImagePrompt,
-    "[model.vision.query]": spec.ImageQuery,
-    "[model.time_series]": spec.TimeSeries,
+    "[model.vision]": spec_media.Vision,
+    "[model.vision.image]": spec_media.ImageSpec,
+    "tile_graph, token_graph and text_graph of vision": spec_media.SubGraph,
+    "[model.vision.prompt]": spec_media.ImagePrompt,
+    "[model.vision.query]": spec_media.ImageQuery,
+    "[model.time_series]": spec_media.TimeSeries,
     "[model.export]": spec.Export,
     "[[model.export.parity]]": spec.Parity,
 }
-# Of each kind: a model of the starter, and its tables that the example shows.
+# A model of the starter for each kind, and its tables that the example shows; the first has two.
 EXAMPLES: dict[spec.Kind, tuple[str, tuple[str, ...]]] = {
-    "dense": ("minilm", ("files", "graph", "text", "dense")),
-    "multi-vector": ("minilm", ("multi_vector",)),
+    "dense": ("minilm", ("files", "graph", "text", "dense", "multi_vector")),
     "sparse": ("splade", ("files", "graph", "text", "sparse")),
     "vision": ("tessera_page", ("files", "graph", "vision")),
     "time-series": ("tessera_bolt", ("files", "graph", "time_series")),
+}
+# What the names of keys say to those who know the package.
+EXTRA = {
+    ("ModelSpec", "id"): "the model's name: lower-case letters, digits, '.', '_' and '-'",
+    ("ModelSpec", "aliases"): "further names",
+    ("ModelSpec", "kinds"): "what the model serves; a table for each stands below",
+    ("ModelSpec", "licence"): "of the weights",
+    ("ModelSpec", "files"): "every file that the model uses",
+    ("ModelSpec", "hub"): "where the files are downloaded from",
+    ("ModelSpec", "text"): "the tokenizer",
+    **{("ModelSpec", table): "the recipe of that kind" for table in spec.KIND_TABLES.values()},
+    ("File", "name"): "inside the folder, with '/'",
+    ("File", "sha256"): "64 hex digits",
+    ("File", "size"): "in bytes",
+    ("Graph", "fp32"): "name of the file",
+    ("Graph", "fp16"): "the same",
+    ("Graph", "int8"): "the same",
+    ("Graph", "best_cuda"): "the same on an NVIDIA GPU",
+    ("Graph", "best_coreml"): "the same on CoreML",
+    ("TokenizerSpec", "pad_id"): "of padding",
+    ("Dense", "dimension"): "numbers in a vector",
+    ("Dense", "tasks"): "other purposes than search",
+    ("Dense", "query"): "how a query is read",
+    ("Dense", "document"): "how a document is read",
+    ("Role", "prompt"): "stands before the text",
+    ("Task", "name"): "callers give it as task=",
+    ("Task", "prompt"): "stands before the text",
+    ("TokenRole", "prompt"): "stands before the text",
+    ("TokenRole", "max_length"): "prefix, marker and suffix included",
+    ("MultiVector", "dimension"): "numbers in a token's vector",
+    ("MultiVector", "matryoshka"): "dimensions that the vectors may be cut to",
+    ("MultiVector", "query"): "how a query is read",
+    ("MultiVector", "document"): "how a document is read",
+    ("Module", "type"): "what the step does",
+    ("Module", "residual"): "whether its input is added to its result",
+    ("Sparse", "vocab_size"): "entries of the vocabulary",
+    ("Sparse", "query"): "how a query is read",
+    ("Sparse", "document"): "how a document is read",
+    ("Vision", "dimension"): "numbers in a vector",
+    ("Vision", "image"): "how an image becomes pixels",
+    ("Vision", "tile_graph"): "of the tiles of an image",
+    ("Vision", "token_graph"): "of the tokens of a prompt",
+    ("Vision", "text_graph"): "of texts",
+    ("SubGraph", "output"): "of the graph",
+    ("SubGraph", "fp32"): "name of the file",
+    ("SubGraph", "fp16"): "the same",
+    ("SubGraph", "int8"): "the same",
+    ("ImageSpec", "most_pixels"): '0 where not "dynamic"',
+    ("ImageSpec", "resample"): "filter of the resizing",
+    ("ImageQuery", "prefix"): "before the text",
+    ("ImageQuery", "suffix"): "after the text",
+    ("ImageSpec", "mean"): "of each channel",
+    ("ImageSpec", "std"): "of each channel",
+    ("TimeSeries", "patch_size"): "values in a patch",
+    ("Export", "tool"): "versions",
+    ("Export", "weights_sha256"): "of the torch weights",
+    ("Task", "task_id"): "as in a role",
+    ("Export", "parity"): "what was measured",
+    ("Parity", "precision"): "of the graph",
+    ("Parity", "output"): "of the graph",
+    ("Parity", "metric"): "how the vectors were compared",
+    ("Parity", "value"): "measured",
+    ("Parity", "limit"): "that it had to meet",
 }
 WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false"}
 
@@ -77,7 +139,9 @@ def page(text: str) -> str:
 
 def fields() -> Iterator[str]:
     """Every table of an entry with its keys."""
-    comments = _comments(Path(spec.__file__).read_text("utf-8"))
+    comments = dict(EXTRA)
+    for module in (spec, spec_media):
+        comments |= _comments(Path(module.__file__).read_text("utf-8"))
     for number, (title, table) in enumerate(TABLES.items()):
         yield from ([] if number == 0 else [""])
         yield f"#### `{title}`" if title.startswith("[") else f"#### {title}"
@@ -88,7 +152,8 @@ def fields() -> Iterator[str]:
         yield "| --- | --- | --- |"
         hints = typing.get_type_hints(table)
         for field in dataclasses.fields(table):
-            what = comments.get((table.__name__, field.name), "").replace("|", "\\|")
+            what = comments.get((table.__name__, field.name), "")
+            what = what.replace("|", "\\|").replace("<", "\\<")
             yield f"| {field.name} | {_words(hints[field.name])} | {what} |"
 
 
@@ -98,12 +163,11 @@ def example(kind: str) -> Iterator[str]:
     model = read_example(name)
     yield "```toml"
     yield f"# starter/tessera_onnx_starter/{name}/model.toml"
-    if "files" in tables:
-        yield "schema = 1"
-        yield "[[model]]"
-        for key, value in model.items():
-            if not isinstance(value, dict) and key != "files":
-                yield f"{key} = {_toml(value)}"
+    yield "schema = 1"
+    yield "[[model]]"
+    for key, value in model.items():
+        if not isinstance(value, dict) and key != "files":
+            yield f"{key} = {_toml(value)}"
     for table in tables:
         for part in model["files"] if table == "files" else [model[table]]:
             yield ""
@@ -163,7 +227,8 @@ def _comments(source: str) -> dict[tuple[str, str], str]:
                 first -= 1
             numbers = [*range(first, field.lineno), field.end_lineno or field.lineno]
             parts = [comments[number] for number in numbers if number in comments]
-            found[table.name, field.target.id] = " ".join(parts)
+            if parts:
+                found[table.name, field.target.id] = " ".join(parts)
     return found
 
 
@@ -173,7 +238,7 @@ def _words(hint: Any) -> str:
     if origin in (types.UnionType, typing.Union):
         parts = [part for part in given if part is not types.NoneType]
         if type(None) in given:
-            return f"{' or '.join(map(_words, parts))}; may be absent"
+            return f"{', '.join(map(_words, parts))}; may be absent"
         return ", ".join(map(_words, parts))
     if origin is typing.Literal:
         return ", ".join(f'"{value}"' for value in given)

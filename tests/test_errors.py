@@ -118,7 +118,9 @@ def test_a_tokenizer_that_fails_on_a_batch_names_all_of_its_texts(tmp_path):
     """Which text is at fault is not known. The window of a stream has the true numbers."""
     folder = copy("states", tmp_path / "m")
     content = json.loads((folder / "tokenizer.json").read_text())
-    content["model"] = {"type": "WordLevel", "unk_token": "?", "vocab": {"cat": 7}}
+    special = {token["content"]: token["id"] for token in content["added_tokens"]}
+    vocabulary = {**special, "cat": 7}
+    content["model"] = {"type": "WordLevel", "unk_token": "?", "vocab": vocabulary}
     relist(folder, "tokenizer.json", json.dumps(content).encode())
     texts = ["cat"] * 4096 + several("cat", "zebra")
     with TesseraDense(path=folder, threads=1) as model:

@@ -15,7 +15,7 @@ from tessera_onnx.kinds import KINDS
 from tessera_onnx.models import adopt as models_adopt
 from tessera_onnx.models import catalogue, resolve
 from tessera_onnx.models.artifact import Artifact
-from tessera_onnx.models.spec import Pooling, Precision
+from tessera_onnx.models.spec import ModelSpec, Pooling, Precision
 
 
 @click.command()
@@ -59,7 +59,7 @@ def adopt(
         model_id=model_id,
         licence=licence,
         link=link,
-        check=_open_each,
+        settle=_settled,
     )
     if as_json:
         print_json(_report(made))
@@ -67,12 +67,18 @@ def adopt(
         print_lines(_lines(_report(made)))
 
 
-def _open_each(artifact: Artifact) -> None:
-    """Open every graph of the model as every kind. Raises what the classes raise."""
+def _settled(artifact: Artifact) -> ModelSpec:
+    """The spec with the outputs and dimensions that its graphs tell, if all tell the same.
+
+    Every graph is opened as every kind. Raises what the classes raise.
+    """
     precisions: list[Precision | None] = [*artifact.spec.precisions()]
+    found = []
     for kind in artifact.spec.kinds:
         for precision in precisions or [None]:
-            KINDS[kind].open(artifact, device="cpu", precision=precision).close()
+            with KINDS[kind].open(artifact, device="cpu", precision=precision) as model:
+                found.append(model.spec)
+    return found[0] if all(spec == found[0] for spec in found) else artifact.spec
 
 
 def _report(artifact: Artifact) -> dict[str, Any]:

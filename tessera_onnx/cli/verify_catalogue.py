@@ -91,13 +91,16 @@ def _lines(specs: Sequence[ModelSpec], findings: Sequence[Finding], patch: str) 
             yield f"What {title}:"
             yield from table([["MODEL", "FACT", "CATALOGUE", "HUB"], *map(_row, some)], "  ")
             yield ""
-    wrong = {finding.model for finding in findings if finding.status in WRONG}
-    loose = {finding.model for finding in findings if finding.status == "unpinned"} - wrong
-    right = len(specs) - len(wrong) - len(loose)
+    wrong, failed, loose = (
+        {finding.model for finding in findings if finding.status == status}
+        for status in ("differs", "failed", "unpinned")
+    )
+    right = len(specs) - len(wrong | failed | loose)
     yield (
         f"{len(specs)} {'model' if len(specs) == 1 else 'models'}: "
-        f"{_verb(right, 'agree')} with the hub, {_verb(len(loose), 'leave')} pins open, "
-        f"{_verb(len(wrong), 'differ')}"
+        f"{_verb(right, 'agree')} with the hub, "
+        f"{_verb(len(loose - wrong - failed), 'leave')} pins open, "
+        f"{_verb(len(wrong), 'differ')}, {len(failed - wrong)} could not be compared"
     )
     if patch:
         yield "The patch of the catalogue:"

@@ -31,14 +31,14 @@ def adopt(
     model_id: str | None = None,
     licence: str | None = None,
     link: bool = False,
-    check: Callable[[Artifact], None] = lambda _: None,
+    settle: Callable[[Artifact], ModelSpec] = lambda artifact: artifact.spec,
 ) -> Artifact:
     """Write the model into the new folder `folder`, whole or not at all; the artifact in it.
 
     `model_id` and `licence` replace those that the model's files say. A precision whose files are
     not on this machine is left out. `link` makes hard links in place of copies, which take no
-    space, where the file system can. `check` gets the artifact before it takes its place, and
-    raises where it does not open.
+    space, where the file system can. `settle` gets the artifact before it takes its place, and
+    gives its spec with what only the open graphs tell; it raises where they do not open.
 
     Raises FileError for a folder that exists and is not empty or that cannot be written;
     IntegrityError for a model of which no graph is here; LoadError for an id or a file name that
@@ -47,9 +47,16 @@ def adopt(
     spec = _complete(_described(artifact.spec, model_id, licence), artifact)
     with new_folder(folder) as new:
         files = tuple(_put(artifact, file, new, link=link) for file in spec.files)
-        text = pins.toml(dataclasses.replace(spec, files=files))
-        (new / "model.toml").write_text(text, encoding="utf-8")
-        check(artifacts.open_folder(new))  # LoadError where model.toml is no valid entry
+        made = _described_in(new, dataclasses.replace(spec, files=files))
+        settled = settle(made)
+        if settled != made.spec:
+            _described_in(new, settled)
+    return artifacts.open_folder(folder)
+
+
+def _described_in(folder: Path, spec: ModelSpec) -> Artifact:
+    """The artifact after its model.toml is written. Raises LoadError for an entry that is wrong."""
+    (folder / "model.toml").write_text(pins.toml(spec), encoding="utf-8")
     return artifacts.open_folder(folder)
 
 

@@ -156,9 +156,7 @@ class Artifact:
             return self  # `read` says what is wrong with a file that is not listed
         sha256 = remote.sha256
         if sha256 == UNPINNED:  # git's hash alone is known of a small file
-            if self.offline and not os.path.isfile(self.folder / name):  # noqa: PTH113
-                raise offline_error(self.spec, f"its file {name}")
-            _, sha256 = pins.fetch(self.spec.hub, name, remote.etag)
+            _, sha256 = pins.fetch(self.spec.hub, name, remote.etag, offline=self.offline)
         file = File(name, sha256, remote.size)
         spec = dataclasses.replace(self.spec, files=(*self.spec.files, file))
         return dataclasses.replace(self, spec=spec)

@@ -134,6 +134,30 @@ def list_files(source: Hub) -> Listing:
     return Listing(repository, commit, safe)
 
 
+def cached_files(source: Hub) -> Listing | None:
+    """The files of a revision that are in the hub cache, such as another tool fetched them.
+
+    huggingface_hub notes the commit of a branch in `refs`, and a file in `snapshots` is a link to a
+    blob that is named by its hash. None without a snapshot of such links.
+    """
+    revision = "main" if source.revision == UNPINNED else source.revision
+    folder = repository_folder(source)
+    try:
+        commit = revision
+        if not re.fullmatch(r"[0-9a-f]{40}", revision):
+            commit = (folder / "refs" / revision).read_text(encoding="ascii").strip()
+        files: dict[str, Remote] = {}
+        snapshot_folder = folder / "snapshots" / commit
+        for path in snapshot_folder.rglob("*") if re.fullmatch(r"[0-9a-f]{40}", commit) else ():
+            etag = path.readlink().name if path.is_symlink() else ""
+            if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", etag) and path.is_file():
+                name = path.relative_to(snapshot_folder).as_posix()
+                files[name] = Remote(commit, etag, path.stat().st_size)
+    except (OSError, ValueError):
+        return None
+    return Listing(source.repository, commit, files) if files else None
+
+
 def _remote(commit: str, sibling: Any) -> Remote:
     """A file in the answer of the hub. Raises ValueError where it has no hash or size."""
     large = sibling.lfs

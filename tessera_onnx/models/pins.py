@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tessera_onnx.errors import FileError, IntegrityError, LoadError, named
+from tessera_onnx.errors import FileError, IntegrityError, LoadError, ModelNotFound, named
 from tessera_onnx.models import catalogue, hub
 from tessera_onnx.models.hub import NotOnHub
 from tessera_onnx.models.spec import UNPINNED, File, Hub, ModelSpec
@@ -159,18 +159,44 @@ def _pin(spec: ModelSpec, file: File) -> File:
     return dataclasses.replace(file, sha256=sha256, size=remote.size)
 
 
-def fetch(source: Hub, name: str, etag: str) -> tuple[bytes, str]:
+def check_known(source: Hub, file: File) -> None:
+    """Raises IntegrityError where the catalogue knows another hash of a file at that commit.
+
+    For a repository that is opened by its own name, so that the recipe is not the catalogue's.
+    """
+    for spec in catalogue.catalogue():
+        if spec.hub is None or spec.hub.revision != source.revision:
+            continue
+        if spec.hub.repository.lower() != source.repository.lower():
+            continue
+        known = [each.sha256 for each in spec.files if each.name == file.name]
+        if set(known) - {UNPINNED, file.sha256}:
+            raise IntegrityError(
+                f"{source.repository}: the hub's {file.name} has sha256 {file.sha256[:12]}…, and "
+                f"the catalogue's entry {spec.id!r} expects {known[0][:12]}… at that commit: do "
+                "not use the file"
+            )
+
+
+def fetch(source: Hub, name: str, etag: str, *, offline: bool = False) -> tuple[bytes, str]:
     """Content and sha256 of a file of the hub, downloaded unless it is in the hub cache.
 
     The content is compared with `etag`: the sha256 of a large file, git's hash of another. Raises
-    IntegrityError for a file that is still another one after a second download, and what
-    `hub.describe` raises.
+    IntegrityError for a file that is still another one after a second download, what
+    `hub.describe` raises, and ModelNotFound for a file that is not here while `offline`.
     """
     import hashlib
 
     path = hub.snapshot(source) / name
     for again in (False, True):  # a copy in the cache may be damaged
         if again or not os.path.isfile(path):  # noqa: PTH113 (False too where it may not be looked at)
+            if offline:
+                what = "is damaged" if again else "is not on this machine"
+                raise (IntegrityError if again else ModelNotFound)(
+                    f"{name!r} of the repository {source.repository} {what}, and offline=True or "
+                    "HF_HUB_OFFLINE forbids to fetch it: run `tessera pull "
+                    f"{source.repository}` where there is a network"
+                )
             hub.fetch(source, name, again=again)
         try:
             content = path.read_bytes()

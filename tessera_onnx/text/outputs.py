@@ -89,7 +89,7 @@ def settled(
     for kind, given in spec.text_recipes().items():
         recipe = given
         listed = () if isinstance(recipe, Sparse) else recipe.modules
-        if recipe.output == "" or listed:
+        if recipe.output == "" or listed or getattr(recipe, "dimension", 1) == 0:
             if found is None:
                 found = _run(session, probe)
             reads = modules.reads(listed or (), read)

@@ -265,6 +265,7 @@ def test_a_hub_that_cannot_be_asked_is_no_agreement(here, server):
     server.status = lambda request: (403, {"X-Error-Code": "GatedRepo"})
     path = write(here, ENTRY)
     assert set(findings(path, code=1)[0].values()) == {"failed"}
+    assert "0 differ, 1 could not be compared" in run(path, code=1)
 
 
 def test_one_of_several_entries_and_unknown_ones(here, server):

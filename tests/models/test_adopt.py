@@ -145,7 +145,7 @@ def test_what_goes_wrong_leaves_nothing(error, tmp_path):
         raise error
 
     with pytest.raises(type(error)) as caught:
-        adopt(artifact, tmp_path / "made", check=check)
+        adopt(artifact, tmp_path / "made", settle=check)
     assert caught.value is error
     assert [path.name for path in tmp_path.iterdir()] == ["foreign"]
 

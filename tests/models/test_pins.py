@@ -6,6 +6,7 @@ Xenova/bge-small-en-v1.5, and of Snowflake/snowflake-arctic-embed-m, one of whos
 
 import dataclasses
 import hashlib
+import json
 
 import hub_server
 import pytest
@@ -63,6 +64,20 @@ def test_the_weights_of_another_model_are_refused_at_the_download(spec):
     for name in (spec.id, spec.source):
         with pytest.raises(IntegrityError, match=REFUSED):
             TesseraDense(name)
+
+
+def test_they_are_refused_where_the_repository_is_opened_by_its_own_name(spec, server):
+    folder = {"config.json": {"model_type": "bert", "architectures": ["BertModel"]}}
+    folder["config.json"] |= {"hidden_size": 32, "max_position_embeddings": 64, "vocab_size": 400}
+    folder["tokenizer_config.json"] = {"pad_token": "[PAD]", "model_max_length": 40}
+    files = {name: json.dumps(table).encode() for name, table in folder.items()}
+    server.repositories["tests/own"] = server.repositories[spec.hub.repository] | files
+    server.repositories[spec.hub.repository] = server.repositories["tests/own"]
+    TesseraDense("tests/own", pooling="cls").close()  # a repository that no catalogue lists
+    other = spec.hub.repository.upper() if spec is ARCTIC else spec.hub.repository
+    server.repositories[other] = server.repositories["tests/own"]
+    with pytest.raises(IntegrityError, match=f"expects {spec.file(GRAPH).sha256[:12]}"):
+        TesseraDense(other, pooling="cls")
 
 
 @pytest.mark.parametrize("spec", [BGE], indirect=True)

@@ -64,7 +64,9 @@ def _listed(found: Folder, pooling: Pooling | None) -> tuple[Dense, tuple[str, .
         dimension = cut.dimension
     query, document, plain = found.roles("dense")
     found.sources["dense.modules"] = "modules.json"
-    found.sources["dense.dimension"] = f"{where}: embedding_dimension" if not names else names[-1]
+    if cut is None:
+        said = names[-1] if names else f"{where}: embedding_dimension"
+        found.sources["dense.dimension"] = said
     recipe = Dense(
         output="",
         pooling=modes[0],
@@ -123,8 +125,10 @@ def _truncation(found: Folder, dimension: int) -> Module | None:
         return None
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise found.error(f"has the truncate_dim {size!r:.40}, which is no size", SETTINGS)
+    if size >= dimension:
+        return None
     found.sources["dense.dimension"] = f"{SETTINGS}: truncate_dim"
-    return _step("truncate", size) if size < dimension else None
+    return _step("truncate", size)
 
 
 def _similarity(found: Folder) -> Similarity | None:
@@ -142,7 +146,11 @@ def _similarity(found: Folder) -> Similarity | None:
 
 
 def _unlisted(found: Folder, pooling: Pooling | None) -> Dense:
-    """The recipe of a folder without modules.json: the caller's pooling, or the graph's own."""
+    """The recipe of a folder without modules.json: the caller's pooling, or the graph's own.
+
+    A graph that pools makes the vector as it is, with all modules of the model: its size need not
+    be that of the states, and it is not normalised again. A dimension of 0 is that of the graph.
+    """
     query, document, plain = found.roles("dense")
     port = found.files.pooled() if pooling is None else None
     output, size = "", found.hidden
@@ -153,30 +161,25 @@ def _unlisted(found: Folder, pooling: Pooling | None) -> Dense:
             size = states[0].dims[-1]
     elif port is not None:
         output = port.name
-        size = port.dims[-1] if isinstance(port.dims[-1], int) else size
+        size = port.dims[-1] if isinstance(port.dims[-1], int) else None
         found.sources["dense.pooling"] = f"{found.files.name}: output {output}"
     elif found.files.io is None:
         found.sources["dense.pooling"] = f"{found.files.name}, which is not here yet, or pooling="
     else:
         raise _no_pooling(found)
-    if size is None:
-        raise found.error(
-            "does not tell the size of its vectors, and there is no config.json with hidden_size: "
-            "put the model's config.json beside it",
-            found.files.name,
-        )
     said = found.files.config_name or found.files.name
     found.sources["dense.dimension"] = f"{said}: hidden_size" if size == found.hidden else said
     return Dense(
         output=output,
         pooling=pooling or "graph",
-        dimension=size,
+        dimension=size or 0,
         matryoshka=(),
         matryoshka_layer_norm=False,
         tasks=prompts.read(found.path).tasks,
         query=query,
         document=document,
         plain=plain,
+        modules=() if pooling is None else None,
         similarity=_similarity(found),
     )
 

@@ -191,7 +191,8 @@ def check_sizes(files: Files, hidden: int | None, dimension: int, what: str) -> 
             )
     vector = files.pooled()
     size = None if vector is None else vector.dims[-1]
-    if vector is not None and isinstance(size, int) and size not in (dimension, hidden):
+    wrong = isinstance(size, int) and dimension != 0 and size not in (dimension, hidden)
+    if vector is not None and wrong:
         raise LoadError(
             f"{files.folder / files.name} gives vectors of {size} numbers ({vector.name}), but the "
             f"configuration makes {dimension}: these are files of two models",

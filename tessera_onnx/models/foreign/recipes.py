@@ -12,7 +12,6 @@ from tessera_onnx.models import rules
 from tessera_onnx.models.foreign import (
     bge_m3,
     colbert,
-    colbert_roles,
     dense,
     layers,
     opened,
@@ -21,7 +20,8 @@ from tessera_onnx.models.foreign import (
     splade,
     tokenizer_file,
 )
-from tessera_onnx.models.foreign.files import headers, is_file, read_numbers, read_table
+from tessera_onnx.models.foreign.colbert_roles import METADATA, PLAID, Said
+from tessera_onnx.models.foreign.files import MODULES, headers, is_file, read_numbers, read_table
 from tessera_onnx.models.foreign.found import Folder
 from tessera_onnx.models.foreign.graph_io import Port
 from tessera_onnx.models.foreign.splade import Route
@@ -33,9 +33,11 @@ def multi_vector(found: Folder) -> tuple[MultiVector, tuple[str, ...], int | Non
     that is not the mask token's. Raises LoadError.
     """
     layout = colbert.layout(found.path)
-    read = colbert.read_roles(
-        found.path, found.tokenizer, colbert_roles.Said(), layout, found.sources
-    )
+    if layout in ("own", "pylate") and not found.modules and PLAID not in found.files.sizes:
+        raise found.error(
+            "is missing, which says what follows the encoder: download the whole folder", MODULES
+        )
+    read = colbert.read_roles(found.path, found.tokenizer, Said(), layout, found.sources)
     hidden, stack = found.hidden, []
     modules = [] if layout in (None, "stanford", "plaid") else found.modules
     if modules:
@@ -65,7 +67,7 @@ def multi_vector(found: Folder) -> tuple[MultiVector, tuple[str, ...], int | Non
 
 def _projected(found: Folder) -> int:
     """The dimension of a ColBERT whose projection is inside the graph, as in Stanford's layout."""
-    for name, key in ((colbert_roles.METADATA, "dim"), (colbert_roles.PLAID, "embedding_dim")):
+    for name, key in ((METADATA, "dim"), (PLAID, "embedding_dim")):
         size = read_table(found.path / name).get(key)
         if isinstance(size, int) and not isinstance(size, bool) and size > 0:
             found.sources["multi_vector.dimension"] = f"{name}: {key}"
@@ -81,7 +83,7 @@ def _projected(found: Folder) -> int:
     raise found.error(
         "does not say the size of its token vectors: its artifact.metadata has no dim, and the "
         "graph leaves the size open",
-        colbert_roles.METADATA,
+        METADATA,
     )
 
 
@@ -106,7 +108,7 @@ def _projection(found: Folder, dimension: int) -> Module:
     layers.width((layer,), found.hidden or 0)
     if layer.out_features != dimension:
         raise found.error(
-            f"projects to {layer.out_features} numbers, {colbert_roles.METADATA} says {dimension}",
+            f"projects to {layer.out_features} numbers, {METADATA} says {dimension}",
             name,
         )
     found.sources["multi_vector.modules"] = f"{name}: linear.weight"
@@ -124,9 +126,9 @@ def _is_inside(found: Folder, dimension: int, hidden: int | None) -> bool:
 def _check_plaid(found: Folder, stack: list[tuple[dict[str, Any], layers.Layer]]) -> None:
     """Raises LoadError for a graph of next-plaid, whose export drops activations and residuals."""
     lost = [layer for _, layer in stack if layer.residual or layer.activation != "Identity"]
-    if lost and colbert_roles.PLAID in found.files.sizes:
+    if lost and PLAID in found.files.sizes:
         raise found.error(
-            f"was exported by next-plaid ({colbert_roles.PLAID}), which leaves out the activation "
+            f"was exported by next-plaid ({PLAID}), which leaves out the activation "
             f"or the residual of {lost[0].file.parent.name}: export the model with tessera-export",
             found.files.name,
         )

@@ -25,7 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tessera_onnx.errors import ConfigError, LoadError, ModelNotFound, part_hint
+from tessera_onnx.errors import (
+    ConfigError,
+    IntegrityError,
+    LoadError,
+    ModelNotFound,
+    part_hint,
+)
 from tessera_onnx.models import catalogue, hub, pins
 from tessera_onnx.models.artifact import HUB, Artifact
 from tessera_onnx.models.hub import Listing, Remote
@@ -99,16 +105,42 @@ def open_repository(
 ) -> Artifact:
     """The artifact of a repository; a graph is fetched when it is read.
 
-    A recorded one needs no request, until `again` asks the hub for the newest commit. Raises
-    ModelNotFound for a repository or revision that the hub does not have, or that is not recorded
-    while `offline`; LoadError for one without an ONNX file, for what `reader.read` refuses, and
-    what `hub.describe` raises; IntegrityError for a file that is not the one the hub lists.
+    A recorded one needs no request, until `again` asks the hub for the newest commit. While
+    `offline`, one that another tool fetched into the hub cache is opened as far as it is there.
+    Raises ModelNotFound for a repository or revision that the hub does not have, or that is not
+    here while `offline`; LoadError for one without an ONNX file, for what `reader.read` refuses,
+    and what `hub.describe` raises; IntegrityError for a file that is not the one the hub lists.
     """
     found = None if again else recorded(wanted, cache, offline=offline)
     if found is not None:
         return found
-    files = listing(wanted, cache, offline=offline, again=again)
+    try:
+        files = listing(wanted, cache, offline=offline, again=again)
+    except ModelNotFound as error:
+        if not offline:
+            raise
+        return _opened_cached(wanted, error)
     return open_listed(wanted, cache, files, offline=offline)
+
+
+def _opened_cached(wanted: Choice, missing: ModelNotFound) -> Artifact:
+    """A repository that another tool fetched into the hub cache; raises `missing` without one.
+
+    It may be a part of the repository, so it is not recorded, and a graph of lower precision is
+    used only if it is named: which graph is used must not depend on what happens to be here.
+    """
+    files = hub.cached_files(Hub(wanted.repository, wanted.revision or UNPINNED))
+    if files is None or not any(name.endswith(".onnx") for name in files.files):
+        raise missing
+    try:
+        found = open_listed(wanted, None, files, offline=True)
+    except IntegrityError:
+        raise
+    except LoadError as error:
+        raise ModelNotFound(f"{missing}; of the files in the hub cache: {error}") from None
+    if wanted.file is None and not found.spec.main_graph().fp32:
+        raise ModelNotFound(f"{missing}; the hub cache has no fp32 graph: name another with file=")
+    return found
 
 
 def listing(wanted: Choice, cache: Path, *, offline: bool = False, again: bool = False) -> Listing:
@@ -163,8 +195,13 @@ def all_recorded(cache: Path, *, offline: bool = True) -> Iterator[Artifact]:
                 yield found
 
 
-def open_listed(wanted: Choice, cache: Path, files: Listing, *, offline: bool = False) -> Artifact:
-    """As `open_repository`, for a list of files that is known: read the small ones and record."""
+def open_listed(
+    wanted: Choice, cache: Path | None, files: Listing, *, offline: bool = False
+) -> Artifact:
+    """As `open_repository`, for a list of files that is known: read the small ones and record.
+
+    Without a `cache` nothing is recorded.
+    """
     from tessera_onnx.models.foreign import reader
 
     _check_graphs(wanted, files)
@@ -190,7 +227,8 @@ def open_listed(wanted: Choice, cache: Path, files: Listing, *, offline: bool = 
     check_model(spec, f"repository {spec.id}")
     renamed = dataclasses.replace(wanted, repository=files.repository)
     for name in dict.fromkeys((renamed, wanted)):
-        _record(name, cache, spec, found.sources, files)
+        if cache is not None:
+            _record(name, cache, spec, found.sources, files)
     return Artifact(spec, folder, HUB, offline, found.sources, files)
 
 
@@ -216,13 +254,7 @@ def _fetch_small(files: Listing, *, offline: bool) -> None:
 
 def _fetch(source: Hub, name: str, files: Listing, *, offline: bool) -> str:
     """Fetch a file unless it is here, and compare it. Its sha256."""
-    if offline and not os.path.isfile(hub.snapshot(source) / name):  # noqa: PTH113
-        raise ModelNotFound(
-            f"{name!r} of the repository {source.repository} is not on this machine, and "
-            "offline=True or HF_HUB_OFFLINE forbids to fetch it: run `tessera pull "
-            f"{source.repository}` where there is a network"
-        )
-    return pins.fetch(source, name, files.files[name].etag)[1]
+    return pins.fetch(source, name, files.files[name].etag, offline=offline)[1]
 
 
 def small(files: Listing) -> list[str]:
@@ -256,7 +288,9 @@ def _pinned(spec: ModelSpec, wanted: Choice, files: Listing, *, offline: bool) -
         sha256 = remote.sha256
         if sha256 == UNPINNED:  # a small file, for which the hub has git's hash alone
             sha256 = _fetch(source, name, files, offline=offline)
-        return File(name, sha256, remote.size)
+        file = File(name, sha256, remote.size)
+        pins.check_known(source, file)
+        return file
 
     return dataclasses.replace(
         spec,

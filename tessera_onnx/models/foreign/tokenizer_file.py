@@ -35,6 +35,7 @@ PROBES = (
     "The quick brown fox jumps over the lazy dog.",
     "Two plus two is four; three plus three is six",
 )
+PADS = ("[PAD]", "<pad>")
 MOST = 1 << 20  # tokens; transformers writes 1e30 for "nobody knows"
 
 
@@ -350,10 +351,14 @@ def _pad_id(
         pad = config.get("pad_token_id")
     if pad is None and isinstance(padding, dict):
         pad = padding.get("pad_id")
+    if pad is None and find(CONFIG, places) is None:
+        # What stands behind the mask changes no vector, so that the name is enough.
+        found = (tokenizer.token_to_id(name) for name in PADS)
+        pad = next((number for number in found if number is not None), None)
     if isinstance(pad, bool) or not isinstance(pad, int):
         raise LoadError(
-            f"pad_id is missing: no configuration in {places[0]} names a padding token (pad_token "
-            "in tokenizer_config.json)",
+            f"pad_id is missing: no configuration in {places[0]} names a padding token: write "
+            '{"pad_token": "..."} to its tokenizer_config.json',
             path=str(places[0]),
         )
     return pad

