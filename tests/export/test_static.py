@@ -81,7 +81,8 @@ def test_the_two_recipes_differ(tmp_path):
     unknown = tokenizer.token_to_id("[UNK]")
     for text, alike in zip(static_models.TEXTS, same.tolist(), strict=True):
         ids = tokenizer.encode(text, add_special_tokens=False).ids
-        assert alike == (unknown not in ids and len(ids) <= 24 and len(text) <= most), ids
+        # A text of one repeated word has the same mean wherever it is cut.
+        assert alike or unknown in ids or len(ids) > 24 or len(text) > most
     assert 5 <= same.sum() <= len(same) - 5
 
 
