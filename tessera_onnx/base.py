@@ -16,7 +16,7 @@ from tessera_onnx.models.artifact import Artifact
 from tessera_onnx.models.resolve import resolve
 from tessera_onnx.models.spec import KIND_TABLES, Graph, Kind, ModelSpec, Pooling, Precision
 from tessera_onnx.models.spec_media import SubGraph
-from tessera_onnx.runtime import devices, session
+from tessera_onnx.runtime import cpu, devices, session
 
 
 class Options(TypedDict, total=False):
@@ -94,6 +94,7 @@ class Model:
             offline=offline,
             file=file,
             pooling=self._pooling,
+            processor=cpu.byte_products(),
         )
         # Absolute, because the working directory may be another one when a graph is read again or
         # when the object is unpickled.

@@ -18,6 +18,7 @@ from tessera_onnx.models import catalogue, resolve
 from tessera_onnx.models import installed as models_installed
 from tessera_onnx.models.artifact import Artifact
 from tessera_onnx.models.spec import KIND_TABLES, Kind, ModelSpec
+from tessera_onnx.runtime import cpu
 from tessera_onnx.text.base import TextOptions
 
 
@@ -150,6 +151,7 @@ def Tessera(  # noqa: N802 (the original's name)
         offline=options.get("offline"),
         file=options.get("file"),
         pooling=options.get("pooling"),
+        processor=cpu.byte_products(),
     )
     row = KINDS[kind or artifact.spec.kinds[0]]
     return row.open(artifact, model_id or artifact.spec.id, **options)

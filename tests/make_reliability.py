@@ -105,6 +105,11 @@ TESTS = {
     "test_after_a_killed_download_the_next_one_works",
     "two processes that download at once": "models/test_hub.py::"
     "test_two_processes_fetch_one_file_once",
+    "a repository with half of its files": "models/test_repository.py::test_half_of_the_files",
+    "a repository without the weights that its graph names": "models/test_repository.py::"
+    "test_weights_that_the_repository_lacks_are_told_before_the_rest_is_fetched",
+    "a file of another model in the hub cache": "models/test_repository.py::"
+    "test_another_file_in_the_cache_is_replaced",
     "a full disk, at a download": "models/test_hub.py::"
     "test_a_disk_that_fills_up_during_the_download",
     "a full disk, at the output": "cli/test_main.py::test_a_full_disk_leaves_the_old_file",

@@ -77,6 +77,7 @@ def test_console(text, tmp_path):
 
 
 def test_every_block_is_of_a_kind_that_is_run():
+    """test_formats.py parses the blocks of TOML."""
     for page in PAGES:
         languages = set(re.findall(r"^```(\w*)\n", page.read_text(), re.MULTILINE)) - {""}
         # tests/test_formats.py parses what is TOML.

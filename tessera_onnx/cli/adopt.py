@@ -40,7 +40,9 @@ def adopt(
     link: bool,
     as_json: bool,
 ) -> None:
-    """Make an artifact of the model in FOLDER, with a model.toml and the hash of each file.
+    """Make an artifact of a folder without model.toml.
+
+    It gets a model.toml with the hash of each file.
 
     FOLDER is one of sentence-transformers, PyLate, transformers.js or their like that holds an ONNX
     file, or the name of a repository ("owner/name") that was fetched before. Its facts are read

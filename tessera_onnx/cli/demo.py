@@ -37,7 +37,7 @@ SPECIAL_TOKEN = re.compile(r"\[.+\]|<.+>")
 @CACHE
 @JSON
 def demo(cache_dir: str | None, *, as_json: bool) -> None:
-    """Encode, rank and explain a few sentences with each model.
+    """Try each kind of model on a few sentences.
 
     Of every kind, the first installed model is opened.
 

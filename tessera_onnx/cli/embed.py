@@ -33,6 +33,7 @@ from tessera_onnx.models import resolve
 from tessera_onnx.models.spec import Kind
 from tessera_onnx.progress import Stderr
 from tessera_onnx.results import Ranked
+from tessera_onnx.runtime import cpu
 from tessera_onnx.search.fusion import fuse
 from tessera_onnx.vectors.quantization import OutputDtype
 
@@ -89,7 +90,7 @@ def encode(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Encode the texts of INPUT, or one text, and write the vectors.
+    """Encode the texts of INPUT and write the vectors.
 
     INPUT is a .txt or .md file (a text a line), a .jsonl file (strings, or objects with --field), a
     .csv file (the first row names the columns), each also as .gz, or - for the lines of stdin. For
@@ -208,7 +209,7 @@ def rank(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Rank texts, images or pages by how well they answer QUERY.
+    """Rank texts or images by how well they answer QUERY.
 
     DOCUMENTS, or the lines of --file, are texts. They are images and PDFs if --model or --kind says
     so, or if all of them are files with the name of an image or a PDF.
@@ -332,7 +333,7 @@ def _open(
     if kind is None and model is None and cli_images.are_images(images, may_be_texts=may_be_texts):
         kind = next(name for name, row in KINDS.items() if row.reads == "images")
     chosen = {name: options[name] for name in ("file", "pooling")}
-    artifact = resolve.resolve(**place, kind=kind, **chosen)
+    artifact = resolve.resolve(**place, kind=kind, processor=cpu.byte_products(), **chosen)
     row = KINDS[kind or artifact.spec.kinds[0]]
     if row.reads == "series":
         raise click.UsageError(

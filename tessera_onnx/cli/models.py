@@ -20,7 +20,7 @@ from tessera_onnx.models.foreign import repository
 from tessera_onnx.models.installed import cache_folder
 from tessera_onnx.models.spec import File, Kind, ModelSpec, Parity
 from tessera_onnx.models.spec_media import SubGraph
-from tessera_onnx.runtime import saturation
+from tessera_onnx.runtime import cpu, saturation
 
 
 @click.command()
@@ -54,7 +54,7 @@ def models(kind: Kind | None, cache_dir: str | None, *, installed: bool, as_json
 @CACHE
 @JSON
 def info(model: str, cache_dir: str | None, *, as_json: bool, **chosen: Any) -> None:
-    """Show every fact of a model: source, licence, files, parity.
+    """Show every fact of a model and its files.
 
     Of a folder or repository without a description, it shows the file and key of each fact. A
     repository OWNER/NAME is described from its small files, before a graph is downloaded.
@@ -64,10 +64,13 @@ def info(model: str, cache_dir: str | None, *, as_json: bool, **chosen: Any) -> 
     """
     sources: Mapping[str, str] = {}
     try:
-        artifact = resolve.resolve(**location(model, cache_dir), offline=True, **chosen)
+        processor = cpu.byte_products()
+        artifact = resolve.resolve(
+            **location(model, cache_dir), offline=True, processor=processor, **chosen
+        )
         spec, place, sources = artifact.spec, _place(artifact), artifact.sources
     except ModelNotFound:
-        known, wanted = known_entry(model), repository.choice(model, **chosen)
+        known, wanted = known_entry(model), repository.choice(model, processor=processor, **chosen)
         if known is not None and not any(chosen.values()):
             spec, place = known, {"where": "not installed"}
         elif wanted is None or hub.is_offline() or resolve.RERANKER.search(model):

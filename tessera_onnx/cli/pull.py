@@ -19,6 +19,7 @@ from tessera_onnx.models.foreign import repository
 from tessera_onnx.models.installed import cache_folder
 from tessera_onnx.models.installed import installed as installed_models
 from tessera_onnx.models.spec import PRECISIONS, File, ModelSpec, Precision
+from tessera_onnx.runtime import cpu
 from tessera_onnx.runtime.devices import choose_device
 
 
@@ -43,7 +44,7 @@ def pull(
     as_json: bool,
     **chosen: Any,
 ) -> None:
-    """Download and verify a model, to run it without a network.
+    """Download a model, to run it without a network.
 
     ID is a model of the catalogue, or OWNER/NAME of any repository of the hub, with @REVISION for
     another branch, tag or commit than the default. Without --precision it is the graph that runs on
@@ -64,7 +65,7 @@ def pull(
 @click.argument("model", metavar="ID")
 @CACHE
 def pin(model: str, cache_dir: str | None) -> None:
-    """Print a model's revision and hashes as lines for a catalogue.
+    """Print a model's revision and hashes for a catalogue.
 
     \b
     Example: tessera pin all-minilm-l6-v2
@@ -99,7 +100,7 @@ def fetch(
     """
     spec = known_entry(model)
     elsewhere = _installed(spec.id if spec else model, cache_dir)
-    wanted = repository.choice(model, **chosen)
+    wanted = repository.choice(model, processor=cpu.byte_products(), **chosen)
     if wanted is not None and (any(chosen.values()) or (spec is None and elsewhere is None)):
         artifact = resolve.open_repository(wanted, cache_dir, offline=hub.is_offline(), again=force)
         elsewhere = None
@@ -113,7 +114,9 @@ def fetch(
     if precision:
         rules.check_precision(artifact.spec, precision)
     precisions = [precision] if precision else _precisions(artifact.spec)
-    return _report(artifact, _download(artifact, precisions, force=force), elsewhere)
+    report = _report(artifact, _download(artifact, precisions, force=force), elsewhere)
+    given = {name: value for name, value in chosen.items() if value is not None}
+    return {**report, **given}
 
 
 def _download(
@@ -177,4 +180,8 @@ def _pull_lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"  licence {report['licence']}{', which forbids commercial use' if forbids else ''}"
     if report["hidden_by"]:
         yield f"  not used by its id: {report['hidden_by']} holds that model and comes first"
-    yield f'Next: tessera info {report["model"]}, or in Python Tessera("{report["model"]}")'
+    given = {name: report[name] for name in ("file", "pooling") if name in report}
+    flags = "".join(f" --{name} {value}" for name, value in given.items())
+    options = "".join(f', {name}="{value}"' for name, value in given.items())
+    model = report["model"]
+    yield f'Next: tessera info {model}{flags}, or in Python Tessera("{model}"{options})'

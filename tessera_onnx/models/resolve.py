@@ -30,6 +30,7 @@ from tessera_onnx.models.artifact import (
     pinned_folder,
 )
 from tessera_onnx.models.foreign import repository
+from tessera_onnx.models.foreign.graphs import Processor
 from tessera_onnx.models.spec import Kind, ModelSpec, Pooling
 
 logger = logging.getLogger("tessera_onnx")
@@ -50,14 +51,16 @@ def resolve(
     offline: bool | None = None,
     file: str | None = None,
     pooling: Pooling | None = None,
+    processor: Processor | None = None,
 ) -> Artifact:
     """Find the artifact for an id, an alias or a folder; with neither, the default of the kind.
 
     `path` is a model folder, or a catalogue (a .toml file), in which alone the id is then looked
     up. `file` and `pooling` complete what a folder without model.toml, or a repository of the hub,
     leaves open; with them, "owner/name" is a repository also where a catalogue has that alias.
-    A graph is fetched when it is read, so only the precision in use is downloaded. Nothing is
-    fetched if `offline` is true or HF_HUB_OFFLINE is set.
+    `processor` decides between their int8 graphs. A graph is fetched when it is read, so only the
+    precision in use is downloaded. Nothing is fetched if `offline` is true or HF_HUB_OFFLINE is
+    set.
 
     Raises ModelNotFound for an unknown id, with similar names, and for a model of the catalogue
     that is not on this machine, with what to do; LoadError when the model does not serve `kind`;
@@ -75,11 +78,13 @@ def resolve(
     if path is not None and Path(path).suffix == ".toml" and os.path.isfile(path):  # noqa: PTH113
         artifact = _from_catalogue(Path(path), model_id, kind, cache_dir, offline=offline)
     elif path is not None:
-        artifact = _open(Path(path), kind, file, pooling)
+        artifact = _open(Path(path), kind, file, pooling, processor)
         if model_id is not None and model_id not in {artifact.spec.id, *artifact.spec.aliases}:
             raise LoadError(f"the folder {path} holds {artifact.spec.id!r}, not {said(model_id)!r}")
     else:
-        artifact = _find(model_id, kind, cache_dir, file, pooling, offline=offline)
+        artifact = _find(
+            model_id, kind, cache_dir, file, pooling, processor=processor, offline=offline
+        )
     if not artifact.is_foreign and (file is not None or pooling is not None):
         name = "file" if file is not None else "pooling"
         raise ConfigError(
@@ -90,13 +95,19 @@ def resolve(
     return artifact
 
 
-def _open(folder: Path, kind: Kind | None, file: str | None, pooling: Pooling | None) -> Artifact:
+def _open(
+    folder: Path,
+    kind: Kind | None,
+    file: str | None,
+    pooling: Pooling | None,
+    processor: Processor | None,
+) -> Artifact:
     """The artifact in a folder: by its model.toml, else by the files that its maker left there."""
     if os.path.lexists(folder / "model.toml") or not os.path.isdir(folder):  # noqa: PTH112
         return open_folder(folder)
     from tessera_onnx.models.foreign import reader  # needs the tokenizers package
 
-    found = reader.read(folder, kind, file=file, pooling=pooling)
+    found = reader.read(folder, kind, file=file, pooling=pooling, processor=processor)
     return Artifact(found.spec, folder, FOLDER, sources=found.sources)
 
 
@@ -120,23 +131,26 @@ def _find(
     file: str | None,
     pooling: Pooling | None,
     *,
+    processor: Processor | None,
     offline: bool,
 ) -> Artifact:
     if model_id is None:
         return _find_default(kind, cache_dir, offline=offline)
     is_folder = os.path.isdir(model_id)  # noqa: PTH112 (a Path raises for what cannot be a name)
     if is_folder and PLACE.match(model_id):
-        return _open(Path(model_id), kind, file, pooling)
+        return _open(Path(model_id), kind, file, pooling, processor)
     # What lies here is never asked of the hub.
     is_here = os.path.exists(model_id)  # noqa: PTH110
-    wanted = None if is_here else repository.choice(model_id, kind, file=file, pooling=pooling)
+    wanted = None
+    if not is_here:
+        wanted = repository.choice(model_id, kind, file=file, pooling=pooling, processor=processor)
     if wanted is not None and (file is not None or pooling is not None):
         return open_repository(wanted, cache_dir, offline=offline)
     found = _find_known(model_id, kind, cache_dir, offline=offline)
     if found is not None:
         return found
     if is_folder:
-        return _open(Path(model_id), kind, file, pooling)
+        return _open(Path(model_id), kind, file, pooling, processor)
     if wanted is not None:
         return open_repository(wanted, cache_dir, offline=offline)
     here = [artifact.spec for artifact in installed.installed(cache_dir, offline=offline)]

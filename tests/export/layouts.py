@@ -113,6 +113,7 @@ class Workshop:
             inputs = ["input_ids", "attention_mask"]
             if name == "bert":
                 inputs.append("token_type_ids")
+            edit(place / "tokenizer_config.json", model_input_names=inputs)
             trace(States(model, inputs, output), place / GRAPH, inputs, [output])
         return place
 

@@ -71,7 +71,11 @@ def test_lengths(place):
     (place / "sentence_bert_config.json").unlink()
     assert folder.read(place, ["dense"]).dense.query.max_length == 130
     edit(place / "tokenizer_config.json", model_max_length=None)
-    refused(place, "max_length is missing")
+    assert folder.read(place, ["dense"]).dense.query.max_length == 130
+    (place / "tokenizer_config.json").rename(place / "kept")
+    edit(place / "config.json", pad_token_id=0)
+    refused(place, "max_length is missing: .*; give --max-length")
+    (place / "kept").rename(place / "tokenizer_config.json")
     edit(place / "config.json", max_position_embeddings=None)
     refused(place, "max_positions is missing")
     (place / "config.json").write_text("[]")

@@ -92,12 +92,16 @@ def by_path(world: World, kind: str, folder: Path, repository: str, **options: A
 
 
 def by_hub(world: World, kind: str, folder: Path, repository: str, **options: Any) -> Any:
-    """The repository, opened a second time without a request."""
+    """The repository, opened a second time without a request.
+
+    With a revision, because a catalogue may have an entry for the name alone.
+    """
     world.serve(repository, folder)
     world.forget()
-    CLASSES[kind](repository, on_long="truncate", **options).close()
+    name = f"{repository}@main"
+    CLASSES[kind](name, on_long="truncate", **options).close()
     before = world.asked
-    model = CLASSES[kind](repository, on_long="truncate", offline=True, **options)
+    model = CLASSES[kind](name, on_long="truncate", offline=True, **options)
     assert world.asked == before
     bodies = world.hub.seen("storage", "GET")
     assert not [request for request in bodies if unwanted(request.path, model)]

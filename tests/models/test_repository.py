@@ -781,6 +781,10 @@ def test_info_shows_the_weights_beside_a_graph_and_the_reason_of_a_refusal(serve
 def test_pull_and_the_commands_take_a_file(server):
     shown = run("pull", NAME, "--file", "onnx/model_O3.onnx").stdout
     assert "bytes, verified" in shown
+    assert (
+        f'tessera info {NAME} --file onnx/model_O3.onnx, or in Python Tessera("{NAME}", file="o'
+        in shown
+    )
     assert "onnx/model_O3.onnx" in asked(server)
     before = len(server.requests)
     options = ["-m", NAME, "--file", "onnx/model_O3.onnx"]

@@ -20,6 +20,12 @@ from tessera_onnx.models.foreign.tokenizer_file import TokenizerFile
 from tessera_onnx.models.spec import MultiVector, TokenRole
 
 TOKENS = "token_embeddings"
+# Keys by which sentence-transformers knows an older config_sentence_transformers.json of PyLate's
+# (sentence_transformers/multi_vector_encoder/model.py, _parse_model_config).
+PYLATE = {
+    "query_prefix", "document_prefix", "do_query_expansion", "attend_to_expansion_tokens",
+    "attend_to_mask_tokens",
+}  # fmt: skip
 Layout = Literal["stanford", "own", "pylate", "plaid"]
 
 
@@ -33,7 +39,7 @@ def layout(folder: Path) -> Layout | None:
         return "stanford"
     if settings.get("model_type") == "MultiVectorEncoder":
         return "own"
-    if settings.get("model_type") == "ColBERT" or "query_prefix" in settings:
+    if settings.get("model_type") == "ColBERT" or PYLATE & set(settings):
         return "pylate"
     plaid = read_table(folder / PLAID)
     return "plaid" if {"query_prefix", "query_length", "embedding_dim"} & set(plaid) else None

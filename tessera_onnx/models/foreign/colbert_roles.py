@@ -100,25 +100,28 @@ def pylate(
     attend = _default(settings, "attend_to_expansion_tokens", default=False)
     expansion: Expansion = "none" if not expand else "attended" if attend else "unattended"
     words = _default(settings, "skiplist_words", list(string.punctuation))
+    query_marker, query_rest = _marker(_default(settings, "query_prefix", "[Q] "), tokenizer)
+    document_marker, rest = _marker(_default(settings, "document_prefix", "[D] "), tokenizer)
     query = TokenRole(
-        prompt=before.query,
+        prompt=query_rest + before.query,
         max_length=_length(said.query_length, settings, "query_length", 32),
-        marker_ids=_marker(_default(settings, "query_prefix", "[Q] "), tokenizer),
+        marker_ids=query_marker,
         expansion=expansion,
         skip_ids=(),
     )
     document = TokenRole(
-        prompt=before.document,
+        prompt=rest + before.document,
         max_length=_length(said.document_length, settings, "document_length", 180),
-        marker_ids=_marker(_default(settings, "document_prefix", "[D] "), tokenizer),
+        marker_ids=document_marker,
         expansion="none",
         skip_ids=_skip_ids(words, tokenizer),
     )
     # sentence-transformers makes the marker a part of the prompt of that name.
-    markers = {"query": query.marker_ids, "document": document.marker_ids}
+    markers = {"query": (query_marker, query_rest), "document": (document_marker, rest)}
     plain = _plain(tokenizer, said, before, document.skip_ids)
     if plain is not None:
-        plain = replace(plain, marker_ids=markers.get(before.name, ()))
+        marker, text = markers.get(before.name, ((), ""))
+        plain = replace(plain, prompt=text + plain.prompt, marker_ids=marker)
     return Roles(query, document, plain, _fill(tokenizer) if expand else None)
 
 
@@ -128,17 +131,19 @@ def plaid(settings: Mapping[str, Any], tokenizer: TokenizerFile, said: Said) -> 
         raise LoadError(f"{PLAID} has do_lower_case, which tokenizer.json does not do")
     expand = bool(settings.get("do_query_expansion", True))
     words = _default(settings, "skiplist_words", list(string.punctuation))
+    query_marker, query_rest = _marker(_default(settings, "query_prefix", "[Q] "), tokenizer)
+    document_marker, rest = _marker(_default(settings, "document_prefix", "[D] "), tokenizer)
     query = TokenRole(
-        prompt="",
+        prompt=query_rest,
         max_length=_length(said.query_length, settings, "query_length", 48, PLAID),
-        marker_ids=_marker(_default(settings, "query_prefix", "[Q] "), tokenizer),
+        marker_ids=query_marker,
         expansion="unattended" if expand else "none",
         skip_ids=(),
     )
     document = TokenRole(
-        prompt="",
+        prompt=rest,
         max_length=_length(said.document_length, settings, "document_length", 300, PLAID),
-        marker_ids=_marker(_default(settings, "document_prefix", "[D] "), tokenizer),
+        marker_ids=document_marker,
         expansion="none",
         skip_ids=_skip_ids(words, tokenizer),
     )
@@ -290,6 +295,17 @@ def _length(
     return tokenizer_file.tokens(file, key, _default(settings, key, default))
 
 
-def _marker(prefix: str, tokenizer: TokenizerFile) -> tuple[int, ...]:
-    # PyLate would add a token that is not there, with a random row: no graph has it.
-    return (tokenizer.id_of(prefix, "the marker"),) if prefix else ()
+def _marker(prefix: str, tokenizer: TokenizerFile) -> tuple[tuple[int, ...], str]:
+    """The ids of PyLate's prefix, and the rest of it, which stands before the text.
+
+    A prefix that is one token of the vocabulary, with or without the space after it, is inserted as
+    that token; another one is text (sentence_transformers/multi_vector_encoder/model.py,
+    _register_prefix_tokens). PyLate itself would add a token that is not there, with a random row,
+    which no graph has.
+    """
+    word = (prefix.split(None, 1) or [""])[0]
+    for known in (prefix, word):
+        number = tokenizer.tokenizer.token_to_id(known) if known else None
+        if number is not None:
+            return (int(number),), prefix.partition(known)[2]
+    return (), prefix

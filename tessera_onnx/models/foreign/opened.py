@@ -12,6 +12,7 @@ from tessera_onnx.errors import LoadError
 from tessera_onnx.models.foreign import graph_io, graphs, tokenizer_file
 from tessera_onnx.models.foreign.files import is_file, read_table
 from tessera_onnx.models.foreign.graph_io import GraphIO, Port
+from tessera_onnx.models.foreign.graphs import Processor
 from tessera_onnx.models.spec import UNPINNED, File, Graph, Precision
 
 # Outputs that are the states of the encoder, before any layer after it.
@@ -90,15 +91,24 @@ class Files:
         return [] if self.io is None else [p for p in self.io.outputs if p.type in FLOATS]
 
 
-def find(folder: Path, sizes: Mapping[str, int], encoder: Path, file: str | None) -> Files:
+def find(
+    folder: Path,
+    sizes: Mapping[str, int],
+    encoder: Path,
+    file: str | None,
+    processor: Processor | None = None,
+) -> Files:
     """The graphs and the configuration of a folder whose encoder's module is in `encoder`.
 
+    `file` and `processor` as in `graphs.choose`.
     Raises LoadError without a graph, for several that might be meant, and for weights that are
     missing; ConfigError for a `file` that is not there.
     """
     inner = encoder.relative_to(folder).as_posix().removeprefix(".")
     folders = ["", "onnx"] + ([inner, f"{inner}/onnx"] if inner else [])
-    choice = graphs.choose(sizes, file=file, folders=folders, where=str(folder))
+    choice = graphs.choose(
+        sizes, file=file, processor=processor, folders=folders, where=str(folder)
+    )
     choice, io, data = _told(folder, sizes, choice)
     best = choice.best()
     name = getattr(choice, best)

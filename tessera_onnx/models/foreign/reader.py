@@ -33,6 +33,7 @@ from tessera_onnx.models.foreign import (
 )
 from tessera_onnx.models.foreign.files import MODULES, SETTINGS, read_list, read_table
 from tessera_onnx.models.foreign.found import Folder
+from tessera_onnx.models.foreign.graphs import Processor
 from tessera_onnx.models.foreign.splade import Route
 from tessera_onnx.models.spec import (
     KIND_TABLES,
@@ -74,14 +75,17 @@ def read(
     file: str | None = None,
     pooling: Pooling | None = None,
     listing: Mapping[str, int] | None = None,
+    processor: Processor | None = None,
 ) -> Read:
     """The facts of a folder that has no model.toml.
 
     Without `kind` it is every kind that the folder serves. `file` names the graph to use,
     `pooling` how vectors are made of states where no file says it. `listing` has the names and
     sizes (-1 = unknown) of all files while only the small ones are in the folder; what the graph
-    tells is then left open. Raises LoadError, which names file and key, for facts that are missing,
-    contradictory or not computed here; ConfigError for an argument that cannot be right.
+    tells is then left open. `processor` decides between int8 graphs (graphs.choose).
+
+    Raises LoadError, which names file and key, for facts that are missing, contradictory or not
+    computed here; ConfigError for an argument that cannot be right.
     """
     folder = Path(folder)
     _check_arguments(kind, file, pooling)
@@ -103,7 +107,7 @@ def read(
     transformer.check_requirements(folder)
     routed = splade.route(folder)
     encoder = routed.encoder if routed is not None else _encoder(folder, modules)
-    found = opened.find(folder, sizes, encoder, file)
+    found = opened.find(folder, sizes, encoder, file, processor)
     _check_whole(found, modules)
     tokenizer_file.check_code(found.places)
     tokenizer = tokenizer_file.read(encoder, found.config, found.places[1:])
@@ -150,7 +154,9 @@ def _check_whole(found: opened.Files, modules: list[dict[str, Any]]) -> None:
         )
 
 
-def _kind(found: Folder, wanted: Kind | None, routed: Route | None) -> Kind:
+def _kind(
+    found: Folder, wanted: Kind | None, routed: Route | None, pooling: Pooling | None
+) -> Kind:
     """The kind that the folder's configuration says."""
     named_type = found.settings.get("model_type")
     if named_type is not None and named_type not in TYPES:
@@ -165,20 +171,33 @@ def _kind(found: Folder, wanted: Kind | None, routed: Route | None) -> Kind:
         return "sparse"
     if found.modules:
         return "dense"
-    names = found.files.config.get("architectures") or []
-    # A masked language model's states may be pooled too, if the caller says so.
-    masked = any(str(name).endswith("ForMaskedLM") for name in names)
-    return "sparse" if masked and wanted != "dense" else "dense"
+    names = [str(name) for name in found.files.config.get("architectures") or []]
+    if "HF_ColBERT" in names:
+        raise found.error(
+            "names the architecture HF_ColBERT, but artifact.metadata, which says how its tokens "
+            "are used, is missing: download the whole folder",
+            found.files.config_name,
+        )
+    # The states of a masked language model may be pooled too, if the caller says so; and a graph
+    # may give these alone.
+    masked = any(name.endswith("ForMaskedLM") for name in names)
+    pools = wanted == "dense" or pooling is not None or recipes.gives_states(found)
+    return "sparse" if masked and (wanted == "sparse" or not pools) else "dense"
 
 
 def _tables(
     found: Folder, wanted: Kind | None, routed: Route | None, pooling: Pooling | None
 ) -> tuple[dict[Kind, Recipe], tuple[str, ...], int | None]:
     """The recipe of each kind, further files, and the id of expansion tokens (None: the mask)."""
-    several = {} if found.modules else recipes.bge(found)
+    several = recipes.bge(found)
+    if several and pooling is not None:
+        raise ConfigError(
+            f"pooling={pooling!r} is for graphs that give a state a token, and "
+            f"{found.path / found.files.name} gives the vector of a text: leave pooling out"
+        )
     if several:
         return several, (), None
-    kind = _kind(found, wanted, routed)
+    kind = _kind(found, wanted, routed, pooling)
     if wanted is not None and wanted != kind:
         raise found.error(f"is a model of kind {kind}, not {wanted}")
     if found.modules:
@@ -206,7 +225,7 @@ def _spec(
         tables = {wanted: tables[wanted]}
     _check_vocabulary(found)
     tokenizer = found.tokenizer
-    name = found.files.name_of(tokenizer_file.check_file(*tokenizer.places))
+    name = found.files.name_of(tokenizer.path)
     text = replace(tokenizer.text, tokenizer=name, lowercase=tokenizer.lowers)
     if fill is not None:
         text = replace(text, mask_id=fill)

@@ -138,6 +138,7 @@ def sparse(found: Folder, routed: Route | None) -> tuple[Sparse, tuple[str, ...]
     """The recipe of a weight a vocabulary entry, and its further files. Raises LoadError."""
     read = found.roles("sparse")
     recipe = splade.read(found.path, found.files.config, read, routed, found.sources)
+    _check_logits(found, recipe.vocab_size)
     if routed is None:
         if "idf.json" in found.files.sizes:
             raise found.error(
@@ -159,6 +160,29 @@ def sparse(found: Folder, routed: Route | None) -> tuple[Sparse, tuple[str, ...]
     found.sources["sparse.query_weights"] = f"{name}: weight"
     query = replace(recipe.query, max_length=_looked_up_length(found, place, recipe.query))
     return replace(recipe, query_weights="idf", idf=name, query=query), (name,)
+
+
+def gives_states(found: Folder) -> bool:
+    """Whether the graph gives states of the encoder and, as far as it tells, nothing else."""
+    states = found.files.states()
+    return any(port.name in opened.ENCODERS for port in states) and not any(
+        port.name == "logits" for port in states
+    )
+
+
+def _check_logits(found: Folder, vocabulary: int) -> None:
+    """Raises LoadError for a graph that gives no number a vocabulary entry."""
+    ports = [port for port in found.files.outputs() if len(port.dims) in (2, 3)]
+    sizes = {port.name: port.dims[-1] for port in ports}
+    known = [size for size in sizes.values() if isinstance(size, int) and size != vocabulary]
+    if ports and len(known) == len(sizes):
+        listed = ", ".join(f"{size} ({name:.80})" for name, size in sizes.items())
+        raise found.error(
+            f"gives {listed:.300} numbers, and none for each of the {vocabulary} entries of the "
+            "vocabulary that config.json says: it lacks the model's head (export it with the task "
+            "fill-mask), or these are files of two models",
+            found.files.name,
+        )
 
 
 def _looked_up_length(found: Folder, place: Path, query: Role) -> int:

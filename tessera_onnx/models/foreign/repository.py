@@ -34,6 +34,7 @@ from tessera_onnx.errors import (
 )
 from tessera_onnx.models import catalogue, hub, pins
 from tessera_onnx.models.artifact import HUB, Artifact
+from tessera_onnx.models.foreign.graphs import Processor
 from tessera_onnx.models.hub import Listing, Remote
 from tessera_onnx.models.rules import check_model
 from tessera_onnx.models.spec import UNPINNED, File, Hub, Kind, ModelSpec, Pooling
@@ -65,6 +66,7 @@ class Choice:
     kind: Kind | None = None
     file: str | None = None
     pooling: Pooling | None = None
+    processor: Processor | None = None  # decides between int8 graphs; a record keeps its choice
 
     @property
     def id(self) -> str:
@@ -92,12 +94,13 @@ def choice(
     *,
     file: str | None = None,
     pooling: Pooling | None = None,
+    processor: Processor | None = None,
 ) -> Choice | None:
     """The repository that an id names, "owner/name" or "owner/name@revision"; None for others."""
     found = NAME.fullmatch(model_id)
     if found is None or "--" in found[1] or ".." in model_id or found[1].endswith(".git"):
         return None
-    return Choice(found[1], found[2] or "", kind, file, pooling)
+    return Choice(found[1], found[2] or "", kind, file, pooling, processor)
 
 
 def open_repository(
@@ -212,6 +215,7 @@ def open_listed(
         "file": wanted.file,
         "pooling": wanted.pooling,
         "listing": sizes,
+        "processor": wanted.processor,
     }
     found = None
     try:  # every kind that the files serve, so that the record serves them too

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 
 from tessera_onnx.errors import LoadError
 from tessera_onnx.models import spec
@@ -43,17 +43,26 @@ MOST = 1 << 20  # tokens; transformers writes 1e30 for "nobody knows"
 class TokenizerFile:
     """A tokenizer.json without truncation and padding of its own, and its recipe.
 
-    `json` lower-cases first where the Transformer module asks for it and the file does not, which
-    `lowers` says. `truncation` is the length at which the file itself cuts, None where it cuts
-    nothing. `places` are the folders of its configuration.
+    The tokenizer lower-cases first where the Transformer module asks for it and the file does not,
+    which `lowers` says. `truncation` is the length at which the file itself cuts, None where it
+    cuts nothing. `places` are the folders of its configuration.
     """
 
-    json: str
+    path: Path
     tokenizer: Tokenizer
     text: spec.TokenizerSpec
     lowers: bool
     truncation: int | None
     places: tuple[Path, ...]
+
+    @property
+    def json(self) -> str:
+        """The text of a tokenizer.json that does as `tokenizer`."""
+        document = read_table(self.path)
+        document["truncation"] = document["padding"] = None
+        if self.lowers:
+            _lower(document)
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
     def id_of(self, token: str, what: str) -> int:
         """The id of a whole token. Raises LoadError, naming `what` wants it, if there is none."""
@@ -83,34 +92,28 @@ def read(folder: Path, config: Mapping[str, Any], beside: Sequence[Path] = ()) -
     """
     places = (folder, *beside)
     path = check_file(*places)
-    document = read_json(path)
-    if not isinstance(document, dict):
-        raise LoadError(f"{path} must hold a JSON object", path=str(path))
-    truncation, padding = document.get("truncation"), document.get("padding")
+    tokenizer = _load(path)
+    truncation, padding = tokenizer.truncation, tokenizer.padding
     # The runtime truncates and pads; what the file says would silently cut texts at another length.
-    document["truncation"] = document["padding"] = None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     settings, _ = transformer_settings(folder)
-    lowered = wants_lower(settings) and not lowers(document.get("normalizer"))
-    if lowered:
-        _lower(document)
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    try:
-        tokenizer = Tokenizer.from_str(text)
-    except Exception as error:  # tokenizers raises bare Exception from Rust
-        raise LoadError(
-            f"{path} is not a tokenizer that `tokenizers` reads: {error}", path=str(path)
-        ) from error
+    before = tokenizer.normalizer
+    state = None if before is None else json.loads(before.__getstate__())
+    lowered = wants_lower(settings) and not lowers(state)
+    if lowered:  # as sentence-transformers does to it after loading
+        parts = [normalizers.Lowercase(), *([] if before is None else [before])]
+        tokenizer.normalizer = normalizers.Sequence(parts)
     prefix, suffix = _around(tokenizer, path)
     _check_settings(places, tokenizer, (prefix, suffix))
     mask = special(places, tokenizer, "mask")
-    cut = truncation.get("max_length") if isinstance(truncation, dict) else None
-    cut = cut if isinstance(cut, int) and not isinstance(cut, bool) and cut > 0 else None
+    cut = truncation["max_length"] if truncation else None
     return TokenizerFile(
-        json=text,
+        path=path,
         tokenizer=tokenizer,
         text=spec.TokenizerSpec(
             tokenizer=FILE_NAME,
-            lowercase=False,  # the JSON above does it where it is wanted
+            lowercase=False,  # the tokenizer above does it where it is wanted
             prefix_ids=prefix,
             suffix_ids=suffix,
             pad_id=_pad_id(places, tokenizer, config, padding),
@@ -122,6 +125,21 @@ def read(folder: Path, config: Mapping[str, Any], beside: Sequence[Path] = ()) -
         truncation=cut,
         places=places,
     )
+
+
+def _load(path: Path) -> Tokenizer:
+    """The tokenizer of a file. Raises LoadError for what is none."""
+    try:
+        return Tokenizer.from_file(str(path))
+    except BaseException as error:  # a bare Exception, or a panic of Rust
+        if type(error) is not Exception and type(error).__name__ != "PanicException":
+            raise
+        document = read_json(path)  # raises for what is not JSON
+        if not isinstance(document, dict):
+            raise LoadError(f"{path} must hold a JSON object", path=str(path)) from None
+        raise LoadError(
+            f"{path} is not a tokenizer that `tokenizers` reads: {str(error)[:200]}", path=str(path)
+        ) from None
 
 
 def find(name: str, places: Sequence[Path]) -> Path | None:
@@ -196,7 +214,11 @@ def _said_length(found: TokenizerFile) -> tuple[int, str]:
             raise LoadError(f"{place} has the model_max_length {value!r:.40}", path=str(place))
         cut = ", cut to the positions of config.json" if value > most else ""
         return int(min(value, most)), f"{CONFIG}: model_max_length{cut}"
-    if found.truncation is not None and find("config.json", found.places) is None:
+    config = find("config.json", found.places)
+    if config is not None and find(CONFIG, found.places) is not None:
+        # transformers takes a key that is absent for "nobody knows", which the positions cut.
+        return most, "config.json: max_position_embeddings"
+    if found.truncation is not None and config is None:
         return min(found.truncation, most), f"{FILE_NAME}: truncation.max_length"
     raise LoadError(
         "max_length is missing: neither sentence_bert_config.json nor "
@@ -365,7 +387,7 @@ def _pad_id(
 
 
 def _lower(document: dict[str, Any]) -> None:
-    """Let the tokenizer lower-case first, as sentence-transformers does to it after loading."""
+    """Let the tokenizer of a tokenizer.json lower-case first."""
     normalizer = document.get("normalizer")
     parts = [{"type": "Lowercase"}, *([] if normalizer is None else [normalizer])]
     document["normalizer"] = {"type": "Sequence", "normalizers": parts}

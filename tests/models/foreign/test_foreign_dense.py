@@ -275,6 +275,7 @@ def test_unknown_similarity(tmp_path):
             "tokenizer_config.json: model_max_length, cut to the positions of config.json",
         ),
         ({"max_seq_length": None}, {"model_max_length": 24}, 24, "tokenizer_config.json: model_"),
+        ({}, {"model_max_length": None}, 40, "config.json: max_position_embeddings"),
         ({"max_seq_length": 20, "tokenizer_args": {"model_max_length": 12}}, {}, 12, "sentence"),
     ],
 )

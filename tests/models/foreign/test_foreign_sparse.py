@@ -97,12 +97,27 @@ def test_a_masked_language_model_alone(tmp_path):
     found = read(folder)
     assert (found.spec.kinds, found.spec.sparse.activation) == (("sparse",), "log1p")
     assert found.sources["sparse.activation"] == "config.json: architectures"
-    # Its states may be pooled instead, if the caller says so.
-    write(folder, {GRAPH: graph()})
-    assert read(folder, "dense", pooling="mean").spec.dense.pooling == "mean"
     refused(folder, "pooling is missing", kind="dense")
     edit(folder, "config.json", architectures=["BertModel"])
     refused(folder, "is a model of kind dense, not sparse", kind="sparse")
+
+
+def test_a_graph_without_the_vocabularys_head(tmp_path):
+    folder = splade(tmp_path)
+    write(folder, {GRAPH: graph()})
+    refused(folder, r"gives 8 \(last_hidden_state\) numbers, and none for each of the 64 entries")
+    write(folder, {GRAPH: graph(("weights", ("batch", VOCABULARY)))})  # pooled by the graph
+    assert read(folder).spec.sparse.head == "logits"  # told when it is open
+
+
+def test_what_the_graph_of_a_masked_language_model_gives(tmp_path):
+    """Optimum writes states or logits of one and the same configuration, by its task."""
+    folder = masked(tmp_path)
+    assert read(folder).spec.kinds == ("sparse",)
+    assert read(folder, pooling="mean").spec.kinds == ("dense",)
+    write(folder, {GRAPH: graph()})
+    refused(folder, "pooling is missing")
+    refused(folder, "none for each of the 64 entries", kind="sparse")
 
 
 def test_a_table_of_queries_that_nothing_declares(tmp_path):
@@ -223,6 +238,7 @@ def test_a_graph_of_three_kinds(tmp_path):
     assert found.sources["sparse.head"] == f"{GRAPH}: output sparse_vecs"
     for kind in spec.kinds:
         assert read(folder, kind).spec.kinds == (kind,)
+    refused(folder, "leave pooling out", ConfigError, pooling="cls")
     write(folder, {GRAPH: graph(*M3[:2])})
     refused(folder, "is a model of the kinds dense, sparse, not multi-vector", kind="multi-vector")
     write(folder, {GRAPH: graph(M3[0])})

@@ -225,8 +225,13 @@ def test_markers_of_pylate(tmp_path):
     folder = pylate(tmp_path, query_prefix="", document_prefix="")
     recipe = read(folder).spec.multi_vector
     assert (recipe.query.marker_ids, recipe.document.marker_ids) == ((), ())
-    edit(folder, SETTINGS, query_prefix="[QQ] ")
-    refused(folder, r"the marker '\[QQ\] ' is not a token of the vocabulary")
+    # A word of the vocabulary is inserted, and anything else is text.
+    edit(
+        folder, SETTINGS, query_prefix="[unused0] ", document_prefix="[X] ", prompts={"query": "q"}
+    )
+    recipe = read(folder).spec.multi_vector
+    assert (recipe.query.marker_ids, recipe.query.prompt) == ((5,), " q")
+    assert (recipe.document.marker_ids, recipe.document.prompt) == ((), "[X] ")
 
 
 def test_plain_texts_of_pylate(tmp_path):
@@ -258,6 +263,9 @@ def test_stanford(tmp_path):
     assert recipe.document == TokenRole("", 30, (6,), "none", (1, *PUNCTUATION))
     assert (recipe.dimension, recipe.modules) == (SMALL, None)
     assert found.sources["multi_vector.dimension"] == "artifact.metadata: dim"
+    (tmp_path / "artifact.metadata").rename(tmp_path / "kept")
+    refused(tmp_path, "architecture HF_ColBERT, but artifact.metadata, .* is missing")
+    (tmp_path / "kept").rename(tmp_path / "artifact.metadata")
     edit(tmp_path, "artifact.metadata", dim=None)
     assert read(tmp_path).sources["multi_vector.dimension"] == f"{GRAPH}: its output"
     write(tmp_path, {GRAPH: graph(("contextual", ("b", "n", "size")))})

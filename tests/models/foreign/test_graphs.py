@@ -3,14 +3,19 @@ transformers.js and others give.
 """
 
 import itertools
+import json
+import shutil
 import typing
+from pathlib import Path
 
 import pytest
+import tessera_onnx_starter
 from artifact_tools import ARTIFACTS
 
-from tessera_onnx import ConfigError, LoadError
+from tessera_onnx import ConfigError, LoadError, Tessera, TesseraDense
 from tessera_onnx.models.foreign import graph_io, graphs
 from tessera_onnx.models.foreign.graphs import Choice, choose, place, precision_of
+from tessera_onnx.runtime import cpu
 
 ARM = ["onnx/model_qint8_arm64.onnx", "onnx/model_qint8_avx512.onnx"]
 SENTENCE_TRANSFORMERS = [
@@ -88,6 +93,26 @@ def test_the_graphs_of_a_folder(names, expected):
 )
 def test_int8_is_chosen_by_processor(processor, names, expected):
     assert choose(names, processor=processor).int8 == expected
+
+
+@pytest.mark.parametrize("products", ["vnni", "x86"])
+def test_a_model_takes_the_graph_of_its_processor(tmp_path, monkeypatch, products):
+    """Opened by its folder: the class knows the processor, and the reader chooses."""
+    folder = tmp_path / "found"
+    names = {"vnni": "model_qint8_avx512_vnni.onnx", "x86": "model_quint8_avx2.onnx"}
+    starter = Path(tessera_onnx_starter.__file__).parent / "minilm"
+    folder.mkdir()
+    for name in names.values():
+        shutil.copy(starter / "model.int8.onnx", folder / name)
+    shutil.copy(starter / "tokenizer.json", folder)
+    config = {"hidden_size": 384, "max_position_embeddings": 512}
+    (folder / "config.json").write_text(json.dumps(config))
+    settings = {"pad_token": "[PAD]", "model_max_length": 256}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    monkeypatch.setattr(cpu, "byte_products", lambda: products)
+    for model in (TesseraDense(path=folder), Tessera(path=folder), TesseraDense(str(folder))):
+        assert model.spec.graph.int8 == names[products]
+        model.close()
 
 
 def test_the_precision_of_a_name():
