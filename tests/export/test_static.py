@@ -1,14 +1,13 @@
 """Static models against the libraries that make them, on the same tables: equal to 1e-6."""
 
-from importlib.metadata import files as package_files
-from importlib.metadata import version
-from pathlib import Path
+import shutil
 
 import numpy as np
 import pytest
 import static_models
 import upstream
 from model2vec import StaticModel
+from real_models import packaged
 from sentence_transformers import SentenceTransformer
 
 from tessera_onnx import TesseraDense
@@ -86,26 +85,18 @@ def test_the_two_recipes_differ(tmp_path):
     assert 5 <= same.sum() <= len(same) - 5
 
 
-def package_folder(distribution, name):
-    assert version(distribution)
-    (found,) = [file for file in package_files(distribution) if str(file).endswith(name)]
-    return Path(found.locate())
-
-
 def test_the_model_of_tokenlearn(texts):
     """276,326 tokens that share 10,000 rows of int8; unk_id is that of the full stop."""
-    folder = package_folder("tokenlearn-static-model", "model/config.json").parent
+    folder = packaged("tokenlearn-static-model")
     compare(folder, texts, StaticModel.from_pretrained(folder).encode(texts))
 
 
 def test_the_model_of_wordllama(texts, tmp_path):
     """A table of 32,000 rows in float16, put beside what sentence-transformers asks for."""
     static_models.torch(tmp_path, "bytes", normalize=False)
-    names = {
-        "l2_supercat_256.safetensors": "model.safetensors",
-        "l2_supercat_tokenizer_config.json": "tokenizer.json",
-    }
-    for name, target in names.items():
-        (tmp_path / target).write_bytes(package_folder("wordllama", name).read_bytes())
+    weights = packaged("wordllama")
+    tokenizer = weights.parent / "tokenizers" / "l2_supercat_tokenizer_config.json"
+    shutil.copy(weights / "l2_supercat_256.safetensors", tmp_path / "model.safetensors")
+    shutil.copy(tokenizer, tmp_path / "tokenizer.json")
     theirs = SentenceTransformer(str(tmp_path), device="cpu").float()
     compare(tmp_path, texts, theirs.encode(texts))
