@@ -246,6 +246,12 @@ def _dense(found: _Found, table: Static, sources: dict[str, str]) -> Dense:
     modules = _modules(found, width, sources)
     length = _length(found, sources)
     said = prompts.read(found.folder)
+    if found.is_model2vec and (said.any or found.settings.get("truncate_dim") is not None):
+        raise found.error(
+            found.folder / SETTINGS,
+            "has prompts or a truncate_dim, which model2vec does not follow, and config.json makes "
+            "this a model of model2vec: remove the one or the other",
+        )
     plain = None if said.default in (None, said.document) else Role(said.default or "", length)
     sources.update({f"dense.{role}.prompt": source for role, source in said.keys.items()})
     sources["dense.dimension"] = sources["static.rows"]

@@ -213,6 +213,14 @@ def test_a_table_of_int8_without_weights_is_model2vecs_alone(mean):
     refused(mean, "in int8, which sentence-transformers does not average")
 
 
+def test_two_recipes_in_a_folder(m2v):
+    for settings in ({"prompts": {"query": "find: "}}, {"truncate_dim": 4}):
+        (m2v / "config_sentence_transformers.json").write_text(json.dumps(settings))
+        refused(m2v, "which model2vec does not follow")
+    (m2v / "config_sentence_transformers.json").write_text('{"prompts": {"query": ""}}')
+    assert reader.read(m2v).spec.dense.query.prompt == ""
+
+
 def test_similarity(mean):
     settings = mean / "config_sentence_transformers.json"
     change(settings, similarity_fn_name="dot")
