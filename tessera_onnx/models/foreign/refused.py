@@ -125,9 +125,12 @@ def _check_modules(folder: Path, modules: list[dict[str, Any]]) -> None:
 
 
 def _static(folder: Path, name: str) -> str:
+    fix = "run it with sentence-transformers, or take another model"
+    if name in {"StaticEmbedding", "model2vec"}:
+        fix = "TesseraDense opens the folder as it lies, and there is nothing to export"
     return (
         f"{folder} is a table of token vectors ({name}) without a transformer, which has no graph: "
-        "run it with sentence-transformers or model2vec, or take another model"
+        f"{fix}"
     )
 
 
