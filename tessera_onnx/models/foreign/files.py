@@ -151,6 +151,7 @@ class Weights:
     files: tuple[Path, ...]
     shapes: dict[str, tuple[int, ...]]
     owner: dict[str, Path]
+    dtypes: dict[str, str]  # as the format names them: F32, F16, I8
 
     @property
     def sha256(self) -> str:
@@ -185,6 +186,7 @@ def headers(files: Iterable[Path]) -> Weights:
     """The shapes of the tensors in safetensors files. Raises LoadError for what is none."""
     shapes: dict[str, tuple[int, ...]] = {}
     owner: dict[str, Path] = {}
+    dtypes: dict[str, str] = {}
     files = tuple(files)
     for path in files:
         for name, entry in _header(path).items():
@@ -196,7 +198,8 @@ def headers(files: Iterable[Path]) -> Weights:
                 )
             shapes[name] = tuple(entry["shape"])
             owner[name] = path
-    return Weights(files, shapes, owner)
+            dtypes[name] = str(entry.get("dtype"))
+    return Weights(files, shapes, owner, dtypes)
 
 
 def _header(path: Path) -> dict[str, Any]:
