@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import click
 
 from tessera_onnx.cli.options import note_blank, note_names
 from tessera_onnx.cli.output import one_line, print_json, print_lines, table
 from tessera_onnx.cli.texts import Texts
-from tessera_onnx.kinds import KindRow
 
 
 def query_of(query: str | None, documents: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
@@ -35,8 +33,7 @@ def documents(
 
 
 def show(
-    model: Any,
-    row: KindRow,
+    facts: dict[str, str],
     ranked: Sequence[tuple[int, float]],
     texts: Sequence[str],
     *,
@@ -44,7 +41,7 @@ def show(
     given: Sequence[str],
     as_json: bool,
 ) -> None:
-    """Print ranked texts; `given` are the documents among the arguments."""
+    """Print ranked texts; `facts` are the model and its kind, `given` the documents of the call."""
     note_blank(lines)
     note_names(given, ": --file reads its lines")
     if as_json:
@@ -58,7 +55,7 @@ def show(
             }
             for i, score in ranked
         ]
-        print_json({"model": model.model(), "kind": row.kind, "ranking": found})
+        print_json({**facts, "ranking": found})
     else:
         print_lines(_table(ranked, texts, lines))
 

@@ -22,7 +22,6 @@ from tessera_onnx.cli.options import (
     location,
 )
 from tessera_onnx.cli.texts import about_lines
-from tessera_onnx.kinds import KINDS
 from tessera_onnx.text.reranker import Activation, TesseraReranker
 
 
@@ -81,6 +80,5 @@ def rerank(
     given = {name: value for name, value in options.items() if value is not None}
     with TesseraReranker(**location(model, cache_dir), **given) as opened, about_lines(lines):
         ranked = opened.rank(query, texts, top_k, activation=activation)
-    ranking.show(
-        opened, KINDS["reranker"], ranked, texts, lines=lines, given=documents, as_json=as_json
-    )
+    facts = {"model": opened.model(), "kind": "reranker"}
+    ranking.show(facts, ranked, texts, lines=lines, given=documents, as_json=as_json)
