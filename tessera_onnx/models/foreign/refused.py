@@ -82,6 +82,8 @@ def check_content(folder: Path, kinds: Collection[str] = (), *, known: bool = Fa
     config = read_table(folder / "config.json")
     if config.get("model_type") == "model2vec" or "StaticModel" in _architectures(config):
         raise LoadError(_static(folder, "model2vec"))
+    if not modules and not config:
+        _check_table(folder)
     # What follows the encoder says that its authors made an embedder of it (gte-multilingual-base).
     declared = VECTORS & {class_of(module) for module in modules}
     for name in _architectures(config):
@@ -124,9 +126,19 @@ def _check_modules(folder: Path, modules: list[dict[str, Any]]) -> None:
         raise LoadError(_static(folder, tables[0]))
 
 
+def _check_table(folder: Path) -> None:
+    """Raises LoadError for a folder of one matrix of token vectors and no graph, as wordllama's."""
+    found = sorted(folder.glob("*.safetensors"))
+    if len(found) != 1 or any(folder.glob("**/*.onnx")):
+        return
+    shapes = headers(found).shapes
+    if len(shapes) == 1 and all(len(shape) == 2 for shape in shapes.values()):
+        raise LoadError(_static(folder, f"{found[0].name}: {next(iter(shapes))}"))
+
+
 def _static(folder: Path, name: str) -> str:
     return (
-        f"{folder} is a table of token vectors ({name}) without a transformer, which has no graph: "
+        f"{folder} is a static model, a table of token vectors ({name}) without a graph: "
         "run it with sentence-transformers or model2vec, or take another model"
     )
 

@@ -10,6 +10,7 @@ from foreign_folders import (
     graph,
     modules,
     plain,
+    tensors,
     tokenizer,
     write,
 )
@@ -122,7 +123,10 @@ def test_images(tmp_path):
 def test_static_models(tmp_path):
     folder = plain(tmp_path)
     edit(folder, "config.json", model_type="model2vec", architectures=["StaticModel"])
-    refused(folder, r"is a table of token vectors \(model2vec\) without a transformer")
+    refused(folder, r"is a static model, a table of token vectors \(model2vec\) without a graph")
+    matrix = {"words.safetensors": tensors(embedding__weight=(64, SIZE))}
+    folder = write(tmp_path / "words", matrix | {"tokenizer.json": tokenizer()})
+    refused(folder, "is a static model, .* .words.safetensors: embedding.weight.")
 
 
 def test_adapters(tmp_path):
