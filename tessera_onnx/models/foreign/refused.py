@@ -16,6 +16,7 @@ from tessera_onnx.models.foreign.files import (
     MODULES,
     SETTINGS,
     class_of,
+    headers,
     module_folder,
     read_list,
     read_table,
