@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import mmap
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -62,6 +63,22 @@ class Artifact:
         if self.listing is not None and name.endswith(".onnx"):
             self._check_data(name, graph_io.parse(content, self.folder / name).locations)
         return content
+
+    def read_or_map(self, name: str) -> bytes | mmap.mmap:
+        """Content of a listed file, as `read` gives it; of a user's folder mapped into memory.
+
+        A mapped file takes memory only where it is read, and it must not change while it is in use.
+        """
+        if self.origin != FOLDER:
+            return self.read(name)
+        path = self.locate(name)
+        try:
+            with path.open("rb") as stream:
+                return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError:  # an empty file
+            return b""
+        except OSError as error:
+            raise FileError(f"{path} cannot be read: {error.strerror}", path=str(path)) from error
 
     def _read(self, name: str) -> bytes:
         try:
@@ -212,11 +229,18 @@ def open_folder(folder: str | os.PathLike[str], origin: str = "path") -> Artifac
     path = Path(folder)
     description = path / "model.toml"
     if not os.path.isfile(description):  # noqa: PTH113
-        what = "is a file and no model folder" if os.path.isfile(path) else "is not a model folder"  # noqa: PTH113
-        raise LoadError(
-            f"{said(path)} {what}: it has no model.toml that can be read. Export one with "
-            "`tessera-export MODEL --kind KIND --output DIR`"
-        )
+        if os.path.isfile(path):  # noqa: PTH113
+            what = "is a file and no model folder: open the folder that holds the whole model"
+            what += ", and name an ONNX file in it with file="
+        elif not os.path.lexists(path):
+            what = "is not a model folder: there is no folder of that name"
+            what += ", and ~ is not expanded" if str(path).startswith("~") else ""
+        else:
+            what = (
+                "is not a model folder: it has no model.toml that can be read. Export one with "
+                "`tessera-export MODEL --kind KIND --output DIR`"
+            )
+        raise LoadError(f"{said(path)} {what}")
     if not description.resolve().is_relative_to(path.resolve()):
         raise IntegrityError(f"{description} is a link out of its folder: put the file there")
     specs = catalogue.read_catalogue(description)

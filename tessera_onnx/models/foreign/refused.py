@@ -140,10 +140,12 @@ def _check_table(folder: Path) -> None:
 
 
 def _static(folder: Path, name: str) -> str:
+    fix = "run it with sentence-transformers, or take another model"
+    if name in {"StaticEmbedding", "model2vec"}:
+        fix = "TesseraDense opens the folder as it lies, and there is nothing to export"
     return (
         f"{folder} is a table of token vectors ({name}) without a transformer, a static model, "
-        "which has no graph: "
-        "run it with sentence-transformers or model2vec, or take another model"
+        f"which has no graph: {fix}"
     )
 
 
