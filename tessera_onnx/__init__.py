@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tessera_onnx.images.vision import TesseraVision
     from tessera_onnx.kinds import Tessera, list_models
     from tessera_onnx.results import BinaryTokens, Embeddings, Int8Vectors, Ranked, SparseVector
+    from tessera_onnx.search.fusion import fuse
     from tessera_onnx.search.sparse_index import PackedSparse
     from tessera_onnx.search.token_index import PackedTokens
     from tessera_onnx.series.timeseries import TesseraTimeSeries
@@ -78,6 +79,7 @@ __all__ = [
     "TokenizationError",
     "TruncationWarning",
     "UnsupportedDimension",
+    "fuse",
     "list_models",
     "maxsim",
 ]
@@ -108,6 +110,7 @@ MODULES = {
     ),
     "text.multi_vector": ("TesseraMultiVector",),
     "search.token_index": ("PackedTokens",),
+    "search.fusion": ("fuse",),
     "search.sparse_index": ("PackedSparse",),
     "results": ("BinaryTokens", "Embeddings", "Int8Vectors", "Ranked", "SparseVector"),
     "vectors.scoring": ("maxsim",),

@@ -116,6 +116,7 @@ ROWS = (
     ),
 )
 KINDS: dict[Kind, KindRow] = {row.kind: row for row in ROWS}
+HYBRID: tuple[Kind, ...] = ("dense", "sparse")  # kinds whose rankings a hybrid search fuses
 
 
 class AnyOptions(TextOptions, total=False):

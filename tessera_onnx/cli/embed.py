@@ -28,11 +28,13 @@ from tessera_onnx.cli.options import (
 )
 from tessera_onnx.cli.output import STDOUT, print_json, print_lines, say, shown_place
 from tessera_onnx.cli.texts import Inputs, Texts, about_lines
-from tessera_onnx.kinds import KINDS, KindRow
+from tessera_onnx.kinds import HYBRID, KINDS, KindRow
 from tessera_onnx.models import resolve
 from tessera_onnx.models.spec import Kind
 from tessera_onnx.progress import Stderr
+from tessera_onnx.results import Ranked
 from tessera_onnx.runtime import cpu
+from tessera_onnx.search.fusion import fuse
 from tessera_onnx.vectors.quantization import OutputDtype
 
 
@@ -182,6 +184,11 @@ def similarity(query: str, document: str, *, as_json: bool, **options: Any) -> N
     help="Documents in a .txt, .md, .jsonl or .csv file, also as .gz, or - for stdin.",
 )
 @click.option("--top-k", type=AT_LEAST_1, help="Print only the best K.")
+@click.option(
+    "--hybrid",
+    is_flag=True,
+    help="Rank by a dense and by a sparse model, and fuse the rankings by reciprocal ranks.",
+)
 @FIELD
 @ID_FIELD
 @PAGES
@@ -194,6 +201,7 @@ def rank(
     query: str | None,
     source: str | None,
     top_k: int | None,
+    hybrid: bool,
     field: str,
     id_field: str | None,
     pages: str | None,
@@ -221,6 +229,15 @@ def rank(
         raise click.UsageError("--id-field is for --file")
     lines = None if source is None else Texts(source, field, id_field)
     texts = list(documents if lines is None else lines)
+    if hybrid:
+        if options["kind"] is not None or pages is not None or password is not None:
+            raise click.UsageError("--hybrid ranks texts by two kinds: leave out --kind, --pages")
+        names, ranked = _hybrid(query, texts, lines, options)
+        note_blank(lines)
+        note_names(documents, ": --file reads its lines")
+        facts = {"model": " + ".join(names), "kind": " + ".join(HYBRID)}
+        _print_ranking(facts, ranked[:top_k], texts, lines, as_json=as_json)
+        return
     wanted = cli_images.Wanted(pages, password)
     model, row = _open(**options, images=documents)
     with model:
@@ -236,6 +253,33 @@ def rank(
             ranked = model.rank(encoded, texts, top_k)
     note_blank(lines)
     note_names(documents, ": --file reads its lines")
+    facts = {"model": model.model(), "kind": row.kind}
+    _print_ranking(facts, ranked, texts, lines, as_json=as_json)
+
+
+def _hybrid(
+    query: str, texts: Sequence[str], lines: Texts | None, options: dict[str, Any]
+) -> tuple[list[str], list[Ranked]]:
+    """The ids of the models of the kinds in HYBRID, and their fused rankings of the texts."""
+    names, rankings = [], []
+    for kind in HYBRID:
+        model, _ = _open(**{**options, "kind": kind})
+        with model:
+            encoded = model.encode_query(query)
+            with about_lines(lines):
+                rankings.append(model.rank(encoded, texts))
+        names.append(model.model())
+    return names, fuse(rankings)
+
+
+def _print_ranking(
+    facts: dict[str, str],
+    ranked: Sequence[tuple[int, float]],
+    texts: Sequence[str],
+    lines: Texts | None,
+    *,
+    as_json: bool,
+) -> None:
     if as_json:
         ids = None if lines is None else lines.ids
         found = [
@@ -247,7 +291,7 @@ def rank(
             }
             for i, score in ranked
         ]
-        print_json({"model": model.model(), "kind": row.kind, "ranking": found})
+        print_json({**facts, "ranking": found})
     else:
         print_lines(_ranking(ranked, texts, lines))
 

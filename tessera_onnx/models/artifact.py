@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import mmap
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -62,6 +63,22 @@ class Artifact:
         if self.listing is not None and name.endswith(".onnx"):
             self._check_data(name, graph_io.parse(content, self.folder / name).locations)
         return content
+
+    def read_or_map(self, name: str) -> bytes | mmap.mmap:
+        """Content of a listed file, as `read` gives it; of a user's folder mapped into memory.
+
+        A mapped file takes memory only where it is read, and it must not change while it is in use.
+        """
+        if self.origin != FOLDER:
+            return self.read(name)
+        path = self.locate(name)
+        try:
+            with path.open("rb") as stream:
+                return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError:  # an empty file
+            return b""
+        except OSError as error:
+            raise FileError(f"{path} cannot be read: {error.strerror}", path=str(path)) from error
 
     def _read(self, name: str) -> bytes:
         try:

@@ -20,6 +20,7 @@ from tessera_onnx.models.spec import (
     Precision,
     Role,
     Sparse,
+    Static,
     Task,
     TokenizerSpec,
     TokenRole,
@@ -37,7 +38,9 @@ GRAPH_TABLES = {"dense", "multi_vector", "sparse", "vision", "time_series"}
 
 def required_tables(entry: object) -> set[str]:
     """Tables that are optional in ModelSpec, and that this entry must have because of others."""
-    return {"graph"} if isinstance(entry, dict) and GRAPH_TABLES & entry.keys() else set()
+    if not isinstance(entry, dict) or "static" in entry:
+        return set()
+    return {"graph"} if GRAPH_TABLES & entry.keys() else set()
 
 
 def check_precision(spec: ModelSpec, precision: Precision) -> None:
@@ -71,6 +74,8 @@ def check_model(spec: ModelSpec, where: str) -> None:
         raise LoadError(found + _lacking(spec))
     if spec.graph is not None:
         _check_graph(spec.graph, where)
+    if spec.static is not None:
+        _check_static(spec, spec.static, where)
     if spec.sparse is not None:
         _check_sparse(spec.sparse, f"{where}.sparse")
     _check_text(spec, where)
@@ -86,6 +91,24 @@ def _check_graph(graph: Graph, where: str) -> None:
     for name in (graph.best_cpu, graph.best_cuda, graph.best_coreml):
         if not getattr(graph, name):
             raise LoadError(f"{where}: graph has no {name} file although it is a device's best")
+
+
+def _check_static(spec: ModelSpec, table: Static, where: str) -> None:
+    dense, text = spec.dense, spec.text
+    if spec.graph is not None or spec.kinds != ("dense",) or dense is None:
+        raise LoadError(
+            f"{where}: static goes with the kind dense alone, and takes a graph's place"
+        )
+    if dense.output or dense.pooling != "graph" or dense.further_poolings:
+        raise LoadError(
+            f'{where}: a static model has the output "" and the pooling "graph": its table pools'
+        )
+    if text is not None and (text.prefix_ids or text.suffix_ids or text.fixed_length):
+        raise LoadError(f"{where}: a static model has no prefix_ids, suffix_ids and fixed_length")
+    if not table.rows or min(table.drop_ids, default=0) < 0:
+        raise LoadError(f"{where}.static: rows names a tensor, and drop_ids are not negative")
+    if not 0 <= table.characters_per_token <= MAX_LENGTH:
+        raise LoadError(f"{where}.static: characters_per_token must lie in 0..{MAX_LENGTH}")
 
 
 def _lacking(spec: ModelSpec) -> str:

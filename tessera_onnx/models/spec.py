@@ -80,7 +80,7 @@ class TokenizerSpec:
     lowercase: bool  # strip and lower-case before tokenising
     prefix_ids: tuple[int, ...]  # [CLS], <s>
     suffix_ids: tuple[int, ...]  # [SEP], </s>
-    pad_id: int
+    pad_id: int  # 0 in a model without a graph, which pads nothing
     mask_id: int  # -1 = the vocabulary has no mask token
     max_positions: int  # longest sequence that the graph takes, all special tokens included
     fixed_length: int  # pads every row to it (SigLIP's text encoder); 0 = to the batch's longest
@@ -117,6 +117,24 @@ class TokenRole:
 
 
 @dataclass(frozen=True, slots=True)
+class Static:
+    """A table of token vectors in place of a graph: the vector of a text is the mean of its rows.
+
+    The tensors are those of a safetensors file. A text without tokens has the zero vector. Sources:
+    model2vec/model.py; sentence_transformers/sentence_transformer/modules/static_embedding.py.
+    """
+
+    file: str
+    rows: str  # tensor (n, width): F64, F32, F16, BF16 or I8, averaged in float32 as it stands
+    weights: str  # tensor (ids,): the factor of each token id; "" = none
+    mapping: str  # tensor (ids,): the row of each token id; "" = the id is the row
+    drop_ids: tuple[int, ...]  # ids that are left out of the mean, after the cut to max_length
+    # A text is first cut to this many characters times max_length, prompt included (model2vec: the
+    # median length of the tokens); 0 = not.
+    characters_per_token: int
+
+
+@dataclass(frozen=True, slots=True)
 class Module:
     """A step after the graph, in NumPy (the modules of sentence-transformers and PyLate).
 
@@ -140,7 +158,7 @@ class Dense:
     # Graph output, (batch, dimension) or (batch, tokens, dimension). "" = the graph tells
     # (text/outputs.py); named where several outputs would fit.
     output: str
-    pooling: Literal["graph", Pooling]  # "graph": the graph pools
+    pooling: Literal["graph", Pooling]  # "graph": the graph pools, or the table of `static` does
     dimension: int  # 0 = the graph tells
     matryoshka: tuple[int, ...]  # dimensions that the vector may be cut to
     matryoshka_layer_norm: bool  # layer norm over the full vector before the cut
@@ -232,6 +250,7 @@ class ModelSpec:
     vision: Vision | None
     time_series: TimeSeries | None
     export: Export | None  # absent in the catalogue
+    static: Static | None = None  # in place of a graph, beside `dense`
 
     def main_graph(self) -> Graph:
         """The main graph. Raises LoadError for a model without a graph."""
@@ -297,10 +316,13 @@ ABSENT: dict[str, str] = {
         ("aliases", "unverified", "prefix_ids", "suffix_ids", "marker_ids", "skip_ids", "zero_ids"),
         "[]",
     ),
+    "drop_ids": "[]",
     **dict.fromkeys(("matryoshka", "tasks", "parity"), "[]"),
     **dict.fromkeys(("fp32", "fp16", "int8", "idf", "keep", "text_model"), '""'),
+    **dict.fromkeys(("weights", "mapping"), '""'),
     **dict.fromkeys(("prompt", "prefix", "suffix", "tile", "row_end", "grid_end"), '""'),
     **dict.fromkeys(("whole", "end"), '""'),
+    "characters_per_token": "0",
     **dict.fromkeys(("fixed_length", "longest", "least_pixels", "most_pixels", "tokens"), "0"),
     **dict.fromkeys(("mask_id", "time_scale"), "-1"),
     "expansion": '"none"',

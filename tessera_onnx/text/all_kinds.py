@@ -12,14 +12,14 @@ from tessera_onnx.models.spec import Dense, Kind, ModelSpec, MultiVector, Role, 
 from tessera_onnx.results import Embeddings
 from tessera_onnx.runtime.workers import Limit
 from tessera_onnx.text import heads
-from tessera_onnx.text.encoder import TextEncoder
+from tessera_onnx.text.calls import Encoder
 from tessera_onnx.text.modules import Step
 from tessera_onnx.text.tokenizer import Head
 
 
 def encode_all(
     texts: Iterable[str],
-    encoder: TextEncoder,
+    encoder: Encoder,
     spec: ModelSpec,
     name: str,
     role: Role | TokenRole,

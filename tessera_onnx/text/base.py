@@ -17,7 +17,7 @@ from tessera_onnx.results import Embeddings
 from tessera_onnx.runtime import workers
 from tessera_onnx.runtime.graph import is_saturating
 from tessera_onnx.runtime.session import Session
-from tessera_onnx.text import all_kinds, encoder, heads, outputs, probe_difference
+from tessera_onnx.text import all_kinds, calls, encoder, heads, outputs, probe_difference, static
 from tessera_onnx.text import tokenizer as text_tokenizer
 from tessera_onnx.text.modules import Step
 from tessera_onnx.text.token_check import check_ids
@@ -101,6 +101,16 @@ class TextModel(Model):
         if getattr(recipe, "dimension", 1):  # else the graph tells
             self._width(dimension)
         tokenizer = text_tokenizer.Tokenizer(self._artifact.read(facts.tokenizer), facts)
+        if self._spec.static is not None:
+            table = static.load_table(self._spec.static, self._artifact, tokenizer)
+            read = self._artifact.read
+            self._spec, self._modules = static.settled(self._spec, table, read)
+            self._encoder: calls.Encoder = static.StaticEncoder(
+                tokenizer, table, self._spec, on_long, self._options["threads"]
+            )
+            self._recipe = self._spec.text_recipes()[self._kind]
+            self._dimension = self._width(dimension)
+            return
         check_ids(tokenizer, self._spec)
         self._session = self._open(self._wanted)
         self._recipe = self._spec.text_recipes()[self._kind]
@@ -108,6 +118,14 @@ class TextModel(Model):
         self._encoder = encoder.TextEncoder(tokenizer, self._session, on_long)
         if self._artifact.is_foreign:
             self._check_int8()
+
+    def close(self) -> None:
+        """Free the graph or table; running calls finish, later ones raise EncodingError.
+
+        Idempotent.
+        """
+        super().close()
+        self._encoder.close()
 
     def _check_int8(self) -> None:
         """Measure what an int8 graph that saturates here differs by from the model's fp32 graph.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -111,11 +112,21 @@ class Tokenizer:
 
         Raises TokenizationError when the tokenizer fails on valid text.
         """
-        prompted = [prompt + text for text in texts] if prompt else list(texts)
+        encodings = self._encodings([prompt + text for text in texts] if prompt else list(texts))
+        return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+
+    def joined_ids(self, texts: list[str]) -> tuple[Ids, Ids]:
+        """As `ids`, all in one array (sum of n,), and the numbers n of each text (len(texts),)."""
+        lists = [encoding.ids for encoding in self._encodings(texts)]
+        counts = np.fromiter(map(len, lists), np.int64, len(lists))
+        joined = itertools.chain.from_iterable(lists)
+        return np.fromiter(joined, np.int64, int(counts.sum())), counts
+
+    def _encodings(self, texts: list[str]) -> list[Any]:
         if self.facts.lowercase:
-            prompted = [text.strip().lower() for text in prompted]
+            texts = [text.strip().lower() for text in texts]
         try:
-            encodings = self._backend.encode_batch_fast(prompted, add_special_tokens=False)
+            return list(self._backend.encode_batch_fast(texts, add_special_tokens=False))
         except BaseException as error:
             if not _is_failure(error):
                 raise
@@ -131,7 +142,6 @@ class Tokenizer:
                 f"the tokenizer panics: the rules in {self.facts.tokenizer} are faulty; make the "
                 "file again, or use another model"
             ) from None
-        return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
 
     def rows(
         self, texts: Sequence[str], role: Role | TokenRole
@@ -169,6 +179,10 @@ class Tokenizer:
         """The id of a token; None for a token outside the vocabulary."""
         found: int | None = self._backend.token_to_id(token)
         return found
+
+    def largest_id(self) -> int:
+        """The largest id of the vocabulary, added tokens included; -1 for an empty one."""
+        return max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1)
 
     def special_ids(self) -> set[int]:
         """Ids of the tokens that tokenizer.json marks as special."""

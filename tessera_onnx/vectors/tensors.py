@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 from collections.abc import Collection
 from typing import Any
 
@@ -16,6 +17,11 @@ from numpy.typing import NDArray
 
 from tessera_onnx.errors import LoadError
 
+# Tensors that are read where they lie; BF16 as the bits of its numbers.
+IN_PLACE = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "<i1", "I16": "<i2",
+    "I32": "<i4", "I64": "<i8",
+}  # fmt: skip
 FAULTS = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
@@ -40,14 +46,45 @@ def read(
         raise LoadError(f"{name} is not a readable safetensors file ({reason:.200})") from None
 
 
+def view(content: bytes | mmap.mmap, name: str, tensor: str) -> tuple[NDArray[Any], str]:
+    """One tensor of the file `name` where it lies, without a copy, and its dtype in the header.
+
+    BF16 comes as uint16; `floats` gives its numbers. Raises LoadError for other bytes or dtypes,
+    and for a tensor that is not there.
+    """
+    try:
+        start = 8 + int.from_bytes(content[:8], "little")
+        if start > len(content):
+            raise ValueError("its header ends outside the file")
+        entry = json.loads(content[8:start])[tensor]
+        begin, end = (start + int(place) for place in entry["data_offsets"])
+        dtype, shape = np.dtype(IN_PLACE[entry["dtype"]]), [int(size) for size in entry["shape"]]
+        _check(begin, end, start, len(content), math.prod(shape) * dtype.itemsize)
+        found = np.frombuffer(content, np.uint8, end - begin, begin).view(dtype).reshape(shape)
+    except FAULTS as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise LoadError(
+            f"{name} has no readable tensor {tensor!r:.100} ({reason:.200})", path=name
+        ) from None
+    return found, entry["dtype"]
+
+
+def floats(values: NDArray[Any], dtype: str) -> NDArray[np.float32]:
+    """Numbers of a tensor of that dtype in float32."""
+    if dtype == "BF16":  # the upper half of a float32
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    return np.asarray(values, np.float32)
+
+
+def _check(begin: int, end: int, start: int, length: int, size: int) -> None:
+    if not start <= begin <= end <= length:
+        raise ValueError("a tensor ends outside the file")
+    if size != end - begin:
+        raise ValueError("a tensor has another size than its shape")
+
+
 def _tensor(content: bytes, start: int, entry: dict[str, Any]) -> NDArray[np.float32]:
     begin, end = (start + int(place) for place in entry["data_offsets"])
     dtype, shape = np.dtype(DTYPES[entry["dtype"]]), [int(size) for size in entry["shape"]]
-    if not start <= begin <= end <= len(content):
-        raise ValueError("a tensor ends outside the file")
-    if math.prod(shape) * dtype.itemsize != end - begin:
-        raise ValueError("a tensor has another size than its shape")
-    values = np.frombuffer(content[begin:end], dtype).reshape(shape)
-    if entry["dtype"] == "BF16":  # the upper half of a float32
-        values = (values.astype(np.uint32) << 16).view(np.float32)
-    return np.asarray(values, np.float32)
+    _check(begin, end, start, len(content), math.prod(shape) * dtype.itemsize)
+    return floats(np.frombuffer(content[begin:end], dtype).reshape(shape), entry["dtype"])

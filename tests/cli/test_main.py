@@ -16,7 +16,15 @@ import pytest
 from artifact_tools import ARTIFACTS, HANG, add_file, copy, replace
 from command import run, run_json
 
-from tessera_onnx import FileError, LoadError, TesseraDense, TesseraSparse, __version__, files
+from tessera_onnx import (
+    FileError,
+    LoadError,
+    TesseraDense,
+    TesseraSparse,
+    __version__,
+    files,
+    fuse,
+)
 from tessera_onnx.cli import vector_files
 from tessera_onnx.cli.texts import LONGEST
 from tessera_onnx.models import catalogue, installed, resolve
@@ -88,6 +96,8 @@ def test_the_library_never_imports_click():
         ("rank", "a"),
         ("rank", "a", "b", "--file", "c.txt"),
         ("rank", "a", "b", "--top-k", "0"),
+        ("rank", "a", "b", "--hybrid", "--kind", "dense"),
+        ("rank", "a", "b", "--hybrid", "--pages", "1"),
         ("info",),
         ("models", "--nothing"),
         ("nothing",),
@@ -108,6 +118,7 @@ def test_wrong_usage_is_exit_code_2_and_silent_on_stdout(args):
         ("encode", "--text", f"{SECRET}\udc80"),
         ("similarity", SECRET, f"{SECRET}\udc80"),
         ("rank", f"{SECRET}\udc80", SECRET),
+        ("rank", f"{SECRET}\udc80", SECRET, "--hybrid"),
     ],
 )
 def test_no_error_about_a_text_holds_it(args):
@@ -132,6 +143,7 @@ def test_no_error_about_a_text_holds_it(args):
         ("encode", "--text", "a", "-o", "out.csv"),
         ("encode", "missing.txt", "-o", "out.npy"),
         ("rank", "a", "--file", "missing.jsonl"),
+        ("rank", "a", "b", "--hybrid", "-m", "splade-tiny"),
         ("info", "nothing-like-it"),
     ],
 )
@@ -175,6 +187,23 @@ def test_demo_is_one_screen():
     assert result.stderr == ""
     assert len(lines) <= 52
     assert max(map(len, lines)) <= 80
+
+
+def test_hybrid_rank_fuses_a_dense_and_a_sparse_model(dense, sparse):
+    query, documents = TEXTS[3], [*TEXTS, "A loaf of bread is baked."]
+    expected = fuse([model.rank(query, documents) for model in (dense, sparse)])
+    found = run_json("rank", query, *documents, "--hybrid")
+    assert (found["model"], found["kind"]) == ("all-minilm-l6-v2 + splade-tiny", "dense + sparse")
+    assert [(row["index"], row["score"]) for row in found["ranking"]] == expected
+    shown = run("rank", query, *documents, "--hybrid", "--top-k", "2").stdout.splitlines()
+    assert [line.split()[2] for line in shown[1:]] == [str(row.index + 1) for row in expected[:2]]
+
+
+def test_hybrid_rank_with_one_model_of_both_kinds():
+    folder = ("-m", ARTIFACTS / "m3")
+    found = run_json("rank", "Bread", *TEXTS, "--hybrid", *folder)
+    assert found["model"] == "test-m3 + test-m3"
+    assert len(found["ranking"]) == len(TEXTS)
 
 
 def test_demo_ranks_matches_and_expands():

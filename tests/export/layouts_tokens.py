@@ -14,7 +14,13 @@ from architectures import small
 from layouts import GRAPH, SETTINGS, SIZE, Layout, States, Workshop, dense, edit, trace
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SparseEncoder
-from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Router, Transformer
+from sentence_transformers.sentence_transformer.modules import (
+    Dense,
+    Normalize,
+    Pooling,
+    Router,
+    Transformer,
+)
 from sentence_transformers.sparse_encoder.modules import (
     SparseAutoEncoder,
     SparseStaticEmbedding,
@@ -166,9 +172,16 @@ def pylate(inside: bool = False, architecture: str = "bert", **settings: Any) ->
         config = layer.get_config_dict()
         names = ("in_features", "out_features", "bias", "activation_function")
         (place / "1_Dense").mkdir()
-        edit(place / "1_Dense/config.json", **{name: config[name] for name in names}, use_residual=False)
+        edit(
+            place / "1_Dense/config.json",
+            **{name: config[name] for name in names},
+            use_residual=False,
+        )
         save_file(layer.state_dict(), place / "1_Dense/model.safetensors")
-        types = {"": "sentence_transformers.models.Transformer", "1_Dense": "pylate.models.Dense.Dense"}
+        types = {
+            "": "sentence_transformers.models.Transformer",
+            "1_Dense": "pylate.models.Dense.Dense",
+        }
         modules = [
             {"idx": index, "name": str(index), "path": path, "type": kind}
             for index, (path, kind) in enumerate(types.items())
@@ -203,10 +216,14 @@ def stanford(inside: bool, **changes: Any) -> Make:
 
     def make(workshop: Workshop, place: Path) -> None:
         source = workshop.copy("bert", place)
-        tensors = {f"bert.{key}": value for key, value in load_file(place / "model.safetensors").items()}
+        tensors = {
+            f"bert.{key}": value for key, value in load_file(place / "model.safetensors").items()
+        }
         torch.manual_seed(3)
         weight = torch.randn(PROJECTION, SIZE)
-        save_file(tensors | {"linear.weight": weight}, place / "model.safetensors", {"format": "pt"})
+        save_file(
+            tensors | {"linear.weight": weight}, place / "model.safetensors", {"format": "pt"}
+        )
         edit(place / "config.json", architectures=["HF_ColBERT"])
         (place / "artifact.metadata").write_text(json.dumps(METADATA | changes), "utf-8")
         if inside:

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import tokenizers
 import transformers
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 from tessera_export.texts import sample_groups, samples
 
@@ -25,7 +33,12 @@ def write_tokenizer(place: Path, name: str, minilm: Path) -> tuple[int, int]:
     """Save the tokenizer of that name; gives the size of its vocabulary and its padding's id."""
     place.mkdir(parents=True, exist_ok=True)
     if name in {"minilm", "cased"}:
-        for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
+        for file in (
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "vocab.txt",
+            "special_tokens_map.json",
+        ):
             shutil.copy(minilm / file, place)
         if name == "cased":
             _cased(place)

@@ -39,6 +39,7 @@ from tessera_onnx import (
     TesseraSparse,
     TesseraTimeSeries,
     TesseraVision,
+    fuse,
     maxsim,
 )
 from tessera_onnx.cli.main import main
@@ -292,6 +293,7 @@ def test_no_result_and_no_function_says_a_text(silent, tmp_path, monkeypatch):
     assert public(SparseVector) == {"to_dict", "to_qdrant", "to_scipy"}
     assert public(Embeddings) == set()
     every_wrong(silent, "maxsim", maxsim, {"query": VECTORS, "document": VECTORS})
+    every_wrong(silent, "fuse", fuse, {"rankings": [[(0, 1.0)]], "k": 1})
     every_wrong(silent, "PackedTokens", PackedTokens, {"documents": [VECTORS], "ids": [MARK]})
     every_wrong(silent, "PackedSparse", PackedSparse, {"documents": [SPARSE], "ids": [MARK]})
     for named in (PackedTokens([VECTORS], ids=[MARK]), PackedSparse([SPARSE], ids=[MARK])):

@@ -17,6 +17,7 @@ from tessera_onnx import (
     TesseraDense,
     TesseraMultiVector,
     TesseraSparse,
+    fuse,
     maxsim,
 )
 
@@ -93,6 +94,12 @@ colbert.similarity_quantized("a", "b")  # E: arg-type
 maxsim("a query", "a text")  # E: arg-type
 TesseraMultiVector("colbert", on_long="cut")  # E: arg-type
 TesseraMultiVector("colbert", gpu=True)  # E: call-arg
+
+# One ranking from several.
+assert_type(fuse([colbert.rank("a query", texts), dense.rank("a query", texts)]), list[Ranked])
+assert_type(fuse([[(0, 1.0)], [(1, 2)]], "dbsf", k=10), list[Ranked])
+fuse(dense.rank("a query", texts))  # E: arg-type
+fuse([dense.rank("a query", texts)], "mean")  # E: arg-type
 
 # An index of token vectors.
 tokens = PackedTokens(colbert.encode_iter(texts), ids=["a", "b"])

@@ -27,6 +27,7 @@ from tessera_onnx.models.foreign import (
     recipes,
     refused,
     splade,
+    static,
     tokenizer_file,
     transformer,
 )
@@ -95,6 +96,11 @@ def read(
             path=str(folder),
         )
     sizes = files.list_files(folder) if listing is None else dict(listing)
+    if static.is_static(folder):
+        spec, sources = static.read(folder, sizes, kind, file=file, pooling=pooling)
+        spec = replace(spec, id=identifier(folder.resolve().name))
+        rules.check_model(spec, str(folder))
+        return Read(spec, sources)
     refused.check_content(folder, TEXT_KINDS if kind is None else [kind])
     modules = read_list(folder / MODULES)
     layers.check_types(folder, modules)

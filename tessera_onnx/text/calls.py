@@ -1,0 +1,212 @@
+"""What the encoders of texts share: calls, windows of texts, streams, the warning of cut texts."""
+
+from __future__ import annotations
+
+import abc
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera_onnx.checks import is_text
+from tessera_onnx.errors import (
+    ConfigError,
+    TesseraError,
+    TruncationWarning,
+    callers_level,
+    shown,
+)
+from tessera_onnx.models.spec import Role, TokenRole
+from tessera_onnx.progress import progress_bar
+from tessera_onnx.runtime import batching, workers
+from tessera_onnx.text.tokenizer import Head, Ids, OnLong, Tokenizer, check_texts, checked
+
+Rows = NDArray[np.intp]  # row numbers of texts in a window
+
+
+@dataclass(slots=True)
+class Call:
+    """What one call of the user asks for, and the texts that it has cut so far."""
+
+    role: Role | TokenRole
+    head: Head
+    on_long: OnLong
+    bar: Any = None
+    limit: workers.Limit = workers.ENDLESS
+    n_texts: int = 0
+    n_long: int = 0
+    longest: int = 0  # tokens of the longest text that was cut, or characters if these are bounded
+    most_characters: int = 0  # of a text, prompt included; 0 = as many as the tokens have
+
+    @property
+    def most(self) -> str:
+        """What is read of a text, in words."""
+        tokens = f"{self.role.max_length} tokens"
+        characters = f" of the first {self.most_characters} characters"
+        return tokens + characters if self.most_characters else tokens
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Warn of texts that were cut, also when the call failed or was left early."""
+        if self.bar is not None:
+            self.bar.close()
+        if self.n_long and self.on_long == "warn":
+            try:
+                warnings.warn(
+                    f"{self.n_long} of {self.n_texts} texts were cut to {self.most} (the longest "
+                    f"has {self.longest}{' characters' if self.most_characters else ''}); pass "
+                    'on_long="truncate" to accept that silently',
+                    TruncationWarning,
+                    stacklevel=callers_level(),
+                )
+            except TruncationWarning:  # warnings are errors; an error of the call goes first
+                if kind is None:
+                    raise
+
+
+@dataclass(slots=True)
+class Window:
+    """Texts that are sorted by length together."""
+
+    texts: Sequence[str]
+    first: int  # number of the first text in the call
+    name: str | None = None  # of the caller's argument, where that is one text
+    failure: workers.Failure = field(default_factory=workers.Failure)
+    tokens: list[tuple[Ids, int]] = field(init=False)  # ids and attended positions of each text
+
+    def __post_init__(self) -> None:
+        self.tokens = [(np.empty(0, np.int64), 0)] * len(self.texts)  # until they are tokenized
+
+    def error(self, kind: type[TesseraError], rows: Sequence[int], rest: str) -> TesseraError:
+        """An error about some of the texts: their numbers in the call, and the rest of it."""
+        if self.name is not None:
+            return kind(f"{self.name}{rest}")
+        numbers = sorted(self.first + int(row) for row in rows)
+        if len(numbers) == 1:
+            return kind(f"text {numbers[0]}{rest}", index=numbers[0])
+        return kind(f"texts {numbers[0]} to {numbers[-1]}{rest}", indices=numbers)
+
+
+class Encoder(abc.ABC):
+    """Turns texts into results; all threads that use a model share it."""
+
+    def __init__(self, tokenizer: Tokenizer, on_long: OnLong) -> None:
+        """Raises ConfigError for an unknown `on_long`."""
+        if on_long not in get_args(OnLong):
+            raise ConfigError(
+                f'on_long must be "truncate", "warn" or "error", got {shown(on_long)}'
+            )
+        self.tokenizer = tokenizer
+        self._on_long = on_long
+
+    def close(self) -> None:
+        """Free what the encoder itself holds; the session is the model's."""
+        return
+
+    @abc.abstractmethod
+    def one(
+        self,
+        text: str,
+        role: Role | TokenRole,
+        head: Head,
+        *,
+        name: str = "text",
+        several: str = "give one text at a time",
+    ) -> Any:
+        """The head's result for one text, which errors call by `name`.
+
+        Raises TypeError for anything but a str; `several` is the advice for a list of them.
+        """
+
+    @abc.abstractmethod
+    def token_counts(self, texts: Iterable[str], role: Role | TokenRole) -> NDArray[np.int64]:
+        """Tokens of each text before any cut, prompt, marker and special tokens included: (n,)."""
+
+    @abc.abstractmethod
+    def _encode_window(self, texts: Sequence[str], results: Any, call: Call) -> workers.Failure:
+        """Put the result of each text into its place of `results`.
+
+        The results before the row of the Failure are complete.
+        """
+
+    def encode(
+        self,
+        texts: Iterable[str],
+        role: Role | TokenRole,
+        head: Head,
+        *,
+        progress: bool = False,
+        limit: workers.Limit = workers.ENDLESS,
+    ) -> Any:
+        """The head's result for each text, in order: a list, or an array where it has a width.
+
+        Every item is checked before the first is encoded.
+        """
+        known = check_texts(texts)
+        limit.check()
+        bar = progress_bar(known, "text") if progress else None
+        call = Call(role, head, self._on_long, bar, limit)
+        results = _space(len(known), head)
+        with call:
+            for window in batching.windows(known):
+                first = call.n_texts
+                part = results[first : first + len(window)]
+                self._encode_window(window, part, call).check()
+                results[first : first + len(window)] = part  # a list's slice is a copy
+        return results
+
+    def stream(
+        self,
+        texts: Iterable[str],
+        role: Role | TokenRole,
+        head: Head,
+        *,
+        progress: bool = False,
+        limit: workers.Limit = workers.ENDLESS,
+        finish: Callable[[Any], Any] | None = None,
+    ) -> Iterator[Any]:
+        """The head's result for each text of a stream, in order; a window of texts is read ahead.
+
+        `finish` is applied to each result when it is handed out. Whatever stops the stream (a bad
+        item, a failing batch, an exception of `texts` itself), every earlier result is yielded
+        first.
+        """
+        source = checked(texts)  # a wrong argument is refused here, not at the first result
+        bar = progress_bar(texts, "text") if progress else None
+        return self._stream(source, Call(role, head, self._on_long, bar, limit), finish)
+
+    def _stream(
+        self, texts: Iterator[str], call: Call, finish: Callable[[Any], Any] | None
+    ) -> Iterator[Any]:
+        with call:
+            for window in batching.windows(call.limit.over(texts)):
+                results = _space(len(window), call.head)
+                failure = self._encode_window(window, results, call)
+                for result in results[: failure.row]:
+                    call.limit.check()
+                    # A copy of a row does not keep the array of the whole window.
+                    row = result.copy() if call.head.width else result
+                    yield row if finish is None else finish(row)
+                failure.check()
+
+    def one_or_many(
+        self,
+        text: str | Iterable[str],
+        role: Role | TokenRole,
+        head: Head,
+        limit: workers.Limit = workers.ENDLESS,
+    ) -> Any:
+        """A result for a str, those of `encode` for an iterable of str."""
+        if is_text(text):
+            limit.check()
+            return self.one(text, role, head)
+        return self.encode(text, role, head, limit=limit)
+
+
+def _space(n: int, head: Head) -> Any:
+    """Room for `n` results."""
+    return np.empty((n, head.width), dtype=np.float32) if head.width else [None] * n

@@ -1,0 +1,111 @@
+"""Static models against the libraries that make them, on the same tables: equal to 1e-6."""
+
+from importlib.metadata import files as package_files
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+import static_models
+import upstream
+from model2vec import StaticModel
+from sentence_transformers import SentenceTransformer
+
+from tessera_onnx import TesseraDense
+
+pytestmark = [pytest.mark.export, pytest.mark.filterwarnings("ignore")]
+LIMIT = 1e-6  # of the largest number
+
+
+@pytest.fixture(scope="session")
+def texts():
+    hard = upstream.hostile()
+    return [*static_models.TEXTS, *hard]
+
+
+def near(ours, theirs, limit=LIMIT):
+    upstream.close(ours, theirs, limit * max(float(np.abs(theirs).max()), 1))
+
+
+def compare(place, texts, expected, limit=LIMIT):
+    with TesseraDense(path=place) as model:
+        near(model.encode_batch(texts), expected, limit)
+        near(np.array([model.encode(text) for text in texts]), expected, limit)
+        near(np.array(list(model.encode_iter(texts))), expected, limit)
+
+
+@pytest.mark.parametrize("name", static_models.MODEL2VEC)
+def test_model2vec(name, tmp_path, texts):
+    static_models.MODEL2VEC[name](tmp_path / "m")
+    theirs = StaticModel.from_pretrained(tmp_path / "m")
+    if theirs.embedding.dtype in (np.float16, np.float64):
+        # It rounds the mean of a float16 table to float16; ours is that of the same numbers.
+        compare(tmp_path / "m", texts, theirs.encode(texts), limit=2e-3)
+        theirs = StaticModel.from_pretrained(tmp_path / "m", quantize_to="float32")
+    compare(tmp_path / "m", texts, theirs.encode(texts))
+
+
+@pytest.mark.parametrize("length", [1, 5, 100])
+def test_max_length_is_model2vecs(length, tmp_path, texts):
+    static_models.model2vec(tmp_path / "m")
+    expected = StaticModel.from_pretrained(tmp_path / "m").encode(texts, max_length=length)
+    with TesseraDense(path=tmp_path / "m", max_length=length) as model:
+        near(model.encode_batch(texts), expected)
+
+
+@pytest.mark.parametrize("name", static_models.TORCH)
+def test_sentence_transformers(name, tmp_path, texts):
+    static_models.TORCH[name](tmp_path / "m")
+    theirs = SentenceTransformer(str(tmp_path / "m"), device="cpu")
+    if "16" in name:  # in float16 it makes NaN of a text without tokens
+        half, found = theirs.encode(texts), TesseraDense(path=tmp_path / "m").encode_batch(texts)
+        real = np.isfinite(half).all(axis=1)
+        near(found[real], half[real], 2e-3)
+        assert not found[~real].any()
+        theirs = theirs.float()
+    compare(tmp_path / "m", texts, theirs.encode_document(texts))
+    with TesseraDense(path=tmp_path / "m") as model:
+        near(model.encode_query(texts), theirs.encode_query(texts))
+        near(model.encode_query(texts[0]), theirs.encode_query(texts[0]))
+
+
+def test_the_two_recipes_differ(tmp_path):
+    """The same table: what one library leaves out and cuts, the other reads."""
+    static_models.model2vec(tmp_path / "a")
+    static_models.torch(tmp_path / "b")
+    models = [TesseraDense(path=tmp_path / name) for name in "ab"]
+    a, b = (model.encode_batch(static_models.TEXTS) for model in models)
+    most = 24 * models[0].spec.static.characters_per_token
+    same = np.abs(a - b).max(axis=1) < 1e-6
+    tokenizer = static_models.tokenizer("wordpiece")
+    unknown = tokenizer.token_to_id("[UNK]")
+    for text, alike in zip(static_models.TEXTS, same.tolist(), strict=True):
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        # A text of one repeated word has the same mean wherever it is cut.
+        assert alike or unknown in ids or len(ids) > 24 or len(text) > most
+    assert 5 <= same.sum() <= len(same) - 5
+
+
+def package_folder(distribution, name):
+    assert version(distribution)
+    (found,) = [file for file in package_files(distribution) if str(file).endswith(name)]
+    return Path(found.locate())
+
+
+def test_the_model_of_tokenlearn(texts):
+    """276,326 tokens that share 10,000 rows of int8; unk_id is that of the full stop."""
+    folder = package_folder("tokenlearn-static-model", "model/config.json").parent
+    compare(folder, texts, StaticModel.from_pretrained(folder).encode(texts))
+
+
+def test_the_model_of_wordllama(texts, tmp_path):
+    """A table of 32,000 rows in float16, put beside what sentence-transformers asks for."""
+    static_models.torch(tmp_path, "bytes", normalize=False)
+    names = {
+        "l2_supercat_256.safetensors": "model.safetensors",
+        "l2_supercat_tokenizer_config.json": "tokenizer.json",
+    }
+    for name, target in names.items():
+        (tmp_path / target).write_bytes(package_folder("wordllama", name).read_bytes())
+    theirs = SentenceTransformer(str(tmp_path), device="cpu").float()
+    compare(tmp_path, texts, theirs.encode(texts))
