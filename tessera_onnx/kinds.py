@@ -123,6 +123,7 @@ class AnyOptions(TextOptions, total=False):
     """The options of all classes; each class takes some of them."""
 
     max_active_dims: int | None
+    language: str | None
     image_only: bool
     max_pixels: int
 

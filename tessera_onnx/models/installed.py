@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tessera_onnx.errors import LoadError
 from tessera_onnx.models import catalogue, hub, pins
-from tessera_onnx.models.artifact import Artifact, in_hub_cache, open_folder
+from tessera_onnx.models.artifact import SHIPPED, Artifact, in_hub_cache, open_folder
 from tessera_onnx.models.foreign import repository
 from tessera_onnx.models.spec import ModelSpec
 
@@ -58,9 +58,21 @@ def installed(
         pinned = pins.recorded(spec, cache_folder(cache_dir)) if spec.hub else None
         if pinned is not None and hub.is_complete(pinned):
             found.setdefault(spec.id, in_hub_cache(pinned, offline=offline))
+        elif spec.hub is None and spec.lexical is not None and lexical_extra():
+            found.setdefault(spec.id, shipped(spec))
     for artifact in repository.all_recorded(cache_folder(cache_dir), offline=offline):
         found.setdefault(artifact.spec.id, artifact)
     return [artifact for name, artifact in found.items() if name not in refused]
+
+
+def shipped(spec: ModelSpec) -> Artifact:
+    """The artifact of a lexical model, whose lists of stop words are part of this package."""
+    return Artifact(spec, Path(__file__).with_name("stop_words"), SHIPPED)
+
+
+def lexical_extra() -> bool:
+    """Whether the packages are installed that a lexical model needs."""
+    return all(importlib.util.find_spec(name) for name in ("py_rust_stemmers", "mmh3"))
 
 
 def find(

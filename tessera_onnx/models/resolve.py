@@ -23,6 +23,7 @@ from tessera_onnx.errors import named as said
 from tessera_onnx.models import catalogue, hub, installed, pins
 from tessera_onnx.models.artifact import (
     FOLDER,
+    SHIPPED,
     Artifact,
     in_hub_cache,
     offline_error,
@@ -215,7 +216,8 @@ def _find_default(
     if found is not None:
         return found
     for artifact in installed.installed(cache_dir, offline=offline):  # includes the hub cache
-        if is_wanted(artifact.spec):
+        # BM25 is here wherever its packages are, so it says nothing about what the user wants.
+        if is_wanted(artifact.spec) and artifact.origin != SHIPPED:
             return artifact
     raise ModelNotFound(
         f"no {kind + ' ' if kind else ''}model is installed: name a model folder with path=, "
@@ -257,11 +259,15 @@ def from_hub(
 ) -> Artifact:
     """The artifact of a catalogue entry whose files the hub has; each is fetched when it is read.
 
+    Those of a lexical model are part of this package.
+
     Raises ModelNotFound with what to do when the entry names no repository, or when files are
     missing and `offline` is true; and what `hub.describe` raises when the hub has to be asked for
     the revision.
     """
     cache = installed.cache_folder(cache_dir)
+    if spec.hub is None and spec.lexical is not None:
+        return installed.shipped(spec)
     if spec.hub is None:
         raise ModelNotFound(
             f"model {spec.id!r} is known but not on this machine: run `{export_command(spec)}` and "
