@@ -177,6 +177,8 @@ def known_models(
     found: dict[ModelSpec, Artifact | None] = {
         artifact.spec: artifact for artifact in models_installed.installed(cache_dir)
     }
+    here = {spec.id for spec in found}
+    found |= {a.spec: a for a in models_installed.all_shipped() if a.spec.id not in here}
     if not installed:
         here = {spec.id for spec in found}
         found |= {spec: None for spec in catalogue.catalogue() if spec.id not in here}

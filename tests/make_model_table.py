@@ -105,7 +105,7 @@ def table(specs: list[ModelSpec], checked: dict[str, list[str]]) -> Iterator[str
             spec.licence,
             f"{spec.hub.repository} ({', '.join(spec.graph.precisions())})"
             if spec.hub
-            else "by `tessera-export`",
+            else ("part of the package" if spec.lexical else "by `tessera-export`"),
             " ".join(checked.get(spec.id, ["-"])),
             ", ".join(spec.unverified) or "-",
             pins(spec),

@@ -58,8 +58,6 @@ def installed(
         pinned = pins.recorded(spec, cache_folder(cache_dir)) if spec.hub else None
         if pinned is not None and hub.is_complete(pinned):
             found.setdefault(spec.id, in_hub_cache(pinned, offline=offline))
-        elif spec.hub is None and spec.lexical is not None and lexical_extra():
-            found.setdefault(spec.id, shipped(spec))
     for artifact in repository.all_recorded(cache_folder(cache_dir), offline=offline):
         found.setdefault(artifact.spec.id, artifact)
     return [artifact for name, artifact in found.items() if name not in refused]
@@ -70,9 +68,15 @@ def shipped(spec: ModelSpec) -> Artifact:
     return Artifact(spec, Path(__file__).with_name("stop_words"), SHIPPED)
 
 
-def lexical_extra() -> bool:
-    """Whether the packages are installed that a lexical model needs."""
-    return all(importlib.util.find_spec(name) for name in ("py_rust_stemmers", "mmh3"))
+def all_shipped() -> list[Artifact]:
+    """The models that are part of this package, if the packages that they need are installed.
+
+    They are no models that a user chose to install: none of them is the default of its kind.
+    """
+    if not all(importlib.util.find_spec(name) for name in ("py_rust_stemmers", "mmh3")):
+        return []
+    known = catalogue.catalogue()
+    return [shipped(spec) for spec in known if spec.lexical is not None and spec.hub is None]
 
 
 def find(

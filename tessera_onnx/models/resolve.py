@@ -23,7 +23,6 @@ from tessera_onnx.errors import named as said
 from tessera_onnx.models import catalogue, hub, installed, pins
 from tessera_onnx.models.artifact import (
     FOLDER,
-    SHIPPED,
     Artifact,
     in_hub_cache,
     offline_error,
@@ -216,8 +215,7 @@ def _find_default(
     if found is not None:
         return found
     for artifact in installed.installed(cache_dir, offline=offline):  # includes the hub cache
-        # BM25 is here wherever its packages are, so it says nothing about what the user wants.
-        if is_wanted(artifact.spec) and artifact.origin != SHIPPED:
+        if is_wanted(artifact.spec):
             return artifact
     raise ModelNotFound(
         f"no {kind + ' ' if kind else ''}model is installed: name a model folder with path=, "

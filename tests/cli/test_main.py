@@ -233,17 +233,18 @@ def test_without_models_demo_says_what_to_install(monkeypatch):
     result = run("demo", code=1)
     assert result.stdout == ""
     assert "pip install PATH/starter" in result.stderr
-    assert run_json("models", "--installed") == []
+    assert [row["id"] for row in run_json("models", "--installed")] == ["bm25"]
     assert "No model is installed." in run("doctor").stdout
 
 
 def test_models_lists_the_installed_first_and_then_the_catalogue():
     rows = run_json("models")
-    assert [row["id"] for row in rows[:4]] == [
+    assert [row["id"] for row in rows[:5]] == [
         "all-minilm-l6-v2",
         "splade-tiny",
         "tessera-bolt-mini",
         "tessera-page-mini",
+        "bm25",  # part of the package
     ]
     assert rows[0]["kinds"] == ["dense", "multi-vector"]
     assert rows[0]["dimension"] == [384]
@@ -251,7 +252,7 @@ def test_models_lists_the_installed_first_and_then_the_catalogue():
     ids = [row["id"] for row in rows]
     assert len(ids) == len(set(ids))
     assert {spec.id for spec in catalogue.catalogue()} <= set(ids)
-    assert {row["where"] for row in rows[4:]} == {"not installed"}
+    assert {row["where"] for row in rows[5:]} == {"not installed"}
     text = run("models").stdout
     assert all(row["id"] in text for row in rows)
     assert len(text.splitlines()) == len(rows) + 1
@@ -260,7 +261,8 @@ def test_models_lists_the_installed_first_and_then_the_catalogue():
 def test_models_are_chosen_by_kind_and_place():
     assert all("sparse" in row["kinds"] for row in run_json("models", "--kind", "sparse"))
     assert [row["id"] for row in run_json("models", "--kind", "sparse", "--installed")] == [
-        "splade-tiny"
+        "splade-tiny",
+        "bm25",
     ]
     cached = run_json("models", "--installed", "--cache-dir", ARTIFACTS)
     assert {"test-colbert", "test-splade"} <= {r["id"] for r in cached if r["where"] == "cache"}
