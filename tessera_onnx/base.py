@@ -94,6 +94,7 @@ class Model:
             offline=offline,
             file=file,
             pooling=self._pooling,
+            precision=precision,
             processor=cpu.byte_products(),
         )
         # Absolute, because the working directory may be another one when a graph is read again or

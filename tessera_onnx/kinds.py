@@ -152,6 +152,7 @@ def Tessera(  # noqa: N802 (the original's name)
         offline=options.get("offline"),
         file=options.get("file"),
         pooling=options.get("pooling"),
+        precision=options.get("precision"),
         processor=cpu.byte_products(),
     )
     row = KINDS[kind or artifact.spec.kinds[0]]

@@ -26,14 +26,17 @@ class ExportError(Exception):
 def as_export_error() -> Iterator[None]:
     """Turn what the reader of folders raises into ExportError; also a decorator.
 
-    The reader names arguments, such as `pooling=`; here they are options, such as `--pooling`.
+    The reader names arguments, such as `pooling=`; here they are options, such as `--pooling`,
+    and a length may be given too.
     """
     try:
         yield
     except (LoadError, ConfigError) as error:
-        raise ExportError(
-            re.sub(r"\b(give|and) ([a-z_]+)=(?!\w)", _option, str(error), flags=re.IGNORECASE)
-        ) from error
+        text = re.sub(r"\b(give|and) ([a-z_]+)=(?!\w)", _option, str(error), flags=re.IGNORECASE)
+        missing = re.match(r"(max_length|document_length) is missing", text)
+        if missing:
+            text += f", or give --{missing[1].replace('_', '-')}"
+        raise ExportError(text) from error
 
 
 def _option(found: re.Match[str]) -> str:

@@ -98,8 +98,9 @@ def _report(artifact: Artifact) -> dict[str, Any]:
 def _lines(report: dict[str, Any]) -> Iterator[str]:
     """What was made and what to do next."""
     total = sum(file["size"] for file in report["files"])
-    kinds, precisions = (", ".join(report[name]) for name in ("kinds", "precisions"))
-    yield f"{report['model']}: {kinds}; {precisions}; {len(report['files'])} files, {total:,} bytes"
+    parts = [", ".join(report[name]) for name in ("kinds", "precisions") if report[name]]
+    parts.append(f"{len(report['files'])} files, {total:,} bytes")
+    yield f"{report['model']}: {'; '.join(parts)}"
     yield f"  in {report['folder']}"
     forbids = catalogue.forbids_commercial_use(report["licence"])
     yield f"  licence {report['licence']}{', which forbids commercial use' if forbids else ''}"

@@ -332,7 +332,7 @@ def _open(
     place = location(model, cache_dir)
     if kind is None and model is None and cli_images.are_images(images, may_be_texts=may_be_texts):
         kind = next(name for name, row in KINDS.items() if row.reads == "images")
-    chosen = {name: options[name] for name in ("file", "pooling")}
+    chosen = {name: options[name] for name in ("file", "pooling", "precision")}
     artifact = resolve.resolve(**place, kind=kind, processor=cpu.byte_products(), **chosen)
     row = KINDS[kind or artifact.spec.kinds[0]]
     if row.reads == "series":

@@ -187,7 +187,7 @@ def _described(wanted: repository.Choice, cache_dir: str | None, *, as_json: boo
     cache = cache_folder(cache_dir)
     listing = repository.listing(wanted, cache)
     try:
-        return repository.open_listed(wanted, cache, listing)
+        return repository.describe(wanted, listing)
     except TesseraError as error:
         shown = {"id": wanted.id, "revision": listing.commit, "graphs": _graphs(listing)}
         if as_json:

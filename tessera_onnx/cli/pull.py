@@ -100,7 +100,8 @@ def fetch(
     """
     spec = known_entry(model)
     elsewhere = _installed(spec.id if spec else model, cache_dir)
-    wanted = repository.choice(model, processor=cpu.byte_products(), **chosen)
+    processor = cpu.byte_products()
+    wanted = repository.choice(model, precision=precision, processor=processor, **chosen)
     if wanted is not None and (any(chosen.values()) or (spec is None and elsewhere is None)):
         artifact = resolve.open_repository(wanted, cache_dir, offline=hub.is_offline(), again=force)
         elsewhere = None

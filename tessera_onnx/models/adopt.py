@@ -93,7 +93,7 @@ def _complete(spec: ModelSpec, artifact: Artifact) -> ModelSpec:
     names: list[str] = []
     precisions: list[Precision | None] = [*spec.precisions()]
     for precision in precisions or [None]:
-        wanted = spec.files_for(precision)
+        wanted = artifact.files_for(precision)
         if here >= set(wanted):
             names += [*wanted, *_beside(wanted, artifact)]
             kept += [] if precision is None else [precision]

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tessera_onnx.errors import (
     ConfigError,
@@ -31,7 +32,7 @@ from tessera_onnx.models.artifact import (
 )
 from tessera_onnx.models.foreign import repository
 from tessera_onnx.models.foreign.graphs import Processor
-from tessera_onnx.models.spec import Kind, ModelSpec, Pooling
+from tessera_onnx.models.spec import Kind, ModelSpec, Pooling, Precision
 
 logger = logging.getLogger("tessera_onnx")
 
@@ -51,6 +52,7 @@ def resolve(
     offline: bool | None = None,
     file: str | None = None,
     pooling: Pooling | None = None,
+    precision: Precision | None = None,
     processor: Processor | None = None,
 ) -> Artifact:
     """Find the artifact for an id, an alias or a folder; with neither, the default of the kind.
@@ -82,9 +84,8 @@ def resolve(
         if model_id is not None and model_id not in {artifact.spec.id, *artifact.spec.aliases}:
             raise LoadError(f"the folder {path} holds {artifact.spec.id!r}, not {said(model_id)!r}")
     else:
-        artifact = _find(
-            model_id, kind, cache_dir, file, pooling, processor=processor, offline=offline
-        )
+        chosen = {"file": file, "pooling": pooling, "precision": precision, "processor": processor}
+        artifact = _find(model_id, kind, cache_dir, chosen, offline=offline)
     if not artifact.is_foreign and (file is not None or pooling is not None):
         name = "file" if file is not None else "pooling"
         raise ConfigError(
@@ -128,12 +129,11 @@ def _find(
     model_id: str | None,
     kind: Kind | None,
     cache_dir: str | os.PathLike[str] | None,
-    file: str | None,
-    pooling: Pooling | None,
+    chosen: dict[str, Any],  # file, pooling, precision and processor
     *,
-    processor: Processor | None,
     offline: bool,
 ) -> Artifact:
+    file, pooling, processor = (chosen[name] for name in ("file", "pooling", "processor"))
     if model_id is None:
         return _find_default(kind, cache_dir, offline=offline)
     is_folder = os.path.isdir(model_id)  # noqa: PTH112 (a Path raises for what cannot be a name)
@@ -141,9 +141,7 @@ def _find(
         return _open(Path(model_id), kind, file, pooling, processor)
     # What lies here is never asked of the hub.
     is_here = os.path.exists(model_id)  # noqa: PTH110
-    wanted = None
-    if not is_here:
-        wanted = repository.choice(model_id, kind, file=file, pooling=pooling, processor=processor)
+    wanted = None if is_here else repository.choice(model_id, kind, **chosen)
     if wanted is not None and (file is not None or pooling is not None):
         return open_repository(wanted, cache_dir, offline=offline)
     found = _find_known(model_id, kind, cache_dir, offline=offline)

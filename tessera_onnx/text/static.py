@@ -8,6 +8,7 @@ sentence-transformers reads every token of the whole text.
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -124,6 +125,7 @@ class StaticEncoder(Encoder):
         self._drop = np.array(spec.static.drop_ids, dtype=np.int64)
         self._table: TokenTable | None = table
         self._workers = cpu_threads(threads)
+        self._pid = os.getpid()
         self._lock = threading.Lock()  # parts of one call run at the same time
 
     def close(self) -> None:
@@ -134,6 +136,11 @@ class StaticEncoder(Encoder):
         table = self._table
         if table is None:
             raise EncodingError("this model is closed: make a new object")
+        if self._pid != os.getpid():  # the tokenizer's threads and ours are not in a fork
+            raise EncodingError(
+                f"this model was opened in process {self._pid} and is used in its fork "
+                f"{os.getpid()}: open it in the child, or start the child with 'spawn' (it pickles)"
+            )
         return table
 
     def one(
@@ -210,7 +217,9 @@ class StaticEncoder(Encoder):
         ids, counts = self._kept(ids, counts, call.role.max_length)
         means = table.means(ids, counts)
         if not np.isfinite(means).all():
-            row = int(rows[np.flatnonzero(~np.isfinite(means).all(axis=1))].min())
+            wrong = ~np.isfinite(means).all(axis=1)
+            means[wrong] = 0
+            row = int(rows[wrong].min())
             rest = f": {self._facts.file} has a number that is not finite for one of its tokens"
             window.failure.at(row, window.error(EncodingError, [row], rest))
         empty = np.empty((len(rows), 0), np.int64)  # nothing after the table looks at tokens

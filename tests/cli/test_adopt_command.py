@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import hub_layouts
+import hub_server
 import numpy as np
 import pytest
 from artifact_tools import ARTIFACTS, TEXTS, golden
@@ -105,3 +107,35 @@ def test_info_shows_the_source_of_each_fact(folder):
     assert found["files"][0]["size"] == (folder / "onnx/model.onnx").stat().st_size
     (folder / "tokenizer.json").unlink()
     assert "has no tokenizer.json" in run("info", folder, code=1).stderr
+
+
+def test_a_repository_that_was_fetched_before(tmp_path, monkeypatch):
+    """With weights beside the graph, under names of their own, and a graph that is not here."""
+    moved, data = hub_layouts.weights_outside("model.onnx_data", "Constant_7_attr__value")
+    graphs = {"onnx/model.onnx": moved, "onnx/model_fp16.onnx": hub_layouts.graph(note="another")}
+    files = hub_layouts.sentence_transformers(graphs)
+    files |= {f"onnx/{name}": content for name, content in data.items()}
+    server = hub_server.Hub({"Owner/My-Model": files})
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setenv("TESSERA_CACHE", str(tmp_path / "cache"))
+    for name in ("HF_HUB_OFFLINE", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name)
+    place = tmp_path / "artifact"
+    assert "is not on this machine" in run("adopt", "Owner/My-Model", "-o", place, code=1).stderr
+    run("pull", "Owner/My-Model")
+    server.close()
+    assert "2 files" not in run("adopt", "Owner/My-Model", "-o", place).stdout
+    spec = open_folder(place).spec
+    assert (spec.id, spec.source, spec.hub) == ("my-model", "Owner/My-Model", None)
+    assert (spec.revision, spec.graph.precisions()) == (hub_server.COMMIT, ["fp32"])
+    assert {file.name for file in spec.files} == {
+        "onnx/model.onnx",
+        "onnx/model.onnx_data",
+        "onnx/Constant_7_attr__value",
+        "tokenizer.json",
+    }
+    assert not any(path.is_symlink() for path in place.rglob("*"))
+    with TesseraDense(path=place, on_long="truncate") as model:
+        vectors = model.encode_batch(TEXTS)
+    np.testing.assert_allclose(vectors, golden("states")["mean"], atol=1e-5)

@@ -74,7 +74,7 @@ def test_lengths(place):
     assert folder.read(place, ["dense"]).dense.query.max_length == 130
     (place / "tokenizer_config.json").rename(place / "kept")
     edit(place / "config.json", pad_token_id=0)
-    refused(place, "max_length is missing: .*; give --max-length")
+    refused(place, "max_length is missing: .* or give --max-length")
     (place / "kept").rename(place / "tokenizer_config.json")
     edit(place / "config.json", max_position_embeddings=None)
     refused(place, "max_positions is missing")

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 from artifact_tools import ARTIFACTS
+from faults import graphs
 from PIL import Image
 
 from tessera_onnx import (
@@ -33,6 +34,7 @@ from tessera_onnx.cli import csv_series, texts
 from tessera_onnx.images import decode, preprocess
 from tessera_onnx.images.pdf import read_pages
 from tessera_onnx.models import catalogue
+from tessera_onnx.models.foreign import graph_io as foreign_graph_io
 from tessera_onnx.runtime import external_data, session
 from tessera_onnx.runtime import graph as runtime_graph
 from tessera_onnx.text import tokenizer as text_tokenizer
@@ -62,6 +64,14 @@ def graph_names(data: bytes) -> None:
             assert name not in ("", ".", "..")
     with contextlib.suppress(ValueError):
         external_data.without_weights(data, "graph")
+
+
+def graph_io(data: bytes) -> None:
+    """The inputs, outputs and files of a graph, without ONNX Runtime."""
+    with contextlib.suppress(LoadError):
+        found = foreign_graph_io.read(_file(data, ".onnx"))
+        assert found.outputs
+        assert all("/" not in name for name in found.locations)
 
 
 def graph(data: bytes) -> None:
@@ -193,6 +203,13 @@ def _pack(ids: list[str] | None = None) -> bytes:
     return path.read_bytes()
 
 
+def _ports() -> bytes:
+    """A small graph with a weight in a file beside it."""
+    pair = graphs.field(13, graphs.field(1, "location") + graphs.field(2, "w.bin"))
+    weight = graphs.field(5, graphs.tensor("w", graphs.FLOAT, [64, 64], b"", pair))
+    return graphs.model(graphs.summing(half=True) + weight)
+
+
 def _sparse_pack() -> bytes:
     path = PLACE / "made.sparse"
     made = PackedSparse(
@@ -228,6 +245,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
         [(ARTIFACTS / name / "model.toml").read_bytes() for name in ("splade", "bolt", "siglip")],
     ),
     "graph_names": (graph_names, [(SPLADE / "model.fp32.onnx").read_bytes()[:3000]]),
+    "graph_io": (graph_io, [(SPLADE / "model.fp32.onnx").read_bytes(), _ports()]),
     "graph": (graph, [(SPLADE / "model.fp32.onnx").read_bytes()]),
     "tokenizer": (tokenizer, _tokenizers()),
     "jsonl": (jsonl, [JSONL]),

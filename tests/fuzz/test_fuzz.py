@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-TARGETS = ("description", "graph_names", "graph", "tokenizer", "jsonl", "lines", "table")
+TARGETS = (
+    "description",
+    "graph_names",
+    "graph_io",
+    "graph",
+    "tokenizer",
+    "jsonl",
+    "lines",
+    "table",
+)
 TARGETS += ("image", "pdf", "pack", "sparse_pack")
 
 

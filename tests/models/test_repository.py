@@ -11,6 +11,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import typing
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +21,9 @@ import numpy as np
 import pytest
 from artifact_tools import HANG, TEXTS, golden
 from click.testing import CliRunner
+from graph_bytes import field
 from hub_layouts import (
+    DOC_STRING,
     GRAPHS,
     UNUSED,
     dense_module,
@@ -45,8 +48,9 @@ from tessera_onnx import (
 )
 from tessera_onnx.cli.main import main
 from tessera_onnx.models import catalogue, hub, resolve
-from tessera_onnx.models.foreign import repository
+from tessera_onnx.models.foreign import graphs, repository
 from tessera_onnx.models.spec import UNPINNED, Hub
+from tessera_onnx.runtime import cpu
 
 NAME = "sentence-transformers/msmarco-MiniLM-L6-cos-v5"  # in no catalogue
 ALIAS = "sentence-transformers/all-MiniLM-L6-v2"  # of the catalogue
@@ -183,6 +187,45 @@ def test_a_precision_is_fetched_when_it_is_used(server):
         assert model.precision == "int8"
     (extra,) = asked(server) - before
     assert "qint8" in extra or "quint8" in extra
+
+
+def test_a_precision_that_is_asked_for_first_is_fetched_alone(server):
+    quantized = [name for name in GRAPHS if "int8" in name]
+    for name in quantized:
+        content = resolve.resolve("splade-tiny").read("model.int8.onnx")
+        server.repositories[NAME][name] = content + field(DOC_STRING, name.encode())
+    with pytest.raises(LoadError):  # it is the graph of another model
+        TesseraDense(NAME, precision="int8")
+    (fetched,) = [name for name in asked(server) if name.endswith(".onnx")]
+    assert fetched in quantized
+    before = len(server.requests)
+    found = resolve.resolve(NAME, precision="int8", processor=cpu.byte_products(), offline=True)
+    assert found.spec.graph.int8 == fetched
+    assert len(server.requests) == before
+    assert works()
+
+
+def test_a_record_of_another_processor_is_read_again(server):
+    """The int8 graph that fits one processor is wrong or slow on another."""
+    chosen = {}
+    for processor in typing.get_args(graphs.Processor):
+        found = resolve.resolve(NAME, processor=processor)
+        chosen[processor] = found.spec.graph.int8
+    assert len(set(chosen.values())) > 1
+    assert asked(server)["the list"] == asked(server)[GRAPH] == 1
+
+
+def test_what_the_graph_tells_is_read_when_it_is_here(server):
+    """A graph that pools, and a tokenizer: no file says how large the vectors are."""
+    files = {"model.onnx": graph("prompts")}
+    parts = encoder("prompts")
+    files |= {name: parts[name] for name in ("tokenizer.json", "tokenizer_config.json")}
+    server.repositories["owner/pair"] = files
+    with TesseraDense("owner/pair", on_long="truncate", max_length=40) as model:
+        assert model.dimension() == 32
+        found = model.encode_batch([f"passage: {text}" for text in TEXTS])
+    np.testing.assert_allclose(found, golden("prompts")["document"], atol=1e-5)
+    assert "model.onnx: output sentence_embedding" in run("info", "owner/pair").stdout
 
 
 def test_a_file_may_be_named(server):
@@ -569,7 +612,7 @@ def test_weights_that_the_repository_lacks_are_told_before_the_rest_is_fetched(s
         TesseraDense(NAME)
     assert asked(server)[GRAPH] == 1
     assert "onnx/model.onnx_data" not in asked(server)
-    assert "keeps weights in model.onnx_data_1" in run("pull", NAME, code=1).stderr
+    assert "weights in onnx/model.onnx_data_1" in run("pull", NAME, code=1).stderr
     assert "onnx/model.onnx_data" not in asked(server)
 
 
@@ -756,7 +799,7 @@ def test_info_describes_a_repository_before_the_download(server):
     found = json.loads(run("info", NAME, "--json").stdout)
     assert found["sources"]["dense.pooling"].startswith("1_Pooling/config.json: ")
     assert [graph["name"] for graph in found["graphs"]] == sorted(GRAPHS)
-    assert asked(server)["the list"] == 1
+    assert asked(server)["the list"] == 2  # nothing is recorded before a graph was read
     assert works()
     assert "not downloaded" not in run("info", NAME).stdout
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tessera_onnx.models.foreign import splade, tokenizer_file
+from tessera_onnx.models.foreign import splade, tokenizer_check
 from tessera_onnx.models.foreign.prompts import Prompts
 from tessera_onnx.models.foreign.tokenizer_file import TokenizerFile
 from tessera_onnx.models.spec import MultiVector, Role, Sparse, TokenRole
@@ -54,7 +54,7 @@ def sparse(
 
     `places` are the folders of the tokenizer's configuration.
     """
-    unused = {tokenizer_file.special(places, tokenizer.tokenizer, name) for name in UNUSED}
+    unused = {tokenizer_check.special(places, tokenizer.tokenizer, name) for name in UNUSED}
     return Sparse(
         output="",
         head="tokens",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tessera_onnx.errors import LoadError
-from tessera_onnx.models.foreign import tokenizer_file
+from tessera_onnx.models.foreign import tokenizer_check, tokenizer_file
 from tessera_onnx.models.foreign.files import (
     MODULES,
     SETTINGS,
@@ -270,7 +270,7 @@ def _fill(tokenizer: TokenizerFile) -> int | None:
     """
     if tokenizer.text.mask_id >= 0:
         return None
-    return tokenizer_file.special(tokenizer.places, tokenizer.tokenizer, "eos")
+    return tokenizer_check.special(tokenizer.places, tokenizer.tokenizer, "eos")
 
 
 def _skip_ids(words: Any, tokenizer: TokenizerFile) -> tuple[int, ...]:

@@ -36,7 +36,7 @@ def pooled_alone(found: Folder) -> bool:
 
 def _listed(found: Folder, pooling: Pooling | None) -> tuple[Dense, tuple[str, ...]]:
     """The recipe of a folder whose modules.json lists a Transformer, Pooling and what follows."""
-    modes = pooled.read_modes(found.path, found.modules, found.sources)
+    modes = pooled.read_modes(found.path, found.modules, found.sources, pooling)
     source = found.sources["dense.pooling"]
     if pooling is not None and modes != (pooling,):
         raise ConfigError(

@@ -17,6 +17,7 @@ SETTINGS = "config_sentence_transformers.json"
 MODULES = "modules.json"
 MAX_HEADER_BYTES = 100 << 20  # the cap of the safetensors format itself
 MAX_JSON_BYTES = 256 << 20  # of any JSON file; the largest tokenizer.json known has 34 million
+POINTER = "version https://git-lfs.github.com/spec/"
 MAX_FILES = 100_000  # of a folder, so that a wrong folder such as "/" is not walked to its end
 
 
@@ -25,11 +26,20 @@ def read_text(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise LoadError(f"{path} is too large to be a configuration file", path=str(path))
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise LoadError(f"{path} cannot be read: {error.strerror}", path=str(path)) from error
     except UnicodeDecodeError as error:
         raise LoadError(f"{path} is not UTF-8 text: {error}", path=str(path)) from error
+    if text.startswith(POINTER):
+        raise _pointer(path)
+    return text
+
+
+def _pointer(path: Path) -> LoadError:
+    return LoadError(
+        f"{path} is a pointer of Git LFS: run `git lfs pull` in its folder", path=str(path)
+    )
 
 
 def read_json(path: Path) -> Any:
@@ -122,6 +132,7 @@ class Weights:
     files: tuple[Path, ...]
     shapes: dict[str, tuple[int, ...]]
     owner: dict[str, Path]
+    dtypes: dict[str, str]  # as the format names them: F32, F16, I8
 
     @property
     def sha256(self) -> str:
@@ -156,6 +167,7 @@ def headers(files: Iterable[Path]) -> Weights:
     """The shapes of the tensors in safetensors files. Raises LoadError for what is none."""
     shapes: dict[str, tuple[int, ...]] = {}
     owner: dict[str, Path] = {}
+    dtypes: dict[str, str] = {}
     files = tuple(files)
     for path in files:
         for name, entry in _header(path).items():
@@ -167,13 +179,18 @@ def headers(files: Iterable[Path]) -> Weights:
                 )
             shapes[name] = tuple(entry["shape"])
             owner[name] = path
-    return Weights(files, shapes, owner)
+            dtypes[name] = str(entry.get("dtype"))
+    return Weights(files, shapes, owner, dtypes)
 
 
 def _header(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
+            start = stream.read(len(POINTER))
+            if start == POINTER.encode():
+                raise _pointer(path)
+            (length,) = struct.unpack("<Q", start[:8])
+            stream.seek(8)
             if length > MAX_HEADER_BYTES:
                 raise LoadError(
                     f"{path} is not a safetensors file: its header is too long", path=str(path)

@@ -14,6 +14,18 @@ from tessera_onnx.models.foreign.tokenizer_file import TokenizerFile
 from tessera_onnx.models.spec import Role
 
 
+class NotHere(LoadError):
+    """A listed file that tells a fact is not downloaded yet.
+
+    Attributes:
+        name: the file's name.
+    """
+
+    def __init__(self, message: str = "", *, name: str = "", path: str | None = None) -> None:
+        super().__init__(message, path=path)
+        self.name = name
+
+
 @dataclass(frozen=True, slots=True)
 class Folder:
     """A foreign folder that is being read. `sources` collects where each fact comes from."""
@@ -39,6 +51,12 @@ class Folder:
             self.sources[f"{table}.{role}.max_length"] = length
         self.sources.update({f"{table}.{name}": source for name, source in found.items()})
         return read
+
+    def not_here(self, fact: str, name: str) -> NotHere:
+        """The error for a fact that a listed file will tell."""
+        path = self.path / name
+        message = f"{path} tells {fact} and is not downloaded yet"
+        return NotHere(message, name=name, path=str(path))
 
     def error(self, message: str, name: str = "") -> LoadError:
         """An error about the file `name` of the folder."""

@@ -30,6 +30,8 @@ FLOATS = {"float", "float16", "bfloat16", "double", ""}
 class Files:
     """The files of a folder: its place, the sizes of all files by name, and the chosen graphs.
 
+    The graph in use is the best one, or another one where that is not downloaded.
+
     `io` is of the graph in use; None while that is not downloaded. `places` are the folders in
     which configuration is looked for, that of the encoder first; `config` is its config.json.
     """
@@ -109,9 +111,10 @@ def find(
     choice = graphs.choose(
         sizes, file=file, processor=processor, folders=folders, where=str(folder)
     )
-    choice, io, data = _told(folder, sizes, choice)
+    choice, told, data = _told(folder, sizes, choice)
     best = choice.best()
-    name = getattr(choice, best)
+    told_by = getattr(choice, best)
+    name = told_by if told_by in told else next(iter(told), told_by)
     beside = folder / PurePosixPath(name).parent
     places = tuple(dict.fromkeys((encoder, folder, beside)))
     path = tokenizer_file.find("config.json", places)
@@ -121,7 +124,7 @@ def find(
         sizes,
         graph,
         name,
-        io,
+        told.get(name),
         data,
         places,
         {} if path is None else read_table(path),
@@ -131,8 +134,8 @@ def find(
 
 def _told(
     folder: Path, sizes: Mapping[str, int], choice: graphs.Choice
-) -> tuple[graphs.Choice, GraphIO | None, tuple[str, ...]]:
-    """The choice with each graph under the precision of its weights, and what the best one tells.
+) -> tuple[graphs.Choice, dict[str, GraphIO], tuple[str, ...]]:
+    """The choice with each graph under the precision of its weights, and what each one tells.
 
     Only the best graph must be whole: another one that is damaged is left out.
     """
@@ -152,7 +155,7 @@ def _told(
     used = choice.files()
     return (
         choice,
-        told.get(getattr(choice, choice.best())),
+        {name: told[name] for name in used if name in told},
         tuple(dict.fromkeys(part for name in used for part in data.get(name, ()))),
     )
 

@@ -66,12 +66,15 @@ def is_dense(modules: list[dict[str, Any]]) -> bool:
 
 
 def read_modes(
-    folder: Path, modules: list[dict[str, Any]], sources: dict[str, str] | None = None
+    folder: Path,
+    modules: list[dict[str, Any]],
+    sources: dict[str, str] | None = None,
+    said: Pooling | None = None,
 ) -> tuple[Pooling, ...]:
     """The poolings of the Pooling module, whose vectors are concatenated in this order.
 
-    Raises LoadError for a file that is missing or names no mode or an unknown one, and for a
-    pooling that leaves the tokens of a prompt out.
+    `said` is the caller's, for a file that names none. Raises LoadError for a file that is missing
+    or names no mode or an unknown one, and for a pooling that leaves the tokens of a prompt out.
     """
     path = module_folder(folder, modules[1]) / "config.json"
     config = read_table(path)
@@ -83,6 +86,8 @@ def read_modes(
         # Upstream takes the mean where all are false, but a file that holds none is half a file.
         if not modes and any(name in config for name in OLD_MODES):
             modes, key = ["mean"], "pooling_mode_*, of which none is true"
+    if not modes and said is not None:
+        modes, key = [name for name, mode in POOLINGS.items() if mode == said], "pooling="
     if not modes:
         raise LoadError(f"pooling is missing: {path} names no mode; give pooling=", path=str(path))
     if not isinstance(modes, list) or any(name not in POOLINGS for name in modes):

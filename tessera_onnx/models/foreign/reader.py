@@ -28,6 +28,7 @@ from tessera_onnx.models.foreign import (
     refused,
     splade,
     static,
+    tokenizer_check,
     tokenizer_file,
     transformer,
 )
@@ -109,7 +110,7 @@ def read(
     encoder = routed.encoder if routed is not None else _encoder(folder, modules)
     found = opened.find(folder, sizes, encoder, file, processor)
     _check_whole(found, modules)
-    tokenizer_file.check_code(found.places)
+    tokenizer_check.check_code(found.places)
     tokenizer = tokenizer_file.read(encoder, found.config, found.places[1:])
     settings = read_table(folder / SETTINGS)
     read_folder = Folder(folder, found, tokenizer, modules, settings, {})
@@ -301,7 +302,7 @@ def _note_text(found: Folder, name: str) -> None:
         "text.tokenizer": name,
         "text.prefix_ids": f"{name}: post_processor",
         "text.suffix_ids": f"{name}: post_processor",
-        "text.pad_id": f"{tokenizer_file.CONFIG}: pad_token",
+        "text.pad_id": f"{tokenizer_check.CONFIG}: pad_token",
         "text.max_positions": f"{found.files.config_name or name}: max_position_embeddings",
         "graph": found.files.name,
     }

@@ -18,6 +18,7 @@ from tessera_onnx.models.foreign import (
     pooled,
     prompts,
     splade,
+    tokenizer_check,
     tokenizer_file,
 )
 from tessera_onnx.models.foreign.colbert_roles import METADATA, PLAID, Said
@@ -72,6 +73,8 @@ def _projected(found: Folder) -> int:
         if isinstance(size, int) and not isinstance(size, bool) and size > 0:
             found.sources["multi_vector.dimension"] = f"{name}: {key}"
             return size
+    if found.files.io is None:
+        raise found.not_here("the size of the token vectors", found.files.name)
     sizes = {
         port.dims[-1]
         for port in found.files.states()
@@ -97,6 +100,8 @@ def _projection(found: Folder, dimension: int) -> Module:
     """Stanford's projection, which lies among the weights of the encoder."""
     name = found.files.name_of(found.files.places[0] / "model.safetensors")
     path = found.path / name
+    if name in found.files.sizes and not is_file(path):
+        raise found.not_here("the projection of the token vectors", name)
     if not is_file(path):
         raise found.error(
             f"gives the {found.hidden} numbers a token of the encoder, and the projection to "
@@ -189,7 +194,7 @@ def _looked_up_length(found: Folder, place: Path, query: Role) -> int:
     """The longest query that is looked up: the table's own tokenizer cuts it, without the special
     tokens that are put around every text here.
     """
-    length, _ = tokenizer_file.configured((place, *found.tokenizer.places), "model_max_length")
+    length, _ = tokenizer_check.configured((place, *found.tokenizer.places), "model_max_length")
     text = found.tokenizer.text
     if isinstance(length, bool) or not isinstance(length, int | float) or length < 1:
         return query.max_length
@@ -204,7 +209,7 @@ def _check_special(found: Folder, path: Path) -> None:
     """
     text = found.tokenizer.text
     ids = (*text.prefix_ids, *text.suffix_ids)
-    if path.suffix != ".safetensors" or not path.is_file():
+    if path.suffix != ".safetensors":
         return
     for number, weight in zip(ids, read_numbers(path, "weight", ids), strict=True):
         if weight:

@@ -1,13 +1,15 @@
-"""Open any repository of the hub: its small files at one commit, then a graph when it is read.
+"""Open any repository of the hub: its small files at one commit, then the graph in use.
 
 A repository that no catalogue lists is described by its own files. They are listed by one request,
-compared with the hub's hashes and read by `reader`. What was found is recorded in the local cache,
-so that the next time no request is made:
+compared with the hub's hashes and read by `reader`. The graph tells facts too, so all is read again
+when it is here. What was found is recorded in the local cache, so that the next time no request is
+made:
 
     hub/OWNER--NAME[/@REVISION]/listing.json    the commit, and size and hash of each file
     hub/OWNER--NAME[/@REVISION][/CHOICE]/       for each choice of a graph, pooling or kind:
         model.toml                              the description that was read, every file pinned
-        sources.json                            the file and key of each fact
+        sources.json                            the file and key of each fact, and for which
+                                                version and processor they were read
 
 The commit stays until `again=True` asks for a newer one.
 """
@@ -37,7 +39,7 @@ from tessera_onnx.models.artifact import HUB, Artifact
 from tessera_onnx.models.foreign.graphs import Processor
 from tessera_onnx.models.hub import Listing, Remote
 from tessera_onnx.models.rules import check_model
-from tessera_onnx.models.spec import UNPINNED, File, Hub, Kind, ModelSpec, Pooling
+from tessera_onnx.models.spec import UNPINNED, File, Hub, Kind, ModelSpec, Pooling, Precision
 
 logger = logging.getLogger("tessera_onnx")
 
@@ -51,6 +53,7 @@ MAX_TOKENIZER = 64 << 20  # the largest known have 35 MB
 MAX_SMALL_FILES = 64
 TEXTS = {"README.md", "artifact.metadata"}
 TOKENIZER = "tokenizer.json"
+QUERIES = "SparseStaticEmbedding"  # a module's folder, whose weights `reader` looks at
 # JSON that describes no model, and folders of other formats and of training.
 UNREAD = re.compile(r"(^|/)(vocab|trainer_state|all_results|.*\.index)\.json$", re.IGNORECASE)
 OTHER_FOLDERS = re.compile(r"(^|/)(\.|checkpoint|openvino|coreml|runs|eval)", re.IGNORECASE)
@@ -66,7 +69,8 @@ class Choice:
     kind: Kind | None = None
     file: str | None = None
     pooling: Pooling | None = None
-    processor: Processor | None = None  # decides between int8 graphs; a record keeps its choice
+    precision: Precision | None = None  # which graph is fetched; all are recorded
+    processor: Processor | None = None  # decides between int8 graphs, on each machine anew
 
     @property
     def id(self) -> str:
@@ -94,22 +98,25 @@ def choice(
     *,
     file: str | None = None,
     pooling: Pooling | None = None,
+    precision: Precision | None = None,
     processor: Processor | None = None,
 ) -> Choice | None:
     """The repository that an id names, "owner/name" or "owner/name@revision"; None for others."""
     found = NAME.fullmatch(model_id)
     if found is None or "--" in found[1] or ".." in model_id or found[1].endswith(".git"):
         return None
-    return Choice(found[1], found[2] or "", kind, file, pooling, processor)
+    return Choice(found[1], found[2] or "", kind, file, pooling, precision, processor)
 
 
 def open_repository(
     wanted: Choice, cache: Path, *, offline: bool = False, again: bool = False
 ) -> Artifact:
-    """The artifact of a repository; a graph is fetched when it is read.
+    """The artifact of a repository, with the graph of the precision that is asked for.
 
-    A recorded one needs no request, until `again` asks the hub for the newest commit. While
-    `offline`, one that another tool fetched into the hub cache is opened as far as it is there.
+    Another graph is fetched when it is read. A recorded repository needs no request, until `again`
+    asks the hub for the newest commit. While `offline`, one that another tool fetched into the hub
+    cache is opened as far as it is there.
+
     Raises ModelNotFound for a repository or revision that the hub does not have, or that is not
     here while `offline`; LoadError for one without an ONNX file, for what `reader.read` refuses,
     and what `hub.describe` raises; IntegrityError for a file that is not the one the hub lists.
@@ -172,13 +179,13 @@ def recorded(wanted: Choice, cache: Path, *, offline: bool = True) -> Artifact |
     """The artifact of a repository that was opened before; None without a valid record.
 
     A record of another version of this package is passed over, because a newer one may read the
-    same files differently.
+    same files differently, and so is one of another processor.
     """
     files = _read_listing(wanted.base(cache) / "listing.json")
     if files is None:
         return None
     for choice in (dataclasses.replace(wanted, kind=None), wanted):
-        found = _read_record(choice.folder(cache), files, offline=offline)
+        found = _read_record(choice.folder(cache), files, wanted.processor, offline=offline)
         if found is not None and wanted.kind in {None, *found.spec.kinds}:
             return found
     return None
@@ -193,7 +200,7 @@ def all_recorded(cache: Path, *, offline: bool = True) -> Iterator[Artifact]:
             continue
         for folder, _, names in sorted(os.walk(place)):
             record = "model.toml" in names
-            found = _read_record(Path(folder), files, offline=offline) if record else None
+            found = _read_record(Path(folder), files, None, offline=offline) if record else None
             if found is not None and found.is_complete():
                 yield found
 
@@ -201,20 +208,58 @@ def all_recorded(cache: Path, *, offline: bool = True) -> Iterator[Artifact]:
 def open_listed(
     wanted: Choice, cache: Path | None, files: Listing, *, offline: bool = False
 ) -> Artifact:
-    """As `open_repository`, for a list of files that is known: read the small ones and record.
+    """As `open_repository`, for a list of files that is known.
 
-    Without a `cache` nothing is recorded.
+    The graph in use and the weights beside the encoder tell facts too, so they are fetched, and the
+    description is read again with them. Without a `cache` nothing is recorded.
     """
-    from tessera_onnx.models.foreign import reader
+    from tessera_onnx.models.foreign.found import NotHere
 
     _check_graphs(wanted, files)
     _fetch_small(files, offline=offline)
-    folder = hub.snapshot(Hub(files.repository, files.commit))
-    sizes = {name: remote.size for name, remote in files.files.items()}
+    here: set[str] = set()
+    while True:
+        try:
+            found, narrowed = _described(wanted, files, offline=offline)
+        except NotHere as missing:
+            if missing.name in here:
+                raise
+            _fetch(Hub(files.repository, files.commit), missing.name, files, offline=offline)
+            here.add(missing.name)
+            continue
+        names = [name for name in found.files_for(_precision(wanted, found)) if name not in here]
+        for name in names:
+            found.read(name)
+        here.update(names)
+        if not names:
+            break
+    renamed = dataclasses.replace(narrowed, repository=files.repository)
+    for each in dict.fromkeys((renamed, narrowed)):
+        if cache is not None:
+            _record(each, cache, found)
+    return found
+
+
+def describe(wanted: Choice, files: Listing, *, offline: bool = False) -> Artifact:
+    """The artifact of a repository as its small files describe it, before a graph is fetched.
+
+    What the graph tells is left open. Raises as `open_repository` does.
+    """
+    _check_graphs(wanted, files)
+    _fetch_small(files, offline=offline)
+    return _described(wanted, files, offline=offline)[0]
+
+
+def _described(wanted: Choice, files: Listing, *, offline: bool) -> tuple[Artifact, Choice]:
+    """What the files that are here tell. The choice is without a kind if all kinds are served."""
+    from tessera_onnx.models.foreign import reader
+
+    source = Hub(files.repository, files.commit)
+    folder = hub.snapshot(source)
     options: dict[str, Any] = {
         "file": wanted.file,
         "pooling": wanted.pooling,
-        "listing": sizes,
+        "listing": {name: remote.size for name, remote in files.files.items()},
         "processor": wanted.processor,
     }
     found = None
@@ -229,11 +274,14 @@ def open_listed(
         found = reader.read(folder, wanted.kind, **options)
     spec = _pinned(found.spec, wanted, files, offline=offline)
     check_model(spec, f"repository {spec.id}")
-    renamed = dataclasses.replace(wanted, repository=files.repository)
-    for name in dict.fromkeys((renamed, wanted)):
-        if cache is not None:
-            _record(name, cache, spec, found.sources, files)
-    return Artifact(spec, folder, HUB, offline, found.sources, files)
+    return Artifact(spec, folder, HUB, offline, found.sources, files), wanted
+
+
+def _precision(wanted: Choice, found: Artifact) -> Precision:
+    """The precision in use: the one asked for, if there is a graph of it."""
+    is_there = wanted.precision in found.spec.precisions()
+    best = found.spec.main_graph().best_cpu  # the same for all devices
+    return wanted.precision if wanted.precision is not None and is_there else best
 
 
 def _check_graphs(wanted: Choice, files: Listing) -> None:
@@ -270,7 +318,8 @@ def small(files: Listing) -> list[str]:
             return False
         if path.name == TOKENIZER:
             return size <= MAX_TOKENIZER
-        return (path.suffix == ".json" or name in TEXTS) and size <= MAX_SMALL
+        is_table = path.parent.name.endswith(QUERIES) and path.suffix == ".safetensors"
+        return (path.suffix == ".json" or name in TEXTS or is_table) and size <= MAX_SMALL
 
     wanted = [name for name, remote in files.files.items() if is_wanted(name, remote.size)]
     if TOKENIZER in wanted:  # some exporters put a copy beside the graphs
@@ -306,19 +355,22 @@ def _pinned(spec: ModelSpec, wanted: Choice, files: Listing, *, offline: bool) -
     )
 
 
-def _record(
-    wanted: Choice, cache: Path, spec: ModelSpec, sources: dict[str, str], files: Listing
-) -> None:
-    folder = wanted.folder(cache)
+def _record(wanted: Choice, cache: Path, found: Artifact) -> None:
+    folder, files = wanted.folder(cache), found.listing
+    if files is None:
+        return
     table = {name: [remote.size, remote.etag] for name, remote in files.files.items()}
     listed = {"repository": files.repository, "commit": files.commit, "files": table}
     # The listing comes last: a description of another commit than the listing's is passed over.
-    pins.write(folder / "model.toml", pins.toml(spec))
-    pins.write(folder / "sources.json", json.dumps({"version": _version(), "sources": sources}))
+    noted = {"version": _version(), "processor": wanted.processor, "sources": dict(found.sources)}
+    pins.write(folder / "model.toml", pins.toml(found.spec))
+    pins.write(folder / "sources.json", json.dumps(noted))
     pins.write(wanted.base(cache) / "listing.json", json.dumps(listed))
 
 
-def _read_record(folder: Path, files: Listing, *, offline: bool) -> Artifact | None:
+def _read_record(
+    folder: Path, files: Listing, processor: Processor | None, *, offline: bool
+) -> Artifact | None:
     try:
         (spec,) = catalogue.read_catalogue(folder / "model.toml")
         noted = _read_json(folder / "sources.json")
@@ -327,6 +379,8 @@ def _read_record(folder: Path, files: Listing, *, offline: bool) -> Artifact | N
         return None
     source = Hub(files.repository, files.commit)
     if spec.hub != source or noted.get("version") != _version():
+        return None
+    if processor is not None and noted.get("processor") != processor:
         return None
     return Artifact(spec, hub.snapshot(source), HUB, offline, sources, files)
 

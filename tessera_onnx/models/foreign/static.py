@@ -169,6 +169,8 @@ def _find(folder: Path, sizes: Mapping[str, int]) -> _Found:
             path=str(place / WEIGHTS),
         )
     document = read_json(place / TOKENIZER)
+    if not isinstance(document, dict):
+        raise LoadError(f"{place / TOKENIZER} must hold a JSON object", path=str(place / TOKENIZER))
     try:
         tokenizer = Tokenizer.from_str(json.dumps(document))
     except Exception as error:  # tokenizers raises bare Exception from Rust
@@ -196,6 +198,10 @@ def _table(found: _Found, sources: dict[str, str]) -> Static:
     if len(shapes.get(name, ())) != 2:
         raise found.error(path, f"has no matrix {MODEL2VEC!r} or {TORCH!r}, a static model's table")
     extra = {"weights", "mapping"} & set(shapes) if name == MODEL2VEC else set()
+    if not found.is_model2vec and found.weights.dtypes[name] == "I8" and "weights" not in extra:
+        raise found.error(
+            path, f"has {name!r} in int8, which sentence-transformers does not average"
+        )
     sources["static.rows"] = f"{found.name(WEIGHTS)}: {name}"
     drop: tuple[int, ...] = ()
     characters = 0
@@ -240,6 +246,12 @@ def _dense(found: _Found, table: Static, sources: dict[str, str]) -> Dense:
     modules = _modules(found, width, sources)
     length = _length(found, sources)
     said = prompts.read(found.folder)
+    if found.is_model2vec and (said.any or found.settings.get("truncate_dim") is not None):
+        raise found.error(
+            found.folder / SETTINGS,
+            "has prompts or a truncate_dim, which model2vec does not follow, and config.json makes "
+            "this a model of model2vec: remove the one or the other",
+        )
     plain = None if said.default in (None, said.document) else Role(said.default or "", length)
     sources.update({f"dense.{role}.prompt": source for role, source in said.keys.items()})
     sources["dense.dimension"] = sources["static.rows"]
@@ -294,7 +306,8 @@ def _length(found: _Found, sources: dict[str, str]) -> int:
     path, key = found.folder / CONFIG, "max_length"
     if found.is_model2vec:
         length = found.config.get(key, CUT)
-        sources["dense.document.max_length"] = f"{CONFIG}: max_length"
+        said = f"{CONFIG}: {key}" if key in found.config else f"model2vec, which cuts at {CUT}"
+        sources["dense.document.max_length"] = said
     else:
         cut = found.truncation
         path, key = found.place / TOKENIZER, "truncation.max_length"

@@ -12,10 +12,11 @@ from tokenizers import Tokenizer, normalizers
 
 from tessera_onnx.errors import LoadError
 from tessera_onnx.models import spec
+from tessera_onnx.models.foreign import tokenizer_check
 from tessera_onnx.models.foreign.files import is_file, read_json, read_table
+from tessera_onnx.models.foreign.tokenizer_check import CONFIG, configured, special
 
 FILE_NAME = "tokenizer.json"
-CONFIG = "tokenizer_config.json"
 # The Transformer module's own file; the older names, in this order, where the first is not there
 # (sentence_transformers/base/modules/transformer.py, load_config).
 TRANSFORMER = (
@@ -105,8 +106,9 @@ def read(folder: Path, config: Mapping[str, Any], beside: Sequence[Path] = ()) -
         parts = [normalizers.Lowercase(), *([] if before is None else [before])]
         tokenizer.normalizer = normalizers.Sequence(parts)
     prefix, suffix = _around(tokenizer, path)
-    _check_settings(places, tokenizer, (prefix, suffix))
+    pad = _pad_id(places, tokenizer, config, padding)
     mask = special(places, tokenizer, "mask")
+    tokenizer_check.check(places, tokenizer, (prefix, suffix), state, config.get("model_type"))
     cut = truncation["max_length"] if truncation else None
     return TokenizerFile(
         path=path,
@@ -116,7 +118,7 @@ def read(folder: Path, config: Mapping[str, Any], beside: Sequence[Path] = ()) -
             lowercase=False,  # the tokenizer above does it where it is wanted
             prefix_ids=prefix,
             suffix_ids=suffix,
-            pad_id=_pad_id(places, tokenizer, config, padding),
+            pad_id=pad,
             mask_id=-1 if mask is None else mask,
             max_positions=_positions(folder, config, places, cut),
             fixed_length=0,
@@ -167,15 +169,6 @@ def transformer_settings(folder: Path) -> tuple[dict[str, Any], Path]:
     return read_table(path), path
 
 
-def configured(places: Sequence[Path], key: str) -> tuple[Any, Path | None]:
-    """A key of tokenizer_config.json and the file that has it; (None, None) where none has."""
-    for place in places:
-        value = read_table(place / CONFIG).get(key)
-        if value is not None:
-            return value, place / CONFIG
-    return None, None
-
-
 def max_length(
     found: TokenizerFile, wanted: int | None = None, sources: dict[str, str] | None = None
 ) -> int:
@@ -214,18 +207,18 @@ def _said_length(found: TokenizerFile) -> tuple[int, str]:
             raise LoadError(f"{place} has the model_max_length {value!r:.40}", path=str(place))
         cut = ", cut to the positions of config.json" if value > most else ""
         return int(min(value, most)), f"{CONFIG}: model_max_length{cut}"
-    config = find("config.json", found.places)
-    if config is not None and find(CONFIG, found.places) is not None:
+    if find("modules.json", found.places) is not None and find(CONFIG, found.places) is None:
+        raise LoadError(
+            "max_length is missing: neither sentence_bert_config.json nor "
+            f"tokenizer_config.json in {found.places[0]} says it; download the whole folder",
+            path=str(found.places[0]),
+        )
+    if find("config.json", found.places) is not None:
         # transformers takes a key that is absent for "nobody knows", which the positions cut.
         return most, "config.json: max_position_embeddings"
-    if found.truncation is not None and config is None:
+    if found.truncation is not None:
         return min(found.truncation, most), f"{FILE_NAME}: truncation.max_length"
-    raise LoadError(
-        "max_length is missing: neither sentence_bert_config.json nor "
-        f"tokenizer_config.json in {found.places[0]} says it; give max_length=, or write "
-        '{"max_seq_length": N} to its sentence_bert_config.json',
-        path=str(found.places[0]),
-    )
+    return most, "no file, so that no text is cut"
 
 
 def tokens(file: str, key: str, value: Any) -> int:
@@ -266,17 +259,12 @@ def _positions(
         if count is None and config.get("model_type") not in ENCODER_DECODERS:
             count = configured(places, "model_max_length")[0]
         if count is None and find("config.json", places) is None:
-            count = truncation
+            # Nothing cuts texts then, upstream too; beyond its positions the graph raises an error.
+            count = MOST if truncation is None else truncation
         whole = isinstance(count, int | float) and not isinstance(count, bool)
         if not whole or not 1 <= count <= MOST:
-            where = "config.json has no max_position_embeddings"
-            if find("config.json", places) is None:
-                where = (
-                    "the folder has neither config.json nor a tokenizer_config.json with "
-                    "model_max_length"
-                )
             raise LoadError(
-                f"max_positions is missing: {where}; write "
+                "max_positions is missing: config.json has no max_position_embeddings; write "
                 f'{{"max_seq_length": N}} to sentence_bert_config.json in {folder}',
                 path=str(folder),
             )
@@ -308,61 +296,6 @@ def _around(tokenizer: Tokenizer, path: Path) -> tuple[tuple[int, ...], tuple[in
             f"{path}: this tokenizer puts different ids around different texts", path=str(path)
         )
     return found.pop()
-
-
-def _check_settings(
-    places: Sequence[Path], tokenizer: Tokenizer, around: tuple[tuple[int, ...], tuple[int, ...]]
-) -> None:
-    """Raises LoadError for settings of transformers that make other ids than tokenizer.json."""
-    side, path = configured(places, "truncation_side")
-    if side not in (None, "right"):
-        raise LoadError(
-            f"{path} cuts long texts on the {side!r:.20} (truncation_side), and only an end that "
-            "is cut on the right is known",
-            path=str(path),
-        )
-    for key, role, ids in (
-        ("add_bos_token", "bos", around[0]),
-        ("add_eos_token", "eos", around[1]),
-    ):
-        wanted, path = configured(places, key)
-        number = special(places, tokenizer, role) if isinstance(wanted, bool) else None
-        if number is not None and (number in ids) != wanted:
-            raise LoadError(
-                f"{path} has {key} {str(wanted).lower()}, but tokenizer.json "
-                f"{'does not put' if wanted else 'puts'} that token around a text: save the "
-                "tokenizer with transformers again",
-                path=str(path),
-            )
-
-
-def check_code(places: Sequence[Path]) -> None:
-    """Raises LoadError for a tokenizer that is Python code of a repository."""
-    code, path = configured(places, "auto_map")
-    if code:
-        raise LoadError(
-            f"{path} makes token ids with Python code of a repository (auto_map), which is not "
-            "run: save the tokenizer with transformers as a tokenizer.json without it",
-            path=str(path),
-        )
-
-
-def special(places: Sequence[Path] | Path, tokenizer: Tokenizer, role: str) -> int | None:
-    """Id of the token that the tokenizer's configuration names for `role`: "pad", "mask", ..."""
-    for place in [places] if isinstance(places, Path) else places:
-        for name in (CONFIG, "special_tokens_map.json"):
-            token = read_table(place / name).get(f"{role}_token")
-            if isinstance(token, dict):
-                token = token.get("content")
-            if token:
-                number = tokenizer.token_to_id(str(token))
-                if number is None:
-                    raise LoadError(
-                        f"{name} names the {role} token {token!r:.100}: not in the vocabulary",
-                        path=str(place / name),
-                    )
-                return int(number)
-    return None
 
 
 def _pad_id(

@@ -203,7 +203,7 @@ def test_module_lists_that_are_not_computed(tmp_path):
         (("Transformer", "WeightedLayerPooling", "Pooling"), "needs the states of all layers"),
         (("Transformer", "Pooling", "Future"), "and not Future: it is unknown here"),
         (("WordEmbeddings", "Pooling"), "is a table of token vectors"),
-        (("StaticEmbedding",), "is a table of token vectors"),
+        (("StaticEmbedding",), "has no model.safetensors"),
         (("Transformer",), "lists Transformer; a dense model is a Transformer, Pooling"),
         (("CLIPModel",), "CLIPModel is not computed here, since it reads images"),
         (("Transformer", "LogitScore"), "is a reranker"),
@@ -228,6 +228,7 @@ def test_pooling_that_is_not_said(tmp_path):
     folder = dense(tmp_path)
     edit(folder, "1_Pooling/config.json", pooling_mode=None)
     refused(folder, "names no mode; give pooling=")
+    assert read(folder, pooling="last").spec.dense.pooling == "last"
     edit(folder, "1_Pooling/config.json", pooling_mode="median")
     refused(folder, r"asks for the pooling \['median'\]; known are cls, mean, lasttoken")
     (folder / "1_Pooling/config.json").unlink()
@@ -402,7 +403,7 @@ def test_a_graph_that_pools_says_so_by_the_name_of_its_output(tmp_path, name):
 
 def test_a_graph_with_its_tokenizer_alone(tmp_path):
     folder = real(tmp_path)
-    refused(folder, "max_positions is missing: the folder has neither config.json nor a tokenizer")
+    assert read(folder, pooling="mean").spec.dense.document.max_length == 1 << 20  # nothing cuts
     content = json.loads((folder / "tokenizer.json").read_text())
     content["truncation"] = {"max_length": 40, "strategy": "LongestFirst", "stride": 0,
                              "direction": "Right"}  # fmt: skip

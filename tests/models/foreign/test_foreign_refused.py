@@ -39,7 +39,7 @@ def test_half_of_the_files(tmp_path):
         write(folder, {name: kept[name]})
     (folder / "tokenizer_config.json").unlink()
     (folder / "sentence_bert_config.json").unlink()
-    refused(folder, "max_length is missing: .* give max_length=, or write")
+    refused(folder, "max_length is missing: neither .* says it; download the whole folder")
     refused(tmp_path / "nothing", "there is no folder of that name")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", "has no ONNX file")
@@ -119,10 +119,10 @@ def test_images(tmp_path):
     refused(folder, "kind is 'picture', expected one of dense", ConfigError, kind="picture")
 
 
-def test_static_models(tmp_path):
+def test_static_models_that_lack_their_table(tmp_path):
     folder = plain(tmp_path)
     edit(folder, "config.json", model_type="model2vec", architectures=["StaticModel"])
-    refused(folder, r"is a table of token vectors \(model2vec\) without a transformer")
+    refused(folder, "has no model.safetensors")
 
 
 def test_adapters(tmp_path):
@@ -248,6 +248,51 @@ def test_tokenizers_that_make_other_ids(tmp_path):
         refused(folder, message)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("tokenizer_config.json", {"additional_special_tokens": ["[NEW]"]}),
+        ("tokenizer_config.json", {"extra_special_tokens": {"image_token": "[NEW]"}}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"40": {"content": "[NEW]"}}}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"40": {"content": "[MASK]"}}}),
+        ("tokenizer_config.json", {"cls_token": "fox"}),  # a word, and no special token
+        ("special_tokens_map.json", {"unk_token": {"content": "fox"}}),
+    ],
+)
+def test_special_tokens_that_tokenizer_json_does_not_have(tmp_path, name, settings):
+    folder = dense(tmp_path)
+    edit(folder, name, **settings)
+    refused(folder, f"{name} lists the token .*, which tokenizer.json does not list among its add")
+
+
+@pytest.mark.parametrize(
+    ("own", "settings", "message"),
+    [
+        ({"lowercase": False}, {}, "normalizer, and tokenizer_config.json leaves it out, for whic"),
+        ({"lowercase": False}, {"do_lower_case": True}, "says do_lower_case True"),
+        ({"lowercase": True}, {"do_lower_case": False}, "says do_lower_case False"),
+        ({"strip_accents": False}, {}, "has the strip_accents False in its normalizer"),
+        ({"handle_chinese_chars": False}, {}, "takes tokenize_chinese_chars True"),
+        ({"lowercase": False}, {"do_lower_case": False}, ""),
+        ({"lowercase": False}, {"tokenizer_class": "PreTrainedTokenizerFast"}, ""),
+        ({"lowercase": False}, {"tokenizer_class": "BertTokenizerFast"}, "leaves it out"),
+    ],
+)
+def test_the_normalizer_of_bert(tmp_path, own, settings, message):
+    """transformers makes it anew of tokenizer_config.json."""
+    folder = dense(tmp_path)
+    normalizer = {
+        "type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True,
+        "strip_accents": None, "lowercase": True,
+    } | own  # fmt: skip
+    write(folder, {"tokenizer.json": tokenizer(normalizer=normalizer)})
+    edit(folder, "tokenizer_config.json", **settings)
+    if message:
+        refused(folder, message)
+    else:
+        assert read(folder).spec.text.lowercase is False
+
+
 def test_broken_configurations(tmp_path):
     folder = dense(tmp_path)
     for name in ("config.json", SETTINGS, "1_Pooling/config.json", "sentence_bert_config.json"):
@@ -258,6 +303,16 @@ def test_broken_configurations(tmp_path):
         write(folder, {name: kept})
     edit(folder, "config.json", max_position_embeddings="many")
     refused(folder, "max_position_embeddings 'many'")
+
+
+def test_pointers_of_git_lfs(tmp_path):
+    folder = dense(tmp_path, "Dense")
+    config = {"in_features": SIZE, "out_features": SIZE}
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
+    write(folder, {"2_Dense/config.json": config})
+    for name in ("2_Dense/model.safetensors", "tokenizer.json", GRAPH, "config.json"):
+        write(folder, {name: pointer})
+        refused(folder, "is a pointer of Git LFS: run `git lfs pull` in its folder")
 
 
 def test_a_folder_with_too_many_files(tmp_path, monkeypatch):
