@@ -34,18 +34,16 @@ from tessera_onnx.errors import (
     ModelNotFound,
     part_hint,
 )
-from tessera_onnx.models import catalogue, hub, pins
+from tessera_onnx.models import hub, pins
 from tessera_onnx.models.artifact import HUB, Artifact
+from tessera_onnx.models.foreign import records
 from tessera_onnx.models.foreign.graphs import Processor
-from tessera_onnx.models.hub import Listing, Remote
+from tessera_onnx.models.hub import Listing
 from tessera_onnx.models.rules import check_model
 from tessera_onnx.models.spec import UNPINNED, File, Hub, Kind, ModelSpec, Pooling, Precision
 
 logger = logging.getLogger("tessera_onnx")
 
-# As huggingface_hub checks a name, which moreover holds neither ".." nor "--".
-PART = r"[A-Za-z0-9_](?:[\w.-]{0,94}[A-Za-z0-9_])?"
-NAME = re.compile(rf"({PART}/{PART})(?:@(\w[\w./+-]{{0,99}}))?", re.ASCII)
 
 # The files that are fetched before a graph. Others of a repository may be gigabytes.
 MAX_SMALL = 8 << 20  # bytes
@@ -57,7 +55,6 @@ QUERIES = "SparseStaticEmbedding"  # a module's folder, whose weights `reader` l
 # JSON that describes no model, and folders of other formats and of training.
 UNREAD = re.compile(r"(^|/)(vocab|trainer_state|all_results|.*\.index)\.json$", re.IGNORECASE)
 OTHER_FOLDERS = re.compile(r"(^|/)(\.|checkpoint|openvino|coreml|runs|eval)", re.IGNORECASE)
-MAX_LISTING = 16 << 20  # bytes of listing.json
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +99,7 @@ def choice(
     processor: Processor | None = None,
 ) -> Choice | None:
     """The repository that an id names, "owner/name" or "owner/name@revision"; None for others."""
-    found = NAME.fullmatch(model_id)
+    found = records.NAME.fullmatch(model_id)
     if found is None or "--" in found[1] or ".." in model_id or found[1].endswith(".git"):
         return None
     return Choice(found[1], found[2] or "", kind, file, pooling, precision, processor)
@@ -158,7 +155,7 @@ def listing(wanted: Choice, cache: Path, *, offline: bool = False, again: bool =
 
     Raises what `hub.list_files` raises, and ModelNotFound while `offline` without a record.
     """
-    found = None if again else _read_listing(wanted.base(cache) / "listing.json")
+    found = None if again else records.read_listing(wanted.base(cache) / records.LISTING)
     if found is not None:
         return found
     if offline:
@@ -181,11 +178,11 @@ def recorded(wanted: Choice, cache: Path, *, offline: bool = True) -> Artifact |
     A record of another version of this package is passed over, because a newer one may read the
     same files differently, and so is one of another processor.
     """
-    files = _read_listing(wanted.base(cache) / "listing.json")
+    files = records.read_listing(wanted.base(cache) / records.LISTING)
     if files is None:
         return None
     for choice in (dataclasses.replace(wanted, kind=None), wanted):
-        found = _read_record(choice.folder(cache), files, wanted.processor, offline=offline)
+        found = records.read(choice.folder(cache), files, wanted.processor, offline=offline)
         if found is not None and wanted.kind in {None, *found.spec.kinds}:
             return found
     return None
@@ -193,14 +190,14 @@ def recorded(wanted: Choice, cache: Path, *, offline: bool = True) -> Artifact |
 
 def all_recorded(cache: Path, *, offline: bool = True) -> Iterator[Artifact]:
     """The repositories that were opened before, with at least one graph that is here whole."""
-    places = [Path(place) for place, _, names in os.walk(cache / "hub") if "listing.json" in names]
+    places = [Path(place) for place, _, names in os.walk(cache / "hub") if records.LISTING in names]
     for place in sorted(places):  # os.walk passes over folders that this user may not read
-        files = _read_listing(place / "listing.json")
+        files = records.read_listing(place / records.LISTING)
         if files is None:
             continue
         for folder, _, names in sorted(os.walk(place)):
             record = "model.toml" in names
-            found = _read_record(Path(folder), files, None, offline=offline) if record else None
+            found = records.read(Path(folder), files, None, offline=offline) if record else None
             if found is not None and found.is_complete():
                 yield found
 
@@ -236,7 +233,7 @@ def open_listed(
     renamed = dataclasses.replace(narrowed, repository=files.repository)
     for each in dict.fromkeys((renamed, narrowed)):
         if cache is not None:
-            _record(each, cache, found)
+            records.write(each.base(cache), each.folder(cache), found, each.processor)
     return found
 
 
@@ -353,65 +350,3 @@ def _pinned(spec: ModelSpec, wanted: Choice, files: Listing, *, offline: bool) -
         hub=source,
         files=tuple(pin(file.name) for file in spec.files),
     )
-
-
-def _record(wanted: Choice, cache: Path, found: Artifact) -> None:
-    folder, files = wanted.folder(cache), found.listing
-    if files is None:
-        return
-    table = {name: [remote.size, remote.etag] for name, remote in files.files.items()}
-    listed = {"repository": files.repository, "commit": files.commit, "files": table}
-    # The listing comes last: a description of another commit than the listing's is passed over.
-    noted = {"version": _version(), "processor": wanted.processor, "sources": dict(found.sources)}
-    pins.write(folder / "model.toml", pins.toml(found.spec))
-    pins.write(folder / "sources.json", json.dumps(noted))
-    pins.write(wanted.base(cache) / "listing.json", json.dumps(listed))
-
-
-def _read_record(
-    folder: Path, files: Listing, processor: Processor | None, *, offline: bool
-) -> Artifact | None:
-    try:
-        (spec,) = catalogue.read_catalogue(folder / "model.toml")
-        noted = _read_json(folder / "sources.json")
-        sources = {str(fact): str(source) for fact, source in noted["sources"].items()}
-    except (LoadError, OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    source = Hub(files.repository, files.commit)
-    if spec.hub != source or noted.get("version") != _version():
-        return None
-    if processor is not None and noted.get("processor") != processor:
-        return None
-    return Artifact(spec, hub.snapshot(source), HUB, offline, sources, files)
-
-
-def _read_listing(path: Path) -> Listing | None:
-    """The recorded list of files; None without one that is valid."""
-    try:
-        noted = _read_json(path)
-        repository, commit = str(noted["repository"]), str(noted["commit"])
-        table = {
-            str(name): Remote(commit, str(etag), int(size))
-            for name, (size, etag) in noted["files"].items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    is_valid = NAME.fullmatch(repository) and re.fullmatch(r"[0-9a-f]{40}", commit)
-    return Listing(repository, commit, table) if is_valid else None
-
-
-def _read_json(path: Path) -> Any:
-    with path.open("rb") as stream:
-        text = stream.read(MAX_LISTING + 1)
-    if len(text) > MAX_LISTING:
-        raise ValueError
-    return json.loads(text)
-
-
-def _version() -> str:
-    from importlib import metadata
-
-    try:
-        return metadata.version("tessera-onnx")
-    except metadata.PackageNotFoundError:  # a source tree that is not installed
-        return ""
