@@ -114,8 +114,8 @@ def test_counts_that_fastembeds_own_tests_state(model):
             "geschützt werden!"
         ),
         (
-            "L'élève français s'écrie : « Où est mon crayon ? J'ai besoin de finir cet exercice avant "
-            "la récréation!"
+            "L'élève français s'écrie : « Où est mon crayon ? J'ai besoin de finir cet exercice "
+            "avant la récréation!"
         ),
         (
             "Într-o zi însorită, Ștefan și Ioana au mâncat mămăligă cu brânză și au băut țuică la "
