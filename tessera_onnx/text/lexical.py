@@ -92,22 +92,24 @@ class Words:
         """The words of a text, in order, with those that no vector has."""
         return NOT_WORD.sub(" ", MARK.sub(" ", text).lower()).split()
 
+    def stems(self, text: str) -> list[str]:
+        """The stems of the words of a text that count, in order."""
+        if len(self._stems) > MOST_WORDS:
+            self._stems = {}
+        known, words = self._stems, self.split(text)
+        for word in set(words):
+            if word not in known and len(word) <= self._longest:
+                known[word] = self._stemmed(word)
+        return [stem for stem in (known.get(word) for word in words) if stem]
+
     def terms(self, text: str) -> NDArray[np.int64]:
         """The id of each different stem and how often it occurs, (n, 2), in the order of the text.
 
         Raises EncodingError for a stem with the hash -2^31, which no int32 id can name.
         """
-        if len(self._stems) > MOST_WORDS:
-            self._stems = {}
         if len(self._names) > MOST_WORDS:
             self._names = {}
-        stems, names = self._stems, self._names
-        words = self.split(text)
-        for word in set(words):
-            if word not in stems and len(word) <= self._longest:
-                stems[word] = self._stemmed(word)
-        counts = Counter(stems.get(word, "") for word in words)
-        counts.pop("", None)
+        names, counts = self._names, Counter(self.stems(text))
         ids = [abs(self._hash(stem)) for stem in counts]
         if HASHED in ids:
             raise EncodingError(

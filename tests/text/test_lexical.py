@@ -203,8 +203,7 @@ def test_words_are_remembered_within_a_limit(monkeypatch):
 def oracle(model, texts, query):
     """bm25s on the same stems, with its own average length: TF of ATIRE, IDF of Lucene."""
     words = lexical.load_words(model.spec.lexical, Language("english", "english.txt"), artifact())
-    stems = [[words._stemmed(word) for word in words.split(text)] for text in (*texts, query)]
-    stems = [[stem for stem in several if stem] for several in stems]
+    stems = [words.stems(text) for text in (*texts, query)]
     index = bm25s.BM25(method="atire", idf_method="lucene", k1=1.2, b=0.75)
     index.index(stems[:-1], show_progress=False)
     length = sum(len(several) for several in stems[:-1]) / len(texts)
