@@ -188,7 +188,8 @@ def _scores(state: _State, query: SparseVector, *, idf: bool) -> Float:
             start=np.zeros(len(query.indices), np.int64),
         )
         weights = np.log1p((len(state.ids) - found_in + 0.5) / (found_in + 0.5))
-        values = np.asarray(query.values * weights, dtype=np.float32)
+        with np.errstate(over="ignore", under="ignore"):  # the scores are checked
+            values = np.asarray(query.values * weights, dtype=np.float32)
         query = SparseVector(query.indices, values)
     sums = np.zeros(count, dtype=np.float64)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):

@@ -258,6 +258,31 @@ def test_models_lists_the_installed_first_and_then_the_catalogue():
     assert len(text.splitlines()) == len(rows) + 1
 
 
+def test_bm25_ranks_in_a_language_and_needs_no_model_file():
+    texts = ["Das Haus der alten Stadt", "Die Häuser der Städte", "Ein Hund"]
+    german = run_json("rank", "die Häuser", *texts, "--model", "bm25", "--language", "german")
+    assert [row["index"] for row in german["ranking"]] == [1, 0, 2]
+    assert [row["score"] > 0 for row in german["ranking"]] == [True, True, False]
+    english = run_json("rank", "die Häuser", *texts, "--model", "bm25")
+    assert [row["score"] > 0 for row in english["ranking"]] == [True, False, False]
+    assert "language must be one of" in run("rank", "q", "d", "--model", "bm25",
+                                            "--language", "x", code=1).stderr  # fmt: skip
+    assert (
+        "--language is not for dense models"
+        in run(
+            "rank", "q", "d", "--model", "all-minilm-l6-v2", "--language", "german", code=2
+        ).stderr
+    )
+    assert (
+        "knows no languages"
+        in run("rank", "q", "d", "--model", "splade-tiny", "--language", "german", code=1).stderr
+    )
+    assert run_json("info", "bm25")["where"] == "tessera-onnx"
+    assert run_json("pull", "bm25")["where"] == "tessera-onnx"
+    vector = run_json("encode", "--text", "old foxes", "--model", "bm25")
+    assert len(vector["indices"]) == 2
+
+
 def test_models_are_chosen_by_kind_and_place():
     assert all("sparse" in row["kinds"] for row in run_json("models", "--kind", "sparse"))
     assert [row["id"] for row in run_json("models", "--kind", "sparse", "--installed")] == [

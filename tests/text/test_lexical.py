@@ -268,7 +268,10 @@ def test_an_index_with_idf_follows_its_documents(model, tmp_path):
     assert b'"version": 1' in (tmp_path / "plain").read_bytes()[:600]  # as earlier versions write
     with pytest.raises(TypeError, match="idf must be bool, got int"):
         PackedSparse(idf=1)
-    assert (PackedSparse(idf=True).score(query)).shape == (0,)
+    assert PackedSparse(idf=True).score(query).shape == (0,)
+    big = SparseVector(query.indices, query.values * np.float32(3e38))
+    with pytest.raises(ConfigError, match="the scores exceed float32"):
+        index.score(big)
 
 
 def test_it_opens_by_its_names_and_is_nobodys_default(monkeypatch, tmp_path):
