@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +28,12 @@ from tessera_onnx.text.tokenizer import Batch, Head, Ids, OnLong, check_text, ch
 # at the letters around it, and some letters become a letter and a mark.
 MARK = re.compile(r"[^\w\s]")
 NOT_WORD = re.compile(r"[^\w]")
+ASCII = {code: " " for code in range(128) if not (chr(code).isalnum() or chr(code) == "_")}
 UNDERSCORE = "_"  # the only character of the class \w that Unicode calls punctuation
 OUTPUTS = ("terms",)  # what the heads take in the place of a graph's outputs
+V = TypeVar("V")
 MOST_WORDS = 1 << 18  # that are remembered: 30 to 50 MB
+MOST_LETTERS = 64  # of a word that is remembered
 
 
 def find_language(facts: Lexical, name: str | None) -> Language:
@@ -70,6 +73,23 @@ def load_words(facts: Lexical, language: Language, artifact: Artifact) -> Words:
     return Words(facts.longest_word, stop, stem, mmh3.hash)
 
 
+class Known(dict[str, V]):
+    """What `make` gives for a word, made once; several threads may ask at the same time."""
+
+    def __init__(self, make: Callable[[str], V]) -> None:
+        self._make = make
+
+    def __missing__(self, word: str) -> V:
+        value = self._make(word)
+        if len(word) <= MOST_LETTERS:
+            self[word] = value
+        return value
+
+    def bounded(self) -> Known[V]:
+        """Itself, or an empty one where it has grown too large."""
+        return self if len(self) <= MOST_WORDS else Known(self._make)
+
+
 class Words:
     """Cuts texts into words, stems them and hashes the stems. Several threads may use it."""
 
@@ -85,52 +105,52 @@ class Words:
         self._stop = stop
         self._stem = stem
         self._hash = murmur
-        self._stems: dict[str, str] = {}  # of words; "" for words that are left out
+        self._stems = Known(self._stemmed)  # of words; "" for words that are left out
+        self._ids = Known(self._id)  # of stems
         self._names: dict[int, str] = {}  # the stem of an id; several where their hashes are equal
 
     def split(self, text: str) -> list[str]:
         """The words of a text, in order, with those that no vector has."""
+        if text.isascii():  # the same in one step
+            return text.lower().translate(ASCII).split()
         return NOT_WORD.sub(" ", MARK.sub(" ", text).lower()).split()
 
     def stems(self, text: str) -> list[str]:
         """The stems of the words of a text that count, in order."""
-        if len(self._stems) > MOST_WORDS:
-            self._stems = {}
-        known, words = self._stems, self.split(text)
-        for word in set(words):
-            if word not in known and len(word) <= self._longest:
-                known[word] = self._stemmed(word)
-        return [stem for stem in (known.get(word) for word in words) if stem]
+        self._stems = known = self._stems.bounded()
+        return [stem for word in self.split(text) if (stem := known[word])]
 
     def terms(self, text: str) -> NDArray[np.int64]:
         """The id of each different stem and how often it occurs, (n, 2), in the order of the text.
 
         Raises EncodingError for a stem with the hash -2^31, which no int32 id can name.
         """
-        if len(self._names) > MOST_WORDS:
-            self._names = {}
-        names, counts = self._names, Counter(self.stems(text))
-        ids = [abs(self._hash(stem)) for stem in counts]
+        if len(self._ids) > MOST_WORDS:
+            self._names, self._ids = {}, self._ids.bounded()
+        known, counts = self._ids, Counter(self.stems(text))
+        ids = [known[stem] for stem in counts]
         if HASHED in ids:
             raise EncodingError(
                 "has a word whose hash is -2^31: its id would be beyond the ids of sparse vectors"
             )
-        for number, stem in zip(ids, counts, strict=True):
-            known = names.setdefault(number, stem)
-            if stem not in known.split(" / "):
-                names[number] = f"{known} / {stem}"
-        found = np.empty((len(ids), 2), dtype=np.int64)
-        found[:, 0], found[:, 1] = ids, list(counts.values())
-        return found
+        return np.array([ids, list(counts.values())], dtype=np.int64).T
 
     def name(self, number: int) -> str:
         """The stem of an id, or "#id" where no text that was read lately has a stem of that id."""
         return self._names.get(number, f"#{number}")
 
     def _stemmed(self, word: str) -> str:
-        if word == UNDERSCORE or word in self._stop:
+        if len(word) > self._longest or word == UNDERSCORE or word in self._stop:
             return ""
         return word if self._stem is None else self._stem(word)
+
+    def _id(self, stem: str) -> int:
+        number = abs(self._hash(stem))
+        if len(stem) <= MOST_LETTERS:
+            known = self._names.setdefault(number, stem)
+            if stem not in known.split(" / "):
+                self._names[number] = f"{known} / {stem}"
+        return number
 
 
 def document_head(facts: Lexical) -> Head:

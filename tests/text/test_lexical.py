@@ -271,7 +271,7 @@ def test_an_index_with_idf_follows_its_documents(model, tmp_path):
     assert PackedSparse(idf=True).score(query).shape == (0,)
     big = SparseVector(query.indices, query.values * np.float32(3e38))
     with pytest.raises(ConfigError, match="the scores exceed float32"):
-        index.score(big)
+        whole.score(big)
 
 
 def test_it_opens_by_its_names_and_is_nobodys_default(monkeypatch, tmp_path):
@@ -342,6 +342,7 @@ def test_long_texts_are_read_whole(model):
     text = "tree bird " * 200_000 + "z" * 1_000_000
     assert sorted(token for token, _ in model.explain(model.encode(text))) == ["bird", "tree"]
     assert model.token_count([text]).tolist() == [400_001]
+    assert max(map(len, model._encoder._words._stems)) <= 64  # a long word is not kept
 
 
 def test_limits_and_threads(model):
