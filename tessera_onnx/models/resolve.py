@@ -225,7 +225,7 @@ def _unknown(model_id: str, names: Iterable[str]) -> str:
     """The message for an id that is not among the known names: what is wrong and what to do."""
     name = repr(said(model_id))
     if os.path.exists(model_id):  # noqa: PTH110
-        return f"{name} is a file: open the folder of its model.toml with path=FOLDER"
+        return f"{name} is a file: open the folder that holds the whole model with path=FOLDER"
     if RERANKER.search(model_id[:200]):
         return (
             f"{name} is by its name a reranker (a cross-encoder), which scores pairs of texts and "

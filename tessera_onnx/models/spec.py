@@ -99,7 +99,7 @@ class TokenizerSpec:
     """How a text becomes token ids: `prefix_ids + marker + text + suffix_ids`, right padded."""
 
     tokenizer: str  # file name of a tokenizer.json
-    lowercase: bool  # strip and lower-case before tokenising
+    lowercase: bool  # lower-case before tokenising, but for special tokens
     prefix_ids: tuple[int, ...]  # [CLS], <s>
     suffix_ids: tuple[int, ...]  # [SEP], </s>
     pad_id: int  # 0 in a model without a graph, which pads nothing

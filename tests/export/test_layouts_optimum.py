@@ -175,9 +175,7 @@ def test_optimum_exports_the_encoder(workshop, tmp_path, hostile, architecture, 
         library_name="transformers",
     )  # fmt: skip
     names = {"lasttoken": "last"}
-    upstream.compare_plain(
-        tmp_path / "model", hostile, source, mode, pooling=names.get(mode, mode)
-    )
+    upstream.compare_plain(tmp_path / "model", hostile, source, mode, pooling=names.get(mode, mode))
 
 
 def test_the_module_list_goes_before_the_whole_graph(workshop, tmp_path, hostile):

@@ -19,7 +19,7 @@ from pathlib import Path
 import hub_server
 import numpy as np
 import pytest
-from artifact_tools import HANG, TEXTS, golden
+from artifact_tools import ARTIFACTS, HANG, TEXTS, golden
 from click.testing import CliRunner
 from graph_bytes import field
 from hub_layouts import (
@@ -878,3 +878,60 @@ def test_the_library_resolves_what_the_command_resolves(server):
     assert dataclasses.replace(artifact, listing=None).sources == artifact.sources
     assert hub.list_files(Hub(NAME, UNPINNED)) == artifact.listing
     assert logging.getLogger("tessera_onnx").name
+
+
+# ---------------------------------------------------------------- repositories without a graph
+
+
+def static_files(name):
+    """The files of a static model as its library publishes them."""
+    folder = ARTIFACTS / name
+    left_out = {"model.toml", "golden.npz"}
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in left_out}
+    return {**files, "README.md": b"---\nlicense: mit\n---\n"}
+
+
+@pytest.mark.parametrize("name", ["static", "static-mean"])
+@pytest.mark.parametrize("graph_too", [True, False])
+def test_a_static_repository(server, name, graph_too):
+    """The table is fetched and pinned; an ONNX file beside it is not asked for."""
+    server.repositories[NAME] = static_files(name)
+    if graph_too:
+        server.repositories[NAME]["onnx/model.onnx"] = graph()
+    stored = golden(name)
+    texts = stored["texts"].tolist()
+    for _ in range(2):
+        with TesseraDense(NAME, on_long="truncate") as model:
+            found = model.encode_document(texts)
+            np.testing.assert_allclose(
+                found, stored.get("vectors", stored.get("document")), atol=1e-6
+            )
+            assert model.spec.licence == "mit"
+            assert all(file.sha256 != UNPINNED for file in model.spec.files)
+    seen = asked(server)
+    assert seen["model.safetensors"] == 1
+    assert seen["the list"] == 1
+    assert "onnx/model.onnx" not in seen
+    with TesseraDense(NAME, offline=True) as model:
+        assert model.encode("cat").any()
+    assert "works" in run("doctor").stdout
+
+
+def test_a_static_repository_with_a_wrong_hash_is_not_used(server):
+    server.repositories[NAME] = static_files("static")
+    with TesseraDense(NAME, on_long="truncate") as model:
+        place = model._artifact.folder / "model.safetensors"
+    content = flip(place.read_bytes())
+    place.unlink()
+    place.write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"model\.safetensors"):
+        TesseraDense(NAME, offline=True)
+
+
+def test_safetensors_without_a_graph_and_without_a_static_model(server):
+    """The small files are read before it is refused, since names do not tell a static model."""
+    files = without(GRAPH, "1_Pooling/config.json")
+    server.repositories[NAME] = files
+    with pytest.raises(LoadError, match="has no ONNX file: run"):
+        TesseraDense(NAME)
+    assert "model.safetensors" not in asked(server)

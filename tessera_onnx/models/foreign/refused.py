@@ -1,7 +1,7 @@
 """Refuse folders that do not hold an embedder, with a message that says what they hold.
 
-Only the configuration files are read. An encoder would load the weights of a classifier or of a
-text generator without an error, and its vectors would mean nothing.
+Only the configuration files and the header of the weights are read. An encoder would load the
+weights of a classifier or of a text generator without an error, and its vectors would mean nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from tessera_onnx.models.foreign.files import (
     MODULES,
     SETTINGS,
     class_of,
+    headers,
     module_folder,
     read_list,
     read_table,
@@ -82,6 +83,7 @@ def check_content(folder: Path, kinds: Collection[str] = (), *, known: bool = Fa
     config = read_table(folder / "config.json")
     if config.get("model_type") == "model2vec" or "StaticModel" in _architectures(config):
         raise LoadError(_static(folder, "model2vec"))
+    _check_table(folder)
     # What follows the encoder says that its authors made an embedder of it (gte-multilingual-base).
     declared = VECTORS & {class_of(module) for module in modules}
     for name in _architectures(config):
@@ -124,10 +126,26 @@ def _check_modules(folder: Path, modules: list[dict[str, Any]]) -> None:
         raise LoadError(_static(folder, tables[0]))
 
 
+def _check_table(folder: Path) -> None:
+    """Raises LoadError where all weights are one matrix: a transformer has many."""
+    weights = list(folder.glob("*.safetensors"))
+    if len(weights) != 1 or (folder / "onnx").is_dir() or any(folder.glob("*.onnx")):
+        return
+    try:
+        ranks = [len(shape) for shape in headers(weights).shapes.values()]
+    except LoadError:  # the error is that of a folder without a graph
+        return
+    if ranks.count(2) == 1 and max(ranks) == 2:
+        raise LoadError(_static(folder, f"the only matrix of {weights[0].name}"))
+
+
 def _static(folder: Path, name: str) -> str:
+    fix = "run it with sentence-transformers, or take another model"
+    if name in {"StaticEmbedding", "model2vec"}:
+        fix = "TesseraDense opens the folder as it lies, and there is nothing to export"
     return (
-        f"{folder} is a table of token vectors ({name}) without a transformer, which has no graph: "
-        "run it with sentence-transformers or model2vec, or take another model"
+        f"{folder} is a table of token vectors ({name}) without a transformer, a static model, "
+        f"which has no graph: {fix}"
     )
 
 

@@ -212,8 +212,7 @@ def open_listed(
     """
     from tessera_onnx.models.foreign.found import NotHere
 
-    _check_graphs(wanted, files)
-    _fetch_small(files, offline=offline)
+    _fetch_small(wanted, files, offline=offline)
     here: set[str] = set()
     while True:
         try:
@@ -242,8 +241,7 @@ def describe(wanted: Choice, files: Listing, *, offline: bool = False) -> Artifa
 
     What the graph tells is left open. Raises as `open_repository` does.
     """
-    _check_graphs(wanted, files)
-    _fetch_small(files, offline=offline)
+    _fetch_small(wanted, files, offline=offline)
     return _described(wanted, files, offline=offline)[0]
 
 
@@ -274,8 +272,10 @@ def _described(wanted: Choice, files: Listing, *, offline: bool) -> tuple[Artifa
     return Artifact(spec, folder, HUB, offline, found.sources, files), wanted
 
 
-def _precision(wanted: Choice, found: Artifact) -> Precision:
-    """The precision in use: the one asked for, if there is a graph of it."""
+def _precision(wanted: Choice, found: Artifact) -> Precision | None:
+    """The precision in use: the one asked for, if there is a graph of it; None without a graph."""
+    if found.spec.graph is None:
+        return None
     is_there = wanted.precision in found.spec.precisions()
     best = found.spec.main_graph().best_cpu  # the same for all devices
     return wanted.precision if wanted.precision is not None and is_there else best
@@ -294,11 +294,20 @@ def _check_graphs(wanted: Choice, files: Listing) -> None:
     )
 
 
-def _fetch_small(files: Listing, *, offline: bool) -> None:
-    """Fetch the files that describe the model, each compared with the hub's hash."""
+def _fetch_small(wanted: Choice, files: Listing, *, offline: bool) -> None:
+    """Fetch the files that describe the model, each compared with the hub's hash.
+
+    Raises LoadError for a repository without a graph, unless it holds a static model.
+    """
+    from tessera_onnx.models.foreign import static
+
+    if not static.may_be_static(files.files):
+        _check_graphs(wanted, files)
     source = Hub(files.repository, files.commit)
     with ThreadPoolExecutor(8) as pool:  # the time goes into waiting for the hub
         list(pool.map(lambda name: _fetch(source, name, files, offline=offline), small(files)))
+    if not static.is_static(hub.snapshot(source)):
+        _check_graphs(wanted, files)
 
 
 def _fetch(source: Hub, name: str, files: Listing, *, offline: bool) -> str:

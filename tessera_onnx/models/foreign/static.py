@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import statistics
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from tessera_onnx.models.foreign.files import (
     read_list,
     read_table,
 )
+from tessera_onnx.models.foreign.found import NotHere
 from tessera_onnx.models.rules import MAX_LENGTH
 from tessera_onnx.models.spec import (
     UNPINNED,
@@ -93,6 +94,15 @@ def is_static(folder: Path) -> bool:
         "StaticModel"
     ]
     return named or (bool(KEYS & set(config)) and "architectures" not in config)
+
+
+def may_be_static(names: Collection[str]) -> bool:
+    """Whether a repository of files of these names may hold a static model, graphs aside."""
+    tables = {name.removesuffix(WEIGHTS) for name in names if name.endswith(WEIGHTS)}
+    known = {"", f"0_{STATIC}/"} & tables
+    return any(f"{place}{TOKENIZER}" in names for place in known) and not any(
+        name.startswith("1_Pooling/") for name in names
+    )
 
 
 def read(
@@ -163,10 +173,11 @@ def _find(folder: Path, sizes: Mapping[str, int]) -> _Found:
                 path=str(place / name),
             )
     if not is_file(place / WEIGHTS):
-        raise LoadError(
-            f"{folder} is a table of token vectors (a static model), and its file {WEIGHTS} is not "
-            "here: download the repository, and open its folder with path=DIR",
-            path=str(place / WEIGHTS),
+        path = place / WEIGHTS
+        raise NotHere(
+            f"{path} tells the size of the vectors and is not downloaded yet",
+            name=path.relative_to(folder).as_posix(),
+            path=str(path),
         )
     document = read_json(place / TOKENIZER)
     if not isinstance(document, dict):

@@ -6,6 +6,7 @@ import struct
 import pytest
 from foreign_folders import (
     GRAPH,
+    NEW,
     OLD,
     SETTINGS,
     SIZE,
@@ -64,6 +65,18 @@ def test_splade(tmp_path, first, activation, expected):
     assert (recipe.query_weights, recipe.idf, recipe.plain) == ("model", "", None)
     assert recipe.document == Role("", 32)
     assert found.sources["sparse.activation"] == "1_SpladePooling/config.json: activation_function"
+
+
+@pytest.mark.parametrize(
+    "package",
+    ["sentence_transformers.sparse_encoder.models.", NEW.format("sparse_encoder") + "file."],
+)
+def test_packages_of_the_classes(tmp_path, package):
+    """Those of sentence-transformers 5.0 and of 6."""
+    folder = splade(tmp_path)
+    listed = modules(f"{package}MLMTransformer", f"{package}SpladePooling")
+    write(folder, {"modules.json": listed})
+    assert read(folder).spec.kinds == ("sparse",)
 
 
 def test_what_is_not_computed(tmp_path):
