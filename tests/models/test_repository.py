@@ -917,6 +917,17 @@ def test_a_static_repository(server, name, graph_too):
     assert "works" in run("doctor").stdout
 
 
+def test_info_and_pull_of_a_static_repository(server):
+    server.repositories[NAME] = static_files("static")
+    failed = run("info", NAME, code=1)
+    assert (
+        "tells the size of the vectors and is not downloaded yet: `tessera pull`" in failed.stderr
+    )
+    assert "model.safetensors" not in asked(server)
+    assert "2 files, 5,048 bytes, verified" in run("pull", NAME).stdout
+    assert "static.rows" in run("info", NAME).stdout
+
+
 def test_a_static_repository_with_a_wrong_hash_is_not_used(server):
     server.repositories[NAME] = static_files("static")
     with TesseraDense(NAME, on_long="truncate") as model:

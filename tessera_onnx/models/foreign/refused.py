@@ -83,7 +83,8 @@ def check_content(folder: Path, kinds: Collection[str] = (), *, known: bool = Fa
     config = read_table(folder / "config.json")
     if config.get("model_type") == "model2vec" or "StaticModel" in _architectures(config):
         raise LoadError(_static(folder, "model2vec"))
-    _check_table(folder)
+    if not modules and not config:
+        _check_table(folder)
     # What follows the encoder says that its authors made an embedder of it (gte-multilingual-base).
     declared = VECTORS & {class_of(module) for module in modules}
     for name in _architectures(config):
@@ -127,16 +128,13 @@ def _check_modules(folder: Path, modules: list[dict[str, Any]]) -> None:
 
 
 def _check_table(folder: Path) -> None:
-    """Raises LoadError where all weights are one matrix: a transformer has many."""
-    weights = list(folder.glob("*.safetensors"))
-    if len(weights) != 1 or (folder / "onnx").is_dir() or any(folder.glob("*.onnx")):
+    """Raises LoadError for a folder of one matrix of token vectors and no graph, as wordllama's."""
+    found = sorted(folder.glob("*.safetensors"))
+    if len(found) != 1 or any(folder.glob("**/*.onnx")):
         return
-    try:
-        ranks = [len(shape) for shape in headers(weights).shapes.values()]
-    except LoadError:  # the error is that of a folder without a graph
-        return
-    if ranks.count(2) == 1 and max(ranks) == 2:
-        raise LoadError(_static(folder, f"the only matrix of {weights[0].name}"))
+    shapes = headers(found).shapes
+    if len(shapes) == 1 and all(len(shape) == 2 for shape in shapes.values()):
+        raise LoadError(_static(folder, f"{found[0].name}: {next(iter(shapes))}"))
 
 
 def _static(folder: Path, name: str) -> str:
@@ -144,8 +142,7 @@ def _static(folder: Path, name: str) -> str:
     if name in {"StaticEmbedding", "model2vec"}:
         fix = "TesseraDense opens the folder as it lies, and there is nothing to export"
     return (
-        f"{folder} is a table of token vectors ({name}) without a transformer, a static model, "
-        f"which has no graph: {fix}"
+        f"{folder} is a static model, a table of token vectors ({name}) without a graph: {fix}"
     )
 
 
