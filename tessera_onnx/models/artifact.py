@@ -28,6 +28,7 @@ from tessera_onnx.models.spec import UNPINNED, File, ModelSpec, Precision
 
 HUB = "hub"  # origin of an artifact whose files lie in the hub cache or are fetched into it
 FOLDER = "folder"  # origin of a user's folder without model.toml, whose files nobody hashed
+SHIPPED = "tessera-onnx"  # origin of an artifact whose files are part of this package
 logger = logging.getLogger("tessera_onnx")
 
 
@@ -229,11 +230,18 @@ def open_folder(folder: str | os.PathLike[str], origin: str = "path") -> Artifac
     path = Path(folder)
     description = path / "model.toml"
     if not os.path.isfile(description):  # noqa: PTH113
-        what = "is a file and no model folder" if os.path.isfile(path) else "is not a model folder"  # noqa: PTH113
-        raise LoadError(
-            f"{said(path)} {what}: it has no model.toml that can be read. Export one with "
-            "`tessera-export MODEL --kind KIND --output DIR`"
-        )
+        if os.path.isfile(path):  # noqa: PTH113
+            what = "is a file and no model folder: open the folder that holds the whole model"
+            what += ", and name an ONNX file in it with file="
+        elif not os.path.lexists(path):
+            what = "is not a model folder: there is no folder of that name"
+            what += ", and ~ is not expanded" if str(path).startswith("~") else ""
+        else:
+            what = (
+                "is not a model folder: it has no model.toml that can be read. Export one with "
+                "`tessera-export MODEL --kind KIND --output DIR`"
+            )
+        raise LoadError(f"{said(path)} {what}")
     if not description.resolve().is_relative_to(path.resolve()):
         raise IntegrityError(f"{description} is a link out of its folder: put the file there")
     specs = catalogue.read_catalogue(description)

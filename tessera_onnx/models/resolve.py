@@ -225,7 +225,7 @@ def _unknown(model_id: str, names: Iterable[str]) -> str:
     """The message for an id that is not among the known names: what is wrong and what to do."""
     name = repr(said(model_id))
     if os.path.exists(model_id):  # noqa: PTH110
-        return f"{name} is a file: open the folder of its model.toml with path=FOLDER"
+        return f"{name} is a file: open the folder that holds the whole model with path=FOLDER"
     if RERANKER.search(model_id[:200]):
         return (
             f"{name} is by its name a reranker (a cross-encoder), which scores pairs of texts and "
@@ -255,11 +255,15 @@ def from_hub(
 ) -> Artifact:
     """The artifact of a catalogue entry whose files the hub has; each is fetched when it is read.
 
+    Those of a lexical model are part of this package.
+
     Raises ModelNotFound with what to do when the entry names no repository, or when files are
     missing and `offline` is true; and what `hub.describe` raises when the hub has to be asked for
     the revision.
     """
     cache = installed.cache_folder(cache_dir)
+    if spec.hub is None and spec.lexical is not None:
+        return installed.shipped(spec)
     if spec.hub is None:
         raise ModelNotFound(
             f"model {spec.id!r} is known but not on this machine: run `{export_command(spec)}` and "

@@ -25,6 +25,28 @@ Precision = Literal["fp32", "fp16", "int8"]
 Pooling = Literal["cls", "mean", "last", "max", "mean_sqrt_len_tokens", "weightedmean"]
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 Activation = Literal["identity", "tanh", "relu", "gelu", "silu", "sigmoid"]
+# Snowball's stemmers that fastembed's BM25 offers, by the name of the language.
+Stemmer = Literal[
+    "arabic",
+    "danish",
+    "dutch",
+    "english",
+    "finnish",
+    "french",
+    "german",
+    "greek",
+    "hungarian",
+    "italian",
+    "none",
+    "norwegian",
+    "portuguese",
+    "romanian",
+    "russian",
+    "spanish",
+    "swedish",
+    "tamil",
+    "turkish",
+]
 PRECISIONS: tuple[Precision, ...] = typing.get_args(Precision)
 
 
@@ -77,7 +99,7 @@ class TokenizerSpec:
     """How a text becomes token ids: `prefix_ids + marker + text + suffix_ids`, right padded."""
 
     tokenizer: str  # file name of a tokenizer.json
-    lowercase: bool  # strip and lower-case before tokenising
+    lowercase: bool  # lower-case before tokenising, but for special tokens
     prefix_ids: tuple[int, ...]  # [CLS], <s>
     suffix_ids: tuple[int, ...]  # [SEP], </s>
     pad_id: int  # 0 in a model without a graph, which pads nothing
@@ -91,7 +113,7 @@ class Role:
     """How a query or a document is read: the prompt before it and its greatest length in tokens."""
 
     prompt: str
-    max_length: int  # prefix, marker and suffix included
+    max_length: int  # prefix, marker and suffix included; 0 = a lexical model, which cuts nothing
     task_id: int | None = None  # present exactly if the graph has an input of that name
 
 
@@ -132,6 +154,32 @@ class Static:
     # A text is first cut to this many characters times max_length, prompt included (model2vec: the
     # median length of the tokens); 0 = not.
     characters_per_token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """How a lexical model reads texts of one language."""
+
+    name: Stemmer  # "none" = any language, and words stay as they are
+    stop_words: str  # file with a word a line; "" = none
+
+
+@dataclass(frozen=True, slots=True)
+class Lexical:
+    """Words in place of tokens, and their hashes in place of a vocabulary: BM25, with no graph.
+
+    A text is lower-cased and cut into runs of letters, digits and "_". Stop words, words that are
+    too long and a lone "_" are left out, the others are stemmed. The id of a stem is
+    |murmur3_32(stem, seed 0)|. A document of n stems gives a stem that occurs f times the weight
+    f (k + 1) / (f + k (1 - b + b n / average_length)); a query gives it 1. The inverse document
+    frequency belongs to a collection (search/sparse_index.py). Source: fastembed/sparse/bm25.py.
+    """
+
+    languages: tuple[Language, ...]  # the first is read unless the caller names another
+    longest_word: int  # in characters, before stemming
+    k: float
+    b: float
+    average_length: float  # stems of a document: a constant, whatever the documents are
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +299,7 @@ class ModelSpec:
     time_series: TimeSeries | None
     export: Export | None  # absent in the catalogue
     static: Static | None = None  # in place of a graph, beside `dense`
+    lexical: Lexical | None = None  # in place of a graph and a tokenizer, beside `sparse`
 
     def main_graph(self) -> Graph:
         """The main graph. Raises LoadError for a model without a graph."""
@@ -319,7 +368,7 @@ ABSENT: dict[str, str] = {
     "drop_ids": "[]",
     **dict.fromkeys(("matryoshka", "tasks", "parity"), "[]"),
     **dict.fromkeys(("fp32", "fp16", "int8", "idf", "keep", "text_model"), '""'),
-    **dict.fromkeys(("weights", "mapping"), '""'),
+    **dict.fromkeys(("weights", "mapping", "stop_words"), '""'),
     **dict.fromkeys(("prompt", "prefix", "suffix", "tile", "row_end", "grid_end"), '""'),
     **dict.fromkeys(("whole", "end"), '""'),
     "characters_per_token": "0",

@@ -140,18 +140,24 @@ def feeds(
     n_patches: int,
     groups: NDArray[np.int64],
 ) -> dict[str, Array]:
-    """Make the graph's inputs, by name.
+    """The inputs that a graph takes out of `known_inputs`, in its own dtypes."""
+    return select(known_inputs(recipe, patched, n_patches, groups), inputs, "the graph")
+
+
+def known_inputs(
+    recipe: TimeSeries, patched: patching.Patches, n_patches: int, groups: NDArray[np.int64]
+) -> dict[str, Array]:
+    """Every input that a graph may take, by name.
 
     `n_patches` is the number of patches to forecast, `groups` (n,) the group of each series.
     """
-    known: dict[str, Array] = {"patches": patched.values, "attention_mask": patched.attention}
-    if "future_patches" in inputs:
-        known["future_patches"] = patching.future_patches(
-            len(groups), n_patches, recipe.patch_size, recipe.time_scale
-        )
-    if "group_ids" in inputs:
-        known["group_ids"] = groups
-    return select(known, inputs, "the graph")
+    future = patching.future_patches(len(groups), n_patches, recipe.patch_size, recipe.time_scale)
+    return {
+        "patches": patched.values,
+        "attention_mask": patched.attention,
+        "future_patches": future,
+        "group_ids": groups,
+    }
 
 
 def check_inputs(recipe: TimeSeries, inputs: Mapping[str, Port], name: str) -> None:

@@ -128,14 +128,14 @@ def settle(recipe: Recipe, shapes: Shapes, n_tokens: int, reads: int, name: str)
         return _sparse(recipe, shapes, n_tokens, name)
     if isinstance(recipe, MultiVector):
         return _multi_vector(recipe, shapes, n_tokens, reads, name)
-    found = _dense(recipe, shapes, n_tokens, name)
+    found = _dense(recipe, shapes, n_tokens, reads, name)
     if found.dimension:
         return found
     width = shapes[found.output][-1] * (1 + len(found.further_poolings or ()))
     return dataclasses.replace(found, dimension=width)
 
 
-def _dense(recipe: Dense, shapes: Shapes, n_tokens: int, name: str) -> Dense:
+def _dense(recipe: Dense, shapes: Shapes, n_tokens: int, reads: int, name: str) -> Dense:
     pooled = [o for o, shape in shapes.items() if len(shape) == 2 and o not in NEVER]
     states = [o for o, shape in shapes.items() if shape[:2] == (1, n_tokens) and len(shape) == 3]
     if recipe.pooling != "graph":
@@ -152,9 +152,25 @@ def _dense(recipe: Dense, shapes: Shapes, n_tokens: int, name: str) -> Dense:
     rest = recipe.modules
     if rest is not None:
         last = max((i for i, module in enumerate(rest) if module.file), default=-1)
+        if last >= 0:
+            _check_inside(rest[last].dimension, shapes[output][1], reads, output, name)
         rest = rest[last + 1 :]
     return dataclasses.replace(
         recipe, output=output, pooling="graph", further_poolings=None, modules=rest
+    )
+
+
+def _check_inside(dimension: int, width: int, reads: int, output: str, name: str) -> None:
+    """Raises LoadError unless a graph that pools also has the layers after the pooling.
+
+    They give `dimension` numbers and read `reads`. The sentence_embedding of optimum has all.
+    """
+    if width == dimension and (width != reads or output.startswith(SENTENCE)):
+        return
+    raise LoadError(
+        f"{name} pools and gives {width} numbers in {output!r:.80}, the layers after the pooling "
+        f"give {dimension} numbers of {reads}, and nothing says that the graph has them: take a "
+        "graph that gives the states of tokens, or write a model.toml"
     )
 
 

@@ -95,6 +95,7 @@ class Tokenizer:
     def __init__(self, content: bytes, facts: TokenizerSpec) -> None:
         """Load the bytes of a tokenizer.json. Raises LoadError when they are not one."""
         from tokenizers import Tokenizer as Backend
+        from tokenizers import normalizers
 
         try:
             self._backend = Backend.from_buffer(content)
@@ -105,6 +106,11 @@ class Tokenizer:
             raise LoadError(f"{facts.tokenizer} is not a tokenizer.json: {reason}") from error
         self._backend.no_padding()
         self._backend.no_truncation()
+        if facts.lowercase:
+            # As sentence-transformers does it: a special token in a text, such as [SEP], stays one.
+            own = self._backend.normalizer
+            parts = [normalizers.Lowercase(), *([] if own is None else [own])]
+            self._backend.normalizer = normalizers.Sequence(parts)
         self.facts = facts
 
     def ids(self, texts: Sequence[str], prompt: str = "") -> list[Ids]:
@@ -123,8 +129,6 @@ class Tokenizer:
         return np.fromiter(joined, np.int64, int(counts.sum())), counts
 
     def _encodings(self, texts: list[str]) -> list[Any]:
-        if self.facts.lowercase:
-            texts = [text.strip().lower() for text in texts]
         try:
             return list(self._backend.encode_batch_fast(texts, add_special_tokens=False))
         except BaseException as error:

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from architectures import small
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import (
-    LSTM,
     CNN,
+    LSTM,
     Dense,
     LayerNorm,
     Normalize,
@@ -209,13 +208,18 @@ def old_pooling(config: dict[str, Any]) -> dict[str, Any]:
     """The six booleans of sentence-transformers before 5.4."""
     mode = config["pooling_mode"]
     names = {"cls": "cls_token", "lasttoken": "lasttoken"}
-    modes = {f"pooling_mode_{names.get(m, m + '_tokens')}": m == mode for m in ("cls", "mean", "max")}
+    modes = {
+        f"pooling_mode_{names.get(m, m + '_tokens')}": m == mode for m in ("cls", "mean", "max")
+    }
     return {"word_embedding_dimension": SIZE, **modes, "pooling_mode_mean_sqrt_len_tokens": False}
 
 
 def renamed(modules: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The type names of sentence-transformers before 5."""
-    return [m | {"type": f"sentence_transformers.models.{m['type'].rpartition('.')[2]}"} for m in modules]
+    return [
+        m | {"type": f"sentence_transformers.models.{m['type'].rpartition('.')[2]}"}
+        for m in modules
+    ]
 
 
 def legacy(workshop: Workshop, place: Path) -> None:
@@ -288,7 +292,8 @@ DENSE = [
     Layout("distilbert", "dense", dense("distilbert")),
     Layout("roberta", "dense", dense("roberta", vocabulary="bytes")),
     Layout("xlm-roberta", "dense", dense("xlm-roberta", vocabulary="unigram")),
-    Layout("modernbert", "dense", dense("modernbert", modules=pooled("cls"), vocabulary="bytes-bert")),
+    Layout("modernbert", "dense",
+           dense("modernbert", modules=pooled("cls"), vocabulary="bytes-bert")),
     Layout("qwen3, last token, left padded", "dense",
            left_padded(dense("qwen3", modules=pooled("lasttoken"), vocabulary="bytes-end"))),
     # What no recipe computes.

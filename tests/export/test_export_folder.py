@@ -148,6 +148,8 @@ def test_lower_casing_is_the_tokenizers_where_sentence_transformers_asks_for_it(
     path = place / "tokenizer.json"
     path.write_text(path.read_text().replace('"lowercase":true', '"lowercase":false'))
     path.write_text(path.read_text().replace('"lowercase": true', '"lowercase": false'))
+    refused(place, "tokenizer_config.json says do_lower_case True: save the tokenizer")
+    edit(place / "tokenizer_config.json", do_lower_case=False)
     found = folder.read(place, ["dense"]).tokenizer
     assert found.text.lowercase is False
     assert found.ids("CAT Sat") == found.ids("cat sat") != found.ids("[UNK] cat")

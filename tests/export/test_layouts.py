@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 import upstream
+import ways
 from layouts_tokens import M3
 
 from tessera_onnx import LoadError, Tessera
@@ -31,7 +32,7 @@ def hostile():
 
 
 @pytest.mark.parametrize("layout", OPENED, ids=str)
-def test_opened(workshop, tmp_path, hostile, layout):
+def test_opened(workshop, tmp_path, hostile, layout, record_property):
     place = tmp_path / "model"
     layout.make(workshop, place)
     options = dict(layout.options)
@@ -44,6 +45,8 @@ def test_opened(workshop, tmp_path, hostile, layout):
     else:
         encoder = place if (place / "config.json").exists() else workshop.encoder("bert")
         upstream.compare_plain(place, hostile, encoder, options["pooling"], **options)
+    kind = "dense" if layout.kind == "plain" else layout.kind
+    ways.record(record_property, model=layout.name, kind=kind, way="upstream", result="equal")
 
 
 @pytest.mark.parametrize("layout", REFUSED, ids=str)
@@ -54,7 +57,7 @@ def test_refused_by_name(workshop, tmp_path, layout):
         Tessera(path=place, **layout.options)
 
 
-def test_three_outputs(workshop, tmp_path, hostile):
+def test_three_outputs(workshop, tmp_path, hostile, record_property):
     place = tmp_path / "model"
     M3.make(workshop, place)
     tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(place)
@@ -82,3 +85,4 @@ def test_three_outputs(workshop, tmp_path, hostile):
         return np.asarray(unit(states[0], dim=-1)), table, rows
 
     upstream.compare_m3(place, hostile, theirs)
+    ways.record(record_property, model=M3.name, kind="dense", way="upstream", result="equal")

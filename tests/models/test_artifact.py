@@ -101,8 +101,12 @@ def test_wrong_kind_and_wrong_folder(cache, tmp_path):
         TesseraDense("test-splade")
     with pytest.raises(LoadError, match="holds 'test-splade', not 'other'"):
         TesseraSparse("other", path=cache / "splade")
-    with pytest.raises(LoadError, match="is not a model folder"):
+    with pytest.raises(LoadError, match="is not a model folder: there is no folder of that name$"):
         TesseraDense(path=tmp_path / "nothing")
+    with pytest.raises(LoadError, match="no folder of that name, and ~ is not expanded"):
+        TesseraDense(path="~/nothing")
+    with pytest.raises(LoadError, match="is a file .*, and name an ONNX file in it with file="):
+        TesseraDense(path=cache / "splade" / "tokenizer.json")
     with pytest.raises(TypeError, match="model_id must be str or None, got int"):
         TesseraDense(3)
     with pytest.raises(TypeError, match="path must be a str, a Path or None, got int"):

@@ -372,7 +372,7 @@ def test_the_tokenizer_files_own_padding_and_truncation_are_ignored(tmp_path):
 
 
 def test_lowercase_is_a_fact_of_the_model(tmp_path):
-    """A cased tokenizer whose model wants stripped lower case (mxbai-edge-colbert)."""
+    """A cased tokenizer whose model wants lower case (mxbai-edge-colbert); special tokens stay."""
     cased = copy("states", tmp_path / "cased")
     settings = json.loads((cased / "tokenizer.json").read_text())
     settings["normalizer"]["lowercase"] = False
@@ -382,7 +382,8 @@ def test_lowercase_is_a_fact_of_the_model(tmp_path):
     toml = lower / "model.toml"
     toml.write_text(toml.read_text().replace("lowercase = false", "lowercase = true"))
     with TesseraDense(path=cased) as a, TesseraDense(path=lower) as b:
-        same(b.encode("  CAT sat "), a.encode("cat sat"))
+        same(b.encode("  CAT sat "), a.encode("  cat sat "))
+        same(b.encode("CAT [SEP] sat"), a.encode("cat [SEP] sat"))
         assert np.abs(a.encode("CAT sat") - a.encode("cat sat")).max() > 0.01
 
 

@@ -55,6 +55,17 @@ def test_a_graph_that_pools_takes_the_modules_with_weights_too():
     assert settled(recipe, 6, last_hidden_state=(1, 2, 6)).modules == modules
 
 
+def test_a_graph_that_pools_and_may_lack_the_layers_after_it():
+    module = outputs.modules.Module("dense", "w", "identity", residual=False, dimension=8)
+    recipe = dataclasses.replace(DENSE, modules=(module,))
+    with pytest.raises(LoadError, match="8 numbers in 'x', .* give 8 numbers of 8, and nothing"):
+        settled(recipe, 8, x=(1, 8))
+    with pytest.raises(LoadError, match="gives 6 numbers in 'x', the layers after the pooling"):
+        settled(recipe, 6, x=(1, 6))
+    assert settled(recipe, 8, sentence_embedding=(1, 8)).modules == ()
+    assert settled(recipe, 6, x=(1, 8)).modules == ()
+
+
 @pytest.mark.parametrize(
     ("recipe", "shapes", "match"),
     [

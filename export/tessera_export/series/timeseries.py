@@ -200,9 +200,10 @@ def _samples(recipe: TimeSeries, model: Any, family: ModuleType) -> Iterator[Sam
                 n_patches,
                 torch.from_numpy(groups),
             )
+        known = rollout.known_inputs(recipe, patched, n_patches, groups)
         yield Sample(
             patched,
-            rollout.feeds(recipe, family.INPUTS, patched, n_patches, groups),
+            {name: known[name] for name in family.INPUTS},
             _rows(truth.numpy(), patched),
         )
 

@@ -60,7 +60,8 @@ def _listed(found: Folder, pooling: Pooling | None) -> tuple[Dense, tuple[str, .
     modules, names = _modules(found, steps)
     cut = _truncation(found, dimension)
     if cut is not None:
-        modules = (*(modules or (_step("normalize", dimension),)), cut)
+        # None is L2 alone; () is none at all, and such a vector is cut as it is.
+        modules = (*((_step("normalize", dimension),) if modules is None else modules), cut)
         dimension = cut.dimension
     query, document, plain = found.roles("dense")
     found.sources["dense.modules"] = "modules.json"

@@ -52,7 +52,7 @@ def read_json(path: Path) -> Any:
 
 def read_table(path: Path) -> dict[str, Any]:
     """The JSON object in `path`, or {} when there is no such file. Raises LoadError."""
-    if not is_file(path):
+    if not _is_there(path):
         return {}
     table = read_json(path)
     if not isinstance(table, dict):
@@ -64,7 +64,7 @@ def read_table(path: Path) -> dict[str, Any]:
 
 def read_list(path: Path) -> list[dict[str, Any]]:
     """The JSON array of objects in `path`, or [] when there is no such file. Raises LoadError."""
-    if not is_file(path):
+    if not _is_there(path):
         return []
     items = read_json(path)
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
@@ -77,9 +77,28 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113 (a Path raises for what cannot be a name)
 
 
+def _is_there(path: Path) -> bool:
+    """Whether a file is there. Raises LoadError for a link to nothing and for what is no file.
+
+    An incomplete copy of a hub's cache has such links; without the file other facts would hold.
+    """
+    found = is_file(path)
+    if not found and os.path.lexists(path):
+        raise LoadError(
+            f"{path} is a link to nothing, or no file: download the whole folder", path=str(path)
+        )
+    return found
+
+
 def module_folder(folder: Path, module: Mapping[str, Any]) -> Path:
     """Where modules.json says that a module lies. Raises LoadError for a place outside."""
-    name = str(module.get("path", ""))
+    name = module.get("path", "")
+    if not isinstance(name, str):
+        path = folder / MODULES
+        raise LoadError(
+            f"{path} has a module whose path is {name!r:.40}, expected the name of a folder",
+            path=str(path),
+        )
     if Path(name).is_absolute() or ".." in Path(name).parts:
         path = folder / MODULES
         raise LoadError(f"{path} names the folder {name!r}, which is outside", path=str(path))

@@ -46,9 +46,6 @@ class Folder:
         """Query, document and plain texts; the sources are noted under the recipe's `table`."""
         found: dict[str, str] = {}
         read = roles.read(self.path, self.tokenizer, sources=found)
-        length = found.pop("max_length", "")
-        for role in ("query", "document"):
-            self.sources[f"{table}.{role}.max_length"] = length
         self.sources.update({f"{table}.{name}": source for name, source in found.items()})
         return read
 

@@ -28,8 +28,8 @@ ACTIVATIONS: dict[str, Activation] = {
 }  # fmt: skip
 # Where the classes of sentence-transformers have stood; PyLate has its own Dense.
 PACKAGES = re.compile(
-    r"sentence_transformers\.((base|sentence_transformer|sparse_encoder|cross_encoder|"
-    r"multi_vector_encoder)\.modules|(sparse_encoder\.)?models)(\.\w+)?"
+    r"sentence_transformers\.(models|(base|sentence_transformer|sparse_encoder|cross_encoder|"
+    r"multi_vector_encoder)\.(models|modules))(\.\w+)?"
 )
 PYLATE = ("pylate.models.Dense.Dense", "pylate.models.Dense", "pylate.models.dense.Dense")
 
@@ -82,8 +82,18 @@ def stanford_layer(weights: Weights) -> Layer:
 
 
 def check_types(folder: Path, modules: list[dict[str, Any]]) -> None:
-    """Raises LoadError for a module that is no class of sentence-transformers or PyLate."""
+    """Raises LoadError for a module that is no class of sentence-transformers or PyLate, and for
+    two of one name.
+    """
     path = folder / MODULES
+    names = [str(module.get("name", "")) for module in modules]
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice is not None:
+        raise LoadError(
+            f"{path} lists two modules of the name {twice!r:.80}, of which sentence-transformers "
+            "drops the first: give each a name of its own",
+            path=str(path),
+        )
     for module in modules:
         name = str(module.get("type", ""))
         package, _, _ = name.rpartition(".")

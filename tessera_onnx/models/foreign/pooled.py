@@ -9,7 +9,13 @@ from typing import Any, Literal
 
 from tessera_onnx.errors import LoadError
 from tessera_onnx.models.foreign import layers
-from tessera_onnx.models.foreign.files import MODULES, class_of, module_folder, read_table
+from tessera_onnx.models.foreign.files import (
+    MODULES,
+    class_of,
+    is_file,
+    module_folder,
+    read_table,
+)
 from tessera_onnx.models.foreign.layers import Layer
 from tessera_onnx.models.spec import Pooling
 
@@ -77,10 +83,22 @@ def read_modes(
     or names no mode or an unknown one, and for a pooling that leaves the tokens of a prompt out.
     """
     path = module_folder(folder, modules[1]) / "config.json"
+    if not is_file(path):
+        raise LoadError(
+            f"pooling is missing: modules.json lists a Pooling module, and {path} is not there: "
+            "download the whole folder",
+            path=str(path),
+        )
     config = read_table(path)
     mode, key = config.get("pooling_mode"), "pooling_mode"
     modes = [mode] if isinstance(mode, str) else mode
     if modes is None:
+        odd = [name for name in OLD_MODES if not isinstance(config.get(name) or False, bool)]
+        if odd:
+            raise LoadError(
+                f"{path} has the {odd[0]} {config[odd[0]]!r:.40}, expected true or false",
+                path=str(path),
+            )
         key = ", ".join(name for name in OLD_MODES if config.get(name) is True)
         modes = [OLD_MODES[name] for name in key.split(", ")] if key else []
         # Upstream takes the mean where all are false, but a file that holds none is half a file.
@@ -89,7 +107,10 @@ def read_modes(
     if not modes and said is not None:
         modes, key = [name for name, mode in POOLINGS.items() if mode == said], "pooling="
     if not modes:
-        raise LoadError(f"pooling is missing: {path} names no mode; give pooling=", path=str(path))
+        raise LoadError(
+            f"pooling is missing: {path} names no mode; give pooling=",
+            path=str(path),
+        )
     if not isinstance(modes, list) or any(name not in POOLINGS for name in modes):
         raise LoadError(
             f"{path} asks for the pooling {modes!s:.100}; known are {', '.join(POOLINGS)}",

@@ -1,7 +1,7 @@
 """Refuse folders that do not hold an embedder, with a message that says what they hold.
 
-Only the configuration files are read. An encoder would load the weights of a classifier or of a
-text generator without an error, and its vectors would mean nothing.
+Only the configuration files and the header of the weights are read. An encoder would load the
+weights of a classifier or of a text generator without an error, and its vectors would mean nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from tessera_onnx.models.foreign.files import (
     MODULES,
     SETTINGS,
     class_of,
+    headers,
     module_folder,
     read_list,
     read_table,
@@ -82,6 +83,8 @@ def check_content(folder: Path, kinds: Collection[str] = (), *, known: bool = Fa
     config = read_table(folder / "config.json")
     if config.get("model_type") == "model2vec" or "StaticModel" in _architectures(config):
         raise LoadError(_static(folder, "model2vec"))
+    if not modules and not config:
+        _check_table(folder)
     # What follows the encoder says that its authors made an embedder of it (gte-multilingual-base).
     declared = VECTORS & {class_of(module) for module in modules}
     for name in _architectures(config):
@@ -124,13 +127,22 @@ def _check_modules(folder: Path, modules: list[dict[str, Any]]) -> None:
         raise LoadError(_static(folder, tables[0]))
 
 
+def _check_table(folder: Path) -> None:
+    """Raises LoadError for a folder of one matrix of token vectors and no graph, as wordllama's."""
+    found = sorted(folder.glob("*.safetensors"))
+    if len(found) != 1 or any(folder.glob("**/*.onnx")):
+        return
+    shapes = headers(found).shapes
+    if len(shapes) == 1 and all(len(shape) == 2 for shape in shapes.values()):
+        raise LoadError(_static(folder, f"{found[0].name}: {next(iter(shapes))}"))
+
+
 def _static(folder: Path, name: str) -> str:
     fix = "run it with sentence-transformers, or take another model"
     if name in {"StaticEmbedding", "model2vec"}:
         fix = "TesseraDense opens the folder as it lies, and there is nothing to export"
     return (
-        f"{folder} is a table of token vectors ({name}) without a transformer, which has no graph: "
-        f"{fix}"
+        f"{folder} is a static model, a table of token vectors ({name}) without a graph: {fix}"
     )
 
 

@@ -182,7 +182,8 @@ def max_length(
     length, source = (wanted, "") if wanted is not None else _said_length(found)
     if sources is not None:
         sources["max_length"] = source
-    check_length(length, "max_length", found.text.max_positions)
+    where = f"{found.places[0]} ({source}): " if source else ""
+    check_length(length, f"{where}max_length", found.text.max_positions)
     return length
 
 
@@ -236,7 +237,10 @@ def _offset(found: TokenizerFile) -> bool:
 def check_length(length: int, what: str, max_positions: int) -> None:
     """Raises LoadError for a length that is below 3 or beyond the model's positions."""
     if not 3 <= length <= max_positions:
-        raise LoadError(f"{what} {length} must lie in 3..{max_positions}, the model's positions")
+        raise LoadError(
+            f"{what} {length} must lie in 3..{max_positions}, the model's positions: correct it as "
+            "the model's authors say"
+        )
 
 
 def _positions(

@@ -21,8 +21,8 @@ OTHER_TASKS = {
     "retrieval": "a model of page images",
 }
 TOKENS = "token_embeddings"
-# Keys with which the tokenizer is loaded that change no token id.
-HARMLESS = {"model_max_length", "padding_side", "trust_remote_code", "use_fast", "revision"}
+# Keys with which the tokenizer is loaded that change no token id; so do flags of trust.
+HARMLESS = {"model_max_length", "padding_side", "use_fast", "revision"}
 # Libraries whose files are read here, and the newest version whose rules are known.
 KNOWN = {"sentence-transformers": (6, 2), "transformers": (5, 23), "tokenizers": (0, 23)}
 # Libraries that only make the graph, which is made already.
@@ -76,7 +76,7 @@ def _check_processing(settings: Mapping[str, Any], path: Path) -> None:
             raise LoadError(f"{path} has {name} that is no object", path=str(path))
         parts = {"": table} if name != "processing_kwargs" else table
         strange = [key for part in parts.values() if isinstance(part, dict) for key in part]
-        strange = [key for key in strange if name == "processing_kwargs" or key not in HARMLESS]
+        strange = [key for key in strange if name == "processing_kwargs" or not _is_harmless(key)]
         if strange:
             raise LoadError(
                 f"{path} calls the tokenizer with {strange[0]!s:.80} ({name}), which is not done "
@@ -107,6 +107,10 @@ def check_requirements(folder: Path) -> None:
                 "that this version does not read",
                 path=str(path),
             )
+
+
+def _is_harmless(key: str) -> bool:
+    return key in HARMLESS or key.startswith("trust_")
 
 
 def _version(text: str) -> tuple[int, ...]:

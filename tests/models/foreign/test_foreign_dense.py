@@ -202,7 +202,7 @@ def test_module_lists_that_are_not_computed(tmp_path):
         (("Transformer", "CNN", "Pooling"), "CNN is not computed here"),
         (("Transformer", "WeightedLayerPooling", "Pooling"), "needs the states of all layers"),
         (("Transformer", "Pooling", "Future"), "and not Future: it is unknown here"),
-        (("WordEmbeddings", "Pooling"), "is a table of token vectors"),
+        (("WordEmbeddings", "Pooling"), "is a static model, a table of token vectors"),
         (("StaticEmbedding",), "has no model.safetensors"),
         (("Transformer",), "lists Transformer; a dense model is a Transformer, Pooling"),
         (("CLIPModel",), "CLIPModel is not computed here, since it reads images"),
@@ -232,7 +232,7 @@ def test_pooling_that_is_not_said(tmp_path):
     edit(folder, "1_Pooling/config.json", pooling_mode="median")
     refused(folder, r"asks for the pooling \['median'\]; known are cls, mean, lasttoken")
     (folder / "1_Pooling/config.json").unlink()
-    refused(folder, "names no mode")
+    refused(folder, "1_Pooling/config.json is not there: download the whole folder")
 
 
 def test_prompts(tmp_path):
@@ -292,8 +292,11 @@ def test_lengths(tmp_path, transformer, config, length, source):
 def test_lengths_of_roles(tmp_path):
     folder = dense(tmp_path)
     edit(folder, "sentence_bert_config.json", query_length=10, document_length=20)
-    recipe = read(folder).spec.dense
+    found = read(folder)
+    recipe = found.spec.dense
     assert (recipe.query.max_length, recipe.document.max_length) == (10, 20)
+    source = "sentence_bert_config.json: document_length"
+    assert found.sources["dense.document.max_length"] == source
     edit(folder, "sentence_bert_config.json", query_length=50)
     refused(folder, r"query_length 50 must lie in 3\.\.40")
     edit(folder, "sentence_bert_config.json", max_seq_length="long")

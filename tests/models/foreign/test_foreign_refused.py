@@ -10,6 +10,7 @@ from foreign_folders import (
     graph,
     modules,
     plain,
+    tensors,
     tokenizer,
     write,
 )
@@ -123,6 +124,9 @@ def test_static_models_that_lack_their_table(tmp_path):
     folder = plain(tmp_path)
     edit(folder, "config.json", model_type="model2vec", architectures=["StaticModel"])
     refused(folder, "has no model.safetensors")
+    matrix = {"words.safetensors": tensors(embedding__weight=(64, SIZE))}
+    folder = write(tmp_path / "words", matrix | {"tokenizer.json": tokenizer()})
+    refused(folder, "is a static model, .* .words.safetensors: embedding.weight.")
 
 
 def test_adapters(tmp_path):

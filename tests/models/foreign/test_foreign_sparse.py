@@ -6,6 +6,7 @@ import struct
 import pytest
 from foreign_folders import (
     GRAPH,
+    NEW,
     OLD,
     SETTINGS,
     SIZE,
@@ -66,6 +67,18 @@ def test_splade(tmp_path, first, activation, expected):
     assert found.sources["sparse.activation"] == "1_SpladePooling/config.json: activation_function"
 
 
+@pytest.mark.parametrize(
+    "package",
+    ["sentence_transformers.sparse_encoder.models.", NEW.format("sparse_encoder") + "file."],
+)
+def test_packages_of_the_classes(tmp_path, package):
+    """Those of sentence-transformers 5.0 and of 6."""
+    folder = splade(tmp_path)
+    listed = modules(f"{package}MLMTransformer", f"{package}SpladePooling")
+    write(folder, {"modules.json": listed})
+    assert read(folder).spec.kinds == ("sparse",)
+
+
 def test_what_is_not_computed(tmp_path):
     folder = splade(tmp_path)
     for changes, message in (
@@ -90,6 +103,12 @@ def test_the_model_type_of_a_sparse_encoder(tmp_path):
     write(folder, {SETTINGS: {"model_type": "SparseEncoder", "prompts": {"query": "ask: "}}})
     assert read(folder).spec.sparse.query.prompt == "ask: "
     refused(folder, "is a model of kind sparse, not dense", kind="dense")
+
+
+def test_a_number_of_entries_that_the_folder_sets(tmp_path):
+    folder = splade(tmp_path)
+    write(folder, {SETTINGS: {"model_type": "SparseEncoder", "max_active_dims": 20}})
+    refused(folder, "has the max_active_dims 20, .* give max_active_dims= where vectors are made")
 
 
 def test_a_masked_language_model_alone(tmp_path):
