@@ -200,12 +200,12 @@ def test_a_folder_in_the_place_of_an_id_is_opened(tmp_path, monkeypatch):
     ],
 )
 def test_a_reranker_is_called_one(name):
-    for opened in (TesseraDense, TesseraSparse, Tessera):
+    for opened in (TesseraDense, TesseraSparse):
         with pytest.raises(ModelNotFound) as caught:
             opened(name)
         message = str(caught.value)
         assert f"{name!r} is by its name a reranker" in message
-        assert "this version runs no rerankers" in message
+        assert "TesseraReranker and `tessera rerank` open it" in message
         assert "did you mean" not in message
 
 
