@@ -19,7 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tessera_onnx import TesseraDense, TesseraMultiVector, TesseraSparse, list_models
+from tessera_onnx import (
+    PackedSparse,
+    TesseraDense,
+    TesseraMultiVector,
+    TesseraSparse,
+    list_models,
+)
 from tessera_onnx.vectors import scoring
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -87,8 +93,8 @@ def dense_scores(model: TesseraDense) -> Callable:
 
 def sparse_scores(model: TesseraSparse) -> Callable:
     def score(texts, queries):
-        documents = model.encode_batch(texts)
-        return [scoring.sparse_scores(query, documents) for query in model.encode_query(queries)]
+        index = PackedSparse(model.encode_batch(texts), idf=model.spec.lexical is not None)
+        return [index.score(query) for query in model.encode_query(queries)]
 
     return score
 

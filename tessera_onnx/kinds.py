@@ -134,6 +134,7 @@ class AnyOptions(TextOptions, total=False):
     """The options of all classes; each class takes some of them."""
 
     max_active_dims: int | None
+    language: str | None
     image_only: bool
     max_pixels: int
 
@@ -188,6 +189,8 @@ def known_models(
     found: dict[ModelSpec, Artifact | None] = {
         artifact.spec: artifact for artifact in models_installed.installed(cache_dir)
     }
+    here = {spec.id for spec in found}
+    found |= {a.spec: a for a in models_installed.all_shipped() if a.spec.id not in here}
     if not installed:
         here = {spec.id for spec in found}
         found |= {spec: None for spec in catalogue.catalogue() if spec.id not in here}

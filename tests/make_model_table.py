@@ -58,10 +58,8 @@ Licences with `nc` forbid commercial use.
 ABSENT = """
 ## Left out, and why
 
-- Qdrant/bm25 has no network: it needs a Snowball stemmer, a hash and stop words by language, three
-  things that this package does not depend on and full-text engines have.
-- Qdrant/bm42-all-minilm-l6-v2-attentions needs the same stemmer and hash after its network.
-- Qdrant/minicoil-v1 needs them too, and word matrices in NumPy files whose layout no source states.
+- Qdrant/bm42-all-minilm-l6-v2-attentions and Qdrant/minicoil-v1 weigh BM25's words by a network.
+  They need a graph beside the words, and their recipes are not written yet.
 - google/timesfm-1.0-200m is a JAX checkpoint, and no ONNX file of it is known.
 - google/timesfm-2.5-200m-pytorch and ibm-granite/granite-timeseries-ttm-r2: no ONNX file is known
   and `tessera-export` does not read them.
@@ -105,7 +103,7 @@ def table(specs: list[ModelSpec], checked: dict[str, list[str]]) -> Iterator[str
             spec.licence,
             f"{spec.hub.repository} ({', '.join(spec.graph.precisions())})"
             if spec.hub
-            else "by `tessera-export`",
+            else ("part of the package" if spec.lexical else "by `tessera-export`"),
             " ".join(checked.get(spec.id, ["-"])),
             ", ".join(spec.unverified) or "-",
             pins(spec),

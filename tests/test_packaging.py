@@ -39,6 +39,8 @@ THIRD_PARTY = {
     "narwhals": "series/frames.py",
     "matplotlib": "cli/forecast_files.py",
     "scipy": "results.py",
+    "mmh3": "text/lexical.py",
+    "py_rust_stemmers": "text/lexical.py",
     "click": "cli",
     "tqdm": "progress.py cli",
     "numpy": "checks.py results.py runtime vectors base.py search text series images cli",

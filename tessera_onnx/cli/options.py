@@ -98,6 +98,7 @@ def model_options(command: Command, graph: Callable[[Command], Command] = FILE) 
         click.option(
             "--dimension", type=AT_LEAST_1, help="Cut vectors to this dimension (Matryoshka)."
         ),
+        click.option("--language", help="Language of a lexical model. Default: english."),
         TEXT_KIND,
         MODEL,
     ):

@@ -28,6 +28,7 @@ from tessera_onnx.models.spec import UNPINNED, File, ModelSpec, Precision
 
 HUB = "hub"  # origin of an artifact whose files lie in the hub cache or are fetched into it
 FOLDER = "folder"  # origin of a user's folder without model.toml, whose files nobody hashed
+SHIPPED = "tessera-onnx"  # origin of an artifact whose files are part of this package
 logger = logging.getLogger("tessera_onnx")
 
 

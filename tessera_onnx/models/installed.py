@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tessera_onnx.errors import LoadError
 from tessera_onnx.models import catalogue, hub, pins
-from tessera_onnx.models.artifact import Artifact, in_hub_cache, open_folder
+from tessera_onnx.models.artifact import SHIPPED, Artifact, in_hub_cache, open_folder
 from tessera_onnx.models.foreign import repository
 from tessera_onnx.models.spec import ModelSpec
 
@@ -61,6 +61,22 @@ def installed(
     for artifact in repository.all_recorded(cache_folder(cache_dir), offline=offline):
         found.setdefault(artifact.spec.id, artifact)
     return [artifact for name, artifact in found.items() if name not in refused]
+
+
+def shipped(spec: ModelSpec) -> Artifact:
+    """The artifact of a lexical model, whose lists of stop words are part of this package."""
+    return Artifact(spec, Path(__file__).with_name("stop_words"), SHIPPED)
+
+
+def all_shipped() -> list[Artifact]:
+    """The models that are part of this package, if the packages that they need are installed.
+
+    They are no models that a user chose to install: none of them is the default of its kind.
+    """
+    if not all(importlib.util.find_spec(name) for name in ("py_rust_stemmers", "mmh3")):
+        return []
+    known = catalogue.catalogue()
+    return [shipped(spec) for spec in known if spec.lexical is not None and spec.hub is None]
 
 
 def find(

@@ -263,11 +263,15 @@ def from_hub(
 ) -> Artifact:
     """The artifact of a catalogue entry whose files the hub has; each is fetched when it is read.
 
+    Those of a lexical model are part of this package.
+
     Raises ModelNotFound with what to do when the entry names no repository, or when files are
     missing and `offline` is true; and what `hub.describe` raises when the hub has to be asked for
     the revision.
     """
     cache = installed.cache_folder(cache_dir)
+    if spec.hub is None and spec.lexical is not None:
+        return installed.shipped(spec)
     if spec.hub is None:
         raise ModelNotFound(
             f"model {spec.id!r} is known but not on this machine: run `{export_command(spec)}` and "

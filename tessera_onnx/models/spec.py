@@ -16,6 +16,7 @@ from typing import Literal
 
 from tessera_onnx.errors import LoadError
 from tessera_onnx.models.spec_media import TimeSeries, Vision
+from tessera_onnx.models.spec_tables import Lexical, Static
 
 UNPINNED = "unpinned"
 
@@ -91,7 +92,7 @@ class Role:
     """How a query or a document is read: the prompt before it and its greatest length in tokens."""
 
     prompt: str
-    max_length: int  # prefix, marker and suffix included
+    max_length: int  # prefix, marker and suffix included; 0 = a lexical model, which cuts nothing
     task_id: int | None = None  # present exactly if the graph has an input of that name
 
 
@@ -114,24 +115,6 @@ class TokenRole:
     expansion: Literal["none", "unattended", "attended"]  # pad to max_length with mask_id
     skip_ids: tuple[int, ...]  # tokens that the graph reads and whose vectors are dropped
     expansion_length: int | None = None  # the expansion ends here; absent: at max_length
-
-
-@dataclass(frozen=True, slots=True)
-class Static:
-    """A table of token vectors in place of a graph: the vector of a text is the mean of its rows.
-
-    The tensors are those of a safetensors file. A text without tokens has the zero vector. Sources:
-    model2vec/model.py; sentence_transformers/sentence_transformer/modules/static_embedding.py.
-    """
-
-    file: str
-    rows: str  # tensor (n, width): F64, F32, F16, BF16 or I8, averaged in float32 as it stands
-    weights: str  # tensor (ids,): the factor of each token id; "" = none
-    mapping: str  # tensor (ids,): the row of each token id; "" = the id is the row
-    drop_ids: tuple[int, ...]  # ids that are left out of the mean, after the cut to max_length
-    # A text is first cut to this many characters times max_length, prompt included (model2vec: the
-    # median length of the tokens); 0 = not.
-    characters_per_token: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +269,7 @@ class ModelSpec:
     export: Export | None  # absent in the catalogue
     reranker: Reranker | None = None
     static: Static | None = None  # in place of a graph, beside `dense`
+    lexical: Lexical | None = None  # in place of a graph and a tokenizer, beside `sparse`
 
     def main_graph(self) -> Graph:
         """The main graph. Raises LoadError for a model without a graph."""
@@ -355,7 +339,7 @@ ABSENT: dict[str, str] = {
     "drop_ids": "[]",
     **dict.fromkeys(("matryoshka", "tasks", "parity", "middle_ids"), "[]"),
     **dict.fromkeys(("fp32", "fp16", "int8", "idf", "keep", "text_model"), '""'),
-    **dict.fromkeys(("weights", "mapping"), '""'),
+    **dict.fromkeys(("weights", "mapping", "stop_words"), '""'),
     **dict.fromkeys(("prompt", "prefix", "suffix", "tile", "row_end", "grid_end"), '""'),
     **dict.fromkeys(("whole", "end"), '""'),
     "characters_per_token": "0",

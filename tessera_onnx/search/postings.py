@@ -29,14 +29,28 @@ class Postings(NamedTuple):
 
 def products_with(segment: Postings, query: SparseVector) -> tuple[NDArray[np.int32], Float]:
     """The documents of the query's posting lists, and the products to add to their scores."""
-    # An entry that no document has starts and ends at the same position: an empty list.
-    starts = segment.starts[np.searchsorted(segment.entries, query.indices)]
-    ends = segment.starts[np.searchsorted(segment.entries, query.indices, side="right")]
+    starts, ends = _places(segment, query)
     parts = [slice(*pair) for pair in zip(starts.tolist(), ends.tolist(), strict=True)]
     documents = np.concatenate([segment.documents[:0], *(segment.documents[p] for p in parts)])
     products = np.concatenate([segment.values[:0], *(segment.values[p] for p in parts)])
     products *= np.repeat(query.values, ends - starts)
     return documents, products
+
+
+def frequencies(segment: Postings, query: SparseVector) -> NDArray[np.int64]:
+    """In how many documents each of the query's entries occurs: (k,)."""
+    starts, ends = _places(segment, query)
+    return ends - starts
+
+
+def _places(segment: Postings, query: SparseVector) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the posting list of each of the query's entries starts and ends.
+
+    An entry that no document has starts and ends at the same position: an empty list.
+    """
+    first = np.searchsorted(segment.entries, query.indices)
+    behind = np.searchsorted(segment.entries, query.indices, side="right")
+    return segment.starts[first], segment.starts[behind]
 
 
 def invert(vectors: Sequence[SparseVector], first: int) -> Postings:

@@ -26,11 +26,14 @@ SPARSE = Format(
     "tessera-onnx packed sparse vectors",
     "index of sparse vectors",
     "PackedSparse.save",
-    {1: COUNTS},
+    {
+        1: COUNTS,
+        2: (*COUNTS, "idf"),
+    },  # 2 only for an index with IDF, so that 1 stays the common form
 )
 
 
-def write_index(path: Path, postings: Postings, ids: DocumentIds) -> None:
+def write_index(path: Path, postings: Postings, ids: DocumentIds, *, idf: bool) -> None:
     """Write the postings and ids. Raises FileError as `index_file.write`."""
     index = [
         postings.entries.astype("<i4"),
@@ -44,7 +47,7 @@ def write_index(path: Path, postings: Postings, ids: DocumentIds) -> None:
         Content(VALUE, [postings.values.astype(VALUE)]),
     ]
     facts = {
-        "version": 1,
+        **({"version": 2, "idf": 1} if idf else {"version": 1}),
         "entries": len(index[0]),
         "documents": ids.count,
         "removed": len(index[3]),
@@ -56,15 +59,15 @@ def write_index(path: Path, postings: Postings, ids: DocumentIds) -> None:
     index_file.write(path, SPARSE, facts, index, content)
 
 
-def read_index(path: Path, *, verify: bool) -> tuple[Postings, DocumentIds]:
-    """Read a file: its postings, which are mapped, and the ids.
+def read_index(path: Path, *, verify: bool) -> tuple[Postings, DocumentIds, bool]:
+    """Read a file: its postings, which are mapped, the ids, and whether queries are IDF-weighed.
 
     `verify` reads the postings for their checksum. Raises FileError when the file cannot be read,
     LoadError when it is another kind of file or of a later version, IntegrityError when it is
     damaged.
     """
 
-    def parse(stream: BinaryIO) -> tuple[Postings, DocumentIds]:
+    def parse(stream: BinaryIO) -> tuple[Postings, DocumentIds, bool]:
         facts = index_file.read_header(stream, path, SPARSE)
         index = index_file.read_arrays(
             stream,
@@ -85,7 +88,7 @@ def read_index(path: Path, *, verify: bool) -> tuple[Postings, DocumentIds]:
         _check_index(index, n, path)
         entries, starts, lengths, removed, id_bytes = index
         ids = index_file.ids_from_bytes(path, len(lengths), removed, id_bytes)
-        return Postings(entries, starts, documents, values), ids
+        return Postings(entries, starts, documents, values), ids, bool(facts.get("idf", 0))
 
     return index_file.parse_file(path, parse)
 

@@ -17,6 +17,7 @@ from tessera_onnx.search.document_ids import DocumentIds, DocumentIndex
 from tessera_onnx.search.postings import (
     Postings,
     check_numbers,
+    frequencies,
     invert,
     merge,
     products_with,
@@ -44,12 +45,22 @@ class PackedSparse(DocumentIndex):
     """
 
     def __init__(
-        self, documents: Iterable[SparseVector] = (), *, ids: Iterable[str] | None = None
+        self,
+        documents: Iterable[SparseVector] = (),
+        *,
+        ids: Iterable[str] | None = None,
+        idf: bool = False,
     ) -> None:
         """Build an index of documents, such as those of `model.encode_iter(texts)`.
 
-        `ids` holds one str per document, all different. Raises the errors of `add`.
+        `ids` holds one str per document, all different. With `idf`, which BM25 needs, a query's
+        entry that occurs in df of the n documents in the index has its value multiplied by
+        ln(1 + (n - df + 0.5) / (df + 0.5)), as Qdrant's "modifier": "idf" and Lucene do. Raises the
+        errors of `add`, TypeError unless `idf` is a bool.
         """
+        if not isinstance(idf, bool):
+            raise TypeError(f"idf must be bool, got {type(idf).__name__}")
+        self._idf = idf
         self._state = _State((), DocumentIds())
         self.add(documents, ids=ids)
 
@@ -100,7 +111,7 @@ class PackedSparse(DocumentIndex):
         how many documents were ever added. Raises the errors of `scoring.check_sparse`, ConfigError
         for scores beyond float32, IntegrityError when the file of a loaded index is damaged.
         """
-        return _scores(self._state, query)
+        return _scores(self._state, query, idf=self._idf)
 
     def rank(
         self,
@@ -116,7 +127,7 @@ class PackedSparse(DocumentIndex):
         """
         check_top_k(top_k, 0)
         state = self._state
-        scores, ids = _scores(state, query), state.ids
+        scores, ids = _scores(state, query, idf=self._idf), state.ids
         numbers = ids.live() if subset is None else ids.find(subset, "subset")
         return ranking(scores, top_k, numbers, ids.by_number if ids.has_ids else ())
 
@@ -135,7 +146,7 @@ class PackedSparse(DocumentIndex):
         for segment in segments:
             whole = merge(whole, segment)
         check_numbers(whole.documents, ids.count)
-        sparse_file.write_index(Path(path), whole, ids)
+        sparse_file.write_index(Path(path), whole, ids, idf=self._idf)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, verify: bool = False) -> Self:
@@ -147,8 +158,8 @@ class PackedSparse(DocumentIndex):
         """
         from tessera_onnx.search import sparse_file
 
-        found, ids = sparse_file.read_index(Path(path), verify=verify)
-        index = cls()
+        found, ids, idf = sparse_file.read_index(Path(path), verify=verify)
+        index = cls(idf=idf)
         index._state = _State((found,) if len(found.values) else (), ids)
         return index
 
@@ -159,12 +170,27 @@ class PackedSparse(DocumentIndex):
 
     def __repr__(self) -> str:
         entries = sum(len(segment.values) for segment in self._state.segments)
-        return f"PackedSparse({len(self)} documents, {entries} entries)"
+        idf = ", idf=True" if self._idf else ""
+        return f"PackedSparse({len(self)} documents, {entries} entries{idf})"
+
+    @property
+    def idf(self) -> bool:
+        """Whether queries are weighed by inverse document frequency."""
+        return self._idf
 
 
-def _scores(state: _State, query: SparseVector) -> Float:
+def _scores(state: _State, query: SparseVector, *, idf: bool) -> Float:
     query = scoring.check_sparse(query, "query")
     count = state.ids.count
+    if idf:
+        found_in = sum(
+            (frequencies(segment, query) for segment in state.segments),
+            start=np.zeros(len(query.indices), np.int64),
+        )
+        weights = np.log1p((len(state.ids) - found_in + 0.5) / (found_in + 0.5))
+        with np.errstate(over="ignore", under="ignore"):  # the scores are checked
+            values = np.asarray(query.values * weights, dtype=np.float32)
+        query = SparseVector(query.indices, values)
     sums = np.zeros(count, dtype=np.float64)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         for segment in state.segments:

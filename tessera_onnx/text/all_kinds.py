@@ -8,10 +8,19 @@ from typing import Any
 import numpy as np
 
 from tessera_onnx.errors import ConfigError
-from tessera_onnx.models.spec import Dense, Kind, ModelSpec, MultiVector, Role, Sparse, TokenRole
+from tessera_onnx.models.spec import (
+    Dense,
+    Kind,
+    ModelSpec,
+    MultiVector,
+    Role,
+    Sparse,
+    TokenRole,
+)
+from tessera_onnx.models.spec_tables import Lexical
 from tessera_onnx.results import Embeddings
 from tessera_onnx.runtime.workers import Limit
-from tessera_onnx.text import heads
+from tessera_onnx.text import heads, lexical
 from tessera_onnx.text.calls import Encoder
 from tessera_onnx.text.modules import Step
 from tessera_onnx.text.tokenizer import Head
@@ -49,7 +58,15 @@ def encode_all(
             f"cannot serve them: open the model once per kind ({', '.join(recipes)})"
         )
     parts = [
-        head(recipe, roles[kind], dimensions.get(kind, 0), modules.get(kind), name=name, most=most)
+        head(
+            recipe,
+            roles[kind],
+            dimensions.get(kind, 0),
+            modules.get(kind),
+            name=name,
+            most=most,
+            words=spec.lexical,
+        )
         for kind, recipe in recipes.items()
     ]
     rows = encoder.encode(texts, role, heads.combine(parts), progress=progress, limit=limit)
@@ -71,6 +88,7 @@ def head(
     *,
     name: str,
     most: int | None,
+    words: Lexical | None = None,
 ) -> Head:
     """The head of a kind for texts that are read as the role `name`."""
     if isinstance(recipe, Dense):
@@ -79,11 +97,8 @@ def head(
         return heads.multi_vector_head(recipe, dimension or recipe.dimension, role, modules)
     if name == "query" and recipe.query_weights != "model":
         raise ConfigError("this model's sparse queries need no inference: use TesseraSparse")
-    return (
-        heads.sparse_head(recipe)
-        if most is None
-        else heads.limited_head(heads.sparse_head(recipe), most)
-    )
+    found = heads.sparse_head(recipe) if words is None else lexical.document_head(words)
+    return found if most is None else heads.limited_head(found, most)
 
 
 def _layout(role: Role | TokenRole) -> tuple[Any, ...]:

@@ -13,11 +13,21 @@ from tessera_onnx.base import Model, Options
 from tessera_onnx.errors import ConfigError, LoadError, shown
 from tessera_onnx.models import rules, spec
 from tessera_onnx.models.spec import Pooling, Role, TokenRole
+from tessera_onnx.models.spec_tables import Lexical
 from tessera_onnx.results import Embeddings
 from tessera_onnx.runtime import workers
 from tessera_onnx.runtime.graph import is_saturating
 from tessera_onnx.runtime.session import Session
-from tessera_onnx.text import all_kinds, calls, encoder, heads, outputs, probe_difference, static
+from tessera_onnx.text import (
+    all_kinds,
+    calls,
+    encoder,
+    heads,
+    lexical,
+    outputs,
+    probe_difference,
+    static,
+)
 from tessera_onnx.text import tokenizer as text_tokenizer
 from tessera_onnx.text.modules import Step
 from tessera_onnx.text.token_check import check_ids
@@ -57,8 +67,10 @@ class TextModel(Model):
     """
 
     _session: Session
+    _encoder: calls.Encoder
     _modules: Mapping[spec.Kind, Step]  # the steps after the graph, of the kinds that have some
     _most: int | None = None  # entries that are kept of a sparse vector
+    _language: str | None = None  # of a lexical model; None: its first
 
     def __init__(
         self,
@@ -91,10 +103,13 @@ class TextModel(Model):
         super().__init__(model_id, **options)
         self._options |= {"dimension": dimension, "max_length": max_length, "on_long": on_long}
         self._options["pooling"] = pooling
-        recipe = self._recipe
+        if self._spec.lexical is not None:
+            self._open_words(self._spec.lexical)
+            return
         facts = self._spec.text
         if facts is None:
             raise LoadError(f"model {self._spec.id!r} has no [model.text] table")
+        recipe = self._recipe
         self._query = self._with_length(recipe.query, facts, max_length)
         self._document = self._with_length(recipe.document, facts, max_length)
         self._plain = self._with_length(recipe.plain or recipe.document, facts, max_length)
@@ -105,7 +120,7 @@ class TextModel(Model):
             table = static.load_table(self._spec.static, self._artifact, tokenizer)
             read = self._artifact.read
             self._spec, self._modules = static.settled(self._spec, table, read)
-            self._encoder: calls.Encoder = static.StaticEncoder(
+            self._encoder = static.StaticEncoder(
                 tokenizer, table, self._spec, on_long, self._options["threads"]
             )
             self._recipe = self._spec.text_recipes()[self._kind]
@@ -126,6 +141,22 @@ class TextModel(Model):
         """
         super().close()
         self._encoder.close()
+
+    def _open_words(self, facts: Lexical) -> None:
+        """Open a model of words. Raises ConfigError for a limit on the length of its texts."""
+        if self._options["max_length"] is not None:
+            raise ConfigError(
+                f"model {self._spec.id!r} reads whole texts, whatever their length: leave "
+                "max_length out"
+            )
+        recipe = self._recipe
+        self._query, self._document = recipe.query, recipe.document
+        self._plain = recipe.plain or recipe.document
+        self._dimension = self._width(self._options["dimension"])
+        language = lexical.find_language(facts, self._language)
+        words = lexical.load_words(facts, language, self._artifact)
+        self._encoder = lexical.LexicalEncoder(words, self._options["on_long"])
+        self._modules = {}
 
     def _check_int8(self) -> None:
         """Measure what an int8 graph that saturates here differs by from the model's fp32 graph.

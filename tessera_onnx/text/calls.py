@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tessera_onnx.checks import is_text
 from tessera_onnx.errors import (
     ConfigError,
+    EncodingError,
     TesseraError,
     TruncationWarning,
     callers_level,
@@ -96,14 +97,25 @@ class Window:
 class Encoder(abc.ABC):
     """Turns texts into results; all threads that use a model share it."""
 
-    def __init__(self, tokenizer: Tokenizer, on_long: OnLong) -> None:
-        """Raises ConfigError for an unknown `on_long`."""
+    def __init__(self, tokenizer: Tokenizer | None, on_long: OnLong) -> None:
+        """`tokenizer` is None for a lexical model. Raises ConfigError for an unknown `on_long`."""
         if on_long not in get_args(OnLong):
             raise ConfigError(
                 f'on_long must be "truncate", "warn" or "error", got {shown(on_long)}'
             )
-        self.tokenizer = tokenizer
+        self._tokenizer = tokenizer
         self._on_long = on_long
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer. Raises EncodingError for a lexical model, which has none."""
+        if self._tokenizer is None:
+            raise EncodingError("a lexical model has words and no tokenizer")
+        return self._tokenizer
+
+    def token(self, number: int) -> str:
+        """The token of an id."""
+        return self.tokenizer.token(number)
 
     def close(self) -> None:
         """Free what the encoder itself holds; the session is the model's."""

@@ -16,7 +16,7 @@ from tessera_onnx.models.spec import Kind, Sparse
 from tessera_onnx.results import Ranked, SparseVector, ranking
 from tessera_onnx.runtime.workers import Event, Limit
 from tessera_onnx.search.sparse_index import PackedSparse
-from tessera_onnx.text import heads
+from tessera_onnx.text import heads, lexical
 from tessera_onnx.text.base import COMPARED, SEVERAL, RoleName, TextModel, TextOptions
 from tessera_onnx.text.options import SparseOptions
 from tessera_onnx.text.tokenizer import Head
@@ -27,8 +27,9 @@ class TesseraSparse(TextModel):
     """Encode texts to sparse vectors over the vocabulary, compared by dot product.
 
     Vectors are not normalised. Inference-free models look the weights of a query's tokens up in a
-    table. `encode` and `encode_batch` read a text as a document, unless the model has a prompt for
-    texts of neither role (`plain` in its recipe).
+    table. Lexical models (BM25) hash words and run no graph. `encode` and `encode_batch` read a
+    text as a document, unless the model has a prompt for texts of neither role (`plain` in its
+    recipe).
     """
 
     _kind: ClassVar[Kind] = "sparse"
@@ -41,6 +42,7 @@ class TesseraSparse(TextModel):
         model_id: str | None = None,
         *,
         max_active_dims: int | None = None,
+        language: str | None = None,
         **options: Unpack[TextOptions],
     ) -> None:
         """Open a model; `options` are those of `TextModel`, of which `dimension` is always None.
@@ -48,11 +50,22 @@ class TesseraSparse(TextModel):
         `max_active_dims` is the number of entries that each vector keeps, of queries too: those
         of the largest weights, and of the lowest ids among equal weights. None keeps all. The
         encode methods take another number for one call.
+
+        `language` chooses the stop words and the stemmer of a lexical model (BM25), such as
+        "english" or "german"; "none" reads any language and stems nothing. None is English.
         """
         _check_dims(max_active_dims)
+        self._language = language
         super().__init__(model_id, **options)
+        self._options["language"] = language
         self._options["max_active_dims"] = max_active_dims
         self._most = max_active_dims
+        words = self._spec.lexical
+        if words is None and language is not None:
+            raise ConfigError(f"model {self._spec.id!r} knows no languages: leave language out")
+        if words is not None:
+            self._head, self._query_head = lexical.document_head(words), lexical.query_head()
+            return
         self._head = heads.sparse_head(self._recipe)
         self._query_head = self._head
         if self._recipe.query_weights != "model":
@@ -169,6 +182,7 @@ class TesseraSparse(TextModel):
     def similarity(self, a: str | SparseVector, b: str | SparseVector) -> float:
         """Dot product of query `a` and document `b`, at least 0; 0 if they share no entry.
 
+        Of a lexical model (BM25) this is without the IDF, which only a collection of documents has.
         Each is a text, or a SparseVector made earlier. Raises the errors of `encode` for a text,
         ConfigError for indices that do not ascend within the vocabulary, NaN or infinity.
         """
@@ -197,8 +211,9 @@ class TesseraSparse(TextModel):
         """Rank documents by dot product, highest first: the `top_k` best, or all.
 
         Query and documents are texts, or SparseVectors made earlier; PackedSparse is the fastest,
-        and its rows carry its ids. `timeout` and `cancel` are those of `encode_batch`. Raises the
-        errors of `similarity`.
+        and its rows carry its ids. A lexical model (BM25) weighs terms by their inverse document
+        frequency among `documents`; an index does so if it was made with idf=True. `timeout` and
+        `cancel` are those of `encode_batch`. Raises the errors of `similarity`.
         """
         check_top_k(top_k, 0)
         Limit(timeout, cancel).check()
@@ -208,15 +223,18 @@ class TesseraSparse(TextModel):
         right = scoring.as_list(documents)
         if right and are_texts(right):
             right = self.encode_document(right, timeout=timeout, cancel=cancel)
+        if self._spec.lexical is not None:
+            return PackedSparse(right, idf=True).rank(left, top_k)
         return ranking(scoring.sparse_scores(left, right, self.vocab_size()), top_k)
 
     def explain(self, vector: SparseVector, top_k: int | None = 10) -> list[tuple[str, float]]:
         """List (token, weight) of the `top_k` largest weights, largest first; None lists all.
 
-        Tokens that the text does not contain are the model's expansion of it.
+        Tokens that the text does not contain are the model's expansion of it. Of a lexical model,
+        tokens are stems; "#id" stands for a stem that no text had which this object read lately.
         """
         checked = scoring.check_sparse(vector, "vector", self.vocab_size())
-        return explain.weights(checked, self._encoder.tokenizer.token, top_k)
+        return explain.weights(checked, self._encoder.token, top_k)
 
     def _width(self, dimension: int | None) -> int:
         if dimension is not None:
@@ -224,7 +242,11 @@ class TesseraSparse(TextModel):
         return self._recipe.vocab_size
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(model={self._spec.id!r}, vocab_size={self._dimension})"
+        words = self._spec.lexical
+        name = "" if words is None else lexical.find_language(words, self._language).name
+        language = f", language={name!r}" if name else ""
+        size = f"vocab_size={self._dimension}"
+        return f"{type(self).__name__}(model={self._spec.id!r}, {size}{language})"
 
     def vocab_size(self) -> int:
         """Number of vocabulary entries: indices lie in [0, vocab_size)."""

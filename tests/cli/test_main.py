@@ -233,17 +233,18 @@ def test_without_models_demo_says_what_to_install(monkeypatch):
     result = run("demo", code=1)
     assert result.stdout == ""
     assert "pip install PATH/starter" in result.stderr
-    assert run_json("models", "--installed") == []
+    assert [row["id"] for row in run_json("models", "--installed")] == ["bm25"]
     assert "No model is installed." in run("doctor").stdout
 
 
 def test_models_lists_the_installed_first_and_then_the_catalogue():
     rows = run_json("models")
-    assert [row["id"] for row in rows[:4]] == [
+    assert [row["id"] for row in rows[:5]] == [
         "all-minilm-l6-v2",
         "splade-tiny",
         "tessera-bolt-mini",
         "tessera-page-mini",
+        "bm25",  # part of the package
     ]
     assert rows[0]["kinds"] == ["dense", "multi-vector"]
     assert rows[0]["dimension"] == [384]
@@ -251,16 +252,42 @@ def test_models_lists_the_installed_first_and_then_the_catalogue():
     ids = [row["id"] for row in rows]
     assert len(ids) == len(set(ids))
     assert {spec.id for spec in catalogue.catalogue()} <= set(ids)
-    assert {row["where"] for row in rows[4:]} == {"not installed"}
+    assert {row["where"] for row in rows[5:]} == {"not installed"}
     text = run("models").stdout
     assert all(row["id"] in text for row in rows)
     assert len(text.splitlines()) == len(rows) + 1
 
 
+def test_bm25_ranks_in_a_language_and_needs_no_model_file():
+    texts = ["Das Haus der alten Stadt", "Die Häuser der Städte", "Ein Hund"]
+    german = run_json("rank", "die Häuser", *texts, "--model", "bm25", "--language", "german")
+    assert [row["index"] for row in german["ranking"]] == [1, 0, 2]
+    assert [row["score"] > 0 for row in german["ranking"]] == [True, True, False]
+    english = run_json("rank", "die Häuser", *texts, "--model", "bm25")
+    assert [row["score"] > 0 for row in english["ranking"]] == [True, False, False]
+    assert "language must be one of" in run("rank", "q", "d", "--model", "bm25",
+                                            "--language", "x", code=1).stderr  # fmt: skip
+    assert (
+        "--language is not for dense models"
+        in run(
+            "rank", "q", "d", "--model", "all-minilm-l6-v2", "--language", "german", code=2
+        ).stderr
+    )
+    assert (
+        "knows no languages"
+        in run("rank", "q", "d", "--model", "splade-tiny", "--language", "german", code=1).stderr
+    )
+    assert run_json("info", "bm25")["where"] == "tessera-onnx"
+    assert run_json("pull", "bm25")["where"] == "tessera-onnx"
+    vector = run_json("encode", "--text", "old foxes", "--model", "bm25")
+    assert len(vector["indices"]) == 2
+
+
 def test_models_are_chosen_by_kind_and_place():
     assert all("sparse" in row["kinds"] for row in run_json("models", "--kind", "sparse"))
     assert [row["id"] for row in run_json("models", "--kind", "sparse", "--installed")] == [
-        "splade-tiny"
+        "splade-tiny",
+        "bm25",
     ]
     cached = run_json("models", "--installed", "--cache-dir", ARTIFACTS)
     assert {"test-colbert", "test-splade"} <= {r["id"] for r in cached if r["where"] == "cache"}

@@ -41,10 +41,12 @@ def test_a_model_is_found_by_the_repository_of_its_weights(spec):
 def test_every_file_that_the_recipe_names_is_listed(spec):
     listed = {file.name for file in spec.files}
     tables = [spec.graph, *(spec.vision.parts() if spec.vision else ())]
-    graphs = {getattr(table, name) for table in tables for name in spec.graph.precisions()}
+    graphs = {getattr(table, name) for table in tables for name in spec.precisions()}
     named = graphs if spec.text is None else {*graphs, spec.text.tokenizer}
     if spec.sparse is not None and spec.sparse.idf:
         named.add(spec.sparse.idf)
+    if spec.lexical is not None:
+        named = {language.stop_words for language in spec.lexical.languages} - {""}
     assert named <= listed
     # Nothing else is fetched but weights beside a graph.
     for name in listed - named:
@@ -52,8 +54,8 @@ def test_every_file_that_the_recipe_names_is_listed(spec):
 
 
 def test_without_a_hub_the_files_are_those_of_the_export(spec):
-    names = {getattr(spec.graph, precision) for precision in spec.graph.precisions()}
-    if spec.hub is None:
+    names = {getattr(spec.graph, precision) for precision in spec.precisions()}
+    if spec.hub is None and spec.lexical is None:
         assert names == {"model.fp32.onnx"}
         outputs = {kind: recipe.output for kind, recipe in spec.text_recipes().items()}
         known = {
@@ -120,7 +122,8 @@ def test_info_marks_what_is_unverified(spec):
 
 def test_no_hash_is_claimed_for_a_file_that_nobody_saw(spec):
     for file in spec.files:
-        assert spec.hub is not None or (file.sha256, file.size) == (UNPINNED, -1)
+        is_here = spec.hub is not None or spec.lexical is not None
+        assert is_here or (file.sha256, file.size) == (UNPINNED, -1)
         assert re.fullmatch(r"[0-9a-f]{64}|unpinned", file.sha256)
         assert file.size == -1 or file.size > 0
     assert re.fullmatch(r"[0-9a-f]{40}|unpinned", spec.revision)
@@ -129,10 +132,10 @@ def test_no_hash_is_claimed_for_a_file_that_nobody_saw(spec):
 
 
 def test_precisions_and_sizes_make_sense(spec):
-    assert spec.graph.best_cpu in PRECISIONS
+    assert spec.graph is None or spec.graph.best_cpu in PRECISIONS
     for recipe in spec.text_recipes().values():
         assert 0 < getattr(recipe, "dimension", 1) <= 4096
-        assert recipe.document.max_length <= spec.text.max_positions
+        assert spec.lexical or recipe.document.max_length <= spec.text.max_positions
 
 
 def test_an_image_model_that_nobody_offers_ready_says_how_it_is_made():

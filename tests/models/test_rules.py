@@ -1,4 +1,4 @@
-"""What types alone cannot say of an image model's entry."""
+"""What types alone cannot say of an image model's or a lexical model's entry."""
 
 import re
 from pathlib import Path
@@ -40,6 +40,18 @@ def entry(model_id, *edits):
         ("colpali-v1.2", [('token = "<image>"', 'token = ""')], "token must not be empty"),
         ("colpali-v1.2", [("{image}", "{image}{image}")], "text must hold {image} once"),
         ("colpali-v1.2", [("{image}<bos>", "<bos>")], "text must hold {image} once"),
+        ("bm25", [("k = 1.2", "k = nan")], "k lies in 0..1000000"),
+        ("bm25", [("b = 0.75", "b = 1.5")], "b in 0..1"),
+        ("bm25", [("average_length = 256.0", "average_length = 0")], "average_length in"),
+        ("bm25", [("longest_word = 40", "longest_word = 0")], "longest_word must lie in 1.."),
+        ("bm25", [('name = "german"', 'name = "english"')], "at least one, and none twice"),
+        ("bm25", [('name = "german"', 'name = "klingon"')], "expected one of 'arabic', 'danish'"),
+        ("bm25", [("vocab_size = 2147483648", "vocab_size = 9")], "vocab_size 2147483648"),
+        ("bm25", [('query_weights = "ones"', 'query_weights = "model"')], 'query_weights "ones"'),
+        ("bm25", [("zero_ids = []", "zero_ids = [1]")], "zero_ids []"),
+        ("bm25", [("max_length = 0", "max_length = 512")], "no prompts, and max_length is 0"),
+        ("bm25", [('prompt = ""', 'prompt = "q: "')], "no prompts, and max_length is 0"),
+        ("bm25", [("[model.lexical]", "[model.lexicon]")], "unknown key 'lexicon'"),
     ],
 )
 def test_entries_that_cannot_be(model_id, edits, message):

@@ -155,9 +155,7 @@ def _static(folder: Path, name: str) -> str:
     fix = "run it with sentence-transformers, or take another model"
     if name in {"StaticEmbedding", "model2vec"}:
         fix = "TesseraDense opens the folder as it lies, and there is nothing to export"
-    return (
-        f"{folder} is a static model, a table of token vectors ({name}) without a graph: {fix}"
-    )
+    return f"{folder} is a static model, a table of token vectors ({name}) without a graph: {fix}"
 
 
 def find_adapter(folder: Path) -> Path | None:
