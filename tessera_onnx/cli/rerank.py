@@ -67,10 +67,10 @@ def rerank(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Rank texts by a model that reads QUERY with each of them.
+    """Rank texts by a reranker (cross-encoder).
 
-    Such a model is a reranker (cross-encoder). DOCUMENTS, or the lines of --file, are best the
-    first results of a search, since the model runs for each of them.
+    It reads QUERY and each document together. DOCUMENTS, or the lines of --file, are best the
+    first results of a search, since it runs once for each of them.
 
     \b
     Example: tessera rerank "fresh bread" --file results.txt --model DIR --top-k 5
