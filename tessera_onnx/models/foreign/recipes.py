@@ -148,6 +148,8 @@ def _check_plaid(found: Folder, stack: list[tuple[dict[str, Any], layers.Layer]]
 
 def sparse(found: Folder, routed: Route | None) -> tuple[Sparse, tuple[str, ...]]:
     """The recipe of a weight a vocabulary entry, and its further files. Raises LoadError."""
+    read = found.roles("sparse")
+    recipe = splade.read(found.path, found.files.config, read, routed, found.sources)
     most = found.settings.get("max_active_dims")
     if most is not None:
         raise found.error(
@@ -155,8 +157,6 @@ def sparse(found: Folder, routed: Route | None) -> tuple[Sparse, tuple[str, ...]
             "null there, and give max_active_dims= where vectors are made",
             SETTINGS,
         )
-    read = found.roles("sparse")
-    recipe = splade.read(found.path, found.files.config, read, routed, found.sources)
     _check_logits(found, recipe.vocab_size)
     if routed is None:
         if "idf.json" in found.files.sizes:

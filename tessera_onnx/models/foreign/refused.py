@@ -25,7 +25,12 @@ from tessera_onnx.models.foreign.files import (
 ADAPTER = "adapter_config.json"
 RERANKER = (
     "is a reranker or another classifier ({}): it gives scores or classes of texts and no "
-    "vectors; take the embedder that is searched with before it"
+    "vectors; a reranker is opened by TesseraReranker, and exported with kind reranker"
+)
+CLASSIFIER = "ForSequenceClassification"
+OTHER_RERANKER = (
+    "is a reranker or another classifier ({}) of a sort that is not computed here: known are "
+    "sequence classifiers of one score, and CrossEncoders of sentence-transformers"
 )
 NO_EMBEDDER = "({}): it is no embedder"
 # By the class that config.json names under architectures.
@@ -79,7 +84,8 @@ def check_content(folder: Path, kinds: Collection[str] = (), *, known: bool = Fa
         raise LoadError(f"{folder} is not a model folder: there is no folder of that name")
     modules = read_list(folder / MODULES)
     _check_adapter(folder)
-    _check_modules(folder, modules)
+    if "reranker" not in kinds:
+        _check_modules(folder, modules)
     config = read_table(folder / "config.json")
     if config.get("model_type") == "model2vec" or "StaticModel" in _architectures(config):
         raise LoadError(_static(folder, "model2vec"))
@@ -88,10 +94,18 @@ def check_content(folder: Path, kinds: Collection[str] = (), *, known: bool = Fa
     # What follows the encoder says that its authors made an embedder of it (gte-multilingual-base).
     declared = VECTORS & {class_of(module) for module in modules}
     for name in _architectures(config):
+        scores = "reranker" in kinds and name.endswith(CLASSIFIER)
         for pattern, reason in CLASSES:
-            if re.search(pattern, name) and not declared:
-                raise LoadError(f"{folder} {reason.format(name)}")
+            if re.search(pattern, name) and not declared and not scores:
+                other = "reranker" in kinds and reason == RERANKER
+                raise LoadError(f"{folder} {(OTHER_RERANKER if other else reason).format(name)}")
         texts = not known and not modules and not {SERIES, VISION} & set(kinds)
+        if "reranker" in kinds and re.search(WRITERS, name):
+            raise LoadError(
+                f"{folder} is a language model ({name}): a reranker of this sort answers yes or no "
+                "after a template, which is not computed here; take its version for sequence "
+                "classification, where there is one"
+            )
         if texts and re.search(WRITERS if kinds else WRITERS_ALWAYS, name):
             raise LoadError(
                 f"{folder} is a model that writes text ({name}), or a reranker that answers yes or "
@@ -141,9 +155,7 @@ def _static(folder: Path, name: str) -> str:
     fix = "run it with sentence-transformers, or take another model"
     if name in {"StaticEmbedding", "model2vec"}:
         fix = "TesseraDense opens the folder as it lies, and there is nothing to export"
-    return (
-        f"{folder} is a static model, a table of token vectors ({name}) without a graph: {fix}"
-    )
+    return f"{folder} is a static model, a table of token vectors ({name}) without a graph: {fix}"
 
 
 def find_adapter(folder: Path) -> Path | None:

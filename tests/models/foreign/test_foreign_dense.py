@@ -206,7 +206,7 @@ def test_module_lists_that_are_not_computed(tmp_path):
         (("StaticEmbedding",), "has no model.safetensors"),
         (("Transformer",), "lists Transformer; a dense model is a Transformer, Pooling"),
         (("CLIPModel",), "CLIPModel is not computed here, since it reads images"),
-        (("Transformer", "LogitScore"), "is a reranker"),
+        (("Transformer", "LogitScore"), "lists LogitScore: a language model that answers yes"),
     ):
         write(folder, {"modules.json": modules(*types)})
         refused(folder, message)

@@ -142,7 +142,7 @@ def test_adapters(tmp_path):
 def test_model_types(tmp_path):
     folder = dense(tmp_path)
     for name, message in (
-        ("CrossEncoder", "is a reranker"),
+        ("CrossEncoder", "has no last module that gives the scores"),
         ("AudioEncoder", "has the model_type 'AudioEncoder', known are SentenceTransformer"),
     ):
         edit(folder, SETTINGS, model_type=name)
@@ -167,7 +167,7 @@ def test_model_types(tmp_path):
         ({"transformer_task": "text-generation"}, "task 'text-generation': a language model"),
         ({"transformer_task": "any-to-any"}, "a language model that answers"),
         ({"transformer_task": "retrieval"}, "a model of page images"),
-        ({"transformer_task": "sequence-classification"}, "is a reranker"),
+        ({"transformer_task": "sequence-classification"}, "reads no pairs|no last module"),
         ({"transformer_task": "dreams"}, "task 'dreams': unknown here"),
         ({"processing_kwargs": {"text": {"max_length": 5}}}, "with max_length .processing_kwargs"),
         ({"tokenizer_args": {"do_lower_case": True}}, "with do_lower_case .tokenizer_args"),
