@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tessera_onnx.errors import LoadError
-from tessera_onnx.models import catalogue, spec_media
+from tessera_onnx.models import catalogue, spec_media, spec_tables
 from tessera_onnx.models import spec as models_spec
 from tessera_onnx.models.parse import build
 
