@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tessera_onnx.models import spec, spec_media
+from tessera_onnx.models import spec, spec_media, spec_words
 from tessera_onnx.models.foreign import graphs
 
 ROOT = Path(__file__).parents[1]
@@ -45,8 +45,9 @@ TABLES: dict[str, type] = {
     "[model.multi_vector]": spec.MultiVector,
     "query, document and plain of multi_vector": spec.TokenRole,
     "[model.sparse]": spec.Sparse,
-    "[model.lexical]": spec.Lexical,
-    "[[model.lexical.languages]]": spec.Language,
+    "[model.lexical]": spec_words.Lexical,
+    "[[model.lexical.languages]]": spec_words.Language,
+    "[model.attention]": spec_words.Attention,
     "[model.vision]": spec_media.Vision,
     "[model.vision.image]": spec_media.ImageSpec,
     "tile_graph, token_graph and text_graph of vision": spec_media.SubGraph,
@@ -101,6 +102,8 @@ EXTRA = {
     ("Sparse", "vocab_size"): "entries of the vocabulary",
     ("Sparse", "query"): "how a query is read",
     ("Sparse", "document"): "how a document is read",
+    ("Attention", "stemmer"): "by the name of the language",
+    ("Attention", "alpha"): "exponent of the weights",
     ("Lexical", "k"): "how slowly the weight of a repeated stem saturates",
     ("Lexical", "b"): "how much long documents lose, from 0 to 1",
     ("Vision", "dimension"): "numbers in a vector",

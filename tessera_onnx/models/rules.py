@@ -15,7 +15,6 @@ from tessera_onnx.models.spec import (
     UNPINNED,
     Dense,
     Graph,
-    Lexical,
     ModelSpec,
     MultiVector,
     Precision,
@@ -28,6 +27,7 @@ from tessera_onnx.models.spec import (
     roles_of,
 )
 from tessera_onnx.models.spec_media import ImagePrompt, ImageSpec, TimeSeries, Vision
+from tessera_onnx.models.spec_words import Lexical
 
 MAX_LENGTH = 1 << 20  # tokens of a text, values of a series, steps
 MAX_VOCABULARY = 1 << 24
@@ -78,6 +78,8 @@ def check_model(spec: ModelSpec, where: str) -> None:
         _check_graph(spec.graph, where)
     if spec.static is not None:
         _check_static(spec, spec.static, where)
+    if spec.attention is not None or (spec.sparse and spec.sparse.head == "attention"):
+        _check_attention(spec, where)
     if spec.lexical is not None:
         _check_lexical(spec, spec.lexical, where)
     elif spec.sparse is not None:
@@ -144,6 +146,23 @@ def _check_lexical(spec: ModelSpec, table: Lexical, where: str) -> None:
         )
 
 
+def _check_attention(spec: ModelSpec, where: str) -> None:
+    recipe, table = spec.sparse, spec.attention
+    if table is None or recipe is None or recipe.head != "attention" or len(spec.kinds) > 1:
+        raise LoadError(
+            f'{where}: the table attention and the sparse head "attention" go together, and with '
+            "the kind sparse alone"
+        )
+    fixed = (recipe.activation, recipe.zero_ids, recipe.query_weights, recipe.vocab_size)
+    if not recipe.output or fixed != ("relu", (), "ones", HASHED):
+        raise LoadError(
+            f'{where}.sparse: with attention, output is named, activation is "relu", zero_ids [], '
+            f'query_weights "ones" and vocab_size {HASHED}'
+        )
+    if not table.stop_words or not 0 < table.alpha <= 100:
+        raise LoadError(f"{where}.attention: stop_words names a file, and alpha lies in 0..100")
+
+
 def _lacking(spec: ModelSpec) -> str:
     """The end of a message: the fields of the tables that the kinds of a model need and lack."""
     names = [KIND_TABLES[kind] for kind in spec.kinds]
@@ -162,7 +181,7 @@ def _lacking(spec: ModelSpec) -> str:
 
 
 def _check_sparse(recipe: Sparse, where: str) -> None:
-    if not 1 <= recipe.vocab_size <= MAX_VOCABULARY:
+    if not 1 <= recipe.vocab_size <= MAX_VOCABULARY and recipe.head != "attention":
         raise LoadError(f"{where}: vocab_size must lie in 1..{MAX_VOCABULARY}")
     if (recipe.query_weights == "idf") != bool(recipe.idf):
         raise LoadError(f"{where}: query_weights 'idf' and the idf file go together")

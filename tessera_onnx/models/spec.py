@@ -16,6 +16,7 @@ from typing import Literal
 
 from tessera_onnx.errors import LoadError
 from tessera_onnx.models.spec_media import TimeSeries, Vision
+from tessera_onnx.models.spec_words import Attention, Lexical
 
 UNPINNED = "unpinned"
 
@@ -25,28 +26,6 @@ Precision = Literal["fp32", "fp16", "int8"]
 Pooling = Literal["cls", "mean", "last", "max", "mean_sqrt_len_tokens", "weightedmean"]
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 Activation = Literal["identity", "tanh", "relu", "gelu", "silu", "sigmoid"]
-# Snowball's stemmers that fastembed's BM25 offers, by the name of the language.
-Stemmer = Literal[
-    "arabic",
-    "danish",
-    "dutch",
-    "english",
-    "finnish",
-    "french",
-    "german",
-    "greek",
-    "hungarian",
-    "italian",
-    "none",
-    "norwegian",
-    "portuguese",
-    "romanian",
-    "russian",
-    "spanish",
-    "swedish",
-    "tamil",
-    "turkish",
-]
 PRECISIONS: tuple[Precision, ...] = typing.get_args(Precision)
 
 
@@ -157,32 +136,6 @@ class Static:
 
 
 @dataclass(frozen=True, slots=True)
-class Language:
-    """How a lexical model reads texts of one language."""
-
-    name: Stemmer  # "none" = any language, and words stay as they are
-    stop_words: str  # file with a word a line; "" = none
-
-
-@dataclass(frozen=True, slots=True)
-class Lexical:
-    """Words in place of tokens, and their hashes in place of a vocabulary: BM25, with no graph.
-
-    A text is lower-cased and cut into runs of letters, digits and "_". Stop words, words that are
-    too long and a lone "_" are left out, the others are stemmed. The id of a stem is
-    |murmur3_32(stem, seed 0)|. A document of n stems gives a stem that occurs f times the weight
-    f (k + 1) / (f + k (1 - b + b n / average_length)); a query gives it 1. The inverse document
-    frequency belongs to a collection (search/sparse_index.py). Source: fastembed/sparse/bm25.py.
-    """
-
-    languages: tuple[Language, ...]  # the first is read unless the caller names another
-    longest_word: int  # in characters, before stemming
-    k: float
-    b: float
-    average_length: float  # stems of a document: a constant, whatever the documents are
-
-
-@dataclass(frozen=True, slots=True)
 class Module:
     """A step after the graph, in NumPy (the modules of sentence-transformers and PyLate).
 
@@ -243,8 +196,9 @@ class Sparse:
     output: str  # "" as in Dense
     # Form of the output. "graph": pooled weights, (batch, vocab). "logits": logits that are not
     # pooled yet, (batch, n, vocab). "tokens": one number per token for the entry of that token,
-    # (batch, n, 1); the largest of an entry counts (bge-m3).
-    head: Literal["graph", "logits", "tokens"]
+    # (batch, n, 1); the largest of an entry counts (bge-m3). "attention": that of one layer,
+    # (batch, heads, n, n), which goes with the table `attention`.
+    head: Literal["graph", "logits", "tokens", "attention"]
     activation: Literal["relu", "log1p", "log1p-log1p"]  # after the maximum; log1p is of relu
     vocab_size: int
     zero_ids: tuple[int, ...]  # entries that are always 0
@@ -300,6 +254,7 @@ class ModelSpec:
     export: Export | None  # absent in the catalogue
     static: Static | None = None  # in place of a graph, beside `dense`
     lexical: Lexical | None = None  # in place of a graph and a tokenizer, beside `sparse`
+    attention: Attention | None = None  # beside `sparse`, whose output is then an attention
 
     def main_graph(self) -> Graph:
         """The main graph. Raises LoadError for a model without a graph."""
@@ -310,6 +265,10 @@ class ModelSpec:
     def precisions(self) -> list[Precision]:
         """Precisions of the graph, in the order fp32, fp16, int8; [] without a graph."""
         return [] if self.graph is None else self.graph.precisions()
+
+    def hashes_words(self) -> bool:
+        """Whether ids of sparse vectors are hashes of words, whose IDF belongs to a search."""
+        return self.lexical is not None or self.attention is not None
 
     def text_recipes(self) -> dict[Kind, Dense | MultiVector | Sparse]:
         """The recipe of each kind that reads text, in the order of `kinds`."""

@@ -45,6 +45,8 @@ def test_every_file_that_the_recipe_names_is_listed(spec):
     named = graphs if spec.text is None else {*graphs, spec.text.tokenizer}
     if spec.sparse is not None and spec.sparse.idf:
         named.add(spec.sparse.idf)
+    if spec.attention is not None:
+        named.add(spec.attention.stop_words)
     if spec.lexical is not None:
         named = {language.stop_words for language in spec.lexical.languages} - {""}
     assert named <= listed

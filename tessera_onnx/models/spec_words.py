@@ -1,0 +1,71 @@
+"""The tables of models that weigh words: BM25 without a graph, BM42 with one (see spec.py)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+# Snowball's stemmers that fastembed's BM25 offers, by the name of the language.
+Stemmer = Literal[
+    "arabic",
+    "danish",
+    "dutch",
+    "english",
+    "finnish",
+    "french",
+    "german",
+    "greek",
+    "hungarian",
+    "italian",
+    "none",
+    "norwegian",
+    "portuguese",
+    "romanian",
+    "russian",
+    "spanish",
+    "swedish",
+    "tamil",
+    "turkish",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """How a lexical model reads texts of one language."""
+
+    name: Stemmer  # "none" = any language, and words stay as they are
+    stop_words: str  # file with a word a line; "" = none
+
+
+@dataclass(frozen=True, slots=True)
+class Lexical:
+    """Words in place of tokens, and their hashes in place of a vocabulary: BM25, with no graph.
+
+    A text is lower-cased and cut into runs of letters, digits and "_". Stop words, words that are
+    too long and a lone "_" are left out, the others are stemmed. The id of a stem is
+    |murmur3_32(stem, seed 0)|. A document of n stems gives a stem that occurs f times the weight
+    f (k + 1) / (f + k (1 - b + b n / average_length)); a query gives it 1. The inverse document
+    frequency belongs to a collection (search/sparse_index.py). Source: fastembed/sparse/bm25.py.
+    """
+
+    languages: tuple[Language, ...]  # the first is read unless the caller names another
+    longest_word: int  # in characters, before stemming
+    k: float
+    b: float
+    average_length: float  # stems of a document: a constant, whatever the documents are
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """The attention of a text's first token as the weight of its words: BM42, beside `sparse`.
+
+    The weight of a token is that attention in the last layer, the mean of all heads. Pieces ("##")
+    of a word are joined and their weights added. Special tokens, stop words and punctuation are
+    left out, the other words are stemmed, and of a stem that occurs several times the largest
+    weight w counts, as ln(1 + w)^alpha. Ids and queries are as in `Lexical`. Source:
+    fastembed/sparse/bm42.py.
+    """
+
+    stemmer: Stemmer
+    stop_words: str  # file with a word a line
+    alpha: float
