@@ -149,7 +149,7 @@ def page(text: str) -> str:
 def fields() -> Iterator[str]:
     """Every table of an entry with its keys."""
     comments = dict(EXTRA)
-    for module in (spec, spec_media):
+    for module in (spec, spec_media, spec_words):
         comments |= _comments(Path(module.__file__).read_text("utf-8"))
     for number, (title, table) in enumerate(TABLES.items()):
         yield from ([] if number == 0 else [""])
