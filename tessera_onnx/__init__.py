@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from tessera_onnx.series.timeseries import TesseraTimeSeries
     from tessera_onnx.text.dense import TesseraDense
     from tessera_onnx.text.multi_vector import TesseraMultiVector
+    from tessera_onnx.text.reranker import TesseraReranker
     from tessera_onnx.text.sparse import TesseraSparse
     from tessera_onnx.vectors.scoring import maxsim
 
@@ -72,6 +73,7 @@ __all__ = [
     "TesseraDense",
     "TesseraError",
     "TesseraMultiVector",
+    "TesseraReranker",
     "TesseraSparse",
     "TesseraTimeSeries",
     "TesseraVision",
@@ -115,6 +117,7 @@ MODULES = {
     "results": ("BinaryTokens", "Embeddings", "Int8Vectors", "Ranked", "SparseVector"),
     "vectors.scoring": ("maxsim",),
     "text.sparse": ("TesseraSparse",),
+    "text.reranker": ("TesseraReranker",),
     "series.timeseries": ("TesseraTimeSeries",),
     "images.vision": ("TesseraVision",),
 }

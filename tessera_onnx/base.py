@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self, TypedDict
 
 from tessera_onnx.errors import DeviceError, LoadError
 from tessera_onnx.models import rules
-from tessera_onnx.models.artifact import Artifact
+from tessera_onnx.models.artifact import FOLDER, Artifact
 from tessera_onnx.models.resolve import resolve
 from tessera_onnx.models.spec import KIND_TABLES, Graph, Kind, ModelSpec, Pooling, Precision
 from tessera_onnx.models.spec_media import SubGraph
@@ -97,6 +97,8 @@ class Model:
             precision=precision,
             processor=cpu.byte_products(),
         )
+        if path is None and artifact.origin in {FOLDER, "path"}:  # the id was the name of a folder
+            path, model_id = artifact.folder, None
         # Absolute, because the working directory may be another one when a graph is read again or
         # when the object is unpickled.
         try:

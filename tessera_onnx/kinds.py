@@ -29,10 +29,11 @@ class KindRow:
     kind: Kind
     module: str  # of the class, imported when a model of the kind is opened
     class_name: str
-    reads: Literal["texts", "images", "series"]  # what its class takes as documents
+    # What its class takes as documents; "pairs": texts, each together with the query.
+    reads: Literal["texts", "pairs", "images", "series"]
     # What the class gives for an input: one vector, a vector per token or patch, a SparseVector,
-    # or quantiles.
-    result: Literal["vector", "vectors", "sparse", "forecast"]
+    # a score or quantiles.
+    result: Literal["vector", "vectors", "sparse", "score", "forecast"]
     score: str | None  # name of the number that compares two inputs; None: they are not compared
     width: Callable[[Any], int]  # of an open model: numbers per vector, or steps per forecast
     # From the kind's table: that width, and the most tokens or values read of an input (0 = no
@@ -93,6 +94,16 @@ ROWS = (
         width=lambda model: model.vocab_size(),
         sizes=lambda recipe: (recipe.vocab_size, recipe.document.max_length),
         explains="terms",
+    ),
+    KindRow(
+        kind="reranker",
+        module="tessera_onnx.text.reranker",
+        class_name="TesseraReranker",
+        reads="pairs",
+        result="score",
+        score="relevance",
+        width=lambda _model: 1,
+        sizes=lambda recipe: (1, recipe.max_length),
     ),
     KindRow(
         kind="vision",

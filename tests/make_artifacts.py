@@ -27,9 +27,15 @@ import torch
 from chronos.chronos2 import Chronos2Model, Chronos2Pipeline
 from chronos.chronos2.config import Chronos2CoreConfig
 from chronos.chronos_bolt import ChronosBoltModelForForecasting, ChronosBoltPipeline
-from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder
+from sentence_transformers import (
+    CrossEncoder,
+    MultiVectorEncoder,
+    SentenceTransformer,
+    SparseEncoder,
+)
 from sentence_transformers.sentence_transformer.modules import (
     Dense,
+    LayerNorm,
     Normalize,
     Pooling,
     Transformer,
@@ -40,6 +46,7 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
+    BertForSequenceClassification,
     BertModel,
     PreTrainedTokenizerFast,
     SiglipTextConfig,
@@ -50,6 +57,8 @@ from transformers import (
 )
 
 from tessera_export import artifact
+from tessera_export.pairs import export as pairs
+from tessera_export.pairs import facts as pair_facts
 from tessera_export.series import timeseries
 from tessera_export.texts import encoder, folder
 from tessera_onnx.models import catalogue
@@ -232,6 +241,62 @@ def make_states(work: Path) -> None:
     cut = torch.nn.functional.layer_norm(pooled, normalized_shape=(32,))[:, :16]
     golden["layer_norm_16"] = torch.nn.functional.normalize(cut, dim=1).numpy()
     write_golden("states", **golden)
+
+
+def make_reranker(work: Path) -> None:
+    """A sequence classifier of pairs, with two token types: ms-marco-MiniLM's shape."""
+    tokenizer(work)
+    typed(work)
+    torch.manual_seed(9)
+    settings = config(vocab_size(work))
+    settings.num_labels = 1
+    BertForSequenceClassification(settings).save_pretrained(work)
+    origin = artifact.Origin(
+        id="test-reranker", source="random weights", licence="apache-2.0",
+        aliases=("reranker-alias",),
+    )  # fmt: skip
+    pairs.export(pair_facts.read(work), HERE / "reranker", origin, ("fp32",), overwrite=True)
+    write_golden("reranker", **pair_scores(CrossEncoder(str(work), device="cpu")))
+
+
+def make_reranker_head(work: Path) -> None:
+    """Ettin's shape: an encoder, that of `states`, and the modules after it."""
+    save_encoder(work, BertModel, seed=4)
+    typed(work)
+    torch.manual_seed(10)
+    head = Dense(32, 1, bias=True, activation_function=torch.nn.Identity(),
+                 module_output_name="scores")  # fmt: skip
+    modules = [
+        Transformer(str(work)),
+        Pooling(32, pooling_mode="cls"),
+        Dense(32, 32, bias=False, activation_function=torch.nn.GELU()),
+        LayerNorm(32),
+        head,
+    ]
+    torch.nn.init.normal_(modules[3].norm.weight, mean=1)
+    torch.nn.init.normal_(modules[3].norm.bias)
+    upstream = CrossEncoder(modules=modules, device="cpu", activation_fn=torch.nn.Identity())
+    target = HERE / "reranker_head"
+    shutil.rmtree(target, ignore_errors=True)
+    upstream.save_pretrained(str(target))
+    for name in ("README.md", "model.safetensors"):  # the encoder is the graph of `states`
+        (target / name).unlink()
+    write_golden("reranker_head", **pair_scores(upstream))
+
+
+def typed(path: Path) -> None:
+    """Let transformers give the model token types, as its BertTokenizer does."""
+    file = path / "tokenizer_config.json"
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_input_names": names}))
+
+
+def pair_scores(upstream: CrossEncoder) -> dict[str, np.ndarray]:
+    """The scores of every text as query with every text as document: raw, and upstream's own."""
+    every = [(query, document) for query in TEXTS for document in TEXTS]
+    raw = upstream.predict(every, activation_fn=torch.nn.Identity())
+    shape = (len(TEXTS), len(TEXTS))
+    return {"raw": raw.reshape(shape), "default": upstream.predict(every).reshape(shape)}
 
 
 def make_m3(work: Path) -> None:
@@ -686,6 +751,8 @@ def main() -> None:
     every = (make_colbert, make_prompts, make_states, make_splade, make_m3, make_tasks)
     every = (
         *every,
+        make_reranker,
+        make_reranker_head,
         make_siglip,
         make_page,
         make_bolt,

@@ -25,6 +25,7 @@ from tessera_onnx.models.foreign import graphs
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "formats.md"
 STARTER = ROOT / "starter" / "tessera_onnx_starter"
+ARTIFACTS = ROOT / "tests" / "artifacts"
 PART = re.compile(
     r"(?P<head><!-- (?P<name>[\w-]+): made by tests/make_formats.py -->\n)(?P<body>.*?)"
     r"(?=<!-- end -->)",
@@ -41,13 +42,14 @@ TABLES: dict[str, type] = {
     "[model.dense]": spec.Dense,
     "query, document and plain of dense and sparse": spec.Role,
     "[[model.dense.tasks]]": spec.Task,
-    "[[model.dense.modules]] and [[model.multi_vector.modules]]": spec.Module,
+    "[[model.dense.modules]], and modules of multi_vector and reranker": spec.Module,
     "[model.multi_vector]": spec.MultiVector,
     "query, document and plain of multi_vector": spec.TokenRole,
     "[model.sparse]": spec.Sparse,
     "[model.lexical]": spec_words.Lexical,
     "[[model.lexical.languages]]": spec_words.Language,
     "[model.attention]": spec_words.Attention,
+    "[model.reranker]": spec.Reranker,
     "[model.vision]": spec_media.Vision,
     "[model.vision.image]": spec_media.ImageSpec,
     "tile_graph, token_graph and text_graph of vision": spec_media.SubGraph,
@@ -57,10 +59,12 @@ TABLES: dict[str, type] = {
     "[model.export]": spec.Export,
     "[[model.export.parity]]": spec.Parity,
 }
-# A model of the starter for each kind, and its tables that the example shows; the first has two.
+# A model of the starter for each kind, else one of the tests, and its tables that the example
+# shows; the first has two.
 EXAMPLES: dict[spec.Kind, tuple[str, tuple[str, ...]]] = {
     "dense": ("minilm", ("files", "graph", "text", "dense", "multi_vector")),
     "sparse": ("splade", ("files", "graph", "text", "sparse")),
+    "reranker": ("reranker", ("files", "graph", "text", "reranker")),
     "vision": ("tessera_page", ("files", "graph", "vision")),
     "time-series": ("tessera_bolt", ("files", "graph", "time_series")),
 }
@@ -106,6 +110,9 @@ EXTRA = {
     ("Attention", "alpha"): "exponent of the weights",
     ("Lexical", "k"): "how slowly the weight of a repeated stem saturates",
     ("Lexical", "b"): "how much long documents lose, from 0 to 1",
+    ("Reranker", "prefix_ids"): "before the query, [CLS] or \\<s>",
+    ("Reranker", "middle_ids"): "between query and document",
+    ("Reranker", "suffix_ids"): "after the document",
     ("Vision", "dimension"): "numbers in a vector",
     ("Vision", "image"): "how an image becomes pixels",
     ("Vision", "tile_graph"): "of the tiles of an image",
@@ -167,11 +174,11 @@ def fields() -> Iterator[str]:
 
 
 def example(kind: str) -> Iterator[str]:
-    """The tables of a kind, from the model.toml of a model of the starter."""
+    """The tables of a kind, from the model.toml of a small model."""
     name, tables = EXAMPLES[typing.cast("spec.Kind", kind)]
     model = read_example(name)
     yield "```toml"
-    yield f"# starter/tessera_onnx_starter/{name}/model.toml"
+    yield f"# {_folder(name).relative_to(ROOT).as_posix()}/model.toml"
     yield "schema = 1"
     yield "[[model]]"
     for key, value in model.items():
@@ -184,9 +191,13 @@ def example(kind: str) -> Iterator[str]:
     yield "```"
 
 
+def _folder(name: str) -> Path:
+    return next(place / name for place in (STARTER, ARTIFACTS) if (place / name).is_dir())
+
+
 def read_example(name: str) -> dict[str, Any]:
-    """The entry of a model of the starter, as TOML has it."""
-    found = tomllib.loads((STARTER / name / "model.toml").read_text("utf-8"))
+    """The entry of a model of the starter or of the tests, as TOML has it."""
+    found = tomllib.loads((_folder(name) / "model.toml").read_text("utf-8"))
     return typing.cast("dict[str, Any]", found["model"][0])
 
 

@@ -26,7 +26,7 @@ SHARED = ["path", "device", "precision", "threads", "cache_dir", "offline", "fil
 OWN = {
     TesseraDense: ["dimension", "max_length", "on_long", "pooling"],
     TesseraMultiVector: ["dimension", "max_length", "on_long", "pooling"],
-    TesseraSparse: ["dimension", "max_length", "on_long", "pooling", "max_active_dims"],
+    TesseraSparse: ["dimension", "max_length", "on_long", "pooling", "max_active_dims", "language"],
     TesseraVision: ["on_long", "image_only", "max_pixels"],
     TesseraTimeSeries: [],
 }

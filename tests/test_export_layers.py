@@ -18,8 +18,8 @@ ROWS = (
     "pickles refused",
     "tensors parity artifact graph",
     "texts series training",
-    "images",
-    "source starter pack",
+    "images pairs",
+    "source starter pack report",
     "cli",
     "__main__",
 )
@@ -29,7 +29,8 @@ RUNTIME = {f"tessera_onnx.{name}": "" for name in tessera_onnx.__all__} | {
     "tessera_onnx.models": "",
     "tessera_onnx.runtime.saturation": "graph/storage.py",
     "tessera_onnx.runtime.graph.open_graph": "graph/storage.py",
-    "tessera_onnx.text.tokenizer": "texts/token_check.py",
+    "tessera_onnx.text.tokenizer": "texts/token_check.py pairs/gate.py",
+    "tessera_onnx.text.pairs": "pairs/gate.py",
     "tessera_onnx.images.preprocess": "images/gate.py",
     "tessera_onnx.images.prompt_ids": "images/gate.py",
     "tessera_onnx.series.patching": "series/timeseries.py",
@@ -49,8 +50,8 @@ THIRD_PARTY = {
     "sentence_transformers": "texts/verify.py",
     "tokenizers": "texts",
     "tomli_w": "artifact.py",
-    "torch": "pickles.py tensors.py graph texts images series training",
-    "transformers": "cli.py texts images training",
+    "torch": "pickles.py tensors.py graph texts images pairs series training",
+    "transformers": "cli.py texts images pairs training",
     "wordfreq": "training/page_text.py",
 }
 

@@ -27,7 +27,7 @@ def test_the_page_is_up_to_date():
 
 @pytest.mark.parametrize("text", EXAMPLES, ids=make_formats.EXAMPLES)
 def test_an_example_is_a_whole_model_and_stands_in_its_file(text):
-    name = re.match(r"# starter/tessera_onnx_starter/(\w+)/model.toml\n", text)[1]
+    name = re.match(r"# [\w/]+/(\w+)/model.toml\n", text)[1]
     (spec,) = catalogue.parse(text, "the page")
     (entry,) = tomllib.loads(text)["model"]
     whole = make_formats.read_example(name)

@@ -98,7 +98,8 @@ def is_near(figures: Iterable[Parity]) -> bool:
     return all(
         row.value >= NEAR
         for row in figures
-        if row.precision == "int8" and row.metric in ("min_cosine", "min_text_cosine")
+        if row.precision == "int8"
+        and row.metric in ("min_cosine", "min_text_cosine", "rank_correlation")
     )
 
 

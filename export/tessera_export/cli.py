@@ -10,27 +10,22 @@ from typing import Any, get_args
 
 import click
 
-from tessera_export import __version__, artifact, refused
+from tessera_export import __version__, artifact, refused, report
 from tessera_export import source as sources
 from tessera_export.errors import ExportError
 from tessera_export.files import read_text, read_weights
 from tessera_export.images import recipe
+from tessera_export.pairs import export as pairs
+from tessera_export.pairs import facts as pair_facts
 from tessera_export.pickles import unpickled
 from tessera_export.texts import calibration, encoder, optimum
 from tessera_export.texts import folder as folders
 from tessera_onnx import LoadError, TesseraError
 from tessera_onnx.models.spec import PRECISIONS, Kind, Pooling, Precision
 
-CLASSES = {
-    "dense": "Dense",
-    "multi-vector": "MultiVector",
-    "sparse": "Sparse",
-    "time-series": "TimeSeries",
-    "vision": "Vision",
-}
 LENGTH = click.IntRange(min=3)
-SERIES, VISION = "time-series", "vision"
-KINDS = (*folders.KINDS, SERIES, VISION)
+RERANKER, SERIES, VISION = "reranker", "time-series", "vision"
+KINDS = (*folders.KINDS, RERANKER, SERIES, VISION)
 CARRIED = {"source", "licence", "vision.query"}  # of the catalogue's facts, in every artifact
 
 
@@ -197,6 +192,20 @@ def model(
                     int8_exclude=int8_exclude,
                     overwrite=overwrite,
                 )
+            elif RERANKER in kinds:
+                length = overrides.pop("max_length")
+                _check_options(RERANKER, kinds, {**overrides, **own}, backend)
+                refused.check(found.folder, kinds)
+                scorer = pair_facts.read(found.folder, length)
+                quiet()
+                spec = pairs.export(
+                    scorer,
+                    output,
+                    origin,
+                    precisions,
+                    int8_exclude=int8_exclude,
+                    overwrite=overwrite,
+                )
             elif VISION in kinds:
                 asked = overrides.pop("query_prompt")
                 _check_options(VISION, kinds, {**overrides, **own}, backend)
@@ -232,14 +241,8 @@ def model(
                 )
     except (ExportError, LoadError) as error:  # LoadError: the catalogue
         raise click.ClickException(str(error)) from error
-    for file in spec.files:
-        click.echo(f"{file.size / 1e6:9.2f} MB  {output / file.name}")
-    for row in spec.export.parity if spec.export else ():
-        figure = f"{row.metric} {row.value:g} (limit {row.limit:g})"
-        click.echo(f"{row.precision}  {row.output}  {figure}")
-    classes = ", ".join(f"Tessera{CLASSES[kind]}(path={str(output)!r})" for kind in spec.kinds)
-    click.echo(f"Next: {classes}")
-    click.echo(f"  or: tessera-export pack {output} --name NAME")
+    for line in report.lines(spec, output):
+        click.echo(line)
 
 
 def _kinds(model: str, kinds: tuple[str, ...]) -> tuple[str, ...]:

@@ -12,20 +12,26 @@ from tessera_export.errors import ExportError
 from tessera_onnx.models.spec import Parity, Precision
 
 Array = NDArray[Any]
-Metric = Literal["max_abs", "max_relative", "min_cosine", "min_text_cosine", "mean_cosine"]
-Shape = Literal["pooled", "tokens", "sparse"]
+Metric = Literal[
+    "max_abs", "max_relative", "min_cosine", "min_text_cosine", "mean_cosine",
+    "max_of_range", "rank_correlation",
+]  # fmt: skip
+Shape = Literal["pooled", "tokens", "sparse", "scores"]
 
 # The README lists these limits under "Parity".
 LIMITS: dict[tuple[Precision, Shape], dict[Metric, float]] = {
     ("fp32", "pooled"): {"max_abs": 1e-5},
     ("fp32", "tokens"): {"max_relative": 1e-4},
     ("fp32", "sparse"): {"max_relative": 1e-4},
+    ("fp32", "scores"): {"max_abs": 1e-4},
     ("fp16", "pooled"): {"min_cosine": 0.9999},
     ("fp16", "tokens"): {"min_cosine": 0.9999},
     ("fp16", "sparse"): {"min_cosine": 0.9999},
+    ("fp16", "scores"): {"max_of_range": 0.01, "rank_correlation": 0.999},
     ("int8", "pooled"): {"min_cosine": 0.95, "mean_cosine": 0.98},
     ("int8", "tokens"): {"min_text_cosine": 0.95, "mean_cosine": 0.97},
     ("int8", "sparse"): {"min_cosine": 0.95, "mean_cosine": 0.98},
+    ("int8", "scores"): {"max_of_range": 0.2, "rank_correlation": 0.95},
 }
 BATCHES = (1, 7, 2, 5, 3)  # sizes that were not traced, over texts in mixed order
 
@@ -43,7 +49,7 @@ def batches(count: int, sizes: Sequence[int] = BATCHES) -> Iterator[list[int]]:
 def figure(precision: Precision, output: str, metric: Metric, value: float, limit: float) -> Parity:
     """The row of the report. Raises ExportError when the limit is missed."""
     if not is_met(metric, value, limit):
-        sign = "at least" if metric.endswith("cosine") else "at most"
+        sign = "at least" if _grows(metric) else "at most"
         raise ExportError(
             f"output {output!r} in {precision} has {metric} {value:.6g} against torch, "
             f"it must be {sign} {limit:g}: nothing was written"
@@ -53,14 +59,21 @@ def figure(precision: Precision, output: str, metric: Metric, value: float, limi
 
 def is_met(metric: Metric, value: float, limit: float) -> bool:
     """Whether a figure keeps its limit; NaN keeps none."""
-    return value >= limit if metric.endswith("cosine") else value <= limit
+    return value >= limit if _grows(metric) else value <= limit
 
 
 def measure(metric: Metric, pairs: Sequence[tuple[Array, Array]]) -> float:
     """`max_relative` is the largest difference over the vector's largest value (its scale), where
     a unit vector's scale is 1: a weight near 0 would otherwise divide rounding by almost nothing.
     `min_text_cosine` is the least mean over the rows of a text: what its MaxSim rests on.
+    `max_of_range` is the largest difference of scores (n, 1) over the range of the true ones, and
+    `rank_correlation` is Spearman's, of one array of scores.
     """
+    if metric in ("max_of_range", "rank_correlation"):
+        ((ours, truth),) = pairs
+        if metric == "rank_correlation":
+            return float(np.corrcoef(_ranks(ours[:, 0]), _ranks(truth[:, 0]))[0, 1])
+        return float(np.abs(ours - truth).max() / max(np.ptp(truth), 1e-12))
     if metric == "max_abs":
         return _worst(np.abs(ours - truth) for ours, truth in pairs)
     if metric == "max_relative":
@@ -70,6 +83,18 @@ def measure(metric: Metric, pairs: Sequence[tuple[Array, Array]]) -> float:
         return float(np.min([rows.mean() for rows in cosines]))
     rows = np.concatenate(cosines)
     return float(rows.min() if metric == "min_cosine" else rows.mean())
+
+
+def _grows(metric: Metric) -> bool:
+    """Whether more of it is better."""
+    return metric.endswith(("cosine", "correlation"))
+
+
+def _ranks(scores: Array) -> Array:
+    """The place of each score from 0, the mean place of those that are equal."""
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return np.asarray((ends - (counts + 1) / 2)[inverse])
 
 
 def _worst(differences: Iterable[Array]) -> float:
@@ -92,4 +117,4 @@ def _cosine(ours: Array, truth: Array) -> Array:
 
 def rounded(metric: Metric, value: float) -> float:
     """Enough digits to compare, few enough to be the same on most machines."""
-    return round(value, 6) if metric.endswith("cosine") else float(f"{value:.2g}")
+    return round(value, 6) if _grows(metric) else float(f"{value:.2g}")

@@ -38,9 +38,11 @@ def check(folder: Path, kinds: Collection[str] = (), *, known: bool = False) -> 
     refused.check(folder, kinds, known=known)
 
 
-def check_name(model: str) -> None:
-    """Raises ExportError for a repository that is a reranker by its name, before any download."""
-    if re.search(r"cross-?encoder|rerank", model, re.IGNORECASE):
+def check_name(model: str, kinds: Collection[str] = ()) -> None:
+    """Raises ExportError for a repository that by its name is a reranker, where the kinds do not
+    ask for one, before any download.
+    """
+    if "reranker" not in kinds and re.search(r"cross-?encoder|rerank", model, re.IGNORECASE):
         raise ExportError(
             f"{model!r:.100} {RERANKER.format('by its name')}; if it is an embedder all the same, "
             "download it and give its folder"

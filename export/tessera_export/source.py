@@ -72,7 +72,7 @@ def check(model: str, kinds: Collection[str] = ()) -> None:
         repository = re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", model) and len(model) <= MOST
         if not repository or Path(model).exists():
             raise ExportError(_absent(model))
-        refused.check_name(model)
+        refused.check_name(model, kinds)
 
 
 def _absent(model: str) -> str:

@@ -171,6 +171,8 @@ def _run(model: Any, reads: str) -> None:
         model.forecast(demo.SERIES)
     elif reads == "images":
         model.search("one text", demo.draw_page("one text"))
+    elif reads == "pairs":
+        model.score("one text", ["one text"])
     else:
         model.encode("one text")
 

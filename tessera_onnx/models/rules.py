@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import re
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 
 from tessera_onnx.errors import ConfigError, LoadError
+from tessera_onnx.models import rules_words
 from tessera_onnx.models.parse import build_table, field_types
 from tessera_onnx.models.spec import (
     KIND_TABLES,
@@ -16,8 +18,10 @@ from tessera_onnx.models.spec import (
     Dense,
     Graph,
     ModelSpec,
+    Module,
     MultiVector,
     Precision,
+    Reranker,
     Role,
     Sparse,
     Static,
@@ -27,15 +31,13 @@ from tessera_onnx.models.spec import (
     roles_of,
 )
 from tessera_onnx.models.spec_media import ImagePrompt, ImageSpec, TimeSeries, Vision
-from tessera_onnx.models.spec_words import Lexical
 
 MAX_LENGTH = 1 << 20  # tokens of a text, values of a series, steps
 MAX_VOCABULARY = 1 << 24
-HASHED = 1 << 31  # ids of words: from 0 to the greatest int32
 MAX_PIXELS = 1 << 24  # that an image is enlarged to; Qwen2-VL's own limit is 12.8 million
 MAX_TILES = 1 << 10
 # Recipes that run a graph: a model with one of these tables must have [model.graph] too.
-GRAPH_TABLES = {"dense", "multi_vector", "sparse", "vision", "time_series"}
+GRAPH_TABLES = {"dense", "multi_vector", "sparse", "reranker", "vision", "time_series"}
 
 
 def required_tables(entry: object) -> set[str]:
@@ -79,12 +81,14 @@ def check_model(spec: ModelSpec, where: str) -> None:
     if spec.static is not None:
         _check_static(spec, spec.static, where)
     if spec.attention is not None or (spec.sparse and spec.sparse.head == "attention"):
-        _check_attention(spec, where)
+        rules_words.check_attention(spec, where)
     if spec.lexical is not None:
-        _check_lexical(spec, spec.lexical, where)
+        rules_words.check_lexical(spec, spec.lexical, where)
     elif spec.sparse is not None:
         _check_sparse(spec.sparse, f"{where}.sparse")
     _check_text(spec, where)
+    if spec.reranker is not None:
+        _check_reranker(spec, spec.reranker, f"{where}.reranker")
     if spec.vision is not None:
         _check_vision(spec, spec.vision, f"{where}.vision")
     if spec.time_series is not None:
@@ -117,60 +121,11 @@ def _check_static(spec: ModelSpec, table: Static, where: str) -> None:
         raise LoadError(f"{where}.static: characters_per_token must lie in 0..{MAX_LENGTH}")
 
 
-def _check_lexical(spec: ModelSpec, table: Lexical, where: str) -> None:
-    recipe = spec.sparse
-    others = (spec.graph, spec.static, spec.text)
-    if any(other is not None for other in others) or spec.kinds != ("sparse",) or recipe is None:
-        raise LoadError(
-            f"{where}: lexical goes with the kind sparse alone, and takes the place of a graph and "
-            "of a tokenizer"
-        )
-    fixed = (recipe.output, recipe.head, recipe.activation, recipe.zero_ids, recipe.idf)
-    weights = (recipe.query_weights, recipe.vocab_size)
-    if fixed != ("", "graph", "relu", (), "") or weights != ("ones", HASHED):
-        raise LoadError(
-            f'{where}.sparse: a lexical model has the output "", head "graph", activation "relu", '
-            f'vocab_size {HASHED}, zero_ids [], query_weights "ones" and idf ""'
-        )
-    if any(role != Role("", 0) for role in roles_of(recipe)):
-        raise LoadError(f"{where}.sparse: a lexical model has no prompts, and max_length is 0")
-    names = [language.name for language in table.languages]
-    if not names or len(set(names)) != len(names):
-        raise LoadError(f"{where}.lexical: languages holds at least one, and none twice")
-    if not 1 <= table.longest_word <= MAX_LENGTH:
-        raise LoadError(f"{where}.lexical: longest_word must lie in 1..{MAX_LENGTH}")
-    if not (0 <= table.k <= 1e6 and 0 <= table.b <= 1 and 1e-6 <= table.average_length <= 1e9):
-        raise LoadError(
-            f"{where}.lexical: k lies in 0..1000000, b in 0..1 and average_length in "
-            "0.000001..1000000000"
-        )
-
-
-def _check_attention(spec: ModelSpec, where: str) -> None:
-    recipe, table = spec.sparse, spec.attention
-    if table is None or recipe is None or recipe.head != "attention" or len(spec.kinds) > 1:
-        raise LoadError(
-            f'{where}: the table attention and the sparse head "attention" go together, and with '
-            "the kind sparse alone"
-        )
-    fixed = (recipe.activation, recipe.zero_ids, recipe.query_weights, recipe.vocab_size)
-    if not recipe.output or fixed != ("relu", (), "ones", HASHED):
-        raise LoadError(
-            f'{where}.sparse: with attention, output is named, activation is "relu", zero_ids [], '
-            f'query_weights "ones" and vocab_size {HASHED}'
-        )
-    if not table.stop_words or not 0 < table.alpha <= 100:
-        raise LoadError(f"{where}.attention: stop_words names a file, and alpha lies in 0..100")
-
-
 def _lacking(spec: ModelSpec) -> str:
     """The end of a message: the fields of the tables that the kinds of a model need and lack."""
     names = [KIND_TABLES[kind] for kind in spec.kinds]
-    names += (
-        ["text"]
-        if spec.lexical is None and {"dense", "multi_vector", "sparse"} & set(names)
-        else []
-    )
+    needs_text = {"dense", "multi_vector", "sparse", "reranker"} & set(names)
+    names += ["text"] if spec.lexical is None and needs_text else []
     model: typing.Any = type(spec)
     hints = field_types(model)
     facts: list[str] = []
@@ -287,7 +242,7 @@ def _check_series(spec: ModelSpec, recipe: TimeSeries, where: str) -> None:
 def _check_text(spec: ModelSpec, where: str) -> None:
     recipes = spec.text_recipes().values()
     if spec.text is None:
-        if recipes and spec.lexical is None:
+        if (recipes and spec.lexical is None) or spec.reranker is not None:
             raise LoadError(f"{where}: a text model needs a [model.text] table")
         return
     if min(spec.text.pad_id, *spec.text.prefix_ids, *spec.text.suffix_ids, 0) < 0:
@@ -328,8 +283,41 @@ def _check_expansion(role: TokenRole, text: TokenizerSpec, where: str) -> None:
         raise LoadError(f"{where}: expansion_length lies in 1..max_length, and goes with expansion")
 
 
+def _check_reranker(spec: ModelSpec, recipe: Reranker, where: str) -> None:
+    if len(spec.kinds) > 1:
+        raise LoadError(f"{where}: its graph serves no other kind")
+    ids = (*recipe.prefix_ids, *recipe.middle_ids, *recipe.suffix_ids)
+    if len(recipe.type_ids) != 5 or min(*recipe.type_ids, *ids, 0) < 0:
+        raise LoadError(f"{where}: type_ids are five numbers, and no id or type is negative")
+    most = spec.text.max_positions if spec.text is not None else MAX_LENGTH
+    if not len(ids) + 2 <= recipe.max_length <= most:
+        raise LoadError(
+            f"{where}: max_length {recipe.max_length} must lie in {len(ids) + 2}..{most}"
+        )
+    if not -1 <= recipe.column < MAX_VOCABULARY:
+        raise LoadError(f"{where}: column is the number of a column, or -1 for the only one")
+    if (recipe.pooling == "graph") != (recipe.modules is None):
+        raise LoadError(f"{where}: modules go with a pooling, and only there")
+    if recipe.modules is not None:
+        _check_steps(recipe.modules, where)
+        columns = recipe.modules[-1].dimension if recipe.modules else 0
+        if not (columns == 1 if recipe.column < 0 else recipe.column < columns):
+            raise LoadError(
+                f"{where}: the modules give {columns} columns, and column is {recipe.column}"
+            )
+
+
 def _check_modules(recipe: Dense | MultiVector, where: str) -> None:
-    for module in recipe.modules or ():
+    _check_steps(recipe.modules or (), where)
+    if recipe.modules and recipe.modules[-1].dimension != recipe.dimension:
+        raise LoadError(
+            f"{where}: the last module gives {recipe.modules[-1].dimension} numbers, dimension is "
+            f"{recipe.dimension}"
+        )
+
+
+def _check_steps(modules: Sequence[Module], where: str) -> None:
+    for module in modules:
         weighted = module.type in {"dense", "layer-norm"}
         if weighted != (module.file != ""):
             raise LoadError(f"{where}: a {module.type} module has {'a' if weighted else 'no'} file")
@@ -337,11 +325,6 @@ def _check_modules(recipe: Dense | MultiVector, where: str) -> None:
             raise LoadError(f"{where}: activation and residual belong to dense modules")
         if not 1 <= module.dimension <= MAX_VOCABULARY:
             raise LoadError(f"{where}: the dimension of a module must lie in 1..{MAX_VOCABULARY}")
-    if recipe.modules and recipe.modules[-1].dimension != recipe.dimension:
-        raise LoadError(
-            f"{where}: the last module gives {recipe.modules[-1].dimension} numbers, dimension is "
-            f"{recipe.dimension}"
-        )
 
 
 def _check_tasks(spec: ModelSpec, where: str) -> None:

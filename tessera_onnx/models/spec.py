@@ -20,7 +20,7 @@ from tessera_onnx.models.spec_words import Attention, Lexical
 
 UNPINNED = "unpinned"
 
-Kind = Literal["dense", "multi-vector", "sparse", "vision", "time-series"]
+Kind = Literal["dense", "multi-vector", "sparse", "reranker", "vision", "time-series"]
 Precision = Literal["fp32", "fp16", "int8"]
 # Of token states (b, n, dim), as sentence-transformers names them; "last" is its lasttoken.
 Pooling = Literal["cls", "mean", "last", "max", "mean_sqrt_len_tokens", "weightedmean"]
@@ -212,12 +212,46 @@ class Sparse:
 
 
 @dataclass(frozen=True, slots=True)
+class Reranker:
+    """One score per pair of a query and a document, which the model reads together.
+
+    The ids of a pair are prefix_ids + query + middle_ids + document + suffix_ids.
+    """
+
+    # Graph output, (batch, columns), or states (batch, tokens, size) that are pooled. "" as in
+    # Dense.
+    output: str
+    pooling: Literal["graph", Pooling]  # "graph": the graph gives the columns
+    column: int  # that holds the score; -1 = the only one
+    activation: Literal["identity", "sigmoid"]  # of the score, unless the caller wants another
+    prefix_ids: tuple[int, ...]
+    middle_ids: tuple[int, ...]
+    suffix_ids: tuple[int, ...]
+    # Token types of prefix, query, middle, document and suffix, for graphs that take them.
+    type_ids: tuple[int, ...]
+    max_length: int  # prefix, middle and suffix included
+    # What is cut of a longer pair. "longest_first": the longer of the two, as the tokenizers
+    # library does it. "only_second": the document.
+    truncation: Literal["longest_first", "only_second"]
+    # Steps after the pooling, in this order; the last gives the columns. Absent: none.
+    modules: tuple[Module, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Parity:
     """One figure that the export measured, and the limit that it had to meet."""
 
     precision: Precision
     output: str
-    metric: Literal["max_abs", "max_relative", "min_cosine", "min_text_cosine", "mean_cosine"]
+    metric: Literal[
+        "max_abs",
+        "max_relative",
+        "min_cosine",
+        "min_text_cosine",
+        "mean_cosine",
+        "max_of_range",  # largest error of a score, over the range of all scores
+        "rank_correlation",  # Spearman's, of scores
+    ]
     value: float
     limit: float
 
@@ -252,6 +286,7 @@ class ModelSpec:
     vision: Vision | None
     time_series: TimeSeries | None
     export: Export | None  # absent in the catalogue
+    reranker: Reranker | None = None
     static: Static | None = None  # in place of a graph, beside `dense`
     lexical: Lexical | None = None  # in place of a graph and a tokenizer, beside `sparse`
     attention: Attention | None = None  # beside `sparse`, whose output is then an attention
@@ -314,6 +349,7 @@ KIND_TABLES: dict[Kind, str] = {
     "dense": "dense",
     "multi-vector": "multi_vector",
     "sparse": "sparse",
+    "reranker": "reranker",
     "vision": "vision",
     "time-series": "time_series",
 }
@@ -325,14 +361,14 @@ ABSENT: dict[str, str] = {
         "[]",
     ),
     "drop_ids": "[]",
-    **dict.fromkeys(("matryoshka", "tasks", "parity"), "[]"),
+    **dict.fromkeys(("matryoshka", "tasks", "parity", "middle_ids"), "[]"),
     **dict.fromkeys(("fp32", "fp16", "int8", "idf", "keep", "text_model"), '""'),
     **dict.fromkeys(("weights", "mapping", "stop_words"), '""'),
     **dict.fromkeys(("prompt", "prefix", "suffix", "tile", "row_end", "grid_end"), '""'),
     **dict.fromkeys(("whole", "end"), '""'),
     "characters_per_token": "0",
     **dict.fromkeys(("fixed_length", "longest", "least_pixels", "most_pixels", "tokens"), "0"),
-    **dict.fromkeys(("mask_id", "time_scale"), "-1"),
+    **dict.fromkeys(("mask_id", "time_scale", "column"), "-1"),
     "expansion": '"none"',
     "revision": f'"{UNPINNED}"',
 }

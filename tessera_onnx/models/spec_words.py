@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+HASHED = 1 << 31  # ids of words: from 0 to the greatest int32
+MAX_LETTERS = 1 << 20  # of a word
 # Snowball's stemmers that fastembed's BM25 offers, by the name of the language.
 Stemmer = Literal[
     "arabic",

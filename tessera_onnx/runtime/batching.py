@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,7 +29,7 @@ def budget(n_tokens: int, workers: int, most: int = TOKEN_BUDGET) -> int:
     return min(most, max(LEAST_BUDGET, -(-n_tokens // workers)))
 
 
-def chunks(texts: Sequence[str]) -> list[NDArray[np.intp]]:
+def chunks(texts: Sequence[Sized]) -> list[NDArray[np.intp]]:
     """Row numbers of the texts in parts of about 64 thousand characters, longest texts first.
 
     The number of characters stands for that of tokens: each part is tokenized when its turn comes,

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tessera_onnx.models.artifact import Artifact
-from tessera_onnx.models.rules import MAX_LENGTH
-from tessera_onnx.models.spec_words import Attention, Language
+from tessera_onnx.models.spec_words import MAX_LETTERS, Attention, Language
 from tessera_onnx.results import SparseVector
 from tessera_onnx.runtime.session import Array
 from tessera_onnx.text import lexical
@@ -26,7 +25,7 @@ class AttentionWords:
         """Raises ImportError, LoadError as `lexical.load_words`."""
         language = Language(facts.stemmer, facts.stop_words)
         marks = frozenset(string.punctuation)
-        self._words = lexical.load_words(MAX_LENGTH, language, artifact, marks)
+        self._words = lexical.load_words(MAX_LETTERS, language, artifact, marks)
         self._alpha = facts.alpha
         self._tokenizer = tokenizer
         self._special = tokenizer.special_ids()

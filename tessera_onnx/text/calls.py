@@ -23,7 +23,7 @@ from tessera_onnx.errors import (
 from tessera_onnx.models.spec import Role, TokenRole
 from tessera_onnx.progress import progress_bar
 from tessera_onnx.runtime import batching, workers
-from tessera_onnx.text.tokenizer import Head, Ids, OnLong, Tokenizer, check_texts, checked
+from tessera_onnx.text.tokenizer import Head, OnLong, Row, Tokenizer, check_texts, checked
 
 Rows = NDArray[np.intp]  # row numbers of texts in a window
 
@@ -38,6 +38,7 @@ class Call:
     bar: Any = None
     limit: workers.Limit = workers.ENDLESS
     n_texts: int = 0
+    noun: str = "text"  # what a text is called in messages
     n_long: int = 0
     longest: int = 0  # tokens of the longest text that was cut, or characters if these are bounded
     most_characters: int = 0  # of a text, prompt included; 0 = as many as the tokens have
@@ -58,9 +59,9 @@ class Call:
         if self.n_long and self.on_long == "warn":
             try:
                 warnings.warn(
-                    f"{self.n_long} of {self.n_texts} texts were cut to {self.most} (the longest "
-                    f"has {self.longest}{' characters' if self.most_characters else ''}); pass "
-                    'on_long="truncate" to accept that silently',
+                    f"{self.n_long} of {self.n_texts} {self.noun}s were cut to {self.most} (the "
+                    f"longest has {self.longest}{' characters' if self.most_characters else ''}); "
+                    'pass on_long="truncate" to accept that silently',
                     TruncationWarning,
                     stacklevel=callers_level(),
                 )
@@ -73,14 +74,15 @@ class Call:
 class Window:
     """Texts that are sorted by length together."""
 
-    texts: Sequence[str]
+    texts: Sequence[Any]
     first: int  # number of the first text in the call
     name: str | None = None  # of the caller's argument, where that is one text
+    noun: str = "text"
     failure: workers.Failure = field(default_factory=workers.Failure)
-    tokens: list[tuple[Ids, int]] = field(init=False)  # ids and attended positions of each text
+    tokens: list[Row] = field(init=False)  # of each text
 
     def __post_init__(self) -> None:
-        self.tokens = [(np.empty(0, np.int64), 0)] * len(self.texts)  # until they are tokenized
+        self.tokens = [Row(np.empty(0, np.int64), 0)] * len(self.texts)  # until they are tokenized
 
     def error(self, kind: type[TesseraError], rows: Sequence[int], rest: str) -> TesseraError:
         """An error about some of the texts: their numbers in the call, and the rest of it."""
@@ -88,8 +90,8 @@ class Window:
             return kind(f"{self.name}{rest}")
         numbers = sorted(self.first + int(row) for row in rows)
         if len(numbers) == 1:
-            return kind(f"text {numbers[0]}{rest}", index=numbers[0])
-        return kind(f"texts {numbers[0]} to {numbers[-1]}{rest}", indices=numbers)
+            return kind(f"{self.noun} {numbers[0]}{rest}", index=numbers[0])
+        return kind(f"{self.noun}s {numbers[0]} to {numbers[-1]}{rest}", indices=numbers)
 
 
 class Encoder(abc.ABC):
@@ -139,7 +141,7 @@ class Encoder(abc.ABC):
         """Tokens of each text before any cut, prompt, marker and special tokens included: (n,)."""
 
     @abc.abstractmethod
-    def _encode_window(self, texts: Sequence[str], results: Any, call: Call) -> workers.Failure:
+    def _encode_window(self, texts: Sequence[Any], results: Any, call: Call) -> workers.Failure:
         """Put the result of each text into its place of `results`.
 
         The results before the row of the Failure are complete.
@@ -158,10 +160,26 @@ class Encoder(abc.ABC):
 
         Every item is checked before the first is encoded.
         """
-        known = check_texts(texts)
+        return self.encode_known(check_texts(texts), role, head, progress=progress, limit=limit)
+
+    def encode_known(
+        self,
+        known: Sequence[Any],
+        role: Role | TokenRole,
+        head: Head,
+        *,
+        progress: bool = False,
+        limit: workers.Limit = workers.ENDLESS,
+        noun: str = "text",
+    ) -> Any:
+        """As `encode`, for items that are checked: what the tokenizer's `rows` takes.
+
+        Their `len` is a number of characters, by which batches are planned. `noun` is what
+        messages call an item.
+        """
         limit.check()
-        bar = progress_bar(known, "text") if progress else None
-        call = Call(role, head, self._on_long, bar, limit)
+        bar = progress_bar(known, noun) if progress else None
+        call = Call(role, head, self._on_long, bar, limit, noun=noun)
         results = _space(len(known), head)
         with call:
             for window in batching.windows(known):

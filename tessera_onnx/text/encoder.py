@@ -87,13 +87,13 @@ class TextEncoder(Encoder):
             first += len(window.texts)
         return np.concatenate(counts)
 
-    def _encode_window(self, texts: Sequence[str], results: Any, call: Call) -> workers.Failure:
+    def _encode_window(self, texts: Sequence[Any], results: Any, call: Call) -> workers.Failure:
         """Put the result of each text into its place of `results`.
 
         The results before the row of the Failure are complete.
         """
         self.session.check_open()
-        window = Window(texts, call.n_texts)
+        window = Window(texts, call.n_texts, noun=call.noun)
         call.n_texts += len(texts)
         parts = batching.chunks(texts)
         batches: Iterable[Rows] = self._batches(window, parts, call)
@@ -121,7 +121,7 @@ class TextEncoder(Encoder):
                 window.failure.at(int(part.min()), error)
                 continue
             self._note_long(window, part, counts, call)
-            lengths = np.array([max(len(window.tokens[i][0]), facts.fixed_length) for i in part])
+            lengths = np.array([max(len(window.tokens[i].ids), facts.fixed_length) for i in part])
             if not lengths.all():
                 empty = int(part[lengths == 0].min())
                 rest = " has no tokens and the model adds none"

@@ -140,12 +140,12 @@ def _dense(recipe: Dense, shapes: Shapes, n_tokens: int, reads: int, name: str) 
     states = [o for o, shape in shapes.items() if shape[:2] == (1, n_tokens) and len(shape) == 3]
     if recipe.pooling != "graph":
         if recipe.output == "" and states:
-            return dataclasses.replace(recipe, output=_pick(states, STATES, shapes, name))
+            return dataclasses.replace(recipe, output=pick(states, STATES, shapes, name))
         if recipe.output != "" and recipe.output not in pooled:
             return recipe
     free = recipe.dimension == 0 or recipe.modules
     fitting = [o for o in pooled if free or shapes[o][1] == recipe.dimension]
-    output = recipe.output or _pick(fitting, POOLED, shapes, name)
+    output = recipe.output or pick(fitting, POOLED, shapes, name)
     if recipe.pooling == "graph":
         return dataclasses.replace(recipe, output=output)
     # The graph pools, so it also takes the steps up to the last one that has weights.
@@ -179,7 +179,7 @@ def _multi_vector(
 ) -> MultiVector:
     rows = n_tokens - recipe.drop_first
     fitting = [o for o, shape in shapes.items() if shape[:2] == (1, rows) and len(shape) == 3]
-    output = recipe.output or _pick(fitting, TOKENS, shapes, name)
+    output = recipe.output or pick(fitting, TOKENS, shapes, name)
     recipe = dataclasses.replace(recipe, output=output)
     width = shapes[output][-1] if shapes.get(output) else 0
     if not reads or width != recipe.dimension or output in ENCODERS:
@@ -202,11 +202,11 @@ def _sparse(recipe: Sparse, shapes: Shapes, n_tokens: int, name: str) -> Sparse:
     fitting = [o for o, shape in shapes.items() if shape in forms]
     if recipe.head == "tokens":
         fitting = [o for o in fitting if forms[shapes[o]] == "tokens"]
-    output = _pick(fitting, WEIGHTS, shapes, name)
+    output = pick(fitting, WEIGHTS, shapes, name)
     return dataclasses.replace(recipe, output=output, head=forms[shapes[output]])
 
 
-def _pick(fitting: list[str], names: tuple[str, ...], shapes: Shapes, name: str) -> str:
+def pick(fitting: list[str], names: tuple[str, ...], shapes: Shapes, name: str) -> str:
     """The first of `names` that fits, else the only output that fits."""
     known = [wanted for wanted in names if wanted in fitting]
     if known or len(fitting) == 1:

@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ OnLong = Literal["truncate", "warn", "error"]
 Ids = NDArray[np.int64]
 # A special token in a text of a recipe, such as <image>.
 SPELLED = re.compile(r"<[^<>\s]+>")
-# Other names for token_type_ids, which are 0 for a single text.
+# Other names for token_type_ids.
 TYPES = {"input_type", "segment_ids", "token_type"}
 PAST = "past_key_values."  # the empty cache of a decoder that was exported with one
 
@@ -30,12 +30,22 @@ PAST = "past_key_values."  # the empty cache of a decoder that was exported with
 class Batch:
     """Token ids of b texts, right padded: ids and attention mask (b, n) int64, lengths (b,) int64.
 
-    lengths counts the tokens of each text, with query expansion and without padding.
+    lengths counts the tokens of each text, with query expansion and without padding. types are the
+    token types (b, n) int64 of pairs of texts; None: 0 everywhere.
     """
 
     ids: Ids
     attention: Ids
     lengths: Ids
+    types: Ids | None = None
+
+
+class Row(NamedTuple):
+    """The token ids of one input, how many of them are attended, and their types (None: 0)."""
+
+    ids: Ids
+    attended: int
+    types: Ids | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +159,7 @@ class Tokenizer:
 
     def rows(
         self, texts: Sequence[str], role: Role | TokenRole
-    ) -> tuple[list[tuple[Ids, int]], NDArray[np.int64]]:
+    ) -> tuple[list[Row], NDArray[np.int64]]:
         """Tokenize texts for a role: prompt, markers, special tokens, truncation, query expansion.
 
         Gives (ids, number of attended tokens) of each text, and the counts (len(texts),) of all
@@ -172,7 +182,7 @@ class Tokenizer:
                 spare = np.full(max(full - len(ids), 0), facts.mask_id, dtype=np.int64)
                 ids = np.concatenate([ids, spare])
                 attended = len(ids) if expansion == "attended" else attended
-            rows.append((ids, attended))
+            rows.append(Row(ids, attended))
         return rows, counts
 
     def token(self, token_id: int) -> str:
@@ -192,6 +202,20 @@ class Tokenizer:
         """Ids of the tokens that tokenizer.json marks as special."""
         added = self._backend.get_added_tokens_decoder()
         return {int(number) for number, token in added.items() if token.special}
+
+    def pair(self, query: str, document: str) -> tuple[list[int], list[int]] | None:
+        """The ids and token types that the post-processor of tokenizer.json makes of a pair.
+
+        None where it adds nothing.
+        """
+        try:
+            bare = self._backend.encode(query, document, add_special_tokens=False).ids
+            found = self._backend.encode(query, document, add_special_tokens=True)
+        except BaseException as error:
+            if not _is_failure(error):
+                raise
+            return None
+        return None if found.ids == bare else (list(found.ids), list(found.type_ids))
 
     def around(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
         """The ids that the post-processor of tokenizer.json puts before and after a text.
@@ -255,12 +279,14 @@ class Runnable(Protocol):
         """The outputs of the graph for one batch."""
 
 
-def padded(rows: Sequence[tuple[Ids, int]], facts: TokenizerSpec) -> Batch:
-    """Build a right-padded batch from (ids, number of attended tokens) of each text."""
-    ids = batching.pad([ids for ids, _ in rows], facts.pad_id, facts.fixed_length)
-    attended = np.array([count for _, count in rows])
+def padded(rows: Sequence[Row], facts: TokenizerSpec) -> Batch:
+    """Build a right-padded batch. All rows have token types, or none has."""
+    ids = batching.pad([row.ids for row in rows], facts.pad_id, facts.fixed_length)
+    attended = np.array([row.attended for row in rows])
     attention = (np.arange(ids.shape[1]) < attended[:, None]).astype(np.int64)
-    return Batch(ids, attention, np.array([len(ids) for ids, _ in rows]))
+    known = [row.types for row in rows if row.types is not None]
+    types = batching.pad(known, 0, facts.fixed_length) if known else None
+    return Batch(ids, attention, np.array([len(row.ids) for row in rows]), types)
 
 
 def feeds(
@@ -270,13 +296,13 @@ def feeds(
 
     Raises LoadError for an input that no text has.
     """
-    zeros = np.zeros_like(batch.ids)
+    types = np.zeros_like(batch.ids) if batch.types is None else batch.types
     known: dict[str, Array] = {"input_ids": batch.ids, "attention_mask": batch.attention}
     if "token_type_ids" in inputs:
-        known["token_type_ids"] = zeros
+        known["token_type_ids"] = types
     for key, port in inputs.items():
         if key in TYPES:
-            known[key] = zeros
+            known[key] = types
         elif key == "position_ids":  # padding follows the text, so positions count from 0
             known[key] = np.broadcast_to(np.arange(batch.ids.shape[1]), batch.ids.shape)
         elif key.startswith(PAST):
@@ -297,4 +323,4 @@ def _nothing(port: Port, n_texts: int) -> Array:
 def probe(facts: TokenizerSpec) -> Batch:
     """A batch of one empty text, with which a session is tried after loading."""
     ids = np.array([*facts.prefix_ids, *facts.suffix_ids] or [facts.pad_id], dtype=np.int64)
-    return padded([(ids, len(ids))], facts)
+    return padded([Row(ids, len(ids))], facts)

@@ -26,8 +26,10 @@ def erf(values: Float) -> Float:
 
 
 def sigmoid(values: Float) -> Float:
-    """1 / (1 + exp(-x)), (...) float32, without overflow."""
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * values)), np.float32)
+    """1 / (1 + exp(-x)), (...) float32, without overflow and exact also near 0."""
+    with np.errstate(under="ignore"):
+        small = np.exp(-np.abs(values))
+        return np.asarray(np.where(values < 0, small, 1) / (1 + small), np.float32)
 
 
 ACTIVATIONS: dict[str, Callable[[Float], Float]] = {

@@ -104,7 +104,7 @@ def test_ids_are_those_of_sentence_transformers(place, change):
         role = facts.dense.query if prompt else facts.dense.document
         tried = [text for _, text in token_check.texts(facts.tokenizer)]
         rows, _ = tokenizer.rows(tried, role)
-        for text, (ids, _) in zip(tried, rows, strict=True):
+        for text, (ids, *_) in zip(tried, rows, strict=True):
             theirs = upstream.preprocess([text], prompt=prompt or None)["input_ids"][0].tolist()
             assert ids.tolist() == theirs, ascii(text[:80])
 
@@ -148,7 +148,7 @@ def test_errors_repeat_no_text(place, monkeypatch):
         raise RuntimeError(texts[0])
 
     facts = folder.read(place, ["dense"])
-    monkeypatch.setattr(token_check, "_upstream", lambda *_args, **_options: failing)
+    monkeypatch.setattr(token_check, "load_upstream", lambda *_args, **_options: failing)
     with pytest.raises(ExportError) as caught:
         token_check.check(facts, ["zqxjkv"])
     assert str(caught.value) == "transformers' tokenizer fails: RuntimeError"

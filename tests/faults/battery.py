@@ -10,12 +10,14 @@ from pathlib import Path
 import cases_arrays
 import cases_files
 import cases_images
+import cases_pairs
 import cases_series
 import cases_text
 import outcomes
 
 GROUPS = {
     "text": cases_text.cases,
+    "pairs": cases_pairs.cases,
     "arrays": cases_arrays.cases,
     "series": cases_series.cases,
     "files": cases_files.cases,

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import battery
+import cases_pairs
 import cases_text
 import make_reliability
 import numpy as np
@@ -36,6 +37,12 @@ def test_the_reference_is_the_upstream_classes(kind):
             expected = stored.get(f"{role}_{i}", stored.get(role, [None] * len(TEXTS))[i])
             if expected is not None:
                 np.testing.assert_allclose(reference.vector(text, role), expected, atol=1e-5)
+
+
+def test_the_reference_of_pairs_is_the_upstream_class():
+    expected, reference = golden("reranker")["default"], cases_pairs.Reference()
+    found = [[reference.score(query, text) for text in TEXTS] for query in TEXTS]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_the_judge_judges():

@@ -36,6 +36,7 @@ from tessera_onnx import (
     SparseVector,
     TesseraDense,
     TesseraMultiVector,
+    TesseraReranker,
     TesseraSparse,
     TesseraTimeSeries,
     TesseraVision,
@@ -84,7 +85,7 @@ IMAGES = {"image", "images", "document", "documents"}
 # Arguments that name a thing: they may be repeated.
 NAMES = {
     "model_id", "path", "cache_dir", "device", "precision", "kind", "role", "task", "output_dtype",
-    "pdf", "file", "id", "timestamp", "target", "on_long",
+    "pdf", "file", "id", "timestamp", "target", "on_long", "activation",
 }  # fmt: skip
 
 
@@ -166,6 +167,13 @@ CALLS = {
         "explain": {"vector": SPARSE, "top_k": 3},
         "vocab_size": {},
     },
+    "reranker": {
+        "score": {"query": MARK, "documents": [LONG], "activation": "raw", "timeout": 60.0},
+        "score_pairs": {"pairs": [(MARK, LONG)], "activation": "raw"},
+        "rank": {"query": MARK, "documents": [LONG], "top_k": 1},
+        "activation": {},
+        "max_length": {},
+    },
     "vision": {
         "encode_document": {"image": COLOURS, "pool_factor": 1},
         "encode_documents": {"images": [COLOURS], "timeout": 60.0, "cancel": None, **LENIENT},
@@ -195,11 +203,12 @@ CALLS = {
     },
 }
 EVERY = {"model": {}, "close": {}}
-PATHS = {"dense": "prompts", "multi-vector": "colbert", "sparse": "splade"}
+PATHS = {"dense": "prompts", "multi-vector": "colbert", "sparse": "splade", "reranker": "reranker"}
 CLASSES = {
     "dense": TesseraDense,
     "multi-vector": TesseraMultiVector,
     "sparse": TesseraSparse,
+    "reranker": TesseraReranker,
     "vision": TesseraVision,
     "time-series": TesseraTimeSeries,
 }
@@ -226,7 +235,7 @@ def every_wrong(check, what, function, good):
 
 
 # Options of a few words: a text in the place of such a word is not repeated.
-OPTIONS = ("task", "output_dtype", "role", "on_long", "device", "precision", "kind")
+OPTIONS = ("task", "activation", "output_dtype", "role", "on_long", "device", "precision", "kind")
 
 
 def test_no_option_says_a_text(silent):
@@ -370,6 +379,7 @@ def files(folder):
     return marked
 
 
+RERANKER = str(ARTIFACTS / "reranker")
 COMMANDS = {
     "similarity": [
         [MARK, LONG], [MARK], [MARK, MARK, MARK], [SURROGATE, MARK],
@@ -381,6 +391,12 @@ COMMANDS = {
         [MARK, MARK, "--file", "good.txt"], ["--query", SURROGATE, MARK],
         [MARK, "text.png"], ["--kind", "vision", MARK, "text.png"], ["--query", MARK, "text.pdf"],
         ["--query", MARK, "page.png"], [MARK, "--file", "number.jsonl", "--top-k", "1"],
+    ],
+    "rerank": [
+        [MARK, "-m", RERANKER], ["--query", MARK, "-m", RERANKER],
+        [MARK, "--file", "bad.txt", "-m", RERANKER], [MARK, "--file", "cut.jsonl", "-m", RERANKER],
+        [MARK, MARK, LONG, "-m", RERANKER], ["--query", SURROGATE, MARK, "-m", RERANKER],
+        [MARK, LONG, "--on-long", "error", "-m", RERANKER], [MARK, LONG],
     ],
     "encode": [
         ["--text", MARK, "-o", "o.npy"], ["--text", LONG, "-o", "o.jsonl"], [MARK, "-o", "o.npy"],
@@ -406,7 +422,7 @@ COMMANDS = {
     ],
 }  # fmt: skip
 # Commands that print what they were given, where they succeed.
-RESULTS = {"rank", "explain", "forecast"}
+RESULTS = {"rank", "rerank", "explain", "forecast"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -544,12 +544,10 @@ def test_a_repository_that_the_hub_does_not_have(server):
 
 
 @pytest.mark.parametrize("name", ["BAAI/bge-reranker-base", "cross-encoder/ms-marco-MiniLM-L-6-v2"])
-def test_a_reranker_is_refused_by_name_before_any_request(server, name):
+def test_a_reranker_gives_no_vectors_by_its_name_before_any_request(server, name):
     for options in ({}, {"file": GRAPH}):
         with pytest.raises(ModelNotFound, match="by its name a reranker"):
             TesseraDense(name, **options)
-    assert "by its name a reranker" in run("info", name, code=1).stderr
-    assert "by its name a reranker" in run("pull", name, code=1).stderr
     assert server.requests == []
 
 
@@ -915,6 +913,17 @@ def test_a_static_repository(server, name, graph_too):
     with TesseraDense(NAME, offline=True) as model:
         assert model.encode("cat").any()
     assert "works" in run("doctor").stdout
+
+
+def test_info_and_pull_of_a_static_repository(server):
+    server.repositories[NAME] = static_files("static")
+    failed = run("info", NAME, code=1)
+    assert (
+        "tells the size of the vectors and is not downloaded yet: `tessera pull`" in failed.stderr
+    )
+    assert "model.safetensors" not in asked(server)
+    assert "2 files, 5,048 bytes, verified" in run("pull", NAME).stdout
+    assert "static.rows" in run("info", NAME).stdout
 
 
 def test_a_static_repository_with_a_wrong_hash_is_not_used(server):

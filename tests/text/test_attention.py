@@ -33,9 +33,7 @@ def same(vector, row):
     assert vector.values.dtype == np.float32
     assert vector.indices.tolist() == row["indices"]
     # ln(1 + w), which fastembed computes of 1 + w in float32: its last bit is 1.2e-7.
-    np.testing.assert_allclose(
-        vector.values**2, np.array(row["values"]) ** 2, rtol=1e-5, atol=3e-7
-    )
+    np.testing.assert_allclose(vector.values**2, np.array(row["values"]) ** 2, rtol=1e-5, atol=3e-7)
 
 
 def test_documents_and_queries_equal_fastembed(model):

@@ -16,6 +16,7 @@ from tessera_onnx import (
     SparseVector,
     TesseraDense,
     TesseraMultiVector,
+    TesseraReranker,
     TesseraSparse,
     fuse,
     maxsim,
@@ -144,3 +145,16 @@ assert_type(postings.rank(splade.encode_query("a query"), 10), list[Ranked])
 assert_type(splade.rank("a query", postings), list[Ranked])
 postings.rank("a query")  # E: arg-type
 splade.rank("a query", tokens)  # E: arg-type
+
+# Rerankers: a score a pair.
+reranker = TesseraReranker("owner/name", max_length=256, on_long="truncate")
+assert_type(reranker.score("a query", texts), Float)
+assert_type(reranker.score("a query", iter(texts), activation="raw", timeout=5), Float)
+assert_type(reranker.score_pairs([("a query", "a text")]), Float)
+assert_type(reranker.rank("a query", texts, 10, activation="sigmoid"), list[Ranked])
+assert_type(reranker.max_length(), int)
+assert_type(reranker.activation(), str)
+reranker.score("a query", texts, activation="softmax")  # E: arg-type
+reranker.score_pairs(["a query", "a text"])  # E: list-item
+reranker.encode("a text")  # E: attr-defined
+TesseraReranker("owner/name", dimension=8)  # E: call-arg

@@ -28,6 +28,7 @@ DIMENSIONS: dict[str, tuple[str, ...]] = {
     "pixel_values": ("tiles", "channels", "height", "width"),
     "input_ids": ("batch", "sequence"),
     "attention_mask": ("batch", "sequence"),
+    "token_type_ids": ("batch", "sequence"),
     "inputs_embeds": ("batch", "sequence", "hidden"),
     "position_ids": ("axes", "batch", "sequence"),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,12 @@ from tessera_export.texts import calibration, optimum
 from tessera_export.texts.folder import Facts
 from tessera_onnx.models.spec import KIND_TABLES, PRECISIONS, File, ModelSpec, Parity, Precision
 
-if TYPE_CHECKING:
-    from tessera_export.texts.gate import Gate
+
+class Compared(Protocol):
+    """A gate: the inputs of one model and what torch makes of them."""
+
+    def check(self, path: Path, precision: Precision) -> list[Parity]:
+        """The figures of an ONNX file. Raises ExportError when one misses its limit."""
 
 
 def export(
@@ -78,9 +82,9 @@ def export(
         for precision in wanted:
             path = folder / graph_name(precision)
             if precision == "int8":
-                made, figures = _int8(traced, path, compared, int8_exclude, inputs)
+                made, figures = save_int8(traced, path, compared, int8_exclude, inputs)
             else:
-                made = storage.save(_at(traced, precision), path)
+                made = storage.save(at(traced, precision), path)
                 figures = compared.check(path, precision)
             names += made
             parity += figures
@@ -126,7 +130,7 @@ def _texts(facts: Facts, *, calibrate: bool | Sequence[str]) -> Sequence[str]:
     return calibrate
 
 
-def _at(traced: Any, precision: Precision) -> Any:
+def at(traced: Any, precision: Precision) -> Any:
     """The graph in fp32 or fp16. A tied decoder could not become an int8 product."""
     from tessera_export.graph import splade_head, transforms
 
@@ -134,10 +138,10 @@ def _at(traced: Any, precision: Precision) -> Any:
     return transforms.half(tied) if precision == "fp16" else tied
 
 
-def _int8(
+def save_int8(
     traced: Any,
     path: Path,
-    compared: Gate,
+    compared: Compared,
     exclude: Sequence[str],
     inputs: Sequence[Mapping[str, Any]],
 ) -> tuple[list[str], list[Parity]]:

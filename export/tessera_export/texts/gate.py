@@ -134,7 +134,7 @@ def reference(
         ) from error
     results: dict[str, Array] = {}
     if facts.multi_vector is not None and hidden is not None:
-        rows = _layers(hidden[int(facts.multi_vector.drop_first) :], facts.token_layers)
+        rows = apply_layers(hidden[int(facts.multi_vector.drop_first) :], facts.token_layers)
         if rotation is not None:
             rows = rows @ torch.from_numpy(rotation).double()
         results[facts.multi_vector.output] = _unit(rows.numpy())
@@ -142,9 +142,9 @@ def reference(
         return results
     if facts.dense is not None and hidden is not None:
         pooled = {"cls": hidden[0], "mean": hidden.mean(0), "last": hidden[-1]}[str(facts.pooling)]
-        results[facts.dense.output] = _unit(_layers(pooled, facts.dense_layers).numpy())
+        results[facts.dense.output] = _unit(apply_layers(pooled, facts.dense_layers).numpy())
     if facts.sparse is not None and hidden is not None and facts.weight_layers:
-        weights = _layers(hidden, facts.weight_layers)[:, 0].numpy()
+        weights = apply_layers(hidden, facts.weight_layers)[:, 0].numpy()
         results[facts.sparse.output] = np.maximum(weights, 0)
     if facts.sparse is not None and logits is not None:
         peak = logits.max(dim=0).values.double().numpy()
@@ -152,7 +152,8 @@ def reference(
     return results
 
 
-def _layers(x: torch.Tensor, layers: Sequence[Layer]) -> torch.Tensor:
+def apply_layers(x: torch.Tensor, layers: Sequence[Layer]) -> torch.Tensor:
+    """Dense layers of states (..., n) in float64, apart from the traced modules."""
     for layer in layers:
         y = x @ tensors.load(layer.file, layer.weight).double().T
         if layer.bias:

@@ -81,7 +81,7 @@ def check(facts: Facts, others: list[str]) -> None:
     tried = [*(("plain texts", text) for text in others), *texts(found)]
     recipes = [recipe for recipe in (facts.dense, facts.multi_vector, facts.sparse) if recipe]
     prompts = {"", *(role.prompt for recipe in recipes for role in roles_of(recipe))}
-    upstream = _upstream(facts.folder, trust_remote_code=facts.trust_remote_code)
+    upstream = load_upstream(facts.folder, trust_remote_code=facts.trust_remote_code)
     ours = runtime.Tokenizer(found.json.encode(), found.text)
     wrong: list[str] = []
     for prompt in sorted(prompts):
@@ -106,7 +106,7 @@ def _theirs(upstream: Any, whole: list[str]) -> list[list[int]]:
         raise ExportError(f"transformers' tokenizer fails: {type(error).__name__}") from None
 
 
-def _upstream(folder: Path, *, trust_remote_code: bool) -> Any:
+def load_upstream(folder: Path, *, trust_remote_code: bool) -> Any:
     """The folder's tokenizer as sentence-transformers sets it up. Raises ExportError."""
     from tokenizers import normalizers
     from transformers import AutoTokenizer

@@ -60,7 +60,7 @@ def load_model(facts: Facts, attention: str | None) -> PreTrainedModel:
             output_loading_info=True,
         )
     except Exception as error:  # the folder's own code may raise anything
-        raise ExportError(f"transformers cannot load {facts.folder}: {_reason(error)}") from error
+        raise ExportError(f"transformers cannot load {facts.folder}: {reason(error)}") from error
     # No output reads BERT's pooler, and sentence-transformers' checkpoints often lack it.
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     wrong = missing + sorted(str(key) for key in report["mismatched_keys"])
@@ -74,7 +74,8 @@ def load_model(facts: Facts, attention: str | None) -> PreTrainedModel:
     return loaded
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why transformers cannot load a model, and what to do."""
     if "trust_remote_code" in str(error):
         return (
             "its architecture is Python code in its repository; read that code, and if you trust "
@@ -112,18 +113,21 @@ class DenseHead(nn.Module):
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Pool over the tokens whose mask is 1, apply the layers, normalise."""
+        return functional.normalize(self.stack(pool(hidden, mask, self.pooling)), p=2.0, dim=-1)
+
+
+def pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
+    """States (batch, n, hidden) pooled over the tokens whose mask is 1: (batch, hidden)."""
+    if pooling == "cls":
+        return hidden[:, 0]
+    if pooling == "mean":
         weights = mask.unsqueeze(-1).to(hidden.dtype)
-        if self.pooling == "cls":
-            pooled = hidden[:, 0]
-        elif self.pooling == "mean":
-            pooled = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
-        else:
-            # The largest position that is real: right for any padding, and no int64 ArgMax of a
-            # constant tie, which ONNX and torch may break differently.
-            positions = torch.cumsum(torch.ones_like(mask), dim=1)
-            last = (mask * positions).argmax(dim=1)
-            pooled = hidden[torch.arange(hidden.shape[0], device=hidden.device), last]
-        return functional.normalize(self.stack(pooled), p=2.0, dim=-1)
+        return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+    # The largest position that is real: right for any padding, and no int64 ArgMax of a constant
+    # tie, which ONNX and torch may break differently.
+    positions = torch.cumsum(torch.ones_like(mask), dim=1)
+    last = (mask * positions).argmax(dim=1)
+    return hidden[torch.arange(hidden.shape[0], device=hidden.device), last]
 
 
 class TokenHead(nn.Module):

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from tessera_export.errors import ExportError, install
 from tessera_export.parity import LIMITS, Metric, Shape, is_met, measure, rounded
-from tessera_export.texts import sample_groups, samples
-from tessera_onnx import LoadError, SparseVector, Tessera
+from tessera_export.texts import sample_groups, sample_pairs, samples
+from tessera_onnx import LoadError, SparseVector, Tessera, TesseraReranker
 from tessera_onnx.models import resolve
 from tessera_onnx.models.spec import (
     Dense,
@@ -47,7 +47,7 @@ class Comparison:
     """How far the vectors of one graph, kind and role are from those of torch.
 
     `figures` are those that have a limit. `fault` says what cannot be compared, such as another
-    number of token vectors; "" = nothing.
+    number of token vectors; "" = nothing. Scores of pairs have no cosine, NaN.
     """
 
     file: str
@@ -69,7 +69,8 @@ class Comparison:
             return f"{place}  {self.fault}: DIFFERS"
         figures = ", ".join(f"{f.metric} {f.value:g} (limit {f.limit:g})" for f in self.figures)
         verdict = "within the limits" if self.is_near() else "DIFFERS"
-        distances = f"max_abs {self.max_abs:.2g}  min_cosine {self.min_cosine:.6f}"
+        cosine = "" if np.isnan(self.min_cosine) else f"  min_cosine {self.min_cosine:.6f}"
+        distances = f"max_abs {self.max_abs:.2g}{cosine}"
         return f"{place}  {distances}  {figures}: {verdict}"
 
 
@@ -96,12 +97,43 @@ def verify(
         spec = model.spec
     texts = [*samples.texts(), *(text for _, text in sample_groups.judged())]
     found = []
+    if spec.reranker is not None:
+        return _scores(folder, spec, options)
     for kind in kinds or spec.kinds:
         truth = _reference(folder, kind, spec, texts, pooling)
         for precision in spec.precisions():
             with Tessera(path=folder, kind=kind, precision=precision, **options) as model:
                 found += [_compared(model, kind, role, truth[role], texts) for role in ROLES]
     return found
+
+
+def _scores(folder: Path, spec: ModelSpec, options: dict[str, Any]) -> list[Comparison]:
+    """Compare the raw scores of a reranker's graphs with those of CrossEncoder."""
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    pairs = sample_pairs.judged()
+    try:
+        upstream = CrossEncoder(str(folder), device="cpu", local_files_only=True)
+        found = upstream.predict(pairs, batch_size=BATCH, activation_fn=torch.nn.Identity())
+    except Exception as error:  # upstream raises whatever the folder made it meet
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportError(f"sentence-transformers cannot run {folder}: {first:.300}") from error
+    columns = np.asarray(found, np.float32).reshape(len(pairs), -1)
+    truth = columns[:, max(spec.reranker.column, 0) if spec.reranker else 0][:, None]
+    rows = []
+    for precision in spec.precisions():
+        with TesseraReranker(path=folder, precision=precision, **options) as model:
+            graph: str = getattr(model.spec.main_graph(), precision)
+            compared = [(model.score_pairs(pairs, activation="raw")[:, None], truth)]
+        limits = LIMITS[precision, "scores"]
+        figures = [
+            Parity(precision, "scores", metric, rounded(metric, measure(metric, compared)), limit)
+            for metric, limit in limits.items()
+        ]
+        worst = measure("max_abs", compared)
+        rows.append(Comparison(graph, "reranker", "pair", worst, np.nan, tuple(figures)))
+    return rows
 
 
 def _pools(folder: Path, file: str | None) -> bool:

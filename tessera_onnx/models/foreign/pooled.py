@@ -146,8 +146,10 @@ def pooled_size(folder: Path, modules: list[dict[str, Any]]) -> int | None:
     return layers.size_of(path, config, *keys)
 
 
-def read_steps(folder: Path, modules: list[dict[str, Any]], size: int) -> tuple[Step, ...]:
-    """The modules after Pooling, which gives vectors of `size` numbers.
+def read_steps(
+    folder: Path, modules: list[dict[str, Any]], size: int, *, last: str = SENTENCE
+) -> tuple[Step, ...]:
+    """The modules after Pooling, which gives vectors of `size` numbers; `last` names the result.
 
     Raises LoadError for a module that is not computed here, for features other than the sentence's
     vector, and for sizes that do not fit.
@@ -165,10 +167,11 @@ def read_steps(folder: Path, modules: list[dict[str, Any]], size: int) -> tuple[
                 path=str(folder / MODULES),
             )
         config = read_table(path)
-        for key in ("module_input_name", "module_output_name"):
-            if config.get(key) not in (None, SENTENCE):
+        ends = (None, SENTENCE) if module is not modules[-1] or last == SENTENCE else (last,)
+        for key, names in (("module_input_name", (None, SENTENCE)), ("module_output_name", ends)):
+            if config.get(key) not in names:
                 raise LoadError(
-                    f"{path} has the {key} {config[key]!r:.80}, known is only {SENTENCE}",
+                    f"{path} has the {key} {config.get(key)!r:.80}, known is only {names[-1]}",
                     path=str(path),
                 )
         layer = None

@@ -26,6 +26,7 @@ from tessera_onnx.models.foreign import (
     pooled,
     recipes,
     refused,
+    reranker,
     splade,
     static,
     tokenizer_check,
@@ -44,11 +45,13 @@ from tessera_onnx.models.spec import (
     ModelSpec,
     MultiVector,
     Pooling,
+    Reranker,
     Sparse,
 )
 
-Recipe = Dense | Sparse | MultiVector
+Recipe = Dense | Sparse | MultiVector | Reranker
 TEXT_KINDS: tuple[Kind, ...] = ("dense", "multi-vector", "sparse")
+RERANKER: Kind = "reranker"
 # model_type of config_sentence_transformers.json.
 TYPES: dict[str, Kind] = {
     "SentenceTransformer": "dense",
@@ -90,13 +93,20 @@ def read(
     """
     folder = Path(folder)
     _check_arguments(kind, file, pooling)
-    if kind is not None and kind not in TEXT_KINDS:
+    wants = kind == RERANKER or (kind is None and pooling is None)
+    scores = wants and reranker.is_reranker(folder)
+    if kind == RERANKER and not scores:
+        refused.check_content(folder, [RERANKER])
+        raise reranker.other(folder)
+    if kind is not None and kind not in (*TEXT_KINDS, RERANKER):
         raise LoadError(
             f"{named(folder)} has no model.toml, and only models of texts are opened without one: "
             f"export it with `tessera-export FOLDER --kind {kind} --output DIR`",
             path=str(folder),
         )
     sizes = files.list_files(folder) if listing is None else dict(listing)
+    if scores:
+        kind = RERANKER
     if static.is_static(folder):
         spec, sources = static.read(folder, sizes, kind, file=file, pooling=pooling)
         spec = replace(spec, id=identifier(folder.resolve().name))
@@ -190,7 +200,12 @@ def _tables(
     found: Folder, wanted: Kind | None, routed: Route | None, pooling: Pooling | None
 ) -> tuple[dict[Kind, Recipe], tuple[str, ...], int | None]:
     """The recipe of each kind, further files, and the id of expansion tokens (None: the mask)."""
-    several = recipes.bge(found)
+    if wanted == RERANKER:
+        if pooling is not None:
+            raise ConfigError(f"pooling={pooling!r} is for dense models, not for rerankers")
+        scorer, further = reranker.read(found)
+        return {wanted: scorer}, further, None
+    several: dict[Kind, Recipe] = {**recipes.bge(found)}
     if several and pooling is not None:
         raise ConfigError(
             f"pooling={pooling!r} is for graphs that give a state a token, and "
@@ -258,6 +273,7 @@ def _spec(
         vision=None,
         time_series=None,
         export=None,
+        reranker=typing.cast("Reranker | None", recipe.get("reranker")),
     )
 
 

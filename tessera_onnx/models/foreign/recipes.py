@@ -22,7 +22,14 @@ from tessera_onnx.models.foreign import (
     tokenizer_file,
 )
 from tessera_onnx.models.foreign.colbert_roles import METADATA, PLAID, Said
-from tessera_onnx.models.foreign.files import MODULES, headers, is_file, read_numbers, read_table
+from tessera_onnx.models.foreign.files import (
+    MODULES,
+    SETTINGS,
+    headers,
+    is_file,
+    read_numbers,
+    read_table,
+)
 from tessera_onnx.models.foreign.found import Folder
 from tessera_onnx.models.foreign.graph_io import Port
 from tessera_onnx.models.foreign.splade import Route
@@ -143,6 +150,13 @@ def sparse(found: Folder, routed: Route | None) -> tuple[Sparse, tuple[str, ...]
     """The recipe of a weight a vocabulary entry, and its further files. Raises LoadError."""
     read = found.roles("sparse")
     recipe = splade.read(found.path, found.files.config, read, routed, found.sources)
+    most = found.settings.get("max_active_dims")
+    if most is not None:
+        raise found.error(
+            f"has the max_active_dims {most!r:.40}, which is not read from a folder: set it to "
+            "null there, and give max_active_dims= where vectors are made",
+            SETTINGS,
+        )
     _check_logits(found, recipe.vocab_size)
     if routed is None:
         if "idf.json" in found.files.sizes:

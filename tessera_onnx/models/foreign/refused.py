@@ -25,7 +25,12 @@ from tessera_onnx.models.foreign.files import (
 ADAPTER = "adapter_config.json"
 RERANKER = (
     "is a reranker or another classifier ({}): it gives scores or classes of texts and no "
-    "vectors; take the embedder that is searched with before it"
+    "vectors; a reranker is opened by TesseraReranker, and exported with kind reranker"
+)
+CLASSIFIER = "ForSequenceClassification"
+OTHER_RERANKER = (
+    "is a reranker or another classifier ({}) of a sort that is not computed here: known are "
+    "sequence classifiers of one score, and CrossEncoders of sentence-transformers"
 )
 NO_EMBEDDER = "({}): it is no embedder"
 # By the class that config.json names under architectures.
@@ -79,18 +84,28 @@ def check_content(folder: Path, kinds: Collection[str] = (), *, known: bool = Fa
         raise LoadError(f"{folder} is not a model folder: there is no folder of that name")
     modules = read_list(folder / MODULES)
     _check_adapter(folder)
-    _check_modules(folder, modules)
+    if "reranker" not in kinds:
+        _check_modules(folder, modules)
     config = read_table(folder / "config.json")
     if config.get("model_type") == "model2vec" or "StaticModel" in _architectures(config):
         raise LoadError(_static(folder, "model2vec"))
-    _check_table(folder)
+    if not modules and not config:
+        _check_table(folder)
     # What follows the encoder says that its authors made an embedder of it (gte-multilingual-base).
     declared = VECTORS & {class_of(module) for module in modules}
     for name in _architectures(config):
+        scores = "reranker" in kinds and name.endswith(CLASSIFIER)
         for pattern, reason in CLASSES:
-            if re.search(pattern, name) and not declared:
-                raise LoadError(f"{folder} {reason.format(name)}")
+            if re.search(pattern, name) and not declared and not scores:
+                other = "reranker" in kinds and reason == RERANKER
+                raise LoadError(f"{folder} {(OTHER_RERANKER if other else reason).format(name)}")
         texts = not known and not modules and not {SERIES, VISION} & set(kinds)
+        if "reranker" in kinds and re.search(WRITERS, name):
+            raise LoadError(
+                f"{folder} is a language model ({name}): a reranker of this sort answers yes or no "
+                "after a template, which is not computed here; take its version for sequence "
+                "classification, where there is one"
+            )
         if texts and re.search(WRITERS if kinds else WRITERS_ALWAYS, name):
             raise LoadError(
                 f"{folder} is a model that writes text ({name}), or a reranker that answers yes or "
@@ -127,26 +142,20 @@ def _check_modules(folder: Path, modules: list[dict[str, Any]]) -> None:
 
 
 def _check_table(folder: Path) -> None:
-    """Raises LoadError where all weights are one matrix: a transformer has many."""
-    weights = list(folder.glob("*.safetensors"))
-    if len(weights) != 1 or (folder / "onnx").is_dir() or any(folder.glob("*.onnx")):
+    """Raises LoadError for a folder of one matrix of token vectors and no graph, as wordllama's."""
+    found = sorted(folder.glob("*.safetensors"))
+    if len(found) != 1 or any(folder.glob("**/*.onnx")):
         return
-    try:
-        ranks = [len(shape) for shape in headers(weights).shapes.values()]
-    except LoadError:  # the error is that of a folder without a graph
-        return
-    if ranks.count(2) == 1 and max(ranks) == 2:
-        raise LoadError(_static(folder, f"the only matrix of {weights[0].name}"))
+    shapes = headers(found).shapes
+    if len(shapes) == 1 and all(len(shape) == 2 for shape in shapes.values()):
+        raise LoadError(_static(folder, f"{found[0].name}: {next(iter(shapes))}"))
 
 
 def _static(folder: Path, name: str) -> str:
     fix = "run it with sentence-transformers, or take another model"
     if name in {"StaticEmbedding", "model2vec"}:
         fix = "TesseraDense opens the folder as it lies, and there is nothing to export"
-    return (
-        f"{folder} is a table of token vectors ({name}) without a transformer, a static model, "
-        f"which has no graph: {fix}"
-    )
+    return f"{folder} is a static model, a table of token vectors ({name}) without a graph: {fix}"
 
 
 def find_adapter(folder: Path) -> Path | None:

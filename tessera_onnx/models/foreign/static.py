@@ -175,7 +175,8 @@ def _find(folder: Path, sizes: Mapping[str, int]) -> _Found:
     if not is_file(place / WEIGHTS):
         path = place / WEIGHTS
         raise NotHere(
-            f"{path} tells the size of the vectors and is not downloaded yet",
+            f"{path} tells the size of the vectors and is not downloaded yet: `tessera pull` "
+            "fetches it",
             name=path.relative_to(folder).as_posix(),
             path=str(path),
         )

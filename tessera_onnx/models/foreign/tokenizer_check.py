@@ -6,6 +6,7 @@ other token ids than the file alone.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,11 @@ GENERIC = {"PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend"
 BERTS = {
     "bert", "convbert", "distilbert", "electra", "ernie", "layoutlm", "megatron-bert", "mobilebert",
     "mpnet", "nezha", "nomic_bert", "qdqbert", "retribert", "squeezebert",
+}  # fmt: skip
+# Classes that set add_prefix_space of a byte-level tokenizer, which is false where none is said.
+BYTES = {
+    "BartTokenizer", "DebertaTokenizer", "GPT2Tokenizer", "LEDTokenizer", "LongformerTokenizer",
+    "RobertaTokenizer",
 }  # fmt: skip
 CLASSES = {"BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer"}
 NORMALIZER = {
@@ -104,6 +110,7 @@ def check(
             )
     _check_tokens(places, tokenizer)
     _check_vocabulary(places, tokenizer)
+    _check_spaces(places, tokenizer)
     if _is_bert(places, model_type):
         _check_normalizer(places, normalizer)
         _check_around(places, tokenizer, around)
@@ -173,6 +180,22 @@ def _check_vocabulary(places: Sequence[Path], tokenizer: Tokenizer) -> None:
             f"{path} and tokenizer.json hold the vocabularies of two models: download the whole "
             "folder of one, or remove vocab.txt where it is not the model's",
             path=str(path),
+        )
+
+
+def _check_spaces(places: Sequence[Path], tokenizer: Tokenizer) -> None:
+    """Raises LoadError where transformers gives a byte-level tokenizer another add_prefix_space."""
+    name, path = configured(places, "tokenizer_class")
+    own = None if tokenizer.pre_tokenizer is None else tokenizer.pre_tokenizer.__getstate__()
+    state = {} if own is None else json.loads(own)
+    if str(name).removesuffix("Fast") not in BYTES or state.get("type") != "ByteLevel":
+        return
+    value, file = configured(places, "add_prefix_space")
+    if state.get("add_prefix_space") != bool(value):
+        raise LoadError(
+            f"{file or path} makes add_prefix_space {str(bool(value)).lower()}, and tokenizer.json "
+            f"has the opposite in its pre_tokenizer: {AGAIN}",
+            path=str(file or path),
         )
 
 

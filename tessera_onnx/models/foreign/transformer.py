@@ -66,10 +66,11 @@ def check(folder: Path, *, sparse: bool = False) -> None:
             f"only {TOKENS}",
             path=str(path),
         )
-    _check_processing(settings, path)
+    check_processing(settings, path)
 
 
-def _check_processing(settings: Mapping[str, Any], path: Path) -> None:
+def check_processing(settings: Mapping[str, Any], path: Path) -> None:
+    """Raises LoadError for arguments of the tokenizer that change token ids."""
     for name in ("processing_kwargs", "processor_kwargs", "tokenizer_args"):
         table = settings.get(name) or {}
         if not isinstance(table, dict):

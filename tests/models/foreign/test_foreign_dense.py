@@ -202,11 +202,11 @@ def test_module_lists_that_are_not_computed(tmp_path):
         (("Transformer", "CNN", "Pooling"), "CNN is not computed here"),
         (("Transformer", "WeightedLayerPooling", "Pooling"), "needs the states of all layers"),
         (("Transformer", "Pooling", "Future"), "and not Future: it is unknown here"),
-        (("WordEmbeddings", "Pooling"), "is a table of token vectors"),
+        (("WordEmbeddings", "Pooling"), "is a static model, a table of token vectors"),
         (("StaticEmbedding",), "has no model.safetensors"),
         (("Transformer",), "lists Transformer; a dense model is a Transformer, Pooling"),
         (("CLIPModel",), "CLIPModel is not computed here, since it reads images"),
-        (("Transformer", "LogitScore"), "is a reranker"),
+        (("Transformer", "LogitScore"), "lists LogitScore: a language model that answers yes"),
     ):
         write(folder, {"modules.json": modules(*types)})
         refused(folder, message)

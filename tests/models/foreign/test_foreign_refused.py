@@ -10,6 +10,7 @@ from foreign_folders import (
     graph,
     modules,
     plain,
+    tensors,
     tokenizer,
     write,
 )
@@ -123,6 +124,9 @@ def test_static_models_that_lack_their_table(tmp_path):
     folder = plain(tmp_path)
     edit(folder, "config.json", model_type="model2vec", architectures=["StaticModel"])
     refused(folder, "has no model.safetensors")
+    matrix = {"words.safetensors": tensors(embedding__weight=(64, SIZE))}
+    folder = write(tmp_path / "words", matrix | {"tokenizer.json": tokenizer()})
+    refused(folder, "is a static model, .* .words.safetensors: embedding.weight.")
 
 
 def test_adapters(tmp_path):
@@ -138,7 +142,7 @@ def test_adapters(tmp_path):
 def test_model_types(tmp_path):
     folder = dense(tmp_path)
     for name, message in (
-        ("CrossEncoder", "is a reranker"),
+        ("CrossEncoder", "has no last module that gives the scores"),
         ("AudioEncoder", "has the model_type 'AudioEncoder', known are SentenceTransformer"),
     ):
         edit(folder, SETTINGS, model_type=name)
@@ -163,7 +167,7 @@ def test_model_types(tmp_path):
         ({"transformer_task": "text-generation"}, "task 'text-generation': a language model"),
         ({"transformer_task": "any-to-any"}, "a language model that answers"),
         ({"transformer_task": "retrieval"}, "a model of page images"),
-        ({"transformer_task": "sequence-classification"}, "is a reranker"),
+        ({"transformer_task": "sequence-classification"}, "reads no pairs|no last module"),
         ({"transformer_task": "dreams"}, "task 'dreams': unknown here"),
         ({"processing_kwargs": {"text": {"max_length": 5}}}, "with max_length .processing_kwargs"),
         ({"tokenizer_args": {"do_lower_case": True}}, "with do_lower_case .tokenizer_args"),

@@ -105,6 +105,12 @@ def test_the_model_type_of_a_sparse_encoder(tmp_path):
     refused(folder, "is a model of kind sparse, not dense", kind="dense")
 
 
+def test_a_number_of_entries_that_the_folder_sets(tmp_path):
+    folder = splade(tmp_path)
+    write(folder, {SETTINGS: {"model_type": "SparseEncoder", "max_active_dims": 20}})
+    refused(folder, "has the max_active_dims 20, .* give max_active_dims= where vectors are made")
+
+
 def test_a_masked_language_model_alone(tmp_path):
     folder = masked(tmp_path)
     found = read(folder)

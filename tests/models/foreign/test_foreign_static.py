@@ -141,7 +141,7 @@ def test_files_that_are_missing(m2v):
     (m2v / "pytorch_model.bin").write_bytes(b"\x80")
     refused(m2v, "is a pickle")
     sizes = {"model.safetensors": 9, "tokenizer.json": 9}
-    refused(m2v, "is not here: download the repository", listing=sizes)
+    refused(m2v, "tells the size of the vectors and is not downloaded yet", listing=sizes)
     (m2v / "model.safetensors").write_bytes(kept)
     (m2v / "tokenizer.json").unlink()
     refused(m2v, "has no tokenizer.json")

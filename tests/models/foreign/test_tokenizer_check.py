@@ -66,9 +66,7 @@ def test_a_configuration_that_agrees(tmp_path, config):
 def test_a_cased_tokenizer_needs_its_key(tmp_path):
     """Transformers lower-cases where a configuration of BERT does not say do_lower_case."""
     cased = NORMALIZER | {"lowercase": False}
-    with pytest.raises(
-        LoadError, match="for which transformers takes do_lower_case True"
-    ):
+    with pytest.raises(LoadError, match="for which transformers takes do_lower_case True"):
         read(folder_of(tmp_path, normalizer=cased))
     edit(tmp_path, "tokenizer_config.json", do_lower_case=False)
     assert read(tmp_path).spec.text.lowercase is False
@@ -88,3 +86,17 @@ def test_the_vocabulary_of_another_model(tmp_path):
     write(folder, {"vocab.txt": "\n".join([*WORDS[::-1], ""])})
     with pytest.raises(LoadError, match=r"vocab.txt and tokenizer.json hold the vocabularies of"):
         read(folder)
+
+
+def test_the_space_before_a_text(tmp_path):
+    """Classes of byte-level tokenizers take add_prefix_space from tokenizer_config.json alone."""
+    folder = folder_of(tmp_path, tokenizer_class="RobertaTokenizerFast", add_prefix_space=True)
+    spaces = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True}
+    changed = tokenizer(pre_tokenizer=spaces | {"use_regex": True}, normalizer=None)
+    write(folder, {"tokenizer.json": changed})
+    assert read(folder).spec.kinds == ("dense",)
+    edit(folder, "tokenizer_config.json", add_prefix_space=None)
+    with pytest.raises(LoadError, match="makes add_prefix_space false, and tokenizer.json has the"):
+        read(folder)
+    edit(folder, "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
+    assert read(folder).spec.kinds == ("dense",)

@@ -1,0 +1,108 @@
+"""Read every fact of a reranker's folder without torch; a missing fact is an ExportError.
+
+The rules are those of the runtime's reader of foreign folders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tessera_export.errors import ExportError, as_export_error
+from tessera_export.files import Weights, read_weights
+from tessera_onnx.models.foreign import files, layers, opened, pooled, reranker, tokenizer_file
+from tessera_onnx.models.foreign import transformer as transformers_module
+from tessera_onnx.models.foreign.files import MODULES, SETTINGS, read_list, read_table
+from tessera_onnx.models.foreign.found import Folder
+from tessera_onnx.models.foreign.pooled import Step
+from tessera_onnx.models.foreign.tokenizer_file import TokenizerFile
+from tessera_onnx.models.spec import Graph, Reranker
+
+OUTPUT = "logits"
+POOLINGS = ("cls", "mean", "last")  # what the graphs of an export compute
+
+
+@dataclass(frozen=True, slots=True)
+class PairFacts:
+    """A reranker's folder: its weights, its tokenizer and its recipe.
+
+    `folder` is that of the transformer. Without `pooling` it is a sequence classifier; with it an
+    encoder, and `steps` make the score of its pooled states, each with its safetensors file.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    weights: Weights
+    tokenizer: TokenizerFile
+    recipe: Reranker
+    pooling: str
+    steps: tuple[tuple[Step, Path], ...]
+
+    @property
+    def typed(self) -> bool:
+        """Whether the graph takes token types: the model knows some, and a pair has two."""
+        known = self.config.get("type_vocab_size")
+        return any(self.recipe.type_ids) and isinstance(known, int) and known > 1
+
+
+@as_export_error()
+def read(folder: Path, max_length: int | None = None) -> PairFacts:
+    """The facts of `folder`; `max_length` takes the place of what it says.
+
+    Raises ExportError for a folder of another model, and for what the graphs cannot compute.
+    """
+    if not reranker.is_reranker(folder):
+        raise reranker.other(folder)
+    modules = read_list(folder / MODULES)
+    layers.check_types(folder, modules)
+    transformers_module.check_requirements(folder)
+    place = files.module_folder(folder, modules[0]) if modules else folder
+    config = read_table(place / "config.json")
+    weights = read_weights(place)
+    tokenizer = tokenizer_file.read(place, config, [folder])
+    name = (place / "config.json").relative_to(folder).as_posix()
+    found = Folder(
+        folder,
+        opened.Files(
+            folder,
+            files.list_files(folder),
+            Graph("", "", "", "fp32", "fp32", "fp32", static=False),
+            name="",
+            io=None,
+            data=(),
+            places=(place, folder),
+            config=config,
+            config_name=name,
+        ),
+        tokenizer,
+        modules,
+        read_table(folder / SETTINGS),
+        {},
+    )
+    recipe, _ = reranker.read(found)
+    if recipe.pooling not in ("graph", *POOLINGS):
+        raise ExportError(
+            f"{folder} pools by {recipe.pooling}; exported are one of {', '.join(POOLINGS)}"
+        )
+    length = tokenizer_file.max_length(tokenizer, max_length)
+    return PairFacts(
+        folder=place,
+        config=config,
+        weights=weights,
+        tokenizer=tokenizer,
+        recipe=replace(recipe, output=OUTPUT, pooling="graph", modules=None, max_length=length),
+        pooling="" if recipe.pooling == "graph" else recipe.pooling,
+        steps=() if recipe.pooling == "graph" else _steps(folder, modules, found),
+    )
+
+
+def _steps(
+    folder: Path, modules: list[dict[str, Any]], found: Folder
+) -> tuple[tuple[Step, Path], ...]:
+    size = pooled.pooled_size(folder, modules) or found.hidden or 0
+    steps = pooled.read_steps(folder, modules, size, last=reranker.SCORES)
+    places = [files.module_folder(folder, step.module) for step in steps]
+    return tuple(
+        (step, place / "model.safetensors") for step, place in zip(steps, places, strict=True)
+    )
