@@ -110,7 +110,7 @@ EXTRA = {
     ("Attention", "alpha"): "exponent of the weights",
     ("Lexical", "k"): "how slowly the weight of a repeated stem saturates",
     ("Lexical", "b"): "how much long documents lose, from 0 to 1",
-    ("Reranker", "prefix_ids"): "before the query, [CLS] or \\<s>",
+    ("Reranker", "prefix_ids"): "before the query, [CLS] or <s>",
     ("Reranker", "middle_ids"): "between query and document",
     ("Reranker", "suffix_ids"): "after the document",
     ("Vision", "dimension"): "numbers in a vector",

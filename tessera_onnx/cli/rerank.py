@@ -67,10 +67,10 @@ def rerank(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Rank texts by a reranker, which reads QUERY and each document together.
+    """Rank texts by a reranker (cross-encoder).
 
-    DOCUMENTS, or the lines of --file, are texts: best the first results of a search, since each of
-    them takes a run of the model.
+    It reads QUERY and each document together. DOCUMENTS, or the lines of --file, are best the
+    first results of a search, since it runs once for each of them.
 
     \b
     Example: tessera rerank "fresh bread" --file results.txt --model DIR --top-k 5
