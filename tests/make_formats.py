@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tessera_onnx.models import spec, spec_media
+from tessera_onnx.models import spec, spec_media, spec_tables
 from tessera_onnx.models.foreign import graphs
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +38,7 @@ TABLES: dict[str, type] = {
     "[model.hub]": spec.Hub,
     "[model.graph]": spec.Graph,
     "[model.text]": spec.TokenizerSpec,
-    "[model.static]": spec.Static,
+    "[model.static]": spec_tables.Static,
     "[model.dense]": spec.Dense,
     "query, document and plain of dense and sparse": spec.Role,
     "[[model.dense.tasks]]": spec.Task,
@@ -46,8 +46,8 @@ TABLES: dict[str, type] = {
     "[model.multi_vector]": spec.MultiVector,
     "query, document and plain of multi_vector": spec.TokenRole,
     "[model.sparse]": spec.Sparse,
-    "[model.lexical]": spec.Lexical,
-    "[[model.lexical.languages]]": spec.Language,
+    "[model.lexical]": spec_tables.Lexical,
+    "[[model.lexical.languages]]": spec_tables.Language,
     "[model.reranker]": spec.Reranker,
     "[model.vision]": spec_media.Vision,
     "[model.vision.image]": spec_media.ImageSpec,

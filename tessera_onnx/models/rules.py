@@ -16,7 +16,6 @@ from tessera_onnx.models.spec import (
     UNPINNED,
     Dense,
     Graph,
-    Lexical,
     ModelSpec,
     Module,
     MultiVector,
@@ -24,13 +23,13 @@ from tessera_onnx.models.spec import (
     Reranker,
     Role,
     Sparse,
-    Static,
     Task,
     TokenizerSpec,
     TokenRole,
     roles_of,
 )
 from tessera_onnx.models.spec_media import ImagePrompt, ImageSpec, TimeSeries, Vision
+from tessera_onnx.models.spec_tables import Lexical, Static
 
 MAX_LENGTH = 1 << 20  # tokens of a text, values of a series, steps
 MAX_VOCABULARY = 1 << 24

@@ -16,6 +16,7 @@ from typing import Literal
 
 from tessera_onnx.errors import LoadError
 from tessera_onnx.models.spec_media import TimeSeries, Vision
+from tessera_onnx.models.spec_tables import Lexical, Static
 
 UNPINNED = "unpinned"
 
@@ -25,28 +26,6 @@ Precision = Literal["fp32", "fp16", "int8"]
 Pooling = Literal["cls", "mean", "last", "max", "mean_sqrt_len_tokens", "weightedmean"]
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 Activation = Literal["identity", "tanh", "relu", "gelu", "silu", "sigmoid"]
-# Snowball's stemmers that fastembed's BM25 offers, by the name of the language.
-Stemmer = Literal[
-    "arabic",
-    "danish",
-    "dutch",
-    "english",
-    "finnish",
-    "french",
-    "german",
-    "greek",
-    "hungarian",
-    "italian",
-    "none",
-    "norwegian",
-    "portuguese",
-    "romanian",
-    "russian",
-    "spanish",
-    "swedish",
-    "tamil",
-    "turkish",
-]
 PRECISIONS: tuple[Precision, ...] = typing.get_args(Precision)
 
 
@@ -136,50 +115,6 @@ class TokenRole:
     expansion: Literal["none", "unattended", "attended"]  # pad to max_length with mask_id
     skip_ids: tuple[int, ...]  # tokens that the graph reads and whose vectors are dropped
     expansion_length: int | None = None  # the expansion ends here; absent: at max_length
-
-
-@dataclass(frozen=True, slots=True)
-class Static:
-    """A table of token vectors in place of a graph: the vector of a text is the mean of its rows.
-
-    The tensors are those of a safetensors file. A text without tokens has the zero vector. Sources:
-    model2vec/model.py; sentence_transformers/sentence_transformer/modules/static_embedding.py.
-    """
-
-    file: str
-    rows: str  # tensor (n, width): F64, F32, F16, BF16 or I8, averaged in float32 as it stands
-    weights: str  # tensor (ids,): the factor of each token id; "" = none
-    mapping: str  # tensor (ids,): the row of each token id; "" = the id is the row
-    drop_ids: tuple[int, ...]  # ids that are left out of the mean, after the cut to max_length
-    # A text is first cut to this many characters times max_length, prompt included (model2vec: the
-    # median length of the tokens); 0 = not.
-    characters_per_token: int
-
-
-@dataclass(frozen=True, slots=True)
-class Language:
-    """How a lexical model reads texts of one language."""
-
-    name: Stemmer  # "none" = any language, and words stay as they are
-    stop_words: str  # file with a word a line; "" = none
-
-
-@dataclass(frozen=True, slots=True)
-class Lexical:
-    """Words in place of tokens, and their hashes in place of a vocabulary: BM25, with no graph.
-
-    A text is lower-cased and cut into runs of letters, digits and "_". Stop words, words that are
-    too long and a lone "_" are left out, the others are stemmed. The id of a stem is
-    |murmur3_32(stem, seed 0)|. A document of n stems gives a stem that occurs f times the weight
-    f (k + 1) / (f + k (1 - b + b n / average_length)); a query gives it 1. The inverse document
-    frequency belongs to a collection (search/sparse_index.py). Source: fastembed/sparse/bm25.py.
-    """
-
-    languages: tuple[Language, ...]  # the first is read unless the caller names another
-    longest_word: int  # in characters, before stemming
-    k: float
-    b: float
-    average_length: float  # stems of a document: a constant, whatever the documents are
 
 
 @dataclass(frozen=True, slots=True)

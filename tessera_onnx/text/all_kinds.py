@@ -11,13 +11,13 @@ from tessera_onnx.errors import ConfigError
 from tessera_onnx.models.spec import (
     Dense,
     Kind,
-    Lexical,
     ModelSpec,
     MultiVector,
     Role,
     Sparse,
     TokenRole,
 )
+from tessera_onnx.models.spec_tables import Lexical
 from tessera_onnx.results import Embeddings
 from tessera_onnx.runtime.workers import Limit
 from tessera_onnx.text import heads, lexical

@@ -13,6 +13,7 @@ from tessera_onnx.base import Model, Options
 from tessera_onnx.errors import ConfigError, LoadError, shown
 from tessera_onnx.models import rules, spec
 from tessera_onnx.models.spec import Pooling, Role, TokenRole
+from tessera_onnx.models.spec_tables import Lexical
 from tessera_onnx.results import Embeddings
 from tessera_onnx.runtime import workers
 from tessera_onnx.runtime.graph import is_saturating
@@ -141,7 +142,7 @@ class TextModel(Model):
         super().close()
         self._encoder.close()
 
-    def _open_words(self, facts: spec.Lexical) -> None:
+    def _open_words(self, facts: Lexical) -> None:
         """Open a model of words. Raises ConfigError for a limit on the length of its texts."""
         if self._options["max_length"] is not None:
             raise ConfigError(

@@ -17,7 +17,11 @@ from numpy.typing import NDArray
 from tessera_onnx.errors import ConfigError, EncodingError, LoadError, install_hint, shown
 from tessera_onnx.models.artifact import Artifact
 from tessera_onnx.models.rules import HASHED
-from tessera_onnx.models.spec import Language, Lexical, Role, TokenRole
+from tessera_onnx.models.spec import (
+    Role,
+    TokenRole,
+)
+from tessera_onnx.models.spec_tables import Language, Lexical
 from tessera_onnx.results import SparseVector
 from tessera_onnx.runtime import batching, workers
 from tessera_onnx.runtime.session import Array

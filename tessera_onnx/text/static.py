@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 
 from tessera_onnx.errors import EncodingError, InputTooLong, LoadError, TokenizationError
 from tessera_onnx.models.artifact import Artifact
-from tessera_onnx.models.spec import Kind, ModelSpec, Role, Static, TokenRole
+from tessera_onnx.models.spec import (
+    Kind,
+    ModelSpec,
+    Role,
+    TokenRole,
+)
+from tessera_onnx.models.spec_tables import Static
 from tessera_onnx.runtime import batching, workers
 from tessera_onnx.runtime.cpu import cpu_threads
 from tessera_onnx.text import modules

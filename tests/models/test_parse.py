@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tessera_onnx.errors import LoadError
-from tessera_onnx.models import catalogue, spec_media
+from tessera_onnx.models import catalogue, spec_media, spec_tables
 from tessera_onnx.models import spec as models_spec
 from tessera_onnx.models.parse import build
 
@@ -124,7 +124,11 @@ def test_thousands_of_faults_are_counted_and_not_listed():
 def test_what_stands_for_no_fact_is_a_value_of_the_field():
     """What the message says to write is taken where it is written."""
     known = set()
-    for table in [*vars(models_spec).values(), *vars(spec_media).values()]:
+    for table in [
+        value
+        for module in (models_spec, spec_media, spec_tables)
+        for value in vars(module).values()
+    ]:
         if dataclasses.is_dataclass(table):
             hints = typing.get_type_hints(table)
             for name in hints.keys() & models_spec.ABSENT.keys():

@@ -30,7 +30,7 @@ from tessera_onnx import (
     list_models,
 )
 from tessera_onnx.models import catalogue, installed, resolve
-from tessera_onnx.models.spec import Language
+from tessera_onnx.models.spec_tables import Language
 from tessera_onnx.text import lexical
 
 GOLDEN = json.loads((ARTIFACTS / "lexical.json").read_text("utf-8"))

@@ -88,6 +88,26 @@ def test_nothing_of_a_text_without_tokens(model):
     assert model.encode_batch(["", "cat", ""]).any(axis=1).tolist() == [False, True, False]
 
 
+@pytest.mark.parametrize("name", ["static", "static-mean"])
+def test_odd_texts(name):
+    """A megabyte, NUL, special tokens by their name, other scripts: finite, and the same alone."""
+    texts = [
+        "cat " * 250_000,
+        "x" * 1_000_000,
+        "\0 cat \0",
+        "[CLS] cat [SEP] [UNK] [PAD]",
+        "世界 🙂",
+    ]
+    texts += ["\u202e cat", "\ufeffcat", "cat\r\n\tdog", "e\u0301" * 50, " ".join(["the"] * 41)]
+    with TesseraDense(path=ARTIFACTS / name, on_long="truncate") as model:
+        found = model.encode_batch(texts)
+        assert np.isfinite(found).all()
+        assert (np.array([model.encode(text) for text in texts]) == found).all()
+        assert model.encode_batch(["cat"] * 10_000).shape == (10_000, 16)
+        assert len(model.rank("cat", ["cat", "dog"] * 5_000)) == 10_000
+        assert model.rank("cat", []) == []
+
+
 def test_what_the_model_says_of_itself(model):
     assert repr(model) == "TesseraDense(model='test-static', dimension=16)"
     assert (model.device, model.precision, model.dimension()) == ("cpu", None, 16)
