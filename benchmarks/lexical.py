@@ -67,7 +67,7 @@ def ours(rounds: int, model: TesseraSparse, texts: list[str], queries: list[str]
 
 def same_words(rounds: int, artifact: Artifact, texts: list[str], queries: list[str]) -> Found:
     facts = artifact.spec.lexical
-    words = lexical.load_words(facts, facts.languages[0], artifact)
+    words = lexical.load_words(facts.longest_word, facts.languages[0], artifact)
 
     def build() -> bm25s.BM25:
         index = bm25s.BM25(method="atire", idf_method="lucene", k1=facts.k, b=facts.b)
@@ -109,7 +109,7 @@ def measure(folder: Path, rounds: int) -> None:
     ids, texts, judged = collection(folder)
     queries = [query for query, _ in judged]
     facts = artifact.spec.lexical
-    words = lexical.load_words(facts, facts.languages[0], artifact)
+    words = lexical.load_words(facts.longest_word, facts.languages[0], artifact)
     length = sum(len(words.stems(text)) for text in texts) / len(texts)
     with TesseraSparse("bm25") as model, with_average(artifact, length) as tuned:
         found = {

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tessera_onnx.models import spec, spec_media, spec_tables
+from tessera_onnx.models import spec, spec_media, spec_words
 from tessera_onnx.models.foreign import graphs
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +38,7 @@ TABLES: dict[str, type] = {
     "[model.hub]": spec.Hub,
     "[model.graph]": spec.Graph,
     "[model.text]": spec.TokenizerSpec,
-    "[model.static]": spec_tables.Static,
+    "[model.static]": spec.Static,
     "[model.dense]": spec.Dense,
     "query, document and plain of dense and sparse": spec.Role,
     "[[model.dense.tasks]]": spec.Task,
@@ -46,8 +46,9 @@ TABLES: dict[str, type] = {
     "[model.multi_vector]": spec.MultiVector,
     "query, document and plain of multi_vector": spec.TokenRole,
     "[model.sparse]": spec.Sparse,
-    "[model.lexical]": spec_tables.Lexical,
-    "[[model.lexical.languages]]": spec_tables.Language,
+    "[model.lexical]": spec_words.Lexical,
+    "[[model.lexical.languages]]": spec_words.Language,
+    "[model.attention]": spec_words.Attention,
     "[model.reranker]": spec.Reranker,
     "[model.vision]": spec_media.Vision,
     "[model.vision.image]": spec_media.ImageSpec,
@@ -105,6 +106,8 @@ EXTRA = {
     ("Sparse", "vocab_size"): "entries of the vocabulary",
     ("Sparse", "query"): "how a query is read",
     ("Sparse", "document"): "how a document is read",
+    ("Attention", "stemmer"): "by the name of the language",
+    ("Attention", "alpha"): "exponent of the weights",
     ("Lexical", "k"): "how slowly the weight of a repeated stem saturates",
     ("Lexical", "b"): "how much long documents lose, from 0 to 1",
     ("Reranker", "prefix_ids"): "before the query, [CLS] or <s>",
@@ -153,7 +156,7 @@ def page(text: str) -> str:
 def fields() -> Iterator[str]:
     """Every table of an entry with its keys."""
     comments = dict(EXTRA)
-    for module in (spec, spec_media):
+    for module in (spec, spec_media, spec_words):
         comments |= _comments(Path(module.__file__).read_text("utf-8"))
     for number, (title, table) in enumerate(TABLES.items()):
         yield from ([] if number == 0 else [""])

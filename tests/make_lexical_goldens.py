@@ -1,4 +1,4 @@
-"""Make tests/artifacts/lexical.json: BM25's ids and weights, as fastembed computes them.
+"""Make tests/artifacts/lexical.json: ids and weights of BM25 and BM42, as fastembed computes them.
 
 `python tests/make_lexical_goldens.py` where fastembed 0.9.1 and its packages are installed, and
 this package is not. fastembed reads the stop words of this package from a folder, since it would
@@ -17,6 +17,7 @@ import unicodedata
 from pathlib import Path
 
 from fastembed.sparse.bm25 import Bm25, supported_languages
+from fastembed.sparse.bm42 import Bm42
 
 ROOT = Path(__file__).parents[1]
 STOP_WORDS = ROOT / "tessera_onnx" / "models" / "stop_words"
@@ -89,6 +90,20 @@ TEXTS = {
     ],
     NO_STEMMER: ["Zażółć gęślą jaźń, the running dogs", "日本語の文章 และ ภาษาไทย 한국어 문장"],
 }
+# Of the words and letters of the graph's small vocabulary.
+WORDS = [
+    "the cat sat on the mat",
+    "what is machine learning and what is late interaction",
+    "models, models and a model: every token of every document",
+    "rained raining rains cats dogs vectored searching",
+    "rain in spain falls over new york now, now, now!",
+    "[MASK] cat [SEP] dog [unused0] [UNK] passage",
+    "zebra \u65e5\u672c cat \u00e9t\u00e9 caf\u00e9 unknown",
+    "the of and to in is what",
+    "cat ing ed ##ing ##ed",
+    "search vectors " * 30,
+    "don't stop-words a_b x",
+]
 # Read in every language.
 ODD = [
     "",
@@ -119,7 +134,23 @@ def noise() -> list[str]:
     return texts
 
 
-def row(model: Bm25, text: str) -> dict[str, object]:
+def attention() -> list[dict[str, object]]:
+    """The rows of BM42 on the graph of tests/artifacts/attention."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(GOLDEN.parent / "attention", folder, dirs_exist_ok=True)
+        path = Path(folder)
+        (path / "config.json").write_text('{"pad_token_id": 0}')
+        limits = {"model_max_length": 32, "pad_token": "[PAD]"}
+        (path / "tokenizer_config.json").write_text(json.dumps(limits))
+        special = {
+            f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")
+        }
+        (path / "special_tokens_map.json").write_text(json.dumps(special))
+        model = Bm42("Qdrant/bm42-all-minilm-l6-v2-attentions", specific_model_path=folder)
+        return [row(model, text) for text in (*WORDS, *ODD)]
+
+
+def row(model: Bm25 | Bm42, text: str) -> dict[str, object]:
     """The text, the document's weights by id, and the query's ids."""
     (document,) = model.embed([text])
     (query,) = model.query_embed([text])
@@ -147,7 +178,11 @@ def main() -> None:
         model = Bm25("Qdrant/bm25", specific_model_path=folder, **options)
         tuned = [row(model, text) for text in (*TEXTS["english"], *ODD)]
     assert set(supported_languages) == set(found) - {NO_STEMMER}
-    content = {"languages": found, "tuned": {"options": options, "rows": tuned}}
+    content = {
+        "attention": attention(),
+        "languages": found,
+        "tuned": {"options": options, "rows": tuned},
+    }
     GOLDEN.write_text(json.dumps(content, indent=0) + "\n", encoding="utf-8")
 
 

@@ -58,8 +58,7 @@ Licences with `nc` forbid commercial use.
 ABSENT = """
 ## Left out, and why
 
-- Qdrant/bm42-all-minilm-l6-v2-attentions and Qdrant/minicoil-v1 weigh BM25's words by a network.
-  They need a graph beside the words, and their recipes are not written yet.
+- Qdrant/minicoil-v1 multiplies BM25's weights by vectors of words; its recipe is not written yet.
 - google/timesfm-1.0-200m is a JAX checkpoint, and no ONNX file of it is known.
 - google/timesfm-2.5-200m-pytorch and ibm-granite/granite-timeseries-ttm-r2: no ONNX file is known
   and `tessera-export` does not read them.

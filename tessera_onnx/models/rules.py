@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tessera_onnx.errors import ConfigError, LoadError
+from tessera_onnx.models import rules_words
 from tessera_onnx.models.parse import build_table, field_types
 from tessera_onnx.models.spec import (
     KIND_TABLES,
@@ -23,17 +24,16 @@ from tessera_onnx.models.spec import (
     Reranker,
     Role,
     Sparse,
+    Static,
     Task,
     TokenizerSpec,
     TokenRole,
     roles_of,
 )
 from tessera_onnx.models.spec_media import ImagePrompt, ImageSpec, TimeSeries, Vision
-from tessera_onnx.models.spec_tables import Lexical, Static
 
 MAX_LENGTH = 1 << 20  # tokens of a text, values of a series, steps
 MAX_VOCABULARY = 1 << 24
-HASHED = 1 << 31  # ids of words: from 0 to the greatest int32
 MAX_PIXELS = 1 << 24  # that an image is enlarged to; Qwen2-VL's own limit is 12.8 million
 MAX_TILES = 1 << 10
 # Recipes that run a graph: a model with one of these tables must have [model.graph] too.
@@ -80,8 +80,10 @@ def check_model(spec: ModelSpec, where: str) -> None:
         _check_graph(spec.graph, where)
     if spec.static is not None:
         _check_static(spec, spec.static, where)
+    if spec.attention is not None or (spec.sparse and spec.sparse.head == "attention"):
+        rules_words.check_attention(spec, where)
     if spec.lexical is not None:
-        _check_lexical(spec, spec.lexical, where)
+        rules_words.check_lexical(spec, spec.lexical, where)
     elif spec.sparse is not None:
         _check_sparse(spec.sparse, f"{where}.sparse")
     _check_text(spec, where)
@@ -119,35 +121,6 @@ def _check_static(spec: ModelSpec, table: Static, where: str) -> None:
         raise LoadError(f"{where}.static: characters_per_token must lie in 0..{MAX_LENGTH}")
 
 
-def _check_lexical(spec: ModelSpec, table: Lexical, where: str) -> None:
-    recipe = spec.sparse
-    others = (spec.graph, spec.static, spec.text)
-    if any(other is not None for other in others) or spec.kinds != ("sparse",) or recipe is None:
-        raise LoadError(
-            f"{where}: lexical goes with the kind sparse alone, and takes the place of a graph and "
-            "of a tokenizer"
-        )
-    fixed = (recipe.output, recipe.head, recipe.activation, recipe.zero_ids, recipe.idf)
-    weights = (recipe.query_weights, recipe.vocab_size)
-    if fixed != ("", "graph", "relu", (), "") or weights != ("ones", HASHED):
-        raise LoadError(
-            f'{where}.sparse: a lexical model has the output "", head "graph", activation "relu", '
-            f'vocab_size {HASHED}, zero_ids [], query_weights "ones" and idf ""'
-        )
-    if any(role != Role("", 0) for role in roles_of(recipe)):
-        raise LoadError(f"{where}.sparse: a lexical model has no prompts, and max_length is 0")
-    names = [language.name for language in table.languages]
-    if not names or len(set(names)) != len(names):
-        raise LoadError(f"{where}.lexical: languages holds at least one, and none twice")
-    if not 1 <= table.longest_word <= MAX_LENGTH:
-        raise LoadError(f"{where}.lexical: longest_word must lie in 1..{MAX_LENGTH}")
-    if not (0 <= table.k <= 1e6 and 0 <= table.b <= 1 and 1e-6 <= table.average_length <= 1e9):
-        raise LoadError(
-            f"{where}.lexical: k lies in 0..1000000, b in 0..1 and average_length in "
-            "0.000001..1000000000"
-        )
-
-
 def _lacking(spec: ModelSpec) -> str:
     """The end of a message: the fields of the tables that the kinds of a model need and lack."""
     names = [KIND_TABLES[kind] for kind in spec.kinds]
@@ -163,7 +136,7 @@ def _lacking(spec: ModelSpec) -> str:
 
 
 def _check_sparse(recipe: Sparse, where: str) -> None:
-    if not 1 <= recipe.vocab_size <= MAX_VOCABULARY:
+    if not 1 <= recipe.vocab_size <= MAX_VOCABULARY and recipe.head != "attention":
         raise LoadError(f"{where}: vocab_size must lie in 1..{MAX_VOCABULARY}")
     if (recipe.query_weights == "idf") != bool(recipe.idf):
         raise LoadError(f"{where}: query_weights 'idf' and the idf file go together")

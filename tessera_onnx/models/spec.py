@@ -16,7 +16,7 @@ from typing import Literal
 
 from tessera_onnx.errors import LoadError
 from tessera_onnx.models.spec_media import TimeSeries, Vision
-from tessera_onnx.models.spec_tables import Lexical, Static
+from tessera_onnx.models.spec_words import Attention, Lexical
 
 UNPINNED = "unpinned"
 
@@ -118,6 +118,24 @@ class TokenRole:
 
 
 @dataclass(frozen=True, slots=True)
+class Static:
+    """A table of token vectors in place of a graph: the vector of a text is the mean of its rows.
+
+    The tensors are those of a safetensors file. A text without tokens has the zero vector. Sources:
+    model2vec/model.py; sentence_transformers/sentence_transformer/modules/static_embedding.py.
+    """
+
+    file: str
+    rows: str  # tensor (n, width): F64, F32, F16, BF16 or I8, averaged in float32 as it stands
+    weights: str  # tensor (ids,): the factor of each token id; "" = none
+    mapping: str  # tensor (ids,): the row of each token id; "" = the id is the row
+    drop_ids: tuple[int, ...]  # ids that are left out of the mean, after the cut to max_length
+    # A text is first cut to this many characters times max_length, prompt included (model2vec: the
+    # median length of the tokens); 0 = not.
+    characters_per_token: int
+
+
+@dataclass(frozen=True, slots=True)
 class Module:
     """A step after the graph, in NumPy (the modules of sentence-transformers and PyLate).
 
@@ -178,8 +196,9 @@ class Sparse:
     output: str  # "" as in Dense
     # Form of the output. "graph": pooled weights, (batch, vocab). "logits": logits that are not
     # pooled yet, (batch, n, vocab). "tokens": one number per token for the entry of that token,
-    # (batch, n, 1); the largest of an entry counts (bge-m3).
-    head: Literal["graph", "logits", "tokens"]
+    # (batch, n, 1); the largest of an entry counts (bge-m3). "attention": that of one layer,
+    # (batch, heads, n, n), which goes with the table `attention`.
+    head: Literal["graph", "logits", "tokens", "attention"]
     activation: Literal["relu", "log1p", "log1p-log1p"]  # after the maximum; log1p is of relu
     vocab_size: int
     zero_ids: tuple[int, ...]  # entries that are always 0
@@ -270,6 +289,7 @@ class ModelSpec:
     reranker: Reranker | None = None
     static: Static | None = None  # in place of a graph, beside `dense`
     lexical: Lexical | None = None  # in place of a graph and a tokenizer, beside `sparse`
+    attention: Attention | None = None  # beside `sparse`, whose output is then an attention
 
     def main_graph(self) -> Graph:
         """The main graph. Raises LoadError for a model without a graph."""
@@ -280,6 +300,10 @@ class ModelSpec:
     def precisions(self) -> list[Precision]:
         """Precisions of the graph, in the order fp32, fp16, int8; [] without a graph."""
         return [] if self.graph is None else self.graph.precisions()
+
+    def hashes_words(self) -> bool:
+        """Whether ids of sparse vectors are hashes of words, whose IDF belongs to a search."""
+        return self.lexical is not None or self.attention is not None
 
     def text_recipes(self) -> dict[Kind, Dense | MultiVector | Sparse]:
         """The recipe of each kind that reads text, in the order of `kinds`."""

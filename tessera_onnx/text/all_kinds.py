@@ -17,10 +17,9 @@ from tessera_onnx.models.spec import (
     Sparse,
     TokenRole,
 )
-from tessera_onnx.models.spec_tables import Lexical
 from tessera_onnx.results import Embeddings
 from tessera_onnx.runtime.workers import Limit
-from tessera_onnx.text import heads, lexical
+from tessera_onnx.text import heads
 from tessera_onnx.text.calls import Encoder
 from tessera_onnx.text.modules import Step
 from tessera_onnx.text.tokenizer import Head
@@ -38,14 +37,15 @@ def encode_all(
     progress: bool,
     limit: Limit,
     most: int | None,
+    sparse: Head | None = None,
 ) -> Embeddings:
     """Encode texts to all kinds of the model; each text runs through the graph once.
 
     `name` is the role: "query", "document" or "plain"; `role` is that role with the caller's
     lengths. `dimensions` are the sizes to which vectors are cut, `modules` the steps after the
-    graph, `most` is the number of weights
-    that sparse vectors keep. Raises ConfigError when the kinds tokenize a text differently, or when
-    sparse queries need no inference, since one run then cannot serve all kinds.
+    graph, `most` is the number of weights that sparse vectors keep, `sparse` the head of documents
+    as in `head`. Raises ConfigError when the kinds tokenize a text differently, or when sparse
+    queries need no inference, since one run then cannot serve all kinds.
     """
     recipes = spec.text_recipes()
     if name == "plain" and not any(recipe.plain for recipe in recipes.values()):
@@ -65,7 +65,7 @@ def encode_all(
             modules.get(kind),
             name=name,
             most=most,
-            words=spec.lexical,
+            sparse=sparse,
         )
         for kind, recipe in recipes.items()
     ]
@@ -88,16 +88,19 @@ def head(
     *,
     name: str,
     most: int | None,
-    words: Lexical | None = None,
+    sparse: Head | None = None,
 ) -> Head:
-    """The head of a kind for texts that are read as the role `name`."""
+    """The head of a kind for texts that are read as the role `name`.
+
+    `sparse` is that of sparse vectors where the recipe alone does not say it.
+    """
     if isinstance(recipe, Dense):
         return heads.dense_head(recipe, dimension or recipe.dimension, modules)
     if isinstance(recipe, MultiVector):
         return heads.multi_vector_head(recipe, dimension or recipe.dimension, role, modules)
     if name == "query" and recipe.query_weights != "model":
         raise ConfigError("this model's sparse queries need no inference: use TesseraSparse")
-    found = heads.sparse_head(recipe) if words is None else lexical.document_head(words)
+    found = sparse or heads.sparse_head(recipe)
     return found if most is None else heads.limited_head(found, most)
 
 

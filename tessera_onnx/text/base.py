@@ -13,7 +13,7 @@ from tessera_onnx.base import Model, Options
 from tessera_onnx.errors import ConfigError, LoadError, shown
 from tessera_onnx.models import rules, spec
 from tessera_onnx.models.spec import Pooling, Role, TokenRole
-from tessera_onnx.models.spec_tables import Lexical
+from tessera_onnx.models.spec_words import Lexical
 from tessera_onnx.results import Embeddings
 from tessera_onnx.runtime import workers
 from tessera_onnx.runtime.graph import is_saturating
@@ -70,6 +70,7 @@ class TextModel(Model):
     _encoder: calls.Encoder
     _modules: Mapping[spec.Kind, Step]  # the steps after the graph, of the kinds that have some
     _most: int | None = None  # entries that are kept of a sparse vector
+    _words_head: text_tokenizer.Head | None = None  # of documents, in a model that hashes words
     _language: str | None = None  # of a lexical model; None: its first
 
     def __init__(
@@ -154,7 +155,7 @@ class TextModel(Model):
         self._plain = recipe.plain or recipe.document
         self._dimension = self._width(self._options["dimension"])
         language = lexical.find_language(facts, self._language)
-        words = lexical.load_words(facts, language, self._artifact)
+        words = lexical.load_words(facts.longest_word, language, self._artifact)
         self._encoder = lexical.LexicalEncoder(words, self._options["on_long"])
         self._modules = {}
 
@@ -263,6 +264,7 @@ class TextModel(Model):
             progress=progress,
             limit=limit,
             most=self._most,
+            sparse=self._words_head,
         )
 
     def _role(self, name: RoleName) -> Any:

@@ -183,6 +183,8 @@ def output_shape(recipe: Dense | MultiVector | Sparse, n_tokens: int) -> tuple[i
     if isinstance(recipe, MultiVector):
         return (1, n_tokens - recipe.drop_first, None if free else recipe.dimension)
     if isinstance(recipe, Sparse):
+        if recipe.head == "attention":
+            return (1, None, n_tokens, n_tokens)
         entries = recipe.vocab_size if recipe.head != "tokens" else 1
         return (1, entries) if recipe.head == "graph" else (1, n_tokens, entries)
     width = None if free else recipe.dimension // (1 + len(recipe.further_poolings or ()))

@@ -16,12 +16,8 @@ from numpy.typing import NDArray
 
 from tessera_onnx.errors import ConfigError, EncodingError, LoadError, install_hint, shown
 from tessera_onnx.models.artifact import Artifact
-from tessera_onnx.models.rules import HASHED
-from tessera_onnx.models.spec import (
-    Role,
-    TokenRole,
-)
-from tessera_onnx.models.spec_tables import Language, Lexical
+from tessera_onnx.models.spec import Role, TokenRole
+from tessera_onnx.models.spec_words import HASHED, Language, Lexical
 from tessera_onnx.results import SparseVector
 from tessera_onnx.runtime import batching, workers
 from tessera_onnx.runtime.session import Array
@@ -53,8 +49,10 @@ def find_language(facts: Lexical, name: str | None) -> Language:
     raise ConfigError(f"language must be one of {names}, got {shown(name)}")
 
 
-def load_words(facts: Lexical, language: Language, artifact: Artifact) -> Words:
-    """The words of a language: its stop words and its stemmer.
+def load_words(
+    longest: int, language: Language, artifact: Artifact, more: frozenset[str] = frozenset()
+) -> Words:
+    """The words of a language: its stop words, `more` words to leave out, and its stemmer.
 
     Raises ImportError where py-rust-stemmers or mmh3 is missing (the extra `lexical`), LoadError
     for a file of stop words that is not UTF-8; otherwise as `Artifact.read`.
@@ -66,15 +64,15 @@ def load_words(facts: Lexical, language: Language, artifact: Artifact) -> Words:
         raise ImportError(
             f"lexical models need py-rust-stemmers and mmh3: {install_hint('lexical')}"
         ) from error
-    stop: frozenset[str] = frozenset()
+    stop = more
     if name := language.stop_words:
         try:
             text = artifact.read(name).decode("utf-8")
         except UnicodeDecodeError as error:
             raise LoadError(f"{name} is no list of words in UTF-8", path=name) from error
-        stop = frozenset(text.splitlines())
+        stop |= set(text.splitlines())
     stem = None if language.name == "none" else SnowballStemmer(language.name).stem_word
-    return Words(facts.longest_word, stop, stem, mmh3.hash)
+    return Words(longest, stop, stem, mmh3.hash)
 
 
 class Known(dict[str, V]):
@@ -121,7 +119,7 @@ class Words:
 
     def stems(self, text: str) -> list[str]:
         """The stems of the words of a text that count, in order."""
-        self._stems = known = self._stems.bounded()
+        known = self._stems
         return [stem for word in self.split(text) if (stem := known[word])]
 
     def terms(self, text: str) -> NDArray[np.int64]:
@@ -129,15 +127,29 @@ class Words:
 
         Raises EncodingError for a stem with the hash -2^31, which no int32 id can name.
         """
+        self.forget()
+        counts = Counter(self.stems(text))
+        return np.array([self.ids(counts), list(counts.values())], dtype=np.int64).T
+
+    def forget(self) -> None:
+        """Let the words go that were read, where they are too many."""
+        self._stems = self._stems.bounded()
         if len(self._ids) > MOST_WORDS:
             self._names, self._ids = {}, self._ids.bounded()
-        known, counts = self._ids, Counter(self.stems(text))
-        ids = [known[stem] for stem in counts]
+
+    def ids(self, stems: Iterable[str]) -> list[int]:
+        """The ids of stems. Raises EncodingError as `terms`."""
+        known = self._ids
+        ids = [known[stem] for stem in stems]
         if HASHED in ids:
             raise EncodingError(
                 "has a word whose hash is -2^31: its id would be beyond the ids of sparse vectors"
             )
-        return np.array([ids, list(counts.values())], dtype=np.int64).T
+        return ids
+
+    def stem(self, word: str) -> str:
+        """The stem of a word, "" for one that is left out."""
+        return self._stems[word]
 
     def name(self, number: int) -> str:
         """The stem of an id, or "#id" where no text that was read lately has a stem of that id."""
@@ -166,7 +178,7 @@ def document_head(facts: Lexical) -> Head:
         # In fastembed's order of operations, which decides the last bit.
         room = 1 - facts.b + facts.b * length / facts.average_length
         weights = counts * (facts.k + 1) / (counts + facts.k * room)
-        return [_vector(terms[:, 0], weights)]
+        return [vector(terms[:, 0], weights)]
 
     return Head(OUTPUTS, apply)
 
@@ -175,12 +187,12 @@ def query_head() -> Head:
     """The head for a SparseVector of ones, from the terms of a text."""
 
     def apply(outputs: list[Array], _: Batch) -> list[SparseVector]:
-        return [_vector(outputs[0][:, 0], np.ones(len(outputs[0])))]
+        return [vector(outputs[0][:, 0], np.ones(len(outputs[0])))]
 
     return Head(OUTPUTS, apply)
 
 
-def _vector(ids: Ids, weights: NDArray[np.float64]) -> SparseVector:
+def vector(ids: Ids, weights: NDArray[np.float64]) -> SparseVector:
     """The vector of the terms; of stems with the same id, the last one counts, as in fastembed."""
     kept, places = np.unique(ids[::-1], return_index=True)
     return SparseVector(kept.astype(np.int32), weights[::-1][places].astype(np.float32))

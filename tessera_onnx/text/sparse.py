@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, Unpack, overload
 
 import numpy as np
@@ -16,7 +16,7 @@ from tessera_onnx.models.spec import Kind, Sparse
 from tessera_onnx.results import Ranked, SparseVector, ranking
 from tessera_onnx.runtime.workers import Event, Limit
 from tessera_onnx.search.sparse_index import PackedSparse
-from tessera_onnx.text import heads, lexical
+from tessera_onnx.text import attention, heads, lexical
 from tessera_onnx.text.base import COMPARED, SEVERAL, RoleName, TextModel, TextOptions
 from tessera_onnx.text.options import SparseOptions
 from tessera_onnx.text.tokenizer import Head
@@ -36,6 +36,7 @@ class TesseraSparse(TextModel):
     _recipe: Sparse
     _head: Head
     _query_head: Head
+    _token: Callable[[int], str]  # the name of an entry
 
     def __init__(
         self,
@@ -60,11 +61,19 @@ class TesseraSparse(TextModel):
         self._options["language"] = language
         self._options["max_active_dims"] = max_active_dims
         self._most = max_active_dims
-        words = self._spec.lexical
+        words, self._token = self._spec.lexical, self._encoder.token
         if words is None and language is not None:
             raise ConfigError(f"model {self._spec.id!r} knows no languages: leave language out")
         if words is not None:
             self._head, self._query_head = lexical.document_head(words), lexical.query_head()
+            self._words_head = self._head
+            return
+        if self._spec.attention is not None:
+            tokenizer = self._encoder.tokenizer
+            found = attention.AttentionWords(self._spec.attention, self._artifact, tokenizer)
+            self._head = found.document_head(self._recipe.output)
+            self._query_head, self._token = found.query_head(), found.name
+            self._words_head = self._head
             return
         self._head = heads.sparse_head(self._recipe)
         self._query_head = self._head
@@ -223,7 +232,7 @@ class TesseraSparse(TextModel):
         right = scoring.as_list(documents)
         if right and are_texts(right):
             right = self.encode_document(right, timeout=timeout, cancel=cancel)
-        if self._spec.lexical is not None:
+        if self._spec.hashes_words():
             return PackedSparse(right, idf=True).rank(left, top_k)
         return ranking(scoring.sparse_scores(left, right, self.vocab_size()), top_k)
 
@@ -234,7 +243,7 @@ class TesseraSparse(TextModel):
         tokens are stems; "#id" stands for a stem that no text had which this object read lately.
         """
         checked = scoring.check_sparse(vector, "vector", self.vocab_size())
-        return explain.weights(checked, self._encoder.token, top_k)
+        return explain.weights(checked, self._token, top_k)
 
     def _width(self, dimension: int | None) -> int:
         if dimension is not None:

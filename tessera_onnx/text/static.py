@@ -22,9 +22,9 @@ from tessera_onnx.models.spec import (
     Kind,
     ModelSpec,
     Role,
+    Static,
     TokenRole,
 )
-from tessera_onnx.models.spec_tables import Static
 from tessera_onnx.runtime import batching, workers
 from tessera_onnx.runtime.cpu import cpu_threads
 from tessera_onnx.text import modules

@@ -7,6 +7,7 @@ import pytest
 import static_models
 import torch
 import upstream
+import ways
 from model2vec import StaticModel
 from real_models import packaged
 from sentence_transformers import SentenceTransformer
@@ -91,10 +92,12 @@ def test_the_two_recipes_differ(tmp_path):
     assert 5 <= same.sum() <= len(same) - 5
 
 
-def test_the_model_of_tokenlearn(texts):
+def test_the_model_of_tokenlearn(texts, record_property):
     """276,326 tokens that share 10,000 rows of int8; unk_id is that of the full stop."""
     folder = packaged("tokenlearn-static-model")
     compare(folder, texts, StaticModel.from_pretrained(folder).encode(texts))
+    row = {"model": "tokenlearn-static-model", "kind": "dense", "way": "upstream"}
+    ways.record(record_property, **row, result="equal")
 
 
 def test_the_model_of_wordllama(texts, tmp_path):

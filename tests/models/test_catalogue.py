@@ -45,6 +45,8 @@ def test_every_file_that_the_recipe_names_is_listed(spec):
     named = graphs if spec.text is None else {*graphs, spec.text.tokenizer}
     if spec.sparse is not None and spec.sparse.idf:
         named.add(spec.sparse.idf)
+    if spec.attention is not None:
+        named.add(spec.attention.stop_words)
     if spec.lexical is not None:
         named = {language.stop_words for language in spec.lexical.languages} - {""}
     assert named <= listed
@@ -86,7 +88,9 @@ def test_sources_of_pins_can_be_looked_up_or_counted(spec):
 
 def test_an_output_is_named_only_where_several_would_fit(spec):
     outputs = {kind: recipe.output for kind, recipe in spec.text_recipes().items()}
-    if spec.hub is not None and len(outputs) == 1:
+    if spec.attention is not None:  # the graph gives the attention of every layer
+        assert set(outputs.values()) == {"attention_6"}
+    elif spec.hub is not None and len(outputs) == 1:
         assert set(outputs.values()) == {""}
 
 

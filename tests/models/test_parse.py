@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tessera_onnx.errors import LoadError
-from tessera_onnx.models import catalogue, spec_media, spec_tables
+from tessera_onnx.models import catalogue, spec_media, spec_words
 from tessera_onnx.models import spec as models_spec
 from tessera_onnx.models.parse import build
 
@@ -125,9 +125,7 @@ def test_what_stands_for_no_fact_is_a_value_of_the_field():
     """What the message says to write is taken where it is written."""
     known = set()
     for table in [
-        value
-        for module in (models_spec, spec_media, spec_tables)
-        for value in vars(module).values()
+        value for module in (models_spec, spec_media, spec_words) for value in vars(module).values()
     ]:
         if dataclasses.is_dataclass(table):
             hints = typing.get_type_hints(table)

@@ -44,9 +44,9 @@ from tessera_onnx.models.spec import (
     Module,
     Role,
     Similarity,
+    Static,
     TokenizerSpec,
 )
-from tessera_onnx.models.spec_tables import Static
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 STATIC = "StaticEmbedding"

@@ -1,10 +1,12 @@
-"""The tables of models without a graph: a table of token vectors, and words (BM25)."""
+"""The tables of models that weigh words: BM25 without a graph, BM42 with one (see spec.py)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+HASHED = 1 << 31  # ids of words: from 0 to the greatest int32
+MAX_LETTERS = 1 << 20  # of a word
 # Snowball's stemmers that fastembed's BM25 offers, by the name of the language.
 Stemmer = Literal[
     "arabic",
@@ -27,24 +29,6 @@ Stemmer = Literal[
     "tamil",
     "turkish",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Static:
-    """A table of token vectors in place of a graph: the vector of a text is the mean of its rows.
-
-    The tensors are those of a safetensors file. A text without tokens has the zero vector. Sources:
-    model2vec/model.py; sentence_transformers/sentence_transformer/modules/static_embedding.py.
-    """
-
-    file: str
-    rows: str  # tensor (n, width): F64, F32, F16, BF16 or I8, averaged in float32 as it stands
-    weights: str  # tensor (ids,): the factor of each token id; "" = none
-    mapping: str  # tensor (ids,): the row of each token id; "" = the id is the row
-    drop_ids: tuple[int, ...]  # ids that are left out of the mean, after the cut to max_length
-    # A text is first cut to this many characters times max_length, prompt included (model2vec: the
-    # median length of the tokens); 0 = not.
-    characters_per_token: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +55,19 @@ class Lexical:
     k: float
     b: float
     average_length: float  # stems of a document: a constant, whatever the documents are
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """The attention of a text's first token as the weight of its words: BM42, beside `sparse`.
+
+    The weight of a token is that attention in the last layer, the mean of all heads. Pieces ("##")
+    of a word are joined and their weights added. Special tokens, stop words and punctuation are
+    left out, the other words are stemmed, and of a stem that occurs several times the largest
+    weight w counts, as ln(1 + w)^alpha. Ids and queries are as in `Lexical`. Source:
+    fastembed/sparse/bm42.py.
+    """
+
+    stemmer: Stemmer
+    stop_words: str  # file with a word a line
+    alpha: float
