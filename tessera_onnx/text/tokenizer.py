@@ -187,6 +187,8 @@ class Tokenizer:
 
     def token(self, token_id: int) -> str:
         """The token of an id; "" for an id outside the vocabulary."""
+        if not 0 <= token_id < 1 << 32:  # the library's ids have 32 bits
+            return ""
         return self._backend.id_to_token(int(token_id)) or ""
 
     def token_id(self, token: str) -> int | None:

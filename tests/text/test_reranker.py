@@ -548,6 +548,11 @@ def test_arguments_that_no_reranker_has(foreign):
         ("middle_ids = [\n    5,\n]", "middle_ids = [6]", "other ids or types around a query"),
         ("middle_ids = [\n    5,\n]", "middle_ids = [-1]", "no id or type is negative"),
         ("middle_ids = [\n    5,\n]", "middle_ids = [500]", "500 is no id of tokenizer.json"),
+        (
+            "middle_ids = [\n    5,\n]",
+            f"middle_ids = [{2**40}]",
+            "1099511627776 is no id of tokenizer.json",
+        ),
         ("    1,\n    1,\n]", "    1,\n]", "type_ids are five numbers"),
         ("    1,\n    1,\n]", "    1,\n    0,\n]", "other ids or types around a query"),
         ('truncation = "longest_first"\n', "", "reranker.truncation is missing"),
