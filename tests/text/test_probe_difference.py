@@ -1,5 +1,6 @@
 """The difference between two graphs of a model, as it is reported at opening."""
 
+import dataclasses
 import logging
 
 import numpy as np
@@ -14,12 +15,14 @@ from tessera_onnx import (
     TesseraSparse,
     protobuf,
 )
-from tessera_onnx.text import probe_difference
+from tessera_onnx.models.artifact import FOLDER, Artifact
+from tessera_onnx.models.spec import File
+from tessera_onnx.text import base, probe_difference
 from tessera_onnx.text.probe_difference import PROBES, least_cosine
 
 
-def shaken(content, seed=0):
-    """The graph with noise in its large weights."""
+def shaken(content, seed=0, size=0.05):
+    """The graph with noise in its large weights, in units of their deviation."""
     rng = np.random.default_rng(seed)
     changed = bytearray(content)
     for _, start, end in protobuf.fields(content, 0, len(content), protobuf.GRAPH):
@@ -27,7 +30,7 @@ def shaken(content, seed=0):
             for _, begin, until in protobuf.fields(content, at, to, 9):
                 if until - begin >= 4 * 64:
                     weights = np.frombuffer(content[begin:until], np.float32)
-                    noise = rng.normal(0, 0.05 * weights.std(), weights.shape)
+                    noise = rng.normal(0, size * weights.std(), weights.shape)
                     changed[begin:until] = (weights + noise).astype(np.float32).tobytes()
     return bytes(changed)
 
@@ -80,3 +83,32 @@ def test_the_report(caplog):
     for least in (0.5, float("nan")):
         with pytest.raises(LoadError, match=r"below 0.9: use precision='fp32'"):
             probe_difference.report(least, "onnx/model_quantized.onnx", "onnx/model.onnx")
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_folder_with_an_int8_graph_that_saturates(tmp_path, monkeypatch, caplog, exact):
+    """It is compared with the fp32 graph beside it when it is opened."""
+    monkeypatch.setattr(base, "is_saturating", lambda _name: True)
+    folder = tmp_path / "mine"
+    (folder / "onnx").mkdir(parents=True)
+    graph = (ARTIFACTS / "prompts" / "model.fp32.onnx").read_bytes()
+    (folder / "onnx" / "model.onnx").write_bytes(graph)
+    (folder / "onnx" / "model_int8.onnx").write_bytes(graph if exact else shaken(graph, size=9))
+    for name, content in (
+        ("config.json", '{"hidden_size": 32, "max_position_embeddings": 40}'),
+        ("tokenizer_config.json", '{"pad_token": "[PAD]", "mask_token": "[MASK]"}'),
+        ("tokenizer.json", (ARTIFACTS / "prompts" / "tokenizer.json").read_text()),
+    ):
+        (folder / name).write_text(content)
+    name = "onnx/model_int8.onnx"
+    spec = TesseraDense(path=folder).spec
+    graphs = dataclasses.replace(spec.graph, fp32="onnx/model.onnx", int8=name)
+    files = (*spec.files, File(name, "unpinned", -1))
+    found = Artifact(dataclasses.replace(spec, graph=graphs, files=files), folder, FOLDER)
+    if exact:
+        TesseraDense._from_artifact(found, None, precision="int8").close()
+        assert f"of {name} can saturate on this processor" in caplog.text
+        assert "the least cosine to the vectors of onnx/model.onnx is 1.000" in caplog.text
+    else:
+        with pytest.raises(LoadError, match=r"is -?0\.\d+, below 0.9: use precision='fp32'"):
+            TesseraDense._from_artifact(found, None, precision="int8")
