@@ -19,13 +19,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import tessera_onnx_starter
+
 from tessera_onnx.models import spec, spec_media, spec_words
 from tessera_onnx.models.foreign import graphs
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "formats.md"
-STARTER = ROOT / "starter" / "tessera_onnx_starter"
-ARTIFACTS = ROOT / "tests" / "artifacts"
+SOURCE = ROOT / "starter" / "tessera_onnx_starter"
+# The folders of examples, by their names on the page. Without a checkout the starter is a wheel.
+PLACES = {
+    "starter/tessera_onnx_starter": (
+        SOURCE if SOURCE.is_dir() else Path(tessera_onnx_starter.__file__).parent
+    ),
+    "tests/artifacts": ROOT / "tests" / "artifacts",
+}
 PART = re.compile(
     r"(?P<head><!-- (?P<name>[\w-]+): made by tests/make_formats.py -->\n)(?P<body>.*?)"
     r"(?=<!-- end -->)",
@@ -178,7 +186,7 @@ def example(kind: str) -> Iterator[str]:
     name, tables = EXAMPLES[typing.cast("spec.Kind", kind)]
     model = read_example(name)
     yield "```toml"
-    yield f"# {_folder(name).relative_to(ROOT).as_posix()}/model.toml"
+    yield f"# {_shown(name)}/{name}/model.toml"
     yield "schema = 1"
     yield "[[model]]"
     for key, value in model.items():
@@ -191,13 +199,13 @@ def example(kind: str) -> Iterator[str]:
     yield "```"
 
 
-def _folder(name: str) -> Path:
-    return next(place / name for place in (STARTER, ARTIFACTS) if (place / name).is_dir())
+def _shown(name: str) -> str:
+    return next(shown for shown, place in PLACES.items() if (place / name).is_dir())
 
 
 def read_example(name: str) -> dict[str, Any]:
     """The entry of a model of the starter or of the tests, as TOML has it."""
-    found = tomllib.loads((_folder(name) / "model.toml").read_text("utf-8"))
+    found = tomllib.loads((PLACES[_shown(name)] / name / "model.toml").read_text("utf-8"))
     return typing.cast("dict[str, Any]", found["model"][0])
 
 
