@@ -27,6 +27,7 @@ TITLES = {
     "dense": "Dense",
     "multi-vector": "Multi-vector",
     "sparse": "Sparse",
+    "reranker": "Rerankers",
     "time-series": "Time series",
     "vision": "Vision",
 }
@@ -62,8 +63,14 @@ ABSENT = """
 - google/timesfm-1.0-200m is a JAX checkpoint, and no ONNX file of it is known.
 - google/timesfm-2.5-200m-pytorch and ibm-granite/granite-timeseries-ttm-r2: no ONNX file is known
   and `tessera-export` does not read them.
-- Snowflake/snowflake-arctic-embed-m-v1.5, granite-embedding-small-english-r2, e5-small-v2: only the
-  int8 files or only one source's facts are public. Each opens by its repository's name.
+- Snowflake/snowflake-arctic-embed-m-v1.5, e5-small-v2, BAAI/bge-reranker-large: only the int8 files
+  or only one source's facts are public. Each opens by its repository's name.
+- minishlab/potion-base-2M, 4M, 32M, potion-multilingual-128M and
+  sentence-transformers/static-similarity-mrl-multilingual-v1: where their texts are cut, or
+  whether their vectors have unit length, is known from the files alone. Each opens by its
+  repository's name.
+- Rerankers that are language models (Qwen3-Reranker, mxbai-rerank-base-v2) and listwise ones are
+  refused.
 - Files that take token ids and pixels at once (Qdrant/colpali-v1.3-fp16, Qdrant/colmodernvbert) are
   not read: they want an image of zeros with every text, and nobody here has opened one.
   `tessera-export` makes graphs of those models in which a text needs no pixels.
@@ -100,7 +107,7 @@ def table(specs: list[ModelSpec], checked: dict[str, list[str]]) -> Iterator[str
             spec.id,
             spec.source,
             spec.licence,
-            f"{spec.hub.repository} ({', '.join(spec.graph.precisions())})"
+            f"{spec.hub.repository} ({', '.join(spec.precisions()) or 'a table, no graph'})"
             if spec.hub
             else ("part of the package" if spec.lexical else "by `tessera-export`"),
             " ".join(checked.get(spec.id, ["-"])),

@@ -49,10 +49,14 @@ def test_every_file_that_the_recipe_names_is_listed(spec):
         named.add(spec.attention.stop_words)
     if spec.lexical is not None:
         named = {language.stop_words for language in spec.lexical.languages} - {""}
+    if spec.static is not None:
+        named.add(spec.static.file)
+    if spec.reranker is not None:
+        named |= {module.file for module in spec.reranker.modules or () if module.file}
     assert named <= listed
     # Nothing else is fetched but weights beside a graph.
     for name in listed - named:
-        assert name.removesuffix("_data") in graphs
+        assert name.removesuffix("data")[:-1] in graphs
 
 
 def test_without_a_hub_the_files_are_those_of_the_export(spec):
