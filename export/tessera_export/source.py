@@ -68,7 +68,10 @@ def check(model: str, kinds: Collection[str] = ()) -> None:
     """
     if is_folder(model):
         refused.check(Path(model), kinds)
-    elif known(model) is None:
+    elif (entry := known(model)) is not None:
+        if entry.reranker is not None:
+            refused.check_name(model, kinds or entry.kinds)
+    else:
         repository = re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", model) and len(model) <= MOST
         if not repository or Path(model).exists():
             raise ExportError(_absent(model))
@@ -129,7 +132,7 @@ def locate(
     patterns = [*HUB_FILES, "*.py"] if code else HUB_FILES
     try:
         folder = Path(snapshot_download(wanted, revision=revision, allow_patterns=["*.json"]))
-        refused.check(folder, kinds, known=entry is not None)
+        refused.check(folder, kinds, known=entry is not None and entry.reranker is None)
         folder = Path(snapshot_download(wanted, revision=revision, allow_patterns=patterns))
         if not any(folder.glob("*.safetensors")):
             snapshot_download(wanted, revision=revision, allow_patterns=PICKLES)
@@ -150,7 +153,7 @@ def read(source: Source, kinds: tuple[str, ...], overrides: Overrides) -> Facts:
     entry = source.entry
     if entry is None:
         return folders.read(source.folder, kinds, overrides)
-    vouched = {**_vouched(source, entry), "known": True}
+    vouched = {**_vouched(source, entry), "known": entry.reranker is None}
     for field in fields(Overrides):
         value = getattr(overrides, field.name)
         if value != field.default:

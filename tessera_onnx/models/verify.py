@@ -153,16 +153,17 @@ def _beside(spec: ModelSpec, files: Listing) -> list[str]:
 
 def _compare_facts(spec: ModelSpec, weights: Listing, files: Listing | None) -> Iterator[Finding]:
     """Facts that the configuration files of the weights' repository tell, against the entry's."""
-    kinds = [kind for kind in spec.kinds if kind in TEXT_KINDS]
-    if not kinds:
+    kinds = [kind for kind in spec.kinds if kind in (*TEXT_KINDS, "reranker")]
+    if not kinds or spec.lexical is not None:
         return
     from tessera_onnx.models.foreign import reader
 
     place = Hub(weights.repository, weights.commit)
-    graph = next(name for p in spec.precisions() if (name := getattr(spec.graph, p)))
     sizes = {name: remote.size for name, remote in weights.files.items()}
-    # The reader is told of the graph that the entry runs, wherever that lies.
-    sizes[graph] = files.files[graph].size if files and graph in files.files else -1
+    graph = next((getattr(spec.graph, precision) for precision in spec.precisions()), None)
+    if graph is not None:
+        # The reader is told of the graph that the entry runs, wherever that lies.
+        sizes[graph] = files.files[graph].size if files and graph in files.files else -1
     try:
         names = repository.small(weights)
         with ThreadPoolExecutor(8) as pool:  # the time goes into waiting for the hub

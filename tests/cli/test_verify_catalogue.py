@@ -283,3 +283,40 @@ def test_offline_it_is_one_sentence(here, monkeypatch):
     shown = CliRunner().invoke(main, ["verify-catalogue"])
     assert shown.exit_code == 1
     assert "HF_HUB_OFFLINE forbids" in shown.stderr
+
+
+def test_a_reranker_and_a_model_without_a_graph_are_compared_too(here, monkeypatch):
+    """By their own facts: the reranker's activation, and the table, which no graph holds."""
+    pairs = catalogue.read_catalogue(ARTIFACTS / "reranker" / "model.toml")[0]
+    config = {
+        "architectures": ["BertForSequenceClassification"], "model_type": "bert",
+        "hidden_size": 32, "max_position_embeddings": 64, "vocab_size": 128, "type_vocab_size": 2,
+        "pad_token_id": 0, "id2label": {"0": "LABEL_0"},
+        "sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity",
+    }  # fmt: skip
+    tokenizer = {"model_max_length": 64, "pad_token": "[PAD]", "tokenizer_class": "BertTokenizer"}
+    files = {
+        **hub_server.folder(ARTIFACTS / "reranker"),
+        "config.json": json.dumps(config).encode(),
+        "tokenizer_config.json": json.dumps(tokenizer).encode(),
+    }
+    table = catalogue.read_catalogue(ARTIFACTS / "static" / "model.toml")[0]
+    tables = {**hub_server.folder(ARTIFACTS / "static"), "config.json": b'{"normalize": true}'}
+    server = hub_server.Hub({"some/pairs": files, "some/table": tables})
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    specs = [
+        dataclasses.replace(
+            spec,
+            source=name,
+            revision=hub_server.COMMIT,
+            hub=Hub(name, hub_server.COMMIT, ("2 public pins",)),
+            export=None,
+        )
+        for spec, name in ((pairs, "some/pairs"), (table, "some/table"))
+    ]
+    found = findings(write(here, *specs), code=1)[1]["findings"]
+    server.close()
+    assert [(f["model"], ".".join(f["key"]), f["value"]) for f in found] == [
+        ("test-reranker", "reranker.activation", "identity"),
+        ("test-static", "dense.document.max_length", 512),
+    ]

@@ -222,14 +222,16 @@ def failing(*_args, **_options):
 
 @pytest.mark.parametrize(
     "name",
-    ["cross-encoder/ms-marco-MiniLM-L6-v2", "BAAI/bge-reranker-v2-m3", "Qwen/Qwen3-Reranker-0.6B",
-     "jinaai/jina-reranker-v2-base-multilingual"],
+    ["cross-encoder/ms-marco-electra-base", "BAAI/bge-reranker-v2-m3", "Qwen/Qwen3-Reranker-0.6B",
+     "jinaai/jina-reranker-v3", "bge-reranker-base"],
 )  # fmt: skip
 def test_rerankers_of_the_hub_by_name(tmp_path, monkeypatch, name):
+    """The catalogue's too, of which no kind need be given: they are of the kind reranker."""
     monkeypatch.setattr(
         huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("it was downloaded")
     )
-    for options in ((), *(("--kind", kind) for kind in KINDS)):
+    unknown = [()] if source.known(name) is None else []
+    for options in (*unknown, *(("--kind", kind) for kind in KINDS)):
         assert "is a reranker or another classifier (by its name)" in refusal(
             tmp_path, name, *options
         )

@@ -543,7 +543,7 @@ def test_a_repository_that_the_hub_does_not_have(server):
     assert len(server.requests) == before
 
 
-@pytest.mark.parametrize("name", ["BAAI/bge-reranker-base", "cross-encoder/ms-marco-MiniLM-L-6-v2"])
+@pytest.mark.parametrize("name", ["BAAI/bge-reranker-large", "cross-encoder/ms-marco-electra-base"])
 def test_a_reranker_gives_no_vectors_by_its_name_before_any_request(server, name):
     for options in ({}, {"file": GRAPH}):
         with pytest.raises(ModelNotFound, match="by its name a reranker"):

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from tessera_onnx import LoadError, ModelNotFound, Tessera, TesseraDense, TesseraReranker
 from tessera_onnx.cli.main import main
 
-NAME = "cross-encoder/ms-marco-MiniLM-L2-v2"
+NAME = "cross-encoder/ms-marco-electra-base"
 pytestmark = pytest.mark.filterwarnings("ignore::tessera_onnx.TruncationWarning")
 HEAD = "somebody/ettin-reranker-small"
 
