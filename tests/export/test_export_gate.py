@@ -141,11 +141,10 @@ def test_weights_that_do_not_fill_the_model_are_refused(make, dense_files):
         torch_modules.load_model(facts, "eager")
 
 
-def test_another_tokenizer_than_upstreams_is_refused(place, tmp_path):
+def test_another_tokenizer_than_upstreams_is_refused(place):
     config = (place / "tokenizer_config.json").read_text()
     path = place / "tokenizer.json"
     path.write_text(path.read_text().replace('"lowercase":true', '"lowercase":false'))
-    facts = folder.read(place, ["dense"])
     assert "BertTokenizer" in config
-    with pytest.raises(ExportError, match=r"tokenizer.json gives|max_abs"):
-        encoder.export(facts, tmp_path / "out", artifact.Origin("test"))
+    with pytest.raises(ExportError, match="has the lowercase False in its normalizer"):
+        folder.read(place, ["dense"])

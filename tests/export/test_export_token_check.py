@@ -127,7 +127,7 @@ def test_a_normalizer_that_transformers_makes_anew_is_refused(place, change):
     ours = Tokenizer.from_file(str(place / "tokenizer.json"))
     tried = [text for group in token_check.HOSTILE.values() for text in group]
     mine = [list(ours.encode(text, add_special_tokens=True).ids) for text in tried]
-    upstream = token_check._upstream(place, trust_remote_code=False)
+    upstream = token_check.load_upstream(place, trust_remote_code=False)
     assert token_check._theirs(upstream, tried) != mine
 
 

@@ -256,6 +256,7 @@ def _count(settings: Any) -> int:
     return patches // int(factor) ** 2
 
 
+@as_export_error()
 def prompt(settings: Any, said: dict[str, Any], found: TokenizerFile) -> ImagePrompt:
     """The text around an image: processor_config.json's, else that of upstream's class.
 

@@ -100,7 +100,6 @@ def export(
         spec = artifact.entry(
             {"vision": recipe(text_model)},
             origin,
-            inputs=["pixel_values"],
             weights_sha256=_digest(tower),
             built=wanted,
             parity=parity,
