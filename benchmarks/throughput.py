@@ -56,7 +56,8 @@ class PlainLoop:
 
     def __call__(self, texts: list[str]) -> np.ndarray:
         encoder = self.model._encoder  # noqa: SLF001
-        rows = [ids for ids, _ in encoder.tokenizer.rows(texts, self.model._document)[0]]  # noqa: SLF001
+        found, _ = encoder.tokenizer.rows(texts, self.model._document)  # noqa: SLF001
+        rows = [row[0] for row in found]
         order = range(len(rows))
         if self.in_order:
             order = sorted(order, key=lambda i: len(rows[i]))
