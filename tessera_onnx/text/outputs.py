@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tessera_onnx.errors import LoadError
+from tessera_onnx.models.output_names import ENCODERS, POOLED
 from tessera_onnx.models.spec import KIND_TABLES, Dense, Kind, ModelSpec, MultiVector, Sparse
 from tessera_onnx.runtime.session import Array, Port, Session
 from tessera_onnx.text import heads, modules
@@ -29,16 +30,10 @@ Shapes = Mapping[str, tuple[int, ...]]  # of the outputs for one text
 STATES = (
     "token_embeddings", "last_hidden_state", "hidden_states", "text_embeds", "output_0", "output",
 )  # fmt: skip
-POOLED = (
-    "sentence_embedding", "sentence_embeddings", "text_embeds", "text_embedding", "dense_vecs",
-    "embeddings", "embedding", "output_0", "output",
-)  # fmt: skip
+VECTORS = (*POOLED, "output_0", "output")
 TOKENS = ("colbert_vecs", "contextual", *STATES)
 WEIGHTS = ("sparse_embedding", "sparse_vecs", "logits", *STATES)
-# These are the states of the encoder, before any layer after it.
-ENCODERS = {"last_hidden_state", "hidden_states"}
-# The state of [CLS] after a layer that was trained to tell whether two sentences follow each other:
-# it has the shape of a sentence's vector, and is none.
+# It has the shape of a text's vector, and is none (models/output_names.py).
 NEVER = {"pooler_output"}
 SENTENCE = "sentence_embedding"
 # Least cosine between a vector that the recipe makes and the graph's own sentence_embedding.
@@ -91,7 +86,7 @@ def settled(
         listed = () if isinstance(recipe, Sparse) else recipe.modules
         if recipe.output == "" or listed or getattr(recipe, "dimension", 1) == 0:
             if found is None:
-                found = _run(session, probe)
+                found = run_probe(session, probe)
             reads = modules.reads(listed or (), read)
             shapes = {name: array.shape for name, array in found.items()}
             recipe = settle(given, shapes, n_tokens, reads, session.name)
@@ -106,7 +101,7 @@ def settled(
     return Settled(spec, steps)
 
 
-def _run(session: Session, probe: Mapping[str, Array]) -> dict[str, Array]:
+def run_probe(session: Session, probe: Mapping[str, Array]) -> dict[str, Array]:
     """The outputs of the graph that hold floats, for the probe."""
     names = [
         name
@@ -145,7 +140,7 @@ def _dense(recipe: Dense, shapes: Shapes, n_tokens: int, reads: int, name: str) 
             return recipe
     free = recipe.dimension == 0 or recipe.modules
     fitting = [o for o in pooled if free or shapes[o][1] == recipe.dimension]
-    output = recipe.output or pick(fitting, POOLED, shapes, name)
+    output = recipe.output or pick(fitting, VECTORS, shapes, name)
     if recipe.pooling == "graph":
         return dataclasses.replace(recipe, output=output)
     # The graph pools, so it also takes the steps up to the last one that has weights.

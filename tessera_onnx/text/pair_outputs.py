@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 
-import numpy as np
-
 from tessera_onnx.errors import LoadError
 from tessera_onnx.models.spec import ModelSpec, Reranker
 from tessera_onnx.runtime.session import Array, Session
@@ -39,13 +37,8 @@ def settled(
     `probe` is one pair. A graph that has the steps inside gives the columns itself. Raises
     LoadError where no output fits or several do.
     """
-    names = [
-        name
-        for name, port in session.ports.items()
-        if port.dtype is not None and np.dtype(port.dtype).kind == "f"
-    ]
-    arrays = session.run(probe, outputs=names, parallel=True, unchecked=True)
-    shapes = {name: array.shape for name, array in zip(names, arrays, strict=True)}
+    arrays = outputs.run_probe(session, probe)
+    shapes = {name: array.shape for name, array in arrays.items()}
     recipe = _chosen(recipe, shapes, probe["input_ids"].shape[1], session.name)
     found = shapes.get(recipe.output, ())
     if recipe.pooling == "graph":

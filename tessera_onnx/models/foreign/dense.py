@@ -8,6 +8,7 @@ from tessera_onnx.errors import ConfigError, LoadError
 from tessera_onnx.models.foreign import layers, opened, pooled, prompts
 from tessera_onnx.models.foreign.files import SETTINGS
 from tessera_onnx.models.foreign.found import Folder
+from tessera_onnx.models.output_names import ENCODERS
 from tessera_onnx.models.spec import Dense, Module, Pooling, Similarity
 
 SIMILARITIES: tuple[Similarity, ...] = typing.get_args(Similarity)
@@ -157,7 +158,7 @@ def _unlisted(found: Folder, pooling: Pooling | None) -> Dense:
     output, size = "", found.hidden
     if pooling is not None:
         found.sources["dense.pooling"] = "pooling="
-        states = [port for port in found.files.states() if port.name in opened.ENCODERS]
+        states = [port for port in found.files.states() if port.name in ENCODERS]
         if size is None and len(states) == 1 and isinstance(states[0].dims[-1], int):
             size = states[0].dims[-1]
     elif port is not None:

@@ -13,16 +13,9 @@ from tessera_onnx.models.foreign import graph_io, graphs, tokenizer_file
 from tessera_onnx.models.foreign.files import is_file, read_table
 from tessera_onnx.models.foreign.graph_io import GraphIO, Port
 from tessera_onnx.models.foreign.graphs import Processor
+from tessera_onnx.models.output_names import ENCODERS, POOLED
 from tessera_onnx.models.spec import UNPINNED, File, Graph, Precision
 
-# Outputs that are the states of the encoder, before any layer after it.
-ENCODERS = ("last_hidden_state", "hidden_states")
-# Outputs of these names hold the vector of a text, if they have two axes. Never "pooler_output",
-# which is the state of [CLS] after a layer that was trained to tell neighbouring sentences.
-POOLED = (
-    "sentence_embedding", "sentence_embeddings", "text_embeds", "text_embedding", "dense_vecs",
-    "embeddings", "embedding",
-)  # fmt: skip
 FLOATS = {"float", "float16", "bfloat16", "double", ""}
 
 

@@ -33,6 +33,7 @@ from tessera_onnx.models.foreign.files import (
 from tessera_onnx.models.foreign.found import Folder
 from tessera_onnx.models.foreign.graph_io import Port
 from tessera_onnx.models.foreign.splade import Route
+from tessera_onnx.models.output_names import ENCODERS
 from tessera_onnx.models.spec import Dense, Kind, Module, MultiVector, Role, Sparse
 
 
@@ -85,7 +86,7 @@ def _projected(found: Folder) -> int:
     sizes = {
         port.dims[-1]
         for port in found.files.states()
-        if port.name not in opened.ENCODERS and isinstance(port.dims[-1], int)
+        if port.name not in ENCODERS and isinstance(port.dims[-1], int)
     }
     if len(sizes) == 1:
         found.sources["multi_vector.dimension"] = f"{found.files.name}: its output"
@@ -130,7 +131,7 @@ def _projection(found: Folder, dimension: int) -> Module:
 def _is_inside(found: Folder, dimension: int, hidden: int | None) -> bool:
     """Whether the graph itself has the Dense modules, as far as its outputs tell."""
     sizes = {port.name: port.dims[-1] for port in found.files.states()}
-    if not sizes or dimension == hidden or set(sizes) & set(opened.ENCODERS):
+    if not sizes or dimension == hidden or set(sizes) & set(ENCODERS):
         return False
     return all(size == dimension for size in sizes.values())
 
@@ -184,7 +185,7 @@ def sparse(found: Folder, routed: Route | None) -> tuple[Sparse, tuple[str, ...]
 def gives_states(found: Folder) -> bool:
     """Whether the graph gives states of the encoder and, as far as it tells, nothing else."""
     states = found.files.states()
-    return any(port.name in opened.ENCODERS for port in states) and not any(
+    return any(port.name in ENCODERS for port in states) and not any(
         port.name == "logits" for port in states
     )
 
