@@ -3,8 +3,12 @@
 import json
 import struct
 
+import pytest
 from artifact_tools import ARTIFACTS
 from faults import graphs
+
+from tessera_onnx import LoadError
+from tessera_onnx.models.foreign.reader import read
 
 SIZE, VOCABULARY = 8, 64
 GRAPH = "onnx/model.onnx"
@@ -154,3 +158,11 @@ def real(folder):
         folder,
         {name: (source / name).read_bytes() for name in ("model.onnx", "tokenizer.json")},
     )
+
+
+def refused(folder, message, error=LoadError, **options):
+    """The error of a folder that is not opened: one line, which `message` matches."""
+    with pytest.raises(error, match=message) as caught:
+        read(folder, **options)
+    assert "\n" not in str(caught.value)
+    return caught.value

@@ -17,21 +17,15 @@ from foreign_folders import (
     modules,
     plain,
     real,
+    refused,
     tensors,
     tokenizer,
     write,
 )
 
-from tessera_onnx import ConfigError, LoadError, TesseraDense
+from tessera_onnx import ConfigError, TesseraDense
 from tessera_onnx.models.foreign.reader import read
 from tessera_onnx.models.spec import Module, Role
-
-
-def refused(folder, message, error=LoadError, **options):
-    with pytest.raises(error, match=message) as caught:
-        read(folder, **options)
-    assert "\n" not in str(caught.value)
-    return caught.value
 
 
 def layer(folder, number, rows, columns, *, bias=True, name="Dense", **config):

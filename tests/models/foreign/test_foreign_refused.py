@@ -10,21 +10,15 @@ from foreign_folders import (
     graph,
     modules,
     plain,
+    refused,
     tensors,
     tokenizer,
     write,
 )
 
-from tessera_onnx import ConfigError, LoadError
+from tessera_onnx import ConfigError
 from tessera_onnx.models.foreign import files
 from tessera_onnx.models.foreign.reader import identifier, read
-
-
-def refused(folder, message, error=LoadError, **options):
-    with pytest.raises(error, match=message) as caught:
-        read(folder, **options)
-    assert "\n" not in str(caught.value)
-    return caught.value
 
 
 def test_half_of_the_files(tmp_path):

@@ -15,11 +15,12 @@ from foreign_folders import (
     graph,
     modules,
     plain,
+    refused,
     tensors,
     write,
 )
 
-from tessera_onnx import ConfigError, LoadError
+from tessera_onnx import ConfigError
 from tessera_onnx.models.foreign.reader import read
 from tessera_onnx.models.spec import Role, TokenRole
 
@@ -27,11 +28,6 @@ MASKED = {"architectures": ["BertForMaskedLM"]}
 LOGITS = ("logits", ("batch", "tokens", VOCABULARY))
 TABLE = "query_0_SparseStaticEmbedding"
 DOCUMENT = "document_0_Transformer"
-
-
-def refused(folder, message, error=LoadError, **options):
-    with pytest.raises(error, match=message):
-        read(folder, **options)
 
 
 def masked(folder):

@@ -11,11 +11,11 @@ from foreign_folders import (
     graph,
     modules,
     plain,
+    refused,
     tensors,
     write,
 )
 
-from tessera_onnx import LoadError
 from tessera_onnx.models.foreign.reader import read
 from tessera_onnx.models.spec import Module, TokenRole
 
@@ -23,11 +23,6 @@ SMALL = 4  # numbers of a token vector after the projection
 IDENTITY = "torch.nn.modules.linear.Identity"
 PROJECTION = Module("dense", "1_Dense/model.safetensors", "identity", False, SMALL)
 PUNCTUATION = (17, 18, 19, 24)  # those of the vocabulary
-
-
-def refused(folder, message, **options):
-    with pytest.raises(LoadError, match=message):
-        read(folder, **options)
 
 
 def dense_module(folder, number=1, rows=SMALL, columns=SIZE, **config):
