@@ -187,3 +187,19 @@ def test_the_graph_tells_the_dimension():
     assert (found.output, found.dimension) == ("sentence_embedding", 5)
     recipe = dataclasses.replace(DENSE, dimension=0, further_poolings=("max",))
     assert settled(recipe, last_hidden_state=(1, 2, 8)).dimension == 16
+
+
+def test_a_sentence_embedding_that_contradicts_the_pooling():
+    """A graph that gives both is not opened where they are vectors of two models."""
+    states = np.array([[[1.0, 0.0], [0.0, 1.0]]], np.float32)
+    probe = {"input_ids": np.ones((1, 2), np.int64)}
+    recipe = dataclasses.replace(DENSE, output="token_embeddings", dimension=2)
+    for pooling, given in (("mean", [[3.0, 3.0]]), ("cls", [[2.0, 0.0]]), ("last", [[0.0, 1.0]])):
+        found = {"token_embeddings": states, "sentence_embedding": np.array(given, np.float32)}
+        for name in ("mean", "cls", "last"):
+            tried = dataclasses.replace(recipe, pooling=name)
+            if name == pooling:
+                outputs._check_sentence(tried, found, probe, None, "model.onnx")
+                continue
+            with pytest.raises(LoadError, match="pooling or modules are those of another model"):
+                outputs._check_sentence(tried, found, probe, None, "model.onnx")
