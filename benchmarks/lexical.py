@@ -21,15 +21,13 @@ from typing import NamedTuple
 
 import bm25s
 import numpy as np
-from quality import DATA, collection, ndcg_at_10
+from quality import DATA, FOLDERS, collection, ndcg_at_10
 
 from tessera_onnx import PackedSparse, TesseraSparse
 from tessera_onnx.kinds import KINDS
 from tessera_onnx.models.artifact import Artifact
 from tessera_onnx.models.resolve import resolve
 from tessera_onnx.text import lexical
-
-FOLDERS = ("scifact", "nfcorpus", "cranfield")
 
 
 class Found(NamedTuple):

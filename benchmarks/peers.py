@@ -84,10 +84,10 @@ def child(name: str) -> None:
     os._exit(0)  # some leave threads behind that would not end
 
 
-def tuned(encode, texts) -> int:
+def tuned(encode, texts, every: int = 8) -> int:
     """The fastest batch size, on blocks of neighbours: single texts would be padded more."""
     block = BATCHES[-1]
-    texts = [text for i, text in enumerate(texts) if i // block % 8 == 1] or texts
+    texts = [text for i, text in enumerate(texts) if i // block % every == 1] or texts
     seconds = {size: timed(encode, texts, size) for size in BATCHES}
     for size in sorted(seconds, key=seconds.get)[:3]:
         seconds[size] = min(seconds[size], timed(encode, texts, size))
@@ -109,14 +109,14 @@ def timed(encode, texts, batch) -> float:
 class Peer:
     """A child process and what it has measured."""
 
-    def __init__(self, name: str, python: str, options: dict) -> None:
+    def __init__(self, name: str, python: str, options: dict, script: Path = HERE) -> None:
         self.name = name
         self.seconds: list[float] = []
         self.one: list[float] = []
         # A file, for a pipe that nobody reads fills up; it lives as long as the process.
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [python, str(HERE), "--child", name],
+            [python, str(script), "--child", name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if options["loud"] else self.errors,
@@ -137,6 +137,13 @@ class Peer:
             error = self.errors.read().strip().splitlines()
             raise RuntimeError(error[-1][:150] if error else "it ended")
         return json.loads(line)
+
+    def times(self, rival: Peer | None) -> str:
+        """The seconds of a round as a multiple of the rival's: median (least..most)."""
+        if rival is None or rival is self:
+            return ""
+        ratios = [b / a for a, b in zip(rival.seconds, self.seconds, strict=True)]
+        return f"{statistics.median(ratios):.2f}x ({min(ratios):.2f}..{max(ratios):.2f})"
 
     def end(self) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -242,11 +249,7 @@ def table(peers: list[Peer], n_texts: int) -> None:
     by_name = {peer.name: peer for peer in peers}
     marked = False
     for name, peer in by_name.items():
-        rival = by_name.get(ours(name))
-        ratio = ""
-        if rival is not None and rival is not peer:
-            ratios = [b / a for a, b in zip(rival.seconds, peer.seconds, strict=True)]
-            ratio = f"{statistics.median(ratios):.2f}x ({min(ratios):.2f}..{max(ratios):.2f})"
+        ratio = peer.times(by_name.get(ours(name)))
         median, best = statistics.median(peer.seconds), min(peer.seconds)
         differs = bool(ours(name) == exact(name) and peer.cosine.min() < EQUAL)
         marked |= differs

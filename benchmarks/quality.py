@@ -3,8 +3,9 @@
     python benchmarks/quality.py [--data ../shared/data] [--model ID_OR_FOLDER] [--precision P]
                                  [--kind K]
 
-STS-B test: Spearman correlation of the cosine. SciFact test and Cranfield: nDCG@10 over title +
-text. The collections are not part of this repository; without them there is nothing to measure.
+STS-B test: Spearman correlation of the cosine. SciFact test, NFCorpus and Cranfield: nDCG@10
+over title + text. The collections are not part of this repository; without them there is nothing to
+measure.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from tessera_onnx import (
 from tessera_onnx.vectors import scoring
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
+FOLDERS = ("scifact", "nfcorpus", "cranfield")
 CLASSES = {
     "dense": TesseraDense,
     "multi-vector": TesseraMultiVector,
@@ -132,7 +134,7 @@ def measure(target: str, precision: str | None, data: Path, kinds: list[str]) ->
             name = f"{model.model()} {kind} {model.precision}"
             if kind == "dense":
                 row(name, "STS-B Spearman", sts(model, data))
-            for folder in ("scifact", "cranfield"):
+            for folder in FOLDERS:
                 if kind == "multi-vector":
                     scores = MultiVectorScores(model, data / folder)
                     sizes = [model.dimension(), *model.spec.multi_vector.matryoshka]

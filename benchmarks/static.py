@@ -6,8 +6,9 @@ FOLDER is one that model2vec saved. Without it one of potion-base-8M's shape is 
 of 256 numbers for each word of the starter's tokenizer. Texts are docstrings of the standard
 library and of NumPy. Vectors are compared first. Then both take turns in one process, every other
 round backwards; model2vec runs at its defaults and with its own threads (`use_multiprocessing`)
-for any number of texts. Ratios are those of a round: median, least and most. Latency is the median
-of single calls. Needs model2vec and tessera-onnx-starter.
+for any number of texts. Ratios are those of a round: median, least and most; the second is that of
+processor time, on which other programs have less influence. Latency is the median of single calls.
+Needs model2vec and tessera-onnx-starter.
 """
 
 from __future__ import annotations
@@ -45,10 +46,11 @@ def make(folder: Path) -> None:
     StaticModel(rows, tokenizer, normalize=True).save_pretrained(folder)
 
 
-def timed(encode: Callable[[Any], Any], texts: Any) -> float:
-    start = time.perf_counter()
+def timed(encode: Callable[[Any], Any], texts: Any) -> tuple[float, float]:
+    """Seconds, and seconds of processor time."""
+    start, used = time.perf_counter(), time.process_time()
     encode(texts)
-    taken = time.perf_counter() - start
+    taken = time.perf_counter() - start, time.process_time() - used
     os.environ.pop("TOKENIZERS_PARALLELISM", None)  # model2vec sets it, for the whole process
     return taken
 
@@ -68,7 +70,7 @@ def measure(folder: Path, n_texts: int, rounds: int) -> None:
         "model2vec": theirs.encode,
         "model2vec, threads": lambda t: theirs.encode(t, multiprocessing_threshold=0),
     }
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for number in range(rounds):
         order = list(calls) if number % 2 == 0 else list(calls)[::-1]
         for name in order:
@@ -78,14 +80,15 @@ def measure(folder: Path, n_texts: int, rounds: int) -> None:
         "model2vec": theirs.encode,
     }
     for name, found in times.items():
-        rate = len(texts) / statistics.median(found)
-        ratios = [a / b for a, b in zip(found, times["tessera-onnx"], strict=True)]
-        least, most = min(ratios), max(ratios)
+        rate = len(texts) / statistics.median(taken for taken, _ in found)
         line = f"{name:20} {rate:10,.0f} texts/s"
         if name != "tessera-onnx":
-            line += f"   ours {statistics.median(ratios):.2f}x ({least:.2f} to {most:.2f})"
+            for i, what in enumerate(("", " of processor time")):
+                ratios = [a[i] / b[i] for a, b in zip(found, times["tessera-onnx"], strict=True)]
+                least, most = min(ratios), max(ratios)
+                line += f"   {statistics.median(ratios):.2f}x ({least:.2f} to {most:.2f}){what}"
         if name in singles:
-            single = [timed(singles[name], text) for text in texts[:500]]
+            single = [timed(singles[name], text)[0] for text in texts[:500]]
             line += f"   {statistics.median(single) * 1e6:.0f} us a text"
         print(line)
 

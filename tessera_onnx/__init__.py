@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from tessera_onnx.runtime import telemetry
 
 if TYPE_CHECKING:
+    from tessera_onnx.client import AsyncClient, Client
+    from tessera_onnx.collection.collection import Collection
     from tessera_onnx.errors import (
         Cancelled,
         ConfigError,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
         LoadError,
         ModelNotFound,
         QuantizationError,
+        StoreError,
         TesseraError,
         TimedOut,
         TokenizationError,
@@ -34,8 +37,17 @@ if TYPE_CHECKING:
     )
     from tessera_onnx.images.vision import TesseraVision
     from tessera_onnx.kinds import Tessera, list_models
-    from tessera_onnx.results import BinaryTokens, Embeddings, Int8Vectors, Ranked, SparseVector
+    from tessera_onnx.results import (
+        BinaryTokens,
+        Chunks,
+        Embeddings,
+        Int8Vectors,
+        Ranked,
+        SparseVector,
+    )
+    from tessera_onnx.search.dense_index import PackedDense
     from tessera_onnx.search.fusion import fuse
+    from tessera_onnx.search.muvera import Muvera
     from tessera_onnx.search.sparse_index import PackedSparse
     from tessera_onnx.search.token_index import PackedTokens
     from tessera_onnx.series.timeseries import TesseraTimeSeries
@@ -45,13 +57,17 @@ if TYPE_CHECKING:
     from tessera_onnx.text.sparse import TesseraSparse
     from tessera_onnx.vectors.scoring import maxsim
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 telemetry.switch_off()  # here, so that it comes before any later import of onnxruntime
 
 __all__ = [
+    "AsyncClient",
     "BinaryTokens",
     "Cancelled",
+    "Chunks",
+    "Client",
+    "Collection",
     "ConfigError",
     "DeviceError",
     "DimensionMismatch",
@@ -64,11 +80,14 @@ __all__ = [
     "IntegrityError",
     "LoadError",
     "ModelNotFound",
+    "Muvera",
+    "PackedDense",
     "PackedSparse",
     "PackedTokens",
     "QuantizationError",
     "Ranked",
     "SparseVector",
+    "StoreError",
     "Tessera",
     "TesseraDense",
     "TesseraError",
@@ -104,6 +123,7 @@ MODULES = {
         "LoadError",
         "ModelNotFound",
         "QuantizationError",
+        "StoreError",
         "TesseraError",
         "TimedOut",
         "TokenizationError",
@@ -112,14 +132,18 @@ MODULES = {
     ),
     "text.multi_vector": ("TesseraMultiVector",),
     "search.token_index": ("PackedTokens",),
+    "search.dense_index": ("PackedDense",),
     "search.fusion": ("fuse",),
+    "search.muvera": ("Muvera",),
     "search.sparse_index": ("PackedSparse",),
-    "results": ("BinaryTokens", "Embeddings", "Int8Vectors", "Ranked", "SparseVector"),
+    "results": ("BinaryTokens", "Chunks", "Embeddings", "Int8Vectors", "Ranked", "SparseVector"),
     "vectors.scoring": ("maxsim",),
     "text.sparse": ("TesseraSparse",),
     "text.reranker": ("TesseraReranker",),
     "series.timeseries": ("TesseraTimeSeries",),
     "images.vision": ("TesseraVision",),
+    "client": ("AsyncClient", "Client"),
+    "collection.collection": ("Collection",),
 }
 
 if not TYPE_CHECKING:  # a type checker would take every name for one of this package's

@@ -72,8 +72,8 @@ class Model:
             path: a model folder (an artifact, or one of sentence-transformers and its like with an
                 ONNX file), or a catalogue (.toml) in which to look the id up.
             device: "auto", "cpu", "cuda", "cuda:N" or "coreml". Only "auto" may fall back.
-            precision: "fp32", "fp16" or "int8", of all graphs of the model; None takes the model's
-                best for the device.
+            precision: "fp32", "fp16", "int8" or "int4", of all graphs of the model; None takes the
+                model's best for the device.
             threads: CPU threads; None takes TESSERA_THREADS, else the affinity and cgroup quota.
             cache_dir: folder of local models; None takes TESSERA_CACHE, else the user's cache.
             offline: True fetches nothing; None lets HF_HUB_OFFLINE decide. A model that is on

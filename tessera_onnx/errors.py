@@ -26,8 +26,10 @@ from __future__ import annotations
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 LONGEST_NAME = 100  # characters of a name that a message repeats
@@ -121,6 +123,10 @@ class FileError(TesseraError, OSError):
     """A file cannot be read or written."""
 
 
+class StoreError(TesseraError, RuntimeError):
+    """A vector store cannot be reached, or did not do what it was asked."""
+
+
 class Cancelled(TesseraError):
     """A call ended because the event passed as `cancel` is set."""
 
@@ -138,6 +144,32 @@ class TruncationWarning(UserWarning):
 
 class ForecastWarning(UserWarning):
     """A forecast differs from the request, or its input was reordered; the message says why."""
+
+
+# Where the warnings of a block go that answers somebody else, such as the client of a server.
+_collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
+
+
+@contextmanager
+def collected_warnings(messages: list[str]) -> Iterator[None]:
+    """Add the messages of the warnings of this block to a list, of this thread alone.
+
+    `warnings.catch_warnings` changes all threads of the process.
+    """
+    before = _collected.set(messages)
+    try:
+        yield
+    finally:
+        _collected.reset(before)
+
+
+def tell(message: str, category: type[Warning]) -> None:
+    """Raise a warning at the line that called this package, or add it to those collected."""
+    collected = _collected.get()
+    if collected is None:
+        warnings.warn(message, category, stacklevel=callers_level())
+    else:
+        collected.append(message)
 
 
 def callers_level() -> int:

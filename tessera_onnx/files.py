@@ -87,6 +87,17 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)  # usually it was renamed
 
 
+def check_regular(path: Path) -> None:
+    """Raises FileError unless a regular file is there: a pipe or a device might never end."""
+    try:
+        found = path.stat().st_mode
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise FileError(f"{named(path)} cannot be read: {reason(error)}", path=str(path)) from None
+    if not stat.S_ISREG(found):
+        what = "a folder" if stat.S_ISDIR(found) else "a pipe or a device, not a regular file"
+        raise FileError(f"{named(path)} cannot be read: it is {what}", path=str(path))
+
+
 def _permissions(target: Path) -> int | None:
     """The permissions of an existing file; None without one. Raises OSError for other things."""
     try:

@@ -6,6 +6,8 @@ models/spec.py, rules in models/rules.py, a class, and a row here.
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import importlib
 import os
 from collections.abc import Callable
@@ -16,10 +18,11 @@ from tessera_onnx.base import Model
 from tessera_onnx.errors import ConfigError, shown
 from tessera_onnx.models import catalogue, resolve
 from tessera_onnx.models import installed as models_installed
-from tessera_onnx.models.artifact import Artifact
-from tessera_onnx.models.spec import KIND_TABLES, Kind, ModelSpec
+from tessera_onnx.models.artifact import FOLDER, Artifact
+from tessera_onnx.models.spec import KIND_TABLES, UNPINNED, Kind, ModelSpec, Precision
 from tessera_onnx.runtime import cpu
-from tessera_onnx.text.base import TextOptions
+from tessera_onnx.text.options import Settings
+from tessera_onnx.text.tokenizer import OnLong
 
 
 @dataclass(frozen=True)
@@ -128,11 +131,15 @@ ROWS = (
 )
 KINDS: dict[Kind, KindRow] = {row.kind: row for row in ROWS}
 HYBRID: tuple[Kind, ...] = ("dense", "sparse")  # kinds whose rankings a hybrid search fuses
+# Kinds that compare a query with each document again, and rank the first ones of a search anew: the
+# first is preferred, since it reads pairs.
+RERANKING: tuple[Kind, ...] = ("reranker", "multi-vector")
 
 
-class AnyOptions(TextOptions, total=False):
+class AnyOptions(Settings, total=False):
     """The options of all classes; each class takes some of them."""
 
+    on_long: OnLong | Literal["window"]
     max_active_dims: int | None
     language: str | None
     image_only: bool
@@ -154,6 +161,14 @@ def Tessera(  # noqa: N802 (the original's name)
         ModelNotFound, LoadError, ConfigError: as the class does. TypeError for an option that the
             class does not have.
     """
+    row, artifact = find_model(model_id, kind=kind, **options)
+    return row.open(artifact, model_id or artifact.spec.id, **options)
+
+
+def find_model(
+    model_id: str | None = None, *, kind: Kind | None = None, **options: Unpack[AnyOptions]
+) -> tuple[KindRow, Artifact]:
+    """The row and the artifact of a model, which is not opened; errors are those of `Tessera`."""
     _check_kind(kind)
     artifact = resolve.resolve(
         model_id,
@@ -166,8 +181,60 @@ def Tessera(  # noqa: N802 (the original's name)
         precision=options.get("precision"),
         processor=cpu.byte_products(),
     )
-    row = KINDS[kind or artifact.spec.kinds[0]]
-    return row.open(artifact, model_id or artifact.spec.id, **options)
+    return KINDS[kind or artifact.spec.kinds[0]], artifact
+
+
+def result_of(model: Model) -> str:
+    """What an open model gives for an input, as `KindRow.result`; an image may have one vector."""
+    row = KINDS[model._kind]  # noqa: SLF001
+    is_one = getattr(row.recipe(model.spec), "vectors", None) == "one"
+    return "vector" if is_one else row.result
+
+
+def model_facts(model: Model) -> dict[str, Any]:
+    """What tells one model from another: id, precision, and a sha256 of recipes and files.
+
+    The sha256 is the same for each kind that the model is opened as, and None for a model at a
+    server. "similarity" is that of dense
+    vectors; "idf" says that a search has to weigh terms by their inverse document frequency.
+    """
+    spec = model.spec
+    artifact: Artifact | None = getattr(model, "_artifact", None)
+    similarity = getattr(spec.dense, "similarity", None) or "cosine"
+    return {
+        "model": model.model(),
+        "kind": model._kind,  # noqa: SLF001
+        "precision": model.precision,
+        "model sha256": artifact and _sha256(spec, artifact, model.precision),
+        "similarity": similarity,
+        "idf": spec.hashes_words(),
+    }
+
+
+def _stated(value: Any) -> Any:
+    """A table without the facts that have their default, so that a digest of it lasts.
+
+    A later version may add an optional fact, and what was made before is still of the same model.
+    """
+    if isinstance(value, tuple):
+        return [_stated(each) for each in value]
+    if not dataclasses.is_dataclass(value):
+        return value
+    facts = {each.name: (getattr(value, each.name), each) for each in dataclasses.fields(value)}
+    return {name: _stated(fact) for name, (fact, each) in facts.items() if fact != each.default}
+
+
+def _sha256(spec: ModelSpec, artifact: Artifact, precision: Precision | None) -> str:
+    found = {row.kind: row.recipe(spec) for row in ROWS if row.recipe(spec) is not None}
+    facts = {kind: _stated(recipe) for kind, recipe in found.items()}
+    digest = hashlib.sha256(repr((facts, _stated(spec.text))).encode())
+    for name in sorted(artifact.files_for(precision)):
+        listed = artifact.spec.file(name).sha256
+        if artifact.origin == FOLDER or listed == UNPINNED:
+            with artifact.locate(name).open("rb") as stream:
+                listed = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest.update(f"{name} {listed}\n".encode())
+    return digest.hexdigest()
 
 
 def list_models(kind: Kind | None = None, *, installed: bool = False) -> list[str]:

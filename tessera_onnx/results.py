@@ -57,7 +57,7 @@ class QdrantVector(TypedDict):
 class SparseVector(NamedTuple):
     """A sparse vector: vocabulary ids and their weights; two empty arrays if all weights are 0.
 
-    indices (k,) int32, ascending; values (k,) float32, above 0.
+    indices (k,) int32, ascending; values (k,) float32, above 0; of miniCOIL, of either sign.
     """
 
     indices: NDArray[np.int32]
@@ -94,6 +94,13 @@ class Embeddings(NamedTuple):
     dense: NDArray[np.float32] | None  # (n, dimension)
     multi_vector: list[NDArray[np.float32]] | None  # n arrays (n_tokens, dimension)
     sparse: list[SparseVector] | None
+
+
+class Chunks(NamedTuple):
+    """The vectors of the n chunks of a text, and where the chunks lie in it."""
+
+    vectors: NDArray[np.float32]  # (n, dimension)
+    spans: NDArray[np.int64]  # (n, 2): chunk i is text[spans[i, 0] : spans[i, 1]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -207,6 +214,11 @@ def ranking(
     """
     numbers = np.arange(len(scores)) if numbers is None else numbers
     found = scores[numbers]
-    order = np.argsort(-found, kind="stable")[: check_top_k(top_k, len(found))]
+    n = check_top_k(top_k, len(found))
+    if 0 < n < len(found) // 8:  # sort those alone that may be among the best
+        least = np.partition(found, len(found) - n)[len(found) - n]
+        kept = np.flatnonzero(found >= least)
+        numbers, found = numbers[kept], found[kept]
+    order = np.argsort(-found, kind="stable")[:n]
     picked = zip(numbers[order].tolist(), found[order].tolist(), strict=True)
     return [Ranked(number, score, ids[number] if ids else None) for number, score in picked]

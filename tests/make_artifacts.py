@@ -1,10 +1,12 @@
 """Make tests/artifacts: small random-weight models of the true classes and their golden values.
 
-Run with torch, sentence-transformers, FlagEmbedding, chronos-forecasting and tessera-onnx-export:
+Run with torch, sentence-transformers, FlagEmbedding, chronos-forecasting, granite-tsfm (for "ttm")
+and tessera-onnx-export:
 `python tests/make_artifacts.py [NAME ...]`. The golden values come from upstream code on the same
 weights, never from this project: sentence-transformers' SentenceTransformer, SparseEncoder and
 MultiVectorEncoder (which follows ColBERT and PyLate), FlagEmbedding's M3 model, transformers,
-and chronos-forecasting for series.
+chronos-forecasting and granite-tsfm for series. Those of tirex come from the procedure that its
+authors publish for their ONNX file.
 """
 
 from __future__ import annotations
@@ -57,6 +59,7 @@ from transformers import (
 )
 
 from tessera_export import artifact
+from tessera_export.graph import storage, tracing
 from tessera_export.pairs import export as pairs
 from tessera_export.pairs import facts as pair_facts
 from tessera_export.series import timeseries
@@ -663,6 +666,106 @@ def make_chronos2(work: Path) -> None:
     )
 
 
+def make_ttm(work: Path) -> None:
+    """TinyTimeMixer with all its parts: levels of patches, a decoder of another width."""
+    from tsfm_public.models.tinytimemixer import TinyTimeMixerConfig, TinyTimeMixerForPrediction
+    from tsfm_public.toolkit.recursive_predictor import RecursivePredictor, RecursivePredictorConfig
+
+    torch.manual_seed(8)
+    small = TinyTimeMixerConfig(
+        context_length=100,  # not whole patches: the first four values are left out, once scaled
+        prediction_length=24,
+        patch_length=16,
+        patch_stride=16,
+        d_model=16,
+        num_layers=1,
+        adaptive_patching_levels=2,
+        decoder_d_model=8,
+        decoder_num_layers=1,
+        decoder_raw_residual=True,
+    )
+    model = TinyTimeMixerForPrediction(small).eval()
+    with torch.no_grad():  # a forecast of about the series' own scale
+        model.head.base_forecast_block.weight *= 4
+    model.save_pretrained(work)
+    origin = artifact.Origin(id="test-ttm", source="random weights", licence="apache-2.0")
+    timeseries.export(timeseries.read(work), HERE / "ttm", origin, ("fp32",), overwrite=True)
+    rows = [row for row in contexts() if not np.isnan(row).all()]
+    windows = torch.from_numpy(
+        np.stack([np.pad(row[-100:], (100 - len(row[-100:]), 0), constant_values=np.nan)
+                  for row in rows])
+    )[..., None]  # fmt: skip
+    known = ~torch.isnan(windows)
+    settings = RecursivePredictorConfig(model, 60, 24, "mse")
+    with torch.no_grad():
+        # Three passes. Upstream needs a mask of the future, of which it makes that of the past.
+        far = RecursivePredictor(settings)(
+            past_values=torch.nan_to_num(windows),
+            past_observed_mask=known,
+            future_observed_mask=torch.ones(len(rows), 72, 1, dtype=torch.bool),
+        ).prediction_outputs
+        # Shorter series, which upstream pads itself.
+        short = [
+            model(
+                past_values=torch.nan_to_num(torch.from_numpy(row[-100:]))[None, :, None],
+                past_observed_mask=~torch.isnan(torch.from_numpy(row[-100:]))[None, :, None],
+            ).prediction_outputs[0, :, 0].numpy()
+            for row in rows
+        ]  # fmt: skip
+    write_golden("ttm", **ragged("context", rows), far=far[..., 0].numpy(), short=np.stack(short))
+
+
+class LikeTiRex(torch.nn.Module):
+    """What the published graph takes and gives, and how it scales; one layer of our own between.
+
+    The real architecture is in tests/export/test_tirex.py.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(2 * 64, 32 * 9)
+
+    def forward(self, context: torch.Tensor) -> torch.Tensor:
+        """(b, t) to (b, 32, 9)."""
+        known = ~torch.isnan(context)
+        count = known.sum(1, keepdim=True).clamp(min=1)
+        values = torch.where(known, context, torch.zeros_like(context))
+        loc = values.sum(1, keepdim=True) / count
+        centred = torch.where(known, context - loc, torch.zeros_like(context))
+        scale = (centred.square().sum(1, keepdim=True) / count).sqrt()
+        scale = torch.where(scale == 0, loc.abs() + 1e-5, scale)
+        inputs = [
+            torch.nn.functional.pad(each, (64, 0))[:, -64:]
+            for each in (centred / scale, known.to(context.dtype))
+        ]
+        found = self.layer(torch.cat(inputs, dim=1)) * scale + loc
+        return found.view(-1, 32, 9)
+
+
+def make_tirex(work: Path) -> None:
+    """A foreign folder: a graph of TiRex' name, inputs and outputs, and nothing else."""
+    torch.manual_seed(9)
+    axes = {"context": {0: "batch", 1: "values"}, "quantiles": {0: "batch"}}
+    example = {"context": torch.linspace(-1, 1, 200).view(2, 100)}
+    (HERE / "tirex").mkdir(exist_ok=True)
+    path = HERE / "tirex" / "tirex.onnx"
+    storage.save(tracing.trace_legacy(LikeTiRex().eval(), example, ["quantiles"], axes), path)
+    session = storage.session(path)
+    rows = [row for row in contexts() if not np.isnan(row).all()]
+    found = []
+    for row in rows:
+        # NX-AI/tirex, examples/tirex_onnx.ipynb: the last 2,048 values, then as many missing values
+        # as were forecast.
+        context, passes = row[None], []
+        for _ in range(3):
+            context = context[..., -2048:]
+            (forecast,) = session.run(None, {"context": context.astype(np.float32)})
+            passes.append(forecast)
+            context = np.concatenate([context, np.full((1, 32), np.nan)], axis=-1)
+        found.append(np.concatenate(passes, axis=1)[0, :70])
+    write_golden("tirex", **ragged("context", rows), quantiles=np.stack(found))
+
+
 class Traced(torch.nn.Module):
     """A function as a module that owns the weights it uses, for the tracer."""
 
@@ -757,6 +860,8 @@ def main() -> None:
         make_page,
         make_bolt,
         make_chronos2,
+        make_ttm,
+        make_tirex,
         make_starter,
         make_forecaster,
     )

@@ -6,69 +6,30 @@ those of tests/artifacts/splade. tests/make_lexical_goldens.py then makes the go
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from pathlib import Path
 
 import torch
 from transformers import BertConfig, BertModel
+from word_artifacts import describe
 
 ARTIFACTS = Path(__file__).parent / "artifacts"
 FOLDER = ARTIFACTS / "attention"
 STOP_WORDS = Path(__file__).parents[1] / "tessera_onnx" / "models" / "stop_words" / "english.txt"
 
-
 # The recipe of the catalogue's bm42-all-minilm-l6-v2-attentions, with these words' special tokens.
-DESCRIPTION = """\
-schema = 1
-
-[[model]]
-id = "test-attention"
-aliases = []
-kinds = ["sparse"]
-source = "random weights"
-revision = "unpinned"
-licence = "apache-2.0"
-unverified = []
-files = [
-FILES
-]
-[model.graph]
-fp32 = "model.onnx"
-fp16 = ""
-int8 = ""
-best_cpu = "fp32"
-best_cuda = "fp32"
-best_coreml = "fp32"
-static = false
-[model.text]
-tokenizer = "tokenizer.json"
-lowercase = false
-prefix_ids = [4]
-suffix_ids = [5]
-pad_id = 0
-mask_id = 6
-max_positions = 64
-fixed_length = 0
+FACTS = {
+    "id": "test-attention",
+    "graph": "model.onnx",
+    "words": """\
 [model.attention]
 stemmer = "english"
 stop_words = "stopwords.txt"
 alpha = 0.5
-[model.sparse]
-output = "attention_6"
-head = "attention"
-activation = "relu"
-vocab_size = 2147483648
-zero_ids = []
-query_weights = "ones"
-idf = ""
-[model.sparse.query]
-prompt = ""
-max_length = 32
-[model.sparse.document]
-prompt = ""
-max_length = 32
-"""
+""",
+    "head": 'output = "attention_6"\nhead = "attention"',
+    "query_weights": "ones",
+}
 
 
 class Attention(torch.nn.Module):
@@ -119,13 +80,7 @@ def main() -> None:
     )
     shutil.copy(ARTIFACTS / "splade" / "tokenizer.json", FOLDER)
     shutil.copy(STOP_WORDS, FOLDER / "stopwords.txt")
-    files = [FOLDER / name for name in ("model.onnx", "stopwords.txt", "tokenizer.json")]
-    listed = "".join(
-        f'  {{ name = "{path.name}", sha256 = "{hashlib.sha256(path.read_bytes()).hexdigest()}", '
-        f"size = {path.stat().st_size} }},\n"
-        for path in files
-    )
-    (FOLDER / "model.toml").write_text(DESCRIPTION.replace("FILES\n", listed), "utf-8")
+    describe(FOLDER, ("model.onnx", "stopwords.txt", "tokenizer.json"), **FACTS)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 
 import tessera_onnx_starter
 
-from tessera_onnx.models import spec, spec_media, spec_words
+from tessera_onnx.models import spec, spec_media, spec_pairs, spec_words
 from tessera_onnx.models.foreign import graphs
 
 ROOT = Path(__file__).parents[1]
@@ -57,7 +57,9 @@ TABLES: dict[str, type] = {
     "[model.lexical]": spec_words.Lexical,
     "[[model.lexical.languages]]": spec_words.Language,
     "[model.attention]": spec_words.Attention,
+    "[model.minicoil]": spec_words.MiniCoil,
     "[model.reranker]": spec.Reranker,
+    "[model.reranker.template]": spec_pairs.PairTemplate,
     "[model.vision]": spec_media.Vision,
     "[model.vision.image]": spec_media.ImageSpec,
     "tile_graph, token_graph and text_graph of vision": spec_media.SubGraph,
@@ -92,6 +94,7 @@ EXTRA = {
     ("Graph", "fp32"): "name of the file",
     ("Graph", "fp16"): "the same",
     ("Graph", "int8"): "the same",
+    ("Graph", "int4"): 'the same; absent or "" = none',
     ("Graph", "best_cuda"): "the same on an NVIDIA GPU",
     ("Graph", "best_coreml"): "the same on CoreML",
     ("TokenizerSpec", "pad_id"): "of padding",
@@ -130,6 +133,7 @@ EXTRA = {
     ("SubGraph", "fp32"): "name of the file",
     ("SubGraph", "fp16"): "the same",
     ("SubGraph", "int8"): "the same",
+    ("SubGraph", "int4"): 'the same; absent or "" = none',
     ("ImageSpec", "most_pixels"): '0 where not "dynamic"',
     ("ImageSpec", "resample"): "filter of the resizing",
     ("ImageQuery", "prefix"): "before the text",
@@ -164,7 +168,7 @@ def page(text: str) -> str:
 def fields() -> Iterator[str]:
     """Every table of an entry with its keys."""
     comments = dict(EXTRA)
-    for module in (spec, spec_media, spec_words):
+    for module in (spec, spec_media, spec_pairs, spec_words):
         comments |= _comments(Path(module.__file__).read_text("utf-8"))
     for number, (title, table) in enumerate(TABLES.items()):
         yield from ([] if number == 0 else [""])
@@ -214,7 +218,8 @@ def names() -> Iterator[str]:
     yield "| name | precision | what | int8 products are exact on | taken |"
     yield "| --- | --- | --- | --- | --- |"
     for name in graphs.NAMES:
-        taken = "by `file=` alone" if name.by_name_only else "yes"
+        asked = "yes" if name.precision in graphs.UNASKED else f"by `precision={name.precision!r}`"
+        taken = "by `file=` alone" if name.by_name_only else asked.replace("'", '"')
         exact = name.exact_on or "-"
         yield f"| model{name.end}.onnx | {name.precision} | {name.what} | {exact} | {taken} |"
 

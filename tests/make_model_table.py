@@ -54,23 +54,34 @@ For images, pixels and prompts are those of transformers' own classes; where LoR
 that a repository holds, merge them before `tessera-export` reads it, as it says. The texts of
 nomic-embed-vision-v1.5 are read by nomic-embed-text-v1.5.
 
-Licences with `nc` forbid commercial use.
+Licences with `nc` forbid commercial use; nxai-community limits it, to companies with at most 100
+million euros of revenue a year.
 """
 ABSENT = """
 ## Left out, and why
 
 - Qdrant/minicoil-v1 multiplies BM25's weights by vectors of words; its recipe is not written yet.
 - google/timesfm-1.0-200m is a JAX checkpoint, and no ONNX file of it is known.
-- google/timesfm-2.5-200m-pytorch and ibm-granite/granite-timeseries-ttm-r2: no ONNX file is known
-  and `tessera-export` does not read them.
-- Snowflake/snowflake-arctic-embed-m-v1.5, e5-small-v2, BAAI/bge-reranker-large: only the int8 files
-  or only one source's facts are public. Each opens by its repository's name.
+- google/timesfm-2.5-200m-pytorch: no ONNX file is known, and `tessera-export` does not read it.
+- ibm-granite/granite-timeseries-ttm-r2, releases 2.1: they read a number for the frequency.
+- BAAI/bge-reranker-large: only one source's facts are public. It opens by its repository's name.
+- ibm-granite/granite-embedding-311m-multilingual-r2, granite-embedding-125m-english,
+  jinaai/jina-embeddings-v2-base-de, -es and -zh, mixedbread-ai/mxbai-embed-xsmall-v1,
+  sentence-transformers/LaBSE, distiluse-base-multilingual-cased-v2 and multi-qa-mpnet-base-dot-v1:
+  special token ids, pooling or the files of the layers after it have no two public sources. Each
+  opens by its repository's name, which reads them from the repository's own files.
+- The architectures of voyageai/voyage-4-nano, perplexity-ai/pplx-embed-v1-0.6b,
+  nomic-ai/nomic-embed-text-v2-moe, BidirLM and KaLM-embedding-multilingual-mini-instruct-v2.5 are
+  Python code in their repositories. `tessera-export` runs it with `--trust-remote-code` only, and
+  there is no other code to compare the result with.
 - minishlab/potion-base-2M, 4M, 32M, potion-multilingual-128M and
   sentence-transformers/static-similarity-mrl-multilingual-v1: where their texts are cut, or
   whether their vectors have unit length, is known from the files alone. Each opens by its
   repository's name.
-- Rerankers that are language models (Qwen3-Reranker, mxbai-rerank-base-v2) and listwise ones are
-  refused.
+- zeroentropy/zerank-1, zerank-2: how their code scales the answer is not known, so they are refused
+  until a folder says its template. Listwise rerankers (jinaai/jina-reranker-v3, LightOn-rerank-LW),
+  those of images (Qwen3-VL-Reranker) and those of remote code (bge-reranker-v2-minicpm-layerwise,
+  bge-reranker-v2.5-gemma2-lightweight) are refused.
 - Files that take token ids and pixels at once (Qdrant/colpali-v1.3-fp16, Qdrant/colmodernvbert) are
   not read: they want an image of zeros with every text, and nobody here has opened one.
   `tessera-export` makes graphs of those models in which a text needs no pixels.

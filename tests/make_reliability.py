@@ -21,6 +21,7 @@ import outcomes  # noqa: E402
 
 PAGE = HERE.parent / "docs" / "reliability.md"
 SOAK = HERE / "soak.toml"
+SERVER = HERE / "faults" / "serving" / "chaos.toml"
 HEAD = """# Reliability
 
 Made by `tests/make_reliability.py`; change the tests, not this page.
@@ -115,6 +116,23 @@ TESTS = {
     "a full disk, at the output": "cli/test_main.py::test_a_full_disk_leaves_the_old_file",
     "a signal while the command writes": "cli/test_main.py::"
     "test_a_signal_midway_leaves_the_old_file",
+    "a server: a queue that is full": "server/test_http.py::"
+    "test_a_full_queue_answers_429_at_once_and_nothing_of_the_request_runs",
+    "a server: a client that leaves": "server/test_http.py::test_a_client_that_leaves_is_dropped",
+    "a server: a request that takes too long": "server/test_http.py::"
+    "test_a_timeout_is_answered_in_time",
+    "a server: bulk that starves queries, or is starved": "server/test_queue.py::"
+    "test_no_class_starves",
+    "a server: slow, half-closed and idle connections": "server/test_process.py::"
+    "test_other_clients_are_served_beside_those_that_misbehave",
+    "a server: SIGTERM in the middle of requests": "server/test_process.py::"
+    "test_sigterm_answers_what_was_taken",
+    "a server: a model that begins to fail": "server/test_http.py::"
+    "test_a_model_that_fails_makes_the_server_unready_until_it_runs_again",
+    "a server: a text of a request in its log": "server/test_http.py::"
+    "test_no_text_of_a_request_is_repeated",
+    "a server: all of it at once": "faults/serving/test_chaos.py::"
+    "test_every_request_has_its_answer",
 }
 LONG = """
 ## A long run
@@ -125,6 +143,19 @@ the 99th percentile of the latency does not double. The run below, beside other 
 holds them. What still rises in its first minutes is the stock of malloc and of ONNX Runtime's
 arenas, which comes to what batches beside each other ever needed: CI's three minutes see that too,
 and have a higher limit.
+
+| figure | value |
+| --- | --- |
+"""
+CHAOS = """
+## A server under chaos
+
+`tests/faults/serving/chaos.py` sends 1.2 times the requests that a server bears, from clients
+that wait for no answer before they send the next, close their connections, ask for too much, set
+short timeouts and connect anew. Each answer is checked: the vectors are the library's, or the
+refusal is the one that was due. At the end SIGTERM comes in the middle of the load, and every
+request that was taken is answered. Its limits: no fault, and resident memory rises by less than 1
+MB a minute.
 
 | figure | value |
 | --- | --- |
@@ -163,7 +194,11 @@ def page(counted: dict[str, dict[str, int]]) -> str:
     faults = "\n".join(f"| {fault} | `tests/{test}` |" for fault, test in TESTS.items())
     soak = tomllib.loads(SOAK.read_text("utf-8"))
     figures = "\n".join(f"| {name} | {value} |" for name, value in soak.items())
-    return f"{HEAD}{head}{table}\n{FAULTS}{faults}\n{LONG}{figures}\n{KNOWN}"
+    chaos = "\n".join(
+        f"| {name} | {value} |" for name, value in tomllib.loads(SERVER.read_text("utf-8")).items()
+    )
+    long = f"{LONG}{figures}\n{CHAOS}{chaos}\n"
+    return f"{HEAD}{head}{table}\n{FAULTS}{faults}\n{long}{KNOWN}"
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 """Make tests/artifacts/static and static-mean: tiny static models and their golden values.
 
+In tests/artifacts/starter-static are model2vec's vectors of the starter's static model.
+
 Run with model2vec, sentence-transformers and tessera-onnx: `python tests/make_static_artifacts.py`.
 The folders lie as the libraries save them; the golden values are model2vec's of the first and
 sentence-transformers' of the second. model.toml pins the files and says what the reader found.
@@ -8,6 +10,7 @@ sentence-transformers' of the second. model.toml pins the files and says what th
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -17,6 +20,7 @@ from model2vec import StaticModel
 from sentence_transformers import SentenceTransformer
 
 HERE = Path(__file__).parent / "artifacts"
+STARTER = Path(__file__).parents[1] / "starter" / "tessera_onnx_starter" / "tessera_static"
 sys.path.insert(0, str(Path(__file__).parent / "export"))
 
 import static_models  # noqa: E402
@@ -52,6 +56,15 @@ def main() -> None:
     found = {"query": model.encode_query(texts), "document": model.encode_document(texts)}
     describe(place, "static-mean")
     np.savez_compressed(place / "golden.npz", texts=np.array(texts), **found)
+    starter(texts)
+
+
+def starter(texts: list[str]) -> None:
+    place = HERE / "starter-static"
+    place.mkdir(exist_ok=True)
+    texts = [*texts, *json.loads((HERE / "starter" / "texts.json").read_text())]
+    vectors = StaticModel.from_pretrained(STARTER).encode(texts)
+    np.savez_compressed(place / "golden.npz", texts=np.array(texts), vectors=vectors)
 
 
 if __name__ == "__main__":

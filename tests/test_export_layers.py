@@ -18,8 +18,10 @@ ROWS = (
     "pickles refused",
     "tensors parity artifact graph",
     "texts series training",
+    "source",
     "images pairs",
-    "source starter pack report",
+    "starter pack report",
+    "cli_options",
     "cli",
     "__main__",
 )
@@ -30,21 +32,23 @@ RUNTIME = {f"tessera_onnx.{name}": "" for name in tessera_onnx.__all__} | {
     "tessera_onnx.runtime.saturation": "graph/storage.py",
     "tessera_onnx.runtime.graph.open_graph": "graph/storage.py",
     "tessera_onnx.text.tokenizer": "texts/token_check.py pairs/gate.py",
-    "tessera_onnx.text.pairs": "pairs/gate.py",
+    "tessera_onnx.text.pairs": "pairs",
+    "tessera_onnx.text.templates": "pairs",
     "tessera_onnx.images.preprocess": "images/gate.py",
     "tessera_onnx.images.prompt_ids": "images/gate.py",
     "tessera_onnx.series.patching": "series/timeseries.py",
-    "tessera_onnx.series.rollout": "series/timeseries.py",
+    "tessera_onnx.series.forms": "series/timeseries.py",
 }
 # Where each package from elsewhere may be imported; NumPy may be everywhere.
 THIRD_PARTY = {
     "PIL": "images/gate.py training",
     "chronos": "series training/bolt.py",
-    "click": "cli.py",
+    "click": "cli.py cli_options.py",
     "huggingface_hub": "source.py",
+    "model2vec": "texts/static.py",
     "numpy": "",
     "onnx": "graph texts images series training",
-    "onnxruntime": "graph/storage.py",
+    "onnxruntime": "graph/storage.py graph/int4.py",
     "optimum": "texts/optimum.py",
     "safetensors": "pickles.py tensors.py texts/tables.py",
     "sentence_transformers": "texts/verify.py",
@@ -52,6 +56,7 @@ THIRD_PARTY = {
     "tomli_w": "artifact.py",
     "torch": "pickles.py tensors.py graph texts images pairs series training",
     "transformers": "cli.py texts images pairs training",
+    "tsfm_public": "series/ttm.py",
     "wordfreq": "training/page_text.py",
 }
 

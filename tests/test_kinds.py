@@ -178,3 +178,18 @@ def test_every_existing_kind_needs_a_graph():
     end = text.index("[model.", start + 1)
     with pytest.raises(LoadError, match=r"graph is missing; graph.fp32 is missing"):
         catalogue.parse(text[:start] + text[end:], "model.toml")
+
+
+def test_the_digest_of_a_recipe_stays_when_a_version_adds_an_optional_fact():
+    with TesseraDense("all-minilm-l6-v2") as model:
+        recipe = model.spec.dense
+        later = dataclasses.make_dataclass(
+            "Later", [("more", str | None, None)], bases=(spec.Dense,), frozen=True
+        )
+        values = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
+        assert kinds._stated(later(**values)) == kinds._stated(recipe)
+        assert kinds._stated(later(**values, more="x")) != kinds._stated(recipe)
+        assert kinds._stated(dataclasses.replace(recipe, pooling="cls")) != kinds._stated(recipe)
+        other = dataclasses.replace(model.spec, dense=dataclasses.replace(recipe, pooling="cls"))
+        artifact = model._artifact
+        assert kinds._sha256(other, artifact, "int8") != kinds._sha256(model.spec, artifact, "int8")

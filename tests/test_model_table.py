@@ -3,6 +3,7 @@
 import ast
 from pathlib import Path
 
+import make_choice_table
 import make_model_table
 import pytest
 
@@ -14,6 +15,22 @@ CHECKS = make_model_table.read_checks()
 
 def test_the_page_is_up_to_date():
     assert make_model_table.PAGE.read_text("utf-8") == make_model_table.page()
+
+
+def test_the_page_of_published_scores_is_up_to_date():
+    assert make_choice_table.PAGE.read_text("utf-8") == make_choice_table.page()
+
+
+def test_every_published_score_is_of_a_model_of_that_kind_and_has_one_source():
+    specs = {spec.id: spec for spec in catalogue.catalogue()}
+    for table in make_choice_table.read_published()["table"]:
+        names = [name for source in table["source"] for name in source["scores"]]
+        assert len(set(names)) == len(names)
+        assert all(table["kind"] in specs[name].kinds for name in names)
+        assert all(source["url"].startswith("https://github.com/") for source in table["source"])
+    assert all(
+        "dense" in specs[n].kinds for n in make_choice_table.read_published()["several_languages"]
+    )
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check["test"].split("::")[1])

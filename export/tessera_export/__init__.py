@@ -2,4 +2,4 @@
 
 import tessera_onnx  # noqa: F401  (before any import of onnxruntime: it switches its telemetry off)
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

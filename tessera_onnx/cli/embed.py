@@ -22,7 +22,9 @@ from tessera_onnx.cli.options import (
     MODEL_FILE,
     PAGES,
     PASSWORD,
+    at_server,
     location,
+    model_ids,
     model_options,
     note_blank,
     note_names,
@@ -190,6 +192,12 @@ def similarity(query: str, document: str, *, as_json: bool, **options: Any) -> N
     is_flag=True,
     help="Rank by a dense and by a sparse model, and fuse the rankings by reciprocal ranks.",
 )
+@click.option(
+    "--hybrid-with",
+    shell_complete=model_ids,
+    metavar="ID_OR_FOLDER",
+    help="As --hybrid, of --model and this second model, such as bm25. --language is for it.",
+)
 @FIELD
 @ID_FIELD
 @PAGES
@@ -203,6 +211,7 @@ def rank(
     source: str | None,
     top_k: int | None,
     hybrid: bool,
+    hybrid_with: str | None,
     field: str,
     id_field: str | None,
     pages: str | None,
@@ -217,15 +226,17 @@ def rank(
 
     \b
     Example: tessera rank "fresh bread" --file corpus.txt --top-k 5
+    Example: tessera rank "fresh bread" --file corpus.txt --hybrid-with bm25
     Example: tessera rank --query "annual rainfall" pages/*.png report.pdf
     """
     query, documents = cli_ranking.query_of(query, documents)
     lines, texts = cli_ranking.documents(documents, source, field, id_field)
-    if hybrid:
-        if options["kind"] is not None or pages is not None or password is not None:
-            raise click.UsageError("--hybrid ranks texts by two kinds: leave out --kind, --pages")
-        names, ranked = _hybrid(query, texts, lines, options)
-        facts = {"model": " + ".join(names), "kind": " + ".join(HYBRID)}
+    if hybrid or hybrid_with is not None:
+        if pages is not None or password is not None:
+            raise click.UsageError("--hybrid ranks texts: leave out --pages and --password")
+        if hybrid_with is None and options["kind"] is not None:
+            raise click.UsageError("--hybrid ranks by two kinds: leave out --kind")
+        facts, ranked = _hybrid(query, texts, lines, _pair(options, hybrid_with))
         cli_ranking.show(
             facts, ranked[:top_k], texts, lines=lines, given=documents, as_json=as_json
         )
@@ -247,19 +258,41 @@ def rank(
     cli_ranking.show(facts, ranked, texts, lines=lines, given=documents, as_json=as_json)
 
 
+def _pair(options: dict[str, Any], second: str | None) -> list[dict[str, Any]]:
+    """The options of both models of a hybrid ranking: one of each kind in HYBRID, or the second."""
+    if second is None:
+        return [{**options, "kind": kind} for kind in HYBRID]
+    shared = {name: options[name] for name in ("cache_dir", "threads", "on_long", "language")}
+    of_model = dict.fromkeys(("kind", "file", "pooling", "precision"))
+    device = options["device"]  # a model of words has none
+    return [
+        {**options, "language": None},
+        {**shared, **of_model, "model": second, "graph": {"device": device}},
+    ]
+
+
 def _hybrid(
-    query: str, texts: Sequence[str], lines: Texts | None, options: dict[str, Any]
-) -> tuple[list[str], list[Ranked]]:
-    """The ids of the models of the kinds in HYBRID, and their fused rankings of the texts."""
-    names, rankings = [], []
-    for kind in HYBRID:
-        model, _ = _open(**{**options, "kind": kind})
+    query: str, texts: Sequence[str], lines: Texts | None, pair: Sequence[dict[str, Any]]
+) -> tuple[dict[str, str], list[Ranked]]:
+    """Ids and kinds of the models that `pair` opens, and their fused rankings of the texts.
+
+    A text that shares no term with the query has no rank in a sparse ranking, as in Lucene and
+    Qdrant: its place there would be chance.
+    """
+    names, kinds, rankings = [], [], []
+    for options in pair:
+        model, row = _open(**options)
         with model:
+            if row.reads == "images":
+                raise click.UsageError(f"--hybrid ranks texts, and {model.model()} reads images")
             encoded = model.encode_query(query)
             with about_lines(lines):
-                rankings.append(model.rank(encoded, texts))
+                ranked = model.rank(encoded, texts)
+        sparse = row.result == "sparse"
+        rankings.append([item for item in ranked if item.score != 0] if sparse else ranked)
         names.append(model.model())
-    return names, fuse(rankings)
+        kinds.append(row.kind)
+    return {"model": " + ".join(names), "kind": " + ".join(kinds)}, fuse(rankings)
 
 
 def _open(
@@ -269,30 +302,42 @@ def _open(
     images: Sequence[str] = (),
     *,
     may_be_texts: bool = True,
+    graph: dict[str, Any] | None = None,
+    server: str | None = None,
     **options: Any,
 ) -> tuple[Any, KindRow]:
-    """The open model and the row of its kind.
+    """The open model and the row of its kind; the options of `graph` are for models with one.
 
     Without a kind and a model, `images` that are image files ask for a model that reads images.
     """
+    if server is not None:
+        opened = at_server(server, model, kind, cache_dir=cache_dir, **options)
+        row = KINDS[opened.kind]
+        _check_texts(row, opened.model())
+        return opened, row
     place = location(model, cache_dir)
     if kind is None and model is None and cli_images.are_images(images, may_be_texts=may_be_texts):
         kind = next(name for name, row in KINDS.items() if row.reads == "images")
     chosen = {name: options[name] for name in ("file", "pooling", "precision")}
     artifact = resolve.resolve(**place, kind=kind, processor=cpu.byte_products(), **chosen)
     row = KINDS[kind or artifact.spec.kinds[0]]
-    if row.reads == "series":
-        raise click.UsageError(
-            f"{artifact.spec.id} forecasts series, it reads no text: see tessera forecast"
-        )
-    if row.reads == "pairs":
-        raise click.UsageError(
-            f"{artifact.spec.id} scores pairs of texts and makes no vectors: see tessera rerank"
-        )
+    _check_texts(row, artifact.spec.id)
+    if graph is not None and artifact.spec.graph is not None:
+        options |= graph
     given = {name: value for name, value in options.items() if value is not None}
     for name in sorted(given.keys() - inspect.signature(row.cls).parameters):
         raise click.UsageError(f"--{name.replace('_', '-')} is not for {row.kind} models")
     return row.open(artifact, **place, **given), row
+
+
+def _check_texts(row: KindRow, model: str) -> None:
+    """Raises UsageError for a model that makes no vectors of texts or images."""
+    if row.reads == "series":
+        raise click.UsageError(f"{model} forecasts series, it reads no text: see tessera forecast")
+    if row.reads == "pairs":
+        raise click.UsageError(
+            f"{model} scores pairs of texts and makes no vectors: see tessera rerank"
+        )
 
 
 def _check_encode(

@@ -19,8 +19,9 @@ from tessera_onnx.cli.options import (
     JSON,
     MODEL,
     PRECISION,
+    SERVER,
     THREADS,
-    location,
+    open_as,
 )
 from tessera_onnx.cli.output import (
     SPARKS,
@@ -34,17 +35,27 @@ from tessera_onnx.cli.output import (
     table,
 )
 from tessera_onnx.series import numbers
-from tessera_onnx.series.timeseries import TesseraTimeSeries
+
+LEVELS = [0.1, 0.5, 0.9]
 
 
-def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
+def _levels(_: click.Context, __: click.Parameter, text: str | None) -> list[float] | None:
     """The numbers of a list with commas. The model checks that they are levels."""
+    if text is None:
+        return None
     try:
         levels = [float(part) for part in text.split(",")]
     except ValueError:
         raise click.BadParameter("expected numbers between commas, such as 0.1,0.5,0.9") from None
     if len({f"{level:g}" for level in levels}) < len(levels):  # as columns and keys are named
         raise click.BadParameter("a level comes twice")
+    return levels
+
+
+def _wanted(model: Any, levels: list[float] | None, extrapolate: str | None) -> list[float]:
+    """The levels asked for, else LEVELS; none for a model that has no quantiles."""
+    if levels is None:
+        levels = LEVELS if model.quantiles() or extrapolate is not None else []
     return levels
 
 
@@ -56,9 +67,8 @@ def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
 @click.option(
     "--levels",
     callback=_levels,
-    default="0.1,0.5,0.9",
-    show_default=True,
-    help="Levels of the quantiles. Outside the levels that the model was trained for (`tessera "
+    help="Levels of the quantiles. Default: 0.1,0.5,0.9, and none for a model that forecasts one "
+    "value a step. Outside the levels that the model was trained for (`tessera "
     "info`), its outermost quantiles are used, with a warning and a field or column "
     "outside_trained.",
 )
@@ -90,17 +100,19 @@ def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
 @DEVICE
 @THREADS
 @CACHE
+@SERVER
 @JSON
 def forecast(
     *,
     source: str,
     horizon: int | None,
-    levels: list[float],
+    levels: list[float] | None,
     extrapolate: str | None,
     output: str | None,
     plot: str | None,
     model: str | None,
     cache_dir: str | None,
+    server: str | None,
     as_json: bool,
     target: str | None,
     timestamp: str | None,
@@ -109,7 +121,7 @@ def forecast(
     decimal: numbers.Mark | None,
     **options: Any,
 ) -> None:
-    """Forecast the series of a CSV file: the quantiles of each step ahead.
+    """Forecast the series of a CSV file: the quantiles of each step ahead, or one value a step.
 
     FILE.csv, or FILE.csv.gz, has the names of the columns in its first line and one row a step; -
     is stdin. Every column of numbers is a series. With --id the rows of each of its values are a
@@ -137,8 +149,9 @@ def forecast(
     for warning in data.warnings:
         click.echo(f"Warning: {warning}", err=True)
     if output is not None and not output.endswith(".jsonl"):
-        forecast_files.header(data, levels)
-    with TesseraTimeSeries(**location(model, cache_dir), **options) as opened:
+        forecast_files.header(data, levels or LEVELS)
+    with open_as("time-series", model, cache_dir, server, **options) as opened:
+        levels = _wanted(opened, levels, extrapolate)
         found = forecast_files.of(data, opened, horizon, levels, extrapolate)
     if output is not None:
         forecast_files.write(Path(output), data, found, levels)
@@ -169,12 +182,13 @@ def _lines(found: Iterable[Forecast], levels: Sequence[float], time: str) -> Ite
         line = sparkline(np.concatenate([past, series.median[:SPARKS]]))
         yield f"{one_line(series.title())}: {len(series.history)} values"
         yield f"{line[: len(past)]}│{line[len(past) :]}"
-        rows = zip(series.times, series.quantiles, strict=True)
-        digits = 6 if series.quantiles.dtype == np.float32 else 15
+        shown = series.quantiles if levels else series.median[:, None]
+        rows = zip(series.times, shown, strict=True)
+        digits = 6 if shown.dtype == np.float32 else 15
         names = [f"{v:g}{' (outside the trained)' if v in series.outside else ''}" for v in levels]
         yield from table(
             [
-                [time, *names],
+                [time, *(names or [forecast_files.FORECAST])],
                 *([str(at), *(f"{value:.{digits}g}" for value in row)] for at, row in rows),
             ]
         )

@@ -28,7 +28,10 @@ OUTSIDE = "outside_trained"
 
 
 class Forecast(NamedTuple):
-    """The forecast of one series: (horizon,) medians and (horizon, levels) quantiles."""
+    """The forecast of one series: (horizon,) medians and (horizon, levels) quantiles.
+
+    The medians of a model without quantiles are the one value a step that it gives.
+    """
 
     id: str | None
     target: str
@@ -50,14 +53,20 @@ def of(
     levels: Sequence[float],
     extrapolate: str | None = None,
 ) -> list[Forecast]:
-    """Forecast all series of a table. Raises what the model's forecast_quantiles raises."""
+    """Forecast all series of a table, without quantiles where there are no levels.
+
+    Raises what the model's forecast_quantiles raises.
+    """
     steps = check_horizon(horizon, model.prediction_length())
     if table.clock is None:
         ahead: list[list[Any]] = [list(range(1, steps + 1))] * len(table.series)
     else:
         ahead = table.clock.following(steps)
     histories = [series.values for series in table.series]
-    values = model.forecast_quantiles(histories, steps, [*levels, 0.5], extrapolate=extrapolate)
+    if levels:
+        values = model.forecast_quantiles(histories, steps, [*levels, 0.5], extrapolate=extrapolate)
+    else:
+        values = model.forecast(histories, steps)[..., None]
     beyond = outside(levels, model.quantiles())
     return [
         Forecast(s.id, s.target, s.values, ahead[s.group], found[:, -1], found[:, :-1], beyond)
@@ -169,7 +178,8 @@ def draw(
                 axes.fill_between(
                     ahead, *band, color="tab:blue", alpha=0.2, linewidth=0, label=label
                 )
-        axes.plot(ahead, forecast.median, color="tab:blue", linewidth=1.5, label="median")
+        label = "median" if len(levels) else FORECAST
+        axes.plot(ahead, forecast.median, color="tab:blue", linewidth=1.5, label=label)
         axes.legend(loc="upper left", fontsize="small")
         axes.set_title(title, fontsize="medium", loc="left", parse_math=False)
         axes.set_xlabel(f"steps from {forecast.times[0]}")

@@ -21,17 +21,23 @@ from tessera_onnx.errors import TesseraError
 # Each command and its module, which is imported when the command runs or help lists it.
 COMMANDS = {
     "adopt": "adopt",
+    "batch": "batch",
+    "completion": "completion",
     "demo": "demo",
     "doctor": "doctor",
     "encode": "embed",
     "explain": "images",
     "forecast": "forecast",
+    "index": "index",
     "info": "models",
+    "load": "load",
     "models": "models",
     "pin": "pull",
     "pull": "pull",
     "rank": "embed",
     "rerank": "rerank",
+    "search": "search",
+    "serve": "serve",
     "similarity": "embed",
     "verify-catalogue": "verify_catalogue",
 }

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from tessera_onnx.cli.options import CACHE, FILE, JSON, POOLING, location
+from tessera_onnx.cli.options import CACHE, FILE, JSON, POOLING, location, model_ids
 from tessera_onnx.cli.output import print_json, print_lines, table
 from tessera_onnx.errors import ModelNotFound, TesseraError
 from tessera_onnx.kinds import KINDS, known_models
@@ -48,7 +48,7 @@ def models(kind: Kind | None, cache_dir: str | None, *, installed: bool, as_json
 
 
 @click.command()
-@click.argument("model", metavar="ID_OR_FOLDER")
+@click.argument("model", metavar="ID_OR_FOLDER", shell_complete=model_ids)
 @FILE
 @POOLING
 @CACHE
@@ -204,9 +204,9 @@ def facts(spec: ModelSpec, sources: Mapping[str, str] | None = None) -> Iterator
     """
     for name, fact in _flat(spec, ""):
         source = (sources or {}).get(name)
-        restricted = name == "licence" and catalogue.forbids_commercial_use(spec.licence)
+        limit = catalogue.commercial_limit(spec.licence) if name == "licence" else ""
         doubtful = any(f"{name}.".startswith(f"{doubt}.") for doubt in spec.unverified)
-        note = "  (forbids commercial use)" if restricted else ""
+        note = f"  ({limit})" if limit else ""
         note += "  (unverified)" if doubtful else ""
         note += f"  (from {source})" if source else ""
         yield name, f"{fact}{note}"

@@ -7,18 +7,29 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, get_args
 
 import click
+from click.shell_completion import CompletionItem
 
 from tessera_onnx.cli import texts as cli_texts
 from tessera_onnx.cli.output import say
-from tessera_onnx.kinds import KINDS
-from tessera_onnx.models.spec import PRECISIONS, Pooling
+from tessera_onnx.collection.settings import DATABASES
+from tessera_onnx.kinds import KINDS, list_models
+from tessera_onnx.models.spec import PRECISIONS, Kind, Pooling
 from tessera_onnx.text.tokenizer import OnLong
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 AT_LEAST_1 = click.IntRange(min=1)
+
+
+def model_ids(_: click.Context, __: click.Parameter, start: str) -> list[CompletionItem]:
+    """Ids of models for a shell's completion, or folders."""
+    found = [CompletionItem(name) for name in list_models() if name.startswith(start)]
+    return found or [CompletionItem(start, type="dir")]
+
+
 MODEL = click.option(
     "-m",
     "--model",
+    shell_complete=model_ids,
     metavar="ID_OR_FOLDER",
     help="Id or folder of a model, or OWNER/NAME of a repository of the hub. Without it the first "
     "installed model is used.",
@@ -33,6 +44,15 @@ DEVICE = click.option(
 )
 
 
+def store_url(store: str | None, url: str | None) -> str | None:
+    """The URL of a store, from the variable where the command has none."""
+    found = url or (os.environ.get("TESSERA_STORE_URL") if store else None)
+    if bool(store) != bool(found):
+        raise click.UsageError("--store takes --url, or the variable TESSERA_STORE_URL, and no "
+                               "collection in a folder has a --url")  # fmt: skip
+    return found
+
+
 def _graph_option(*names: str) -> Callable[[Command], Command]:
     return click.option(
         *names,
@@ -41,6 +61,13 @@ def _graph_option(*names: str) -> Callable[[Command], Command]:
         help="Graph to use of a folder or repository without a description, such as "
         "onnx/model_O3.onnx.",
     )
+
+
+# What a server decides for its models.
+OF_THE_SERVER = (
+    *("cache_dir", "device", "file", "language", "max_length"),
+    *("pooling", "precision", "threads"),
+)
 
 
 FILE = _graph_option("--file", "--model-file")
@@ -75,6 +102,22 @@ ID_FIELD = click.option(
     metavar="NAME",
     help="Key or column of an id, which is written beside each result.",
 )
+SERVER = click.option(
+    "--server",
+    metavar="URL",
+    help="Use a model of a server (tessera serve): http://HOST:PORT or unix:///PATH. Its key, if "
+    "it asks for one, stands in the variable TESSERA_KEY.",
+)
+STORE = click.option(
+    "--store",
+    type=click.Choice(DATABASES),
+    help="Keep the collection in this server of vectors, in place of a folder.",
+)
+STORE_URL = click.option(
+    "--url",
+    help="Where the store is: http://HOST:PORT or postgresql://HOST/DATABASE. A password is better "
+    "put in the variable TESSERA_STORE_URL than here, and the key of Qdrant in QDRANT_API_KEY.",
+)
 PAGES = click.option("--pages", metavar="LIST", help="Pages of PDFs and TIFFs, such as 1-3,7.")
 PASSWORD = click.option(
     "--password",
@@ -87,6 +130,7 @@ PASSWORD = click.option(
 def model_options(command: Command, graph: Callable[[Command], Command] = FILE) -> Command:
     """Add the options of every command that opens a model for texts or images."""
     for option in (
+        SERVER,
         CACHE,
         ON_LONG,
         click.option("--max-length", type=AT_LEAST_1, help="Most tokens read of a text."),
@@ -113,6 +157,30 @@ def location(model: str | None, cache_dir: str | None) -> dict[str, Any]:
     if model is not None and model.endswith(".toml") and os.path.isfile(model):  # noqa: PTH113 (the same)
         return {"model_id": None, "path": model}
     return {"model_id": model, "cache_dir": cache_dir}
+
+
+def at_server(server: str, model: str | None, kind: Kind | None, **options: Any) -> Any:
+    """The model of a server, for the options that were given; those about files are refused."""
+    from tessera_onnx.client import Client
+
+    given = {name: value for name, value in options.items() if value not in (None, "auto")}
+    for name in OF_THE_SERVER:
+        if name in given:
+            shown = name.replace("_", "-")
+            raise click.UsageError(f"--{shown} is decided where the model is: leave it out")
+    try:
+        return Client(server, os.environ.get("TESSERA_KEY")).open(model, kind=kind, **given)
+    except TypeError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def open_as(
+    kind: Kind, model: str | None, cache_dir: str | None, server: str | None, **options: Any
+) -> Any:
+    """The open model of a command for one kind, here or at a server."""
+    if server is not None:
+        return at_server(server, model, kind, cache_dir=cache_dir, **options)
+    return KINDS[kind].cls(**location(model, cache_dir), **options)
 
 
 def note_blank(texts: cli_texts.Texts | None) -> dict[str, int]:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from tessera_onnx.cli.models import known_entry
-from tessera_onnx.cli.options import CACHE, FILE, JSON, POOLING
+from tessera_onnx.cli.options import CACHE, FILE, JSON, POOLING, model_ids
 from tessera_onnx.cli.output import print_json, print_lines
 from tessera_onnx.errors import DeviceError
 from tessera_onnx.models import catalogue, hub, pins, resolve, rules
@@ -24,7 +24,7 @@ from tessera_onnx.runtime.devices import choose_device
 
 
 @click.command()
-@click.argument("model", metavar="ID")
+@click.argument("model", metavar="ID", shell_complete=model_ids)
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Graph to download.")
 @FILE
 @POOLING
@@ -62,7 +62,7 @@ def pull(
 
 
 @click.command()
-@click.argument("model", metavar="ID")
+@click.argument("model", metavar="ID", shell_complete=model_ids)
 @CACHE
 def pin(model: str, cache_dir: str | None) -> None:
     """Print a model's revision and hashes for a catalogue.
@@ -177,8 +177,8 @@ def _pull_lines(report: dict[str, Any]) -> Iterator[str]:
     total = sum(file["size"] for file in report["files"])
     yield f"{report['model']}: {len(report['files'])} files, {total:,} bytes, verified"
     yield f"  in {Path(report['folder'])}"
-    forbids = catalogue.forbids_commercial_use(report["licence"])
-    yield f"  licence {report['licence']}{', which forbids commercial use' if forbids else ''}"
+    limit = catalogue.commercial_limit(report["licence"])
+    yield f"  licence {report['licence']}{f', which {limit}' if limit else ''}"
     if report["hidden_by"]:
         yield f"  not used by its id: {report['hidden_by']} holds that model and comes first"
     given = {name: report[name] for name in ("file", "pooling") if name in report}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx.checks import check_items, check_limit, is_single
-from tessera_onnx.errors import EncodingError, TruncationWarning, about_item, callers_level
+from tessera_onnx.errors import EncodingError, TruncationWarning, about_item, tell
 from tessera_onnx.images import sources, views
 from tessera_onnx.images.decode import open_image
 from tessera_onnx.images.graphs import PatchVectors, PixelEncoder, VisionLanguageModel
@@ -60,7 +59,7 @@ class _Left:
         """Warn, also when the call failed or was left early."""
         for message in self._messages():
             try:
-                warnings.warn(message, TruncationWarning, stacklevel=callers_level())
+                tell(message, TruncationWarning)
             except TruncationWarning:  # warnings are errors; an error of the call goes first
                 if kind is None:
                     raise

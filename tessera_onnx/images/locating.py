@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from tessera_onnx.errors import (
     EncodingError,
     TesseraError,
     TruncationWarning,
-    callers_level,
+    tell,
 )
 from tessera_onnx.images import pdf, sources
 from tessera_onnx.images.page_text import Word
@@ -58,10 +57,9 @@ def read_page(
         error.index = None  # it is the place in `pages`, and the caller gave no list
         raise
     if page is None and found.of > 1:
-        warnings.warn(
+        tell(
             f"document has {found.of} pages; only the first was read: `page=` takes another",
             TruncationWarning,
-            stacklevel=callers_level(),
         )
     if found.image is None:
         raise EncodingError(f"document: page {found.number} has no size")

@@ -55,6 +55,25 @@ def _has_images(page: Any) -> bool:
     return next(page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE], max_depth=3), None) is not None
 
 
+def text(document: Any, number: int) -> str:
+    """The text layer of a page of a pypdfium2 document, "" where it has none.
+
+    Ends of lines are \\n, and a word that a hyphen breaks at the end of a line is whole again.
+    """
+    page = document[number]
+    try:
+        layer = page.get_textpage()
+        try:
+            found: str = layer.get_text_bounded(errors="replace")
+        finally:
+            layer.close()
+    finally:
+        page.close()
+    for mark in ("\ufffe", "\x02"):  # what PDFium gives for such a hyphen
+        found = found.replace(f"{mark}\r\n", "").replace(mark, "")
+    return found.replace("\r\n", "\n").replace("\0", "")
+
+
 def words(page: Any, size: tuple[int, int]) -> tuple[Word, ...]:
     """The words of a pypdfium2 page drawn in `size` pixels, in the order of the text layer."""
     from pypdfium2 import raw

@@ -121,10 +121,7 @@ def read_pages(
                 f"{_name(content)} is an image, with pixels of its own: dpi is for PDFs"
             )
         return _frames(content, options)
-    try:
-        import pypdfium2  # noqa: F401 (missing now, not at the first page)
-    except ImportError as error:
-        raise ImportError(f"PDF pages need pypdfium2: {install_hint('pdf')}") from error
+    _need_pdfium()
     return _read(content, options)
 
 
@@ -216,24 +213,8 @@ def _chosen(pages: tuple[int, ...] | None, count: int, name: str) -> list[int]:
 
 
 def _read(content: str | os.PathLike[str] | bytes | bytearray, options: Options) -> Iterator[Page]:
-    if isinstance(content, bytes | bytearray):
-        content = bytes(content)
-        head, name = content[:1024], "the PDF"
-        error: Callable[..., EncodingError | FileError] = EncodingError
-    else:
-        name = sources.named(content)
-        error = functools.partial(FileError, path=sources.error_path(content))
-        with sources.opened(content) as stream:
-            head = stream.read(1024)
-    if b"%PDF-" not in head:  # readers look for it in the first 1024 bytes
-        raise error(f"{name} is no PDF: it does not begin as one")
-    with contextlib.ExitStack() as stack:
+    with _opened(content, options.password) as (document, name, error):
         with sources.LOCKS["pdfium"]:
-            try:
-                document = _open(content, options.password)
-            except (ValueError, RuntimeError) as reason:
-                raise error(f"{name} cannot be read: {reason}") from None
-            stack.callback(_close, document)
             wanted = _chosen(options.pages, len(document), name)
         if len(wanted) > options.max_pages:
             raise error(
@@ -249,6 +230,57 @@ def _read(content: str | os.PathLike[str] | bytes | bytearray, options: Options)
                 message = f"{name}, page {number + 1}: {reason}{hint}"
                 raise error(message, index=place) from reason
             yield page
+
+
+def read_texts(path: str | os.PathLike[str], *, password: str | None = None) -> Iterator[str]:
+    """The text layer of each page of a PDF, in order; "" for a page without one, such as a scan.
+
+    Raises FileError as `read_pages` does, ImportError where pypdfium2 is missing.
+    """
+    _need_pdfium()
+    with _opened(path, password) as (document, name, error):
+        for number in range(len(document)):
+            try:
+                with sources.LOCKS["pdfium"]:
+                    text = page_text.text(document, number)
+            except (ValueError, RuntimeError) as reason:
+                raise error(f"{name}, page {number + 1}: {reason}", index=number) from reason
+            yield text
+
+
+def _need_pdfium() -> None:
+    """Raises ImportError where pypdfium2 is missing: now, not at the first page."""
+    try:
+        import pypdfium2  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"PDF pages need pypdfium2: {install_hint('pdf')}") from error
+
+
+@contextlib.contextmanager
+def _opened(
+    content: str | os.PathLike[str] | bytes | bytearray, password: str | None
+) -> Iterator[tuple[Any, str, Callable[..., EncodingError | FileError]]]:
+    """An open document, its name in messages, and the class of errors about it."""
+    if isinstance(content, bytes | bytearray):
+        content = bytes(content)
+        head, name = content[:1024], "the PDF"
+        error: Callable[..., EncodingError | FileError] = EncodingError
+    else:
+        name = sources.named(content)
+        error = functools.partial(FileError, path=sources.error_path(content))
+        with sources.opened(content) as stream:
+            head = stream.read(1024)
+    if b"%PDF-" not in head:  # readers look for it in the first 1024 bytes
+        raise error(f"{name} is no PDF: it does not begin as one")
+    with sources.LOCKS["pdfium"]:
+        try:
+            document = _open(content, password)
+        except (ValueError, RuntimeError) as reason:
+            raise error(f"{name} cannot be read: {reason}") from None
+    try:
+        yield document, name, error
+    finally:
+        _close(document)
 
 
 def _open(source: str | os.PathLike[str] | bytes, password: str | None) -> Any:

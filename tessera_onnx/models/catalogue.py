@@ -119,6 +119,19 @@ def shipped_path() -> Path:
     return shipped if shipped.exists() else here.parent / "models.toml"
 
 
-def forbids_commercial_use(licence: str) -> bool:
-    """Whether the identifier of a licence says non-commercial, as in "cc-by-nc-4.0"."""
-    return bool(re.search(r"(^|[-_ ])(nc|non-?commercial)($|[-_ .])", licence.lower()))
+# Words of licences that set a limit to commercial use, and what they say about it.
+LIMITS = {
+    r"nc|non-?commercial": "forbids commercial use",
+    r"nxai": "limits commercial use",  # companies with more than 100 million euros a year
+}
+
+
+def commercial_limit(licence: str) -> str:
+    """What the identifier of a licence, such as "cc-by-nc-4.0", says of commercial use.
+
+    It is "forbids commercial use", "limits commercial use", or "" for nothing.
+    """
+    for words, limit in LIMITS.items():
+        if re.search(rf"(^|[-_ ])({words})($|[-_ .])", licence.lower()):
+            return limit
+    return ""

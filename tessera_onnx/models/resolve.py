@@ -41,6 +41,7 @@ PLACE = re.compile(r"[./~\\]|[A-Za-z]:[/\\]")  # how a path begins that cannot b
 RERANKER = re.compile(
     r"cross[-_]?encoder|re-?rank|zerank|rankllama|rankt5|monot5|monobert|ms-marco-", re.IGNORECASE
 )
+MAXSIM = ": TesseraMultiVector scores and ranks documents with it, by MaxSim"
 SCORERS: tuple[Kind, ...] = ("reranker",)  # the kinds of models that such names stand for
 
 
@@ -115,15 +116,14 @@ def _open(
 
 def _check_kind(spec: ModelSpec, kind: Kind | None) -> None:
     if kind is not None and kind not in spec.kinds:
-        raise LoadError(f"model {spec.id!r} is of kind {', '.join(spec.kinds)}, not {kind}")
+        hint = MAXSIM if kind == "reranker" and "multi-vector" in spec.kinds else ""
+        raise LoadError(f"model {spec.id!r} is of kind {', '.join(spec.kinds)}, not {kind}{hint}")
 
 
 @functools.cache  # warns once per process
 def _note_licence(spec: ModelSpec) -> None:
-    if catalogue.forbids_commercial_use(spec.licence):
-        logger.warning(
-            "model %r has the licence %s, which forbids commercial use", spec.id, spec.licence
-        )
+    if limit := catalogue.commercial_limit(spec.licence):
+        logger.warning("model %r has the licence %s, which %s", spec.id, spec.licence, limit)
 
 
 def _find(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tessera_onnx.errors import ConfigError, LoadError
-from tessera_onnx.models import rules_words
+from tessera_onnx.models import rules_pairs, rules_words
 from tessera_onnx.models.parse import build_table, field_types
 from tessera_onnx.models.spec import (
     KIND_TABLES,
@@ -21,7 +21,6 @@ from tessera_onnx.models.spec import (
     Module,
     MultiVector,
     Precision,
-    Reranker,
     Role,
     Sparse,
     Static,
@@ -80,15 +79,13 @@ def check_model(spec: ModelSpec, where: str) -> None:
         _check_graph(spec.graph, where)
     if spec.static is not None:
         _check_static(spec, spec.static, where)
-    if spec.attention is not None or (spec.sparse and spec.sparse.head == "attention"):
-        rules_words.check_attention(spec, where)
-    if spec.lexical is not None:
-        rules_words.check_lexical(spec, spec.lexical, where)
-    elif spec.sparse is not None:
+    rules_words.check(spec, where)
+    if spec.sparse is not None and spec.lexical is None:
         _check_sparse(spec.sparse, f"{where}.sparse")
     _check_text(spec, where)
     if spec.reranker is not None:
-        _check_reranker(spec, spec.reranker, f"{where}.reranker")
+        rules_pairs.check_reranker(spec, spec.reranker, f"{where}.reranker")
+        _check_steps(spec.reranker.modules or (), f"{where}.reranker")
     if spec.vision is not None:
         _check_vision(spec, spec.vision, f"{where}.vision")
     if spec.time_series is not None:
@@ -136,7 +133,8 @@ def _lacking(spec: ModelSpec) -> str:
 
 
 def _check_sparse(recipe: Sparse, where: str) -> None:
-    if not 1 <= recipe.vocab_size <= MAX_VOCABULARY and recipe.head != "attention":
+    hashed = recipe.head in {"attention", "states"}
+    if not 1 <= recipe.vocab_size <= MAX_VOCABULARY and not hashed:
         raise LoadError(f"{where}: vocab_size must lie in 1..{MAX_VOCABULARY}")
     if (recipe.query_weights == "idf") != bool(recipe.idf):
         raise LoadError(f"{where}: query_weights 'idf' and the idf file go together")
@@ -217,26 +215,39 @@ def _check_room(image: ImageSpec, where: str) -> None:
 def _check_series(spec: ModelSpec, recipe: TimeSeries, where: str) -> None:
     if len(spec.kinds) > 1:
         raise LoadError(f"{where}: its graph serves no other kind")
-    levels = recipe.quantiles
-    if list(levels) != sorted(set(levels)) or not 0 < min(levels, default=0) <= max(levels) < 1:
-        raise LoadError(f"{where}: quantiles must rise strictly within 0 and 1")
-    if 0.5 not in levels or not set(recipe.rollout_quantiles) <= set(levels):
-        raise LoadError(f"{where}: quantiles must hold 0.5 and the rollout_quantiles")
-    paths = recipe.rollout_quantiles
-    if min(recipe.patch_size, recipe.output_patch_size) < 1 or not paths:
-        raise LoadError(f"{where}: patch sizes are at least 1, rollout_quantiles not empty")
-    if len(set(paths)) != len(paths):  # each level runs a copy of all series
-        raise LoadError(f"{where}: rollout_quantiles holds a level twice")
+    _check_levels(recipe, where)
+    if min(recipe.patch_size, recipe.output_patch_size) < 1:
+        raise LoadError(f"{where}: patch sizes are at least 1")
+    if recipe.reads is not None and (recipe.arcsinh or recipe.time_scale != -1):
+        raise LoadError(f"{where}: arcsinh and time_scale are for patches")
     lengths = (recipe.context_length, recipe.output_patch_size)
     if max(*lengths, recipe.prediction_length) > MAX_LENGTH:
         raise LoadError(f"{where}: context, output patch and prediction are up to {MAX_LENGTH}")
-    if min(lengths) < 1 or any(length % recipe.patch_size for length in lengths):
+    # A window need not be whole patches: upstream's graph leaves out its first values.
+    is_window = recipe.reads == "window"
+    in_patches = is_window or not any(length % recipe.patch_size for length in lengths)
+    if min(lengths) < 1 or not in_patches:
         raise LoadError(f"{where}: context and output patch are whole numbers of patches")
     n_patches, rest = divmod(recipe.prediction_length, recipe.output_patch_size)
     if rest or n_patches < 1:
         raise LoadError(f"{where}: prediction_length must be what the output patches cover")
     if recipe.time_scale != -1 and recipe.time_scale < 1:
         raise LoadError(f"{where}: time_scale is at least 1, or -1 for patches without time")
+
+
+def _check_levels(recipe: TimeSeries, where: str) -> None:
+    levels, paths = recipe.quantiles, recipe.rollout_quantiles
+    if recipe.point is not None:
+        if levels or paths:
+            raise LoadError(f"{where}: a model with a point has no quantiles and rollout_quantiles")
+    elif list(levels) != sorted(set(levels)) or not 0 < min(levels, default=0) <= max(levels) < 1:
+        raise LoadError(f"{where}: quantiles must rise strictly within 0 and 1")
+    elif 0.5 not in levels or not set(paths) <= set(levels):
+        raise LoadError(f"{where}: quantiles must hold 0.5 and the rollout_quantiles")
+    if len(set(paths)) != len(paths):  # each level runs a copy of all series
+        raise LoadError(f"{where}: rollout_quantiles holds a level twice")
+    if recipe.reads is None and not (paths or recipe.point):
+        raise LoadError(f"{where}: rollout_quantiles is not empty for a model of patches")
 
 
 def _check_text(spec: ModelSpec, where: str) -> None:
@@ -281,30 +292,6 @@ def _check_expansion(role: TokenRole, text: TokenizerSpec, where: str) -> None:
     length = role.expansion_length
     if length is not None and not (expands and 1 <= length <= role.max_length):
         raise LoadError(f"{where}: expansion_length lies in 1..max_length, and goes with expansion")
-
-
-def _check_reranker(spec: ModelSpec, recipe: Reranker, where: str) -> None:
-    if len(spec.kinds) > 1:
-        raise LoadError(f"{where}: its graph serves no other kind")
-    ids = (*recipe.prefix_ids, *recipe.middle_ids, *recipe.suffix_ids)
-    if len(recipe.type_ids) != 5 or min(*recipe.type_ids, *ids, 0) < 0:
-        raise LoadError(f"{where}: type_ids are five numbers, and no id or type is negative")
-    most = spec.text.max_positions if spec.text is not None else MAX_LENGTH
-    if not len(ids) + 2 <= recipe.max_length <= most:
-        raise LoadError(
-            f"{where}: max_length {recipe.max_length} must lie in {len(ids) + 2}..{most}"
-        )
-    if not -1 <= recipe.column < MAX_VOCABULARY:
-        raise LoadError(f"{where}: column is the number of a column, or -1 for the only one")
-    if (recipe.pooling == "graph") != (recipe.modules is None):
-        raise LoadError(f"{where}: modules go with a pooling, and only there")
-    if recipe.modules is not None:
-        _check_steps(recipe.modules, where)
-        columns = recipe.modules[-1].dimension if recipe.modules else 0
-        if not (columns == 1 if recipe.column < 0 else recipe.column < columns):
-            raise LoadError(
-                f"{where}: the modules give {columns} columns, and column is {recipe.column}"
-            )
 
 
 def _check_modules(recipe: Dense | MultiVector, where: str) -> None:

@@ -16,12 +16,13 @@ from typing import Literal
 
 from tessera_onnx.errors import LoadError
 from tessera_onnx.models.spec_media import TimeSeries, Vision
-from tessera_onnx.models.spec_words import Attention, Lexical
+from tessera_onnx.models.spec_pairs import PairTemplate
+from tessera_onnx.models.spec_words import Attention, Lexical, MiniCoil
 
 UNPINNED = "unpinned"
 
 Kind = Literal["dense", "multi-vector", "sparse", "reranker", "vision", "time-series"]
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "int8", "int4"]
 # Of token states (b, n, dim), as sentence-transformers names them; "last" is its lasttoken.
 Pooling = Literal["cls", "mean", "last", "max", "mean_sqrt_len_tokens", "weightedmean"]
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
@@ -67,9 +68,10 @@ class Graph:
     best_cuda: Precision
     best_coreml: Precision
     static: bool  # has fixed shapes; CoreML runs only such graphs
+    int4: str | None = None
 
     def precisions(self) -> list[Precision]:
-        """Precisions that have a file, in the order fp32, fp16, int8."""
+        """Precisions that have a file, in the order fp32, fp16, int8, int4."""
         return [precision for precision in PRECISIONS if getattr(self, precision)]
 
 
@@ -197,8 +199,9 @@ class Sparse:
     # Form of the output. "graph": pooled weights, (batch, vocab). "logits": logits that are not
     # pooled yet, (batch, n, vocab). "tokens": one number per token for the entry of that token,
     # (batch, n, 1); the largest of an entry counts (bge-m3). "attention": that of one layer,
-    # (batch, heads, n, n), which goes with the table `attention`.
-    head: Literal["graph", "logits", "tokens", "attention"]
+    # (batch, heads, n, n), which goes with the table `attention`. "states": those of the tokens,
+    # (batch, n, size), which goes with the table `minicoil`.
+    head: Literal["graph", "logits", "tokens", "attention", "states"]
     activation: Literal["relu", "log1p", "log1p-log1p"]  # after the maximum; log1p is of relu
     vocab_size: int
     zero_ids: tuple[int, ...]  # entries that are always 0
@@ -229,12 +232,17 @@ class Reranker:
     suffix_ids: tuple[int, ...]
     # Token types of prefix, query, middle, document and suffix, for graphs that take them.
     type_ids: tuple[int, ...]
-    max_length: int  # prefix, middle and suffix included
+    max_length: int  # prefix, middle and suffix included; with a template, what its `limits` says
     # What is cut of a longer pair. "longest_first": the longer of the two, as the tokenizers
-    # library does it. "only_second": the document.
-    truncation: Literal["longest_first", "only_second"]
+    # library does it. "only_second": the document. "end": the end of what a template makes of both.
+    truncation: Literal["longest_first", "only_second", "end"]
     # Steps after the pooling, in this order; the last gives the columns. Absent: none.
     modules: tuple[Module, ...] | None = None
+    # A language model that answers: its score is the logit of the first of these tokens after the
+    # last token of a pair, less the logit of the second where there is one. An export gives that
+    # number; the graphs of others may give the logits of the whole vocabulary.
+    answers: tuple[str, ...] | None = None
+    template: PairTemplate | None = None  # absent: the ids of a pair are as said above
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +298,7 @@ class ModelSpec:
     static: Static | None = None  # in place of a graph, beside `dense`
     lexical: Lexical | None = None  # in place of a graph and a tokenizer, beside `sparse`
     attention: Attention | None = None  # beside `sparse`, whose output is then an attention
+    minicoil: MiniCoil | None = None  # beside `sparse`, whose output is then states of tokens
 
     def main_graph(self) -> Graph:
         """The main graph. Raises LoadError for a model without a graph."""
@@ -298,12 +307,12 @@ class ModelSpec:
         return self.graph
 
     def precisions(self) -> list[Precision]:
-        """Precisions of the graph, in the order fp32, fp16, int8; [] without a graph."""
+        """Precisions of the graph, in the order fp32, fp16, int8, int4; [] without a graph."""
         return [] if self.graph is None else self.graph.precisions()
 
     def hashes_words(self) -> bool:
         """Whether ids of sparse vectors are hashes of words, whose IDF belongs to a search."""
-        return self.lexical is not None or self.attention is not None
+        return any(table is not None for table in (self.lexical, self.attention, self.minicoil))
 
     def text_recipes(self) -> dict[Kind, Dense | MultiVector | Sparse]:
         """The recipe of each kind that reads text, in the order of `kinds`."""
@@ -365,7 +374,7 @@ ABSENT: dict[str, str] = {
     **dict.fromkeys(("fp32", "fp16", "int8", "idf", "keep", "text_model"), '""'),
     **dict.fromkeys(("weights", "mapping", "stop_words"), '""'),
     **dict.fromkeys(("prompt", "prefix", "suffix", "tile", "row_end", "grid_end"), '""'),
-    **dict.fromkeys(("whole", "end"), '""'),
+    **dict.fromkeys(("whole", "end", "before", "between", "instruction", "instructed"), '""'),
     "characters_per_token": "0",
     **dict.fromkeys(("fixed_length", "longest", "least_pixels", "most_pixels", "tokens"), "0"),
     **dict.fromkeys(("mask_id", "time_scale", "column"), "-1"),

@@ -44,6 +44,7 @@ class SubGraph:
     fp32: str
     fp16: str
     int8: str
+    int4: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,20 +101,29 @@ class Vision:
 
 @dataclass(frozen=True, slots=True)
 class TimeSeries:
-    """Forecasts of quantiles from the patches of a scaled series.
+    """Forecasts of quantiles, or of one value a step, from a scaled series.
 
     A graph with the input future_patches forecasts as many output patches as it is given; a graph
     without that input forecasts one. With the input group_ids, a forecast uses all series of its
     group.
     """
 
-    output: str  # graph output, (batch, quantiles, steps), of the scaled series
+    # Graph output, (batch, quantiles, steps), of the scaled series; with reads = "context" it is
+    # (batch, steps, quantiles), of the series itself. "" = the only one.
+    output: str
     context_length: int  # number of latest values that are read of a series
-    patch_size: int
+    patch_size: int  # values that the graph reads as one position
     output_patch_size: int  # steps
     prediction_length: int  # longest horizon of one pass; a longer one takes several passes
-    quantiles: tuple[float, ...]  # levels of the output, rising, with 0.5 among them
+    quantiles: tuple[float, ...]  # levels of the output, rising, with 0.5 among them; see point
     arcsinh: bool  # whether arcsinh is applied after the scaling
     time_scale: int  # divisor of the time channel of a patch; -1 = patches have no time channel
-    rollout_quantiles: tuple[float, ...]  # levels whose paths continue a longer horizon
+    # Levels whose paths continue a longer horizon; [] = missing values do, or the values of point.
+    rollout_quantiles: tuple[float, ...]
     rollout_weights: Literal["equal", "mass"]  # of a path: 1, or the probability around its level
+    # What the graph reads; absent = patches, with their channels. "window": context_length values,
+    # scaled by the root of their variance plus 1e-5, where a missing value is 0 before the scaling.
+    # "context": the values themselves, NaN where one is missing, which the graph scales.
+    reads: Literal["window", "context"] | None
+    # What the one value a step is, for a model without quantiles; absent = it has quantiles.
+    point: Literal["mean", "median"] | None

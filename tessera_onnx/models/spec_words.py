@@ -1,4 +1,4 @@
-"""The tables of models that weigh words: BM25 without a graph, BM42 with one (see spec.py)."""
+"""The tables of models that weigh words: BM25, and BM42 and miniCOIL with a graph (see spec.py)."""
 
 from __future__ import annotations
 
@@ -71,3 +71,25 @@ class Attention:
     stemmer: Stemmer
     stop_words: str  # file with a word a line
     alpha: float
+
+
+@dataclass(frozen=True, slots=True)
+class MiniCoil:
+    """The meaning of a text's words as the weights of their ids: miniCOIL, beside `sparse`.
+
+    Pieces ("##") of a word are joined. A word of the vocabulary, by itself or by its stem, has the
+    number w, from 1: the mean of the states of all its tokens, times the w-th matrix of `weights`
+    (the first is of no word), then tanh and L2, gives the weights of the ids from w times the
+    number of components on. Other words are read and weighed as in `Lexical`, their ids are s +
+    |murmur3_32| mod (2^31 - 1 - s), s = 32000 (ids of the vocabulary // 32000 + 2). A document's
+    weights are multiplied by the frequency of `Lexical`, a query's by 1; some are negative. Source:
+    fastembed/sparse/minicoil.py.
+    """
+
+    stemmer: Stemmer  # that of `Language`
+    stop_words: str  # file with a word a line
+    vocabulary: str  # JSON file: the list vocab, and stem_mapping from stems to its words
+    weights: str  # .npy file (words + 1, size of a state, components)
+    k: float  # as in `Lexical`
+    b: float  # as in `Lexical`
+    average_length: float  # as in `Lexical`

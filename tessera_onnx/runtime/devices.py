@@ -40,6 +40,15 @@ def onnxruntime() -> Any:
     return ort
 
 
+def version() -> str | None:
+    """The version of ONNX Runtime; None where it is not installed: static models need none."""
+    try:
+        found: str = onnxruntime().__version__
+    except DeviceError:
+        return None
+    return found
+
+
 @functools.cache  # once a process
 def _note_telemetry(version: str) -> None:
     sentence = telemetry.problem(version)

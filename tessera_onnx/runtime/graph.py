@@ -27,6 +27,7 @@ ReadBeside = Callable[[str, str], bytes]
 # the processor: encoding a query and scoring it with MaxSim took twice as long and four times the
 # processor time.
 SPIN_US = 200
+PACKED_PRODUCT = b"MatMulNBits"  # of 4 bits in all versions, of 8 bits since 1.23
 LARGE_GRAPH = 1 << 24  # bytes from which weights are given to ONNX Runtime beside the graph
 
 _saturating: set[tuple[str, int]] = set()  # graphs that the log has named
@@ -115,7 +116,15 @@ def open_graph(
         )
     except Exception as error:  # ORT raises its own unrelated classes, all from C++
         kind = LoadError if name == "cpu" else DeviceError
-        raise kind(f"{graph_name} cannot be opened on {device}: {str(error)[:500]}") from error
+        hint = (
+            ". Its weights of few bits (MatMulNBits) may need a newer onnxruntime than "
+            f"{ort.__version__}"
+            if PACKED_PRODUCT in graph
+            else ""
+        )
+        raise kind(
+            f"{graph_name} cannot be opened on {device}: {str(error)[:500]}{hint}"
+        ) from error
     del data  # ONNX Runtime has copied it
     # No other provider is tried later, so the session need not keep the bytes of the file.
     session.disable_fallback()

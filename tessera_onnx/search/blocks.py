@@ -130,12 +130,18 @@ def store_document(
         return StoredDocument(number, bit_words(quantization.binary(tokens)), 1.0), dim
     if output_dtype == "float32":
         return StoredDocument(number, tokens, 1.0), dim
-    peak = float(np.abs(tokens).max(initial=0))
+    codes, scales = byte_codes(tokens[None])
+    return StoredDocument(number, codes[0], float(scales[0])), dim
+
+
+def byte_codes(tokens: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """int8 codes of n documents (n, length, dim) as uint8, 128 for 0, and their scales (n,)."""
     # One scale per document: the maximum over tokens is then one over integers.
-    scale = np.float32(max(peak / 127, float(np.finfo(np.float32).tiny)))
+    peaks = np.abs(tokens).max(axis=(1, 2), initial=0)
     with np.errstate(under="ignore"):
-        codes = np.rint(tokens / scale) + CODE_ZERO
-    return StoredDocument(number, np.clip(codes, 1, 255).astype(np.uint8), float(scale)), dim
+        scales = np.maximum(peaks / np.float32(127), np.finfo(np.float32).tiny)
+        codes = np.rint(tokens / scales[:, None, None]) + CODE_ZERO
+    return np.clip(codes, 1, 255).astype(np.uint8), scales.astype(np.float32)
 
 
 def _copy_if_shared(stored: StoredDocument, document: Any) -> StoredDocument:
@@ -197,6 +203,17 @@ def build_blocks(documents: Sequence[StoredDocument]) -> list[Block]:
         blocks.append(_block(ordered[start:end]))
         start = end
     return blocks
+
+
+def join(left: Block, right: Block) -> Block:
+    """One block of the documents of two whose lengths are equal."""
+    axis = 1 if left.tokens.dtype == WORD else 0
+    return Block(
+        np.concatenate([left.tokens, right.tokens], axis=axis),
+        np.concatenate([left.lengths, right.lengths]),
+        np.concatenate([left.numbers, right.numbers]),
+        np.concatenate([left.scales, right.scales]),
+    )
 
 
 def _block(documents: Sequence[StoredDocument]) -> Block:

@@ -7,8 +7,9 @@ caller's own list. An id is a str and a number is an int, so the two cannot be c
 
 from __future__ import annotations
 
+import abc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -16,8 +17,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.checks import check_items, plain
-from tessera_onnx.errors import ConfigError, about_item
+from tessera_onnx.checks import check_items, check_top_k, plain
+from tessera_onnx.errors import ConfigError, TesseraError, about_item
+from tessera_onnx.results import Ranked
 
 Numbers = NDArray[np.int64]
 Ids = list[str] | None
@@ -62,6 +64,10 @@ class DocumentIds:
         if not self.has_ids:
             return None
         return [name for number in self.live() if (name := self.by_number[number]) is not None]
+
+    def names(self) -> Sequence[str | None]:
+        """The id of each number, as `results.ranking` takes it; empty if there are none."""
+        return self.by_number if self.has_ids else ()
 
     def check(self, ids: Any, documents: Any) -> Ids:
         """Check the ids of documents that will be added, before the documents are read.
@@ -117,9 +123,10 @@ class DocumentIds:
     def find(self, documents: Any, name: str) -> Numbers:
         """The numbers of the documents that are named by id or number, each once, ascending.
 
-        A boolean array (count,) names the documents of the numbers at which it is True, and ignores
-        removed ones. Raises TypeError unless the items are str and int, ConfigError for an id or
-        number that no document of the index has.
+        A row of a ranking names its document by its number. A boolean array (count,) names the
+        documents of the numbers at which it is True, and ignores removed ones. Raises TypeError
+        unless the items are str, int or such rows, ConfigError for an id or number that no document
+        of the index has.
         """
         if not isinstance(documents, AbstractSet):  # whose order does not matter here
             check_items(documents, name, "ids (str) or numbers (int)")
@@ -131,9 +138,12 @@ class DocumentIds:
                 )
             return np.flatnonzero(documents & self.mask())
         found = []
-        for i, item in enumerate(map(plain, documents)):
-            with about_item(i):
-                found.append(self._number(item, f"{name}[{i}]"))
+        for i, item in enumerate(documents):
+            try:
+                found.append(self._number(item, name, i))
+            except (TesseraError, TypeError) as error:  # about_item takes longer than the rest
+                error.index = i  # type: ignore[union-attr]
+                raise
         numbers = np.array(found, dtype=np.int64)
         gone = np.isin(numbers, self.removed)
         if gone.any():
@@ -141,22 +151,27 @@ class DocumentIds:
             raise ConfigError(f"{name}[{i}] is {numbers[i]}: that document was removed", index=i)
         return np.unique(numbers)
 
-    def _number(self, item: Any, name: str) -> int:
+    def _number(self, item: Any, name: str, i: int) -> int:
+        """The number of the document that `name[i]` names."""
+        item = item.index if isinstance(item, Ranked) else plain(item)
         if isinstance(item, str):
             number = self.number_of.get(item, self.count)
             if number >= self.count:  # unknown, or added later
-                raise ConfigError(f"{name} is an id that no document of this index has")
+                raise ConfigError(f"{name}[{i}] is an id that no document of this index has")
             return number
         if isinstance(item, bool) or not isinstance(item, int | np.integer):
-            raise TypeError(f"{name} must be an id (str) or a number, got {type(item).__name__}")
+            kind = type(item).__name__
+            raise TypeError(f"{name}[{i}] must be an id (str) or a number, got {kind}")
         if not 0 <= item < self.count:
             known = f"numbers go from 0 to {self.count - 1}" if self.count else "it is empty"
-            raise ConfigError(f"{name} is a number that no document of this index has: {known}")
+            raise ConfigError(
+                f"{name}[{i}] is a number that no document of this index has: {known}"
+            )
         return int(item)
 
 
-class DocumentIndex:
-    """The base class of PackedTokens and PackedSparse.
+class DocumentIndex(abc.ABC):
+    """The base class of PackedTokens, PackedDense and PackedSparse.
 
     The state of an index is a tuple that is replaced and never changed, so a thread that scores
     keeps the documents that it began with while another thread adds or removes some.
@@ -174,6 +189,55 @@ class DocumentIndex:
             "documents were added or removed at the same time by another call: make one call after "
             "the other"
         )
+
+    def search(
+        self,
+        queries: Iterable[Any],
+        top_k: int | None = 10,
+        *,
+        candidates: Iterable[Iterable[str | int | Ranked]] | None = None,
+    ) -> list[list[Ranked]]:
+        """Rank documents for each of several queries: the `top_k` best, or all for None.
+
+        `candidates` holds for each query the documents to score, as ids, numbers or rows of a
+        ranking: what another index's `search` found in a cheaper form of the same documents, or
+        `fuse`, or a program of your own. Their scores are exact, and a document that is no
+        candidate is not found. Without `candidates` every document is scored. An empty list of
+        candidates gives []. Raises the errors of `rank`; `error.index` is the number of the query.
+        """
+        check_top_k(top_k, 0)
+        given = self._items(queries, "queries")
+        if candidates is None:
+            return self._search_all(given, top_k)
+        check_items(candidates, "candidates", "lists of documents, one per query")
+        lists = list(candidates)
+        if len(lists) != len(given):
+            raise ConfigError(
+                f"candidates must hold one list of documents per query: got {len(lists)} for "
+                f"{len(given)} queries"
+            )
+        found = []
+        for i, (query, some) in enumerate(zip(given, lists, strict=True)):
+            try:
+                found.append(self._search_some(query, top_k, some, i))
+            except (TesseraError, TypeError) as error:
+                error.index = i  # type: ignore[union-attr]
+                raise
+        return found
+
+    @abc.abstractmethod
+    def _items(self, items: Any, name: str) -> list[Any]:
+        """The queries of a call. Raises TypeError for a single one."""
+
+    @abc.abstractmethod
+    def _search_all(self, queries: list[Any], top_k: int | None) -> list[list[Ranked]]:
+        """The ranking of all documents for each query."""
+
+    @abc.abstractmethod
+    def _search_some(
+        self, query: Any, top_k: int | None, candidates: Any, number: int
+    ) -> list[Ranked]:
+        """The ranking of the candidates for the query of this number."""
 
     @property
     def ids(self) -> list[str] | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx.checks import check_top_k
-from tessera_onnx.errors import ConfigError
+from tessera_onnx.errors import ConfigError, about_item
 from tessera_onnx.results import Ranked, SparseVector, ranking
 from tessera_onnx.search.document_ids import DocumentIds, DocumentIndex
 from tessera_onnx.search.postings import (
@@ -118,18 +118,46 @@ class PackedSparse(DocumentIndex):
         query: SparseVector,
         top_k: int | None = None,
         *,
-        subset: Iterable[str | int] | None = None,
+        subset: Iterable[str | int | Ranked] | None = None,
     ) -> list[Ranked]:
         """Rank documents by dot product with one query: the `top_k` best, or all.
 
-        `subset` names the documents to rank, in the forms of `remove`. Each row has the document's
+        `subset` names the documents to rank, in the forms of `remove` or as rows of a ranking. Each
+        row has the document's
         number as `index`, its `score` and its `id`. Raises the errors of `score`.
         """
         check_top_k(top_k, 0)
+        return self._ranked(query, top_k, subset)
+
+    def _ranked(
+        self,
+        query: SparseVector,
+        top_k: int | None,
+        subset: Any,
+        names: tuple[str, str] = ("query", "subset"),
+    ) -> list[Ranked]:
+        """The ranking of all documents, or of the `subset`; messages use the `names`."""
         state = self._state
-        scores, ids = _scores(state, query, idf=self._idf), state.ids
-        numbers = ids.live() if subset is None else ids.find(subset, "subset")
-        return ranking(scores, top_k, numbers, ids.by_number if ids.has_ids else ())
+        scores, ids = _scores(state, query, idf=self._idf, name=names[0]), state.ids
+        numbers = ids.live() if subset is None else ids.find(subset, names[1])
+        return ranking(scores, top_k, numbers, ids.names())
+
+    def _items(self, items: Any, name: str) -> list[Any]:
+        scoring.check_several(items, name, "sparse vectors")
+        return list(items)
+
+    def _search_all(self, queries: list[Any], top_k: int | None) -> list[list[Ranked]]:
+        found = []
+        for i, query in enumerate(queries):
+            with about_item(i):
+                found.append(self._ranked(query, top_k, None, (f"queries[{i}]", "")))
+        return found
+
+    def _search_some(
+        self, query: Any, top_k: int | None, candidates: Any, number: int
+    ) -> list[Ranked]:
+        names = (f"queries[{number}]", f"candidates[{number}]")
+        return self._ranked(query, top_k, candidates, names)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index, with ids and numbers, to one file of .npy arrays; no pickle.
@@ -179,18 +207,26 @@ class PackedSparse(DocumentIndex):
         return self._idf
 
 
-def _scores(state: _State, query: SparseVector, *, idf: bool) -> Float:
-    query = scoring.check_sparse(query, "query")
+def weighed(query: SparseVector, count: int, found_in: NDArray[np.int64]) -> SparseVector:
+    """A query whose entries are multiplied by their inverse document frequency.
+
+    `found_in` says in how many of the `count` documents each entry occurs: (k,).
+    """
+    weights = np.log1p((count - found_in + 0.5) / (found_in + 0.5))
+    with np.errstate(over="ignore", under="ignore"):  # the scores are checked
+        values = np.asarray(query.values * weights, dtype=np.float32)
+    return SparseVector(query.indices, values)
+
+
+def _scores(state: _State, query: SparseVector, *, idf: bool, name: str = "query") -> Float:
+    query = scoring.check_sparse(query, name)
     count = state.ids.count
     if idf:
         found_in = sum(
             (frequencies(segment, query) for segment in state.segments),
             start=np.zeros(len(query.indices), np.int64),
         )
-        weights = np.log1p((len(state.ids) - found_in + 0.5) / (found_in + 0.5))
-        with np.errstate(over="ignore", under="ignore"):  # the scores are checked
-            values = np.asarray(query.values * weights, dtype=np.float32)
-        query = SparseVector(query.indices, values)
+        query = weighed(query, len(state.ids), found_in)
     sums = np.zeros(count, dtype=np.float64)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         for segment in state.segments:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import numbers
-import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from decimal import Decimal
@@ -16,8 +15,9 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tessera_onnx import errors
 from tessera_onnx.checks import is_single
-from tessera_onnx.errors import ConfigError, ForecastWarning, about_item, callers_level
+from tessera_onnx.errors import ConfigError, ForecastWarning, about_item
 from tessera_onnx.series import table
 from tessera_onnx.series.exact import LARGEST, WHOLE64, check_held
 
@@ -74,7 +74,7 @@ def read_series(context: Any, latest: int) -> list[Float]:
 
 def tell(message: str) -> None:
     """Raise a ForecastWarning at the line that called this package."""
-    warnings.warn(message, ForecastWarning, stacklevel=callers_level())
+    errors.tell(message, ForecastWarning)
 
 
 def _order(item: Any, number: int) -> NDArray[np.intp] | None:
@@ -292,7 +292,9 @@ def _is_number(value: Any) -> bool:
 
 
 def outside(levels: Sequence[float], trained: Sequence[float]) -> list[float]:
-    """The levels below the lowest trained level or above the highest."""
+    """The levels below the lowest trained level or above the highest; none without trained ones."""
+    if not trained:
+        return []
     return [v for v in levels if not trained[0] - NEAR <= v <= trained[-1] + NEAR]
 
 

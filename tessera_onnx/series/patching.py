@@ -2,7 +2,8 @@
 
 The recipe is that of Chronos-Bolt and Chronos-2 (amazon-science/chronos-forecasting,
 chronos_bolt.py and chronos2/): scaling, patches aligned to the end of a series, a channel of
-observed values, and the pooling of paths beyond the horizon of one pass. Values in the units of a
+observed values, and the pooling of paths beyond the horizon of one pass. TinyTimeMixer reads a
+window in place of patches, TiRex the values themselves (forms.py). Values in the units of a
 series are float64, where upstream has float32: a constant series then stays exactly constant, and
 small waves on a high level are not rounded away before they are scaled.
 """
@@ -19,13 +20,14 @@ Float = NDArray[np.float64]
 Array = NDArray[Any]
 
 CONSTANT = 1e-5  # the scale of a series that never changes
+EPSILON = 1e-5  # of TinyTimeMixer: what is added to the variance of a window
 
 
 class Patches(NamedTuple):
     """The inputs of the graph, and what scales its output back."""
 
-    values: NDArray[np.float32]  # (n, patches, channels x patch_size)
-    attention: NDArray[np.int64]  # (n, patches), 1 = at least one value is observed
+    values: NDArray[np.float32]  # (n, patches, channels x patch_size), or (n, t)
+    attention: NDArray[np.int64]  # (n, patches or t), 1 = at least one value is observed
     loc: NDArray[np.float64]  # (n, 1), the mean of each series
     scale: NDArray[np.float64]  # (n, 1), its standard deviation
 
@@ -48,6 +50,14 @@ def standardise(context: Array) -> tuple[Float, Float, Float]:
     The first observed value is subtracted before the mean, because sums on a high level are
     rounded. Deviations are divided by a power of two, because squares of tiny numbers are 0.
     """
+    loc, scale, deviation = _moments(context)
+    scale[scale == 0] = CONSTANT
+    scale[np.isnan(context).all(axis=1)] = 1
+    return loc, scale, deviation
+
+
+def _moments(context: Array) -> tuple[Float, Float, Float]:
+    """As `standardise`, with the scale 0 for a constant series and for one without any value."""
     observed = ~np.isnan(context)
     count = np.maximum(observed.sum(axis=1, keepdims=True), 1)
     values = np.where(observed, context, 0).astype(np.float64)
@@ -57,10 +67,7 @@ def standardise(context: Array) -> tuple[Float, Float, Float]:
     deviation = np.where(observed, rest - middle, 0)
     _, power = np.frexp(np.abs(deviation).max(axis=1, keepdims=True))
     squares = np.square(np.ldexp(deviation, -power)).sum(axis=1, keepdims=True)
-    scale = np.ldexp(np.sqrt(squares / count), power)
-    scale[scale == 0] = CONSTANT
-    scale[~observed.any(axis=1)] = 1
-    return first + middle, scale, deviation
+    return first + middle, np.ldexp(np.sqrt(squares / count), power), deviation
 
 
 def patches(context: Array, size: int, *, arcsinh: bool, time_scale: int) -> Patches:
@@ -81,6 +88,27 @@ def patches(context: Array, size: int, *, arcsinh: bool, time_scale: int) -> Pat
         channels.insert(0, _times(np.arange(-width, 0), shape, time_scale))
     attention = np.asarray(observed.reshape(shape).any(axis=2), dtype=np.int64)
     return Patches(np.concatenate(channels, axis=2, dtype=np.float32), attention, loc, scale)
+
+
+def window(context: Array) -> Patches:
+    """Scale series (n, t) as TinyTimeMixer does: by the root of the variance plus EPSILON.
+
+    Only observed values count for mean and variance. A missing value is 0 before the scaling, and
+    so it is minus the mean in units of the scale, as upstream's values under past_observed_mask.
+    """
+    observed = ~np.isnan(context)
+    loc, deviation_scale, deviation = _moments(context)
+    scale = np.hypot(deviation_scale, np.sqrt(EPSILON))
+    with np.errstate(over="ignore"):  # the caller looks for infinity in the forecast
+        values = (np.where(observed, deviation, -loc) / scale).astype(np.float32)
+    return Patches(values, observed.astype(np.int64), loc, scale)
+
+
+def unscaled(context: Array) -> Patches:
+    """Series (n, t) as they are, NaN = missing, for a graph that scales them itself."""
+    nothing = np.zeros((len(context), 1))
+    attention = (~np.isnan(context)).astype(np.int64)
+    return Patches(context.astype(np.float32), attention, nothing, nothing + 1)
 
 
 def future_patches(n: int, n_patches: int, size: int, time_scale: int) -> NDArray[np.float32]:

@@ -1,23 +1,27 @@
 """Run a forecasting graph over batches of series, as many passes as the horizon needs.
 
-Chronos-Bolt and Chronos-2 forecast a fixed number of steps in one pass. Past them, the path of each
-quantile is appended to the context and forecast again, and the forecasts of all paths are pooled
-into quantiles (amazon-science/chronos-forecasting, `predict_quantiles`).
+A graph forecasts a fixed number of steps in one pass. What is appended to the context past them is
+the model's own:
+
+- Chronos-Bolt and Chronos-2: the path of each quantile, and the forecasts of all paths are pooled
+  into quantiles (amazon-science/chronos-forecasting, `predict_quantiles`);
+- TinyTimeMixer: its one forecast (ibm-granite/granite-tsfm, `RecursivePredictor`);
+- TiRex: missing values, as many as it has forecast (NX-AI/tirex, `_forecast_tensor`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.errors import ConfigError, EncodingError, LoadError
+from tessera_onnx.errors import ConfigError, EncodingError
 from tessera_onnx.models.spec_media import TimeSeries
 from tessera_onnx.runtime import batching, workers
-from tessera_onnx.runtime.session import Array, Port, Session, select
-from tessera_onnx.series import patching
+from tessera_onnx.runtime.session import Session
+from tessera_onnx.series import forms, patching
 from tessera_onnx.series.exact import LARGEST, Float
 
 # Limit on the pairs of series that attention over a group compares at each position. A pair takes
@@ -32,6 +36,12 @@ class Rollout:
         """`session` runs the graph that `recipe` describes."""
         self._recipe = recipe
         self._session = session
+        # The rows of the output whose paths are appended; for a model without quantiles, its one
+        # row. Without any, what is appended is missing.
+        levels = recipe.rollout_quantiles
+        self._rows = (
+            [recipe.quantiles.index(level) for level in levels] if recipe.quantiles else [0]
+        )
 
     def plan(
         self,
@@ -46,11 +56,13 @@ class Rollout:
         needs too much memory.
         """
         recipe = self._recipe
-        paths = len(recipe.rollout_quantiles) if horizon > recipe.prediction_length else 1
+        paths = len(self._rows) or 1 if horizon > recipe.prediction_length else 1
         # Beside whole patches of the context: a partial patch, the graph's own token, and the
         # patches of one pass.
         more = 2 + -(-min(horizon, recipe.prediction_length) // recipe.output_patch_size)
-        positions = np.array([len(values) // recipe.patch_size + more for values in series])
+        is_whole = forms.FORMS[recipe.reads].is_whole
+        lengths = [recipe.context_length if is_whole else len(values) for values in series]
+        positions = np.array([length // recipe.patch_size + more for length in lengths])
         order = forecast[np.argsort(groups[forecast], kind="stable")]
         members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
         if not len(order):
@@ -69,6 +81,29 @@ class Rollout:
             np.concatenate([members[i] for i in picked]) for picked in batching.plan_batches(costs)
         ]
 
+    def check_horizon(self, series: Sequence[Float], horizon: int) -> None:
+        """Raises ConfigError where missing values would push every known one out of the context.
+
+        That can be only for a model that goes on with missing values. Such a pass would forecast
+        from nothing.
+        """
+        recipe = self._recipe
+        if self._rows or horizon <= recipe.output_patch_size:
+            return
+        size = recipe.output_patch_size
+        for i, values in enumerate(series):
+            known = np.flatnonzero(~np.isnan(values))
+            if not len(known):
+                continue
+            passes = (recipe.context_length - len(values) + int(known[-1])) // size
+            if horizon > (passes + 1) * size:
+                raise ConfigError(
+                    f"horizon {horizon} is too long for series {i}: this model reads its own "
+                    f"forecasts as missing values, and has forgotten the series after "
+                    f"{(passes + 1) * size} steps",
+                    index=i,
+                )
+
     def quantiles(
         self,
         series: Sequence[Float],
@@ -85,11 +120,10 @@ class Rollout:
         when `failure` says that it is stopped, or `limit` does.
         """
         recipe = self._recipe
-        context = patching.left_pad(series, recipe.patch_size)
+        context = forms.pad(recipe, series)
         blocks = [self._one_pass(context, groups, horizon, parallel=parallel)]
         left = horizon - blocks[0].shape[2]
-        n, paths = len(series), len(recipe.rollout_quantiles)
-        rows = [recipe.quantiles.index(level) for level in recipe.rollout_quantiles]
+        n, paths = len(series), len(self._rows) or 1
         context = np.repeat(context[:, None], paths, axis=1)
         # A path is grouped with the paths of the same level of the other series of its group.
         groups = (groups[:, None] * paths + np.arange(paths)).ravel()
@@ -97,8 +131,9 @@ class Rollout:
             if failure is not None and failure.stopped:
                 raise EncodingError("interrupted")  # the caller raises what stopped the call
             limit.check()
-            context = np.concatenate([context, blocks[-1][:, rows]], axis=2)
-            context = context[:, :, -recipe.context_length :]
+            last = blocks[-1]
+            ahead = last[:, self._rows] if self._rows else np.full_like(last[:, :1], np.nan)
+            context = np.concatenate([context, ahead], axis=2)[:, :, -recipe.context_length :]
             flat = context.reshape(n * paths, -1)
             samples = self._one_pass(flat, groups, left, parallel=parallel)
             blocks.append(self._pool(samples.reshape(n, -1, samples.shape[2])))
@@ -108,6 +143,8 @@ class Rollout:
     def _pool(self, samples: Float) -> Float:
         """Pool forecasts of all paths, (n, paths x quantiles, steps), into trained quantiles."""
         recipe = self._recipe
+        if not recipe.rollout_quantiles:  # one path
+            return samples
         if recipe.rollout_weights == "equal":
             return patching.pool(samples, recipe.quantiles)
         of_paths = patching.masses(recipe.rollout_quantiles)
@@ -119,59 +156,11 @@ class Rollout:
     ) -> Float:
         """Run the graph on (n, t), t a multiple of the patch size: (n, quantiles, its steps)."""
         recipe = self._recipe
-        patched = make_patches(recipe, context)
+        patched = forms.make_patches(recipe, context)
         n_patches = -(-min(horizon, recipe.prediction_length) // recipe.output_patch_size)
-        inputs = feeds(recipe, self._session.inputs, patched, n_patches, groups)
+        inputs = forms.feeds(recipe, self._session.inputs, patched, n_patches, groups)
         (scaled,) = self._session.run(inputs, parallel=parallel)
-        return check_range(patching.unscale(scaled, patched, arcsinh=recipe.arcsinh))
-
-
-def make_patches(recipe: TimeSeries, context: Float) -> patching.Patches:
-    """Cut (n, t) into the patches of a model; t is a multiple of its patch size, NaN = missing."""
-    return patching.patches(
-        context, recipe.patch_size, arcsinh=recipe.arcsinh, time_scale=recipe.time_scale
-    )
-
-
-def feeds(
-    recipe: TimeSeries,
-    inputs: Mapping[str, Port],
-    patched: patching.Patches,
-    n_patches: int,
-    groups: NDArray[np.int64],
-) -> dict[str, Array]:
-    """The inputs that a graph takes out of `known_inputs`, in its own dtypes."""
-    return select(known_inputs(recipe, patched, n_patches, groups), inputs, "the graph")
-
-
-def known_inputs(
-    recipe: TimeSeries, patched: patching.Patches, n_patches: int, groups: NDArray[np.int64]
-) -> dict[str, Array]:
-    """Every input that a graph may take, by name.
-
-    `n_patches` is the number of patches to forecast, `groups` (n,) the group of each series.
-    """
-    future = patching.future_patches(len(groups), n_patches, recipe.patch_size, recipe.time_scale)
-    return {
-        "patches": patched.values,
-        "attention_mask": patched.attention,
-        "future_patches": future,
-        "group_ids": groups,
-    }
-
-
-def check_inputs(recipe: TimeSeries, inputs: Mapping[str, Port], name: str) -> None:
-    """Raises LoadError for a graph that is none of this recipe."""
-    if not {"patches", "attention_mask"} <= inputs.keys():
-        raise LoadError(
-            f"{name} takes the inputs {', '.join(inputs)!s:.300}: a graph that forecasts takes "
-            "patches and attention_mask"
-        )
-    if recipe.prediction_length > recipe.output_patch_size and "future_patches" not in inputs:
-        raise LoadError(
-            f"{name} has no input future_patches, so one pass forecasts {recipe.output_patch_size} "
-            f"steps, not the prediction_length {recipe.prediction_length}"
-        )
+        return check_range(forms.unscale(recipe, scaled, patched))
 
 
 def check_range(values: Float) -> Float:

@@ -15,7 +15,7 @@ from tessera_onnx.models.spec import Kind
 from tessera_onnx.models.spec_media import TimeSeries
 from tessera_onnx.runtime import workers
 from tessera_onnx.runtime.session import Session
-from tessera_onnx.series import patching
+from tessera_onnx.series import forms, patching
 from tessera_onnx.series.exact import Float, is_rounded, needs_float64
 from tessera_onnx.series.inputs import (
     Context,
@@ -30,7 +30,7 @@ from tessera_onnx.series.inputs import (
     read_series,
     tell,
 )
-from tessera_onnx.series.rollout import Rollout, check_inputs, check_range, feeds, make_patches
+from tessera_onnx.series.rollout import Rollout, check_range
 from tessera_onnx.series.table import names
 
 Forecast = NDArray[np.float32 | np.float64]
@@ -38,13 +38,14 @@ Frame = TypeVar("Frame")
 
 
 class TesseraTimeSeries(Model):
-    """Zero-shot forecasts of numeric series with Chronos-Bolt or Chronos-2.
+    """Zero-shot forecasts of numeric series with Chronos, TinyTimeMixer or TiRex.
 
     A context is one series, a 2-D array with one series a row, or a list of series of any lengths.
     A series is a 1-D array, a list of numbers, or a series of pandas or polars. NaN, and a null of
     pandas or polars, is a missing value. The model reads the latest `context_length()` values of
-    a series, centred and scaled in float64; a constant series has the scale 1e-5, as upstream. A
-    series of pandas with an index of times is sorted by them, with a ForecastWarning.
+    a series, centred and scaled in float64 (but TiRex scales in its graph); a constant series has
+    upstream's scale, 1e-5 for Chronos. A series of pandas with an index of times is sorted by them,
+    with a ForecastWarning.
 
     Forecasts are float32, or float64 where a series of the call needs it: where neighbouring
     float32 numbers of its size lie further apart than 0.001 of its standard deviation (waves of 10
@@ -53,6 +54,11 @@ class TesseraTimeSeries(Model):
 
     The forecast of a series without any known value is NaN, and a ForecastWarning names it. It
     changes nothing for the other series of the call, not even for those of its group.
+
+    A model may have no quantiles: TinyTimeMixer forecasts one value a step, which `forecast` gives.
+    It reads a fixed number of values, with zeros in the place of missing ones, as upstream; a
+    ForecastWarning names the series for which it does. TiRex reads float32, so that a series which
+    needs float64 is refused.
 
     An int8 graph quantizes the activations of a whole batch, so a forecast then depends a little on
     the other series of the call. fp32 and fp16 graphs have no such dependence.
@@ -71,13 +77,13 @@ class TesseraTimeSeries(Model):
         """
         super().__init__(model_id, **options)
         recipe = self._recipe
-        shape = (1, len(recipe.quantiles), recipe.output_patch_size)
-        nothing = make_patches(recipe, np.full((1, recipe.patch_size), np.nan))
+        nothing = forms.make_patches(recipe, forms.pad(recipe, [np.array([np.nan])]))
 
         def wanted(session: Session) -> tuple[Any, Any]:
-            check_inputs(recipe, session.inputs, session.name)
-            probe = feeds(recipe, session.inputs, nothing, 1, np.zeros(1, np.int64))
-            return {recipe.output: shape}, probe
+            forms.check_inputs(recipe, session.inputs, session.name)
+            probe = forms.feeds(recipe, session.inputs, nothing, 1, np.zeros(1, np.int64))
+            output = forms.output_name(recipe, session.ports, session.name)
+            return {output: forms.output_shape(recipe)}, probe
 
         self._session = self._open(wanted)
         self._rollout = Rollout(recipe, self._session)
@@ -93,12 +99,13 @@ class TesseraTimeSeries(Model):
     ) -> Forecast:
         """The median of each next step: (b, horizon), float32 or float64 as the class says.
 
-        This is `forecast_quantiles` at the level 0.5, with its arguments and errors. A single
-        series gives b = 1.
+        This is `forecast_quantiles` at the level 0.5, with its arguments and errors. A model
+        without quantiles gives the value that it was trained for, its mean or its median
+        (`spec.time_series.point`). A single series gives b = 1.
         """
-        return self.forecast_quantiles(
-            context, horizon, [0.5], groups=groups, timeout=timeout, cancel=cancel
-        )[..., 0]
+        return self._run(context, horizon, [0.5], groups=groups, timeout=timeout, cancel=cancel)[
+            ..., 0
+        ]
 
     def forecast_quantiles(
         self,
@@ -140,15 +147,51 @@ class TesseraTimeSeries(Model):
             TypeError: a series holds no numbers, or an argument has a wrong type.
             ConfigError: a series is empty, holds infinity or a value beyond float32, or whole
                 numbers whose changes float64 does not hold; horizon or levels are out of range;
-                groups do not fit the series or the model, or a group is too large.
+                groups do not fit the series or the model, or a group is too large; the model has no
+                quantiles.
             EncodingError: the graph fails, or the forecast leaves the range of float32.
 
         `index` of an error is the number of the series (or label, or level) that it is about.
         """
+        self._check_quantiles()
+        wanted = self.quantiles() if levels is None else check_levels(levels)
+        return self._run(
+            context,
+            horizon,
+            wanted,
+            groups=groups,
+            extrapolate=extrapolate,
+            timeout=timeout,
+            cancel=cancel,
+        )
+
+    def _check_quantiles(self) -> None:
+        """Raises ConfigError for a model that forecasts one value a step."""
+        if self._recipe.point is not None:
+            raise ConfigError(
+                f"model {self._spec.id!r} forecasts one value a step, its {self._recipe.point}, "
+                "and no quantiles: call forecast, and forecast_frame without levels, or take a "
+                "model with quantiles such as chronos-bolt-tiny"
+            )
+
+    def _run(
+        self,
+        context: Context,
+        horizon: int | None,
+        wanted: Sequence[float],
+        *,
+        groups: Labels | None = None,
+        extrapolate: Literal["tails"] | None = None,
+        timeout: float | None = None,
+        cancel: workers.Event | None = None,
+    ) -> Forecast:
+        """As `forecast_quantiles`; a model without quantiles gives its one value, (b, horizon, 1).
+
+        `wanted` are checked levels.
+        """
         limit = workers.Limit(timeout, cancel)
         recipe = self._recipe
         steps = check_horizon(horizon, recipe.prediction_length)
-        wanted = recipe.quantiles if levels is None else check_levels(levels)
         check_extrapolate(extrapolate)
         series = read_series(context, recipe.context_length)
         self._session.check_open()
@@ -157,8 +200,17 @@ class TesseraTimeSeries(Model):
             raise ConfigError(f"model {self._spec.id!r} reads every series alone: leave groups out")
         labels = group_numbers(groups, len(series))
         known = np.array([not np.isnan(values).all() for values in series], dtype=bool)
-        dtype = np.float64 if any(map(needs_float64, series)) else np.float32
-        quantiles = np.full((len(series), steps, len(wanted)), np.nan, dtype=dtype)
+        precise = list(map(needs_float64, series))
+        if forms.FORMS[recipe.reads].is_raw and any(precise):
+            raise ConfigError(
+                f"series {precise.index(True)}: float32, which the graph of this model reads, "
+                "rounds its changes away: subtract an offset before, and add it to the forecast",
+                index=precise.index(True),
+            )
+        self._rollout.check_horizon(series, steps)
+        dtype = np.float64 if any(precise) else np.float32
+        columns = 1 if recipe.point is not None else len(wanted)
+        quantiles = np.full((len(series), steps, columns), np.nan, dtype=dtype)
         batches = self._rollout.plan(series, labels, np.flatnonzero(known), steps)
         failure = workers.Failure()
 
@@ -175,17 +227,18 @@ class TesseraTimeSeries(Model):
                         limit=limit,
                     )
                     by_step = np.swapaxes(found, 1, 2)
-                    at_levels = patching.at_levels(
-                        by_step, recipe.quantiles, wanted, tails=extrapolate == "tails"
-                    )
-                    quantiles[picked] = check_range(at_levels)
+                    if recipe.point is None:
+                        by_step = patching.at_levels(
+                            by_step, recipe.quantiles, wanted, tails=extrapolate == "tails"
+                        )
+                    quantiles[picked] = check_range(by_step)
             except EncodingError as error:
                 self._session.check_open()  # that the model was closed is no fault of a series
                 rows = np.sort(picked).tolist()
                 raise EncodingError(f"series {names(rows)}: {error}", indices=rows) from error
 
         workers.run_batches(work, batches, self._session.workers, failure, limit).check()
-        _warn(series, known)
+        _warn(series, known, recipe)
         if extrapolate is None and (beyond := outside(wanted, recipe.quantiles)):
             tell(outside_message(beyond, recipe.quantiles))
         return quantiles
@@ -241,16 +294,19 @@ class TesseraTimeSeries(Model):
             ConfigError: a column is missing, has a wrong type, or has nulls in id or timestamp;
                 timestamps come twice, are irregular, or too few to infer the step.
 
-        What `forecast_quantiles` raises is raised too. `index` of an error is the row of `df`, from
-        0, that it is about; for an error about a whole series, the first row of the series.
+        What `forecast_quantiles` raises is raised too, but for a model without quantiles, which
+        gives the column "forecast" alone, only where `levels` or `extrapolate` asks for them.
+        `index` of an error is the row of `df`, from 0, that it is about; for an error about a whole
+        series, the first row of the series.
         """
         from tessera_onnx.series import frames
 
+        if levels is not None or extrapolate is not None:
+            self._check_quantiles()
+
         found: Frame = frames.forecast(
             df,
-            functools.partial(
-                self.forecast_quantiles, extrapolate=extrapolate, timeout=timeout, cancel=cancel
-            ),
+            functools.partial(self._run, extrapolate=extrapolate, timeout=timeout, cancel=cancel),
             check_horizon(horizon, self.prediction_length()),
             self.quantiles() if levels is None else check_levels(levels),
             self.quantiles(),
@@ -269,7 +325,7 @@ class TesseraTimeSeries(Model):
         return self._recipe.context_length
 
     def quantiles(self) -> tuple[float, ...]:
-        """The levels that the model was trained for, ascending."""
+        """The levels that the model was trained for, ascending; () if it has no quantiles."""
         return self._recipe.quantiles
 
     def __repr__(self) -> str:
@@ -277,11 +333,19 @@ class TesseraTimeSeries(Model):
         return f"{type(self).__name__}(model={self._spec.id!r}, prediction_length={length})"
 
 
-def _warn(series: Sequence[Float], known: NDArray[np.bool_]) -> None:
-    """Warn of series without any known value, and of those that their type has rounded."""
+def _warn(series: Sequence[Float], known: NDArray[np.bool_], recipe: TimeSeries) -> None:
+    """Warn of series without any known value, with zeros for missing ones, or rounded."""
     if not known.all():
         empty = names(np.flatnonzero(~known).tolist())
         tell(f"series {empty}: all values that are read are missing, so the forecast is NaN")
+    size = recipe.context_length
+    if forms.FORMS[recipe.reads].has_zeros:
+        short = [i for i, v in enumerate(series) if known[i] and (~np.isnan(v)).sum() < size]
+        if short:
+            tell(
+                f"series {names(short)}: fewer than the {size} known values that the model reads, "
+                "and it reads zeros in the place of the others: give more history, and fill gaps"
+            )
     for dtype, fix in (("float32", "give float64 numbers"), ("float64", "subtract an offset")):
         if rounded := [i for i, v in enumerate(series) if v.dtype == dtype and is_rounded(v)]:
             tell(f"series {names(rounded)}: {dtype} values round their changes away: {fix}")

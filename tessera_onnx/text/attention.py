@@ -15,8 +15,6 @@ from tessera_onnx.runtime.session import Array
 from tessera_onnx.text import lexical
 from tessera_onnx.text.tokenizer import Batch, Head, Tokenizer
 
-PIECE = "##"  # begins a token that goes on with a word, in WordPiece vocabularies
-
 
 class AttentionWords:
     """The words of a model of this kind, and how tokens become them."""
@@ -56,7 +54,7 @@ class AttentionWords:
     def _vector(self, tokens: list[int], attention: Array | None) -> SparseVector:
         self._words.forget()
         found: dict[str, float] = {}
-        for word, places in self._joined(tokens):
+        for word, places in lexical.joined(self._pieces(tokens)):
             if stem := self._words.stem(word):
                 weight = 1.0 if attention is None else sum(attention[i] for i in places)
                 found[stem] = max(found.get(stem, 0.0), weight)
@@ -66,21 +64,8 @@ class AttentionWords:
         weights = [math.log(1.0 + weight) ** self._alpha for weight in found.values()]
         return lexical.vector(ids, np.array(weights, dtype=np.float64))
 
-    def _joined(self, tokens: list[int]) -> Iterator[tuple[str, list[int]]]:
-        """Each word, and the places of its pieces; special tokens end no word, as in fastembed."""
-        word = ""
-        places: list[int] = []
+    def _pieces(self, tokens: list[int]) -> Iterator[tuple[int, str]]:
+        """Tokens with their places; special tokens end no word, as in fastembed."""
         for place, number in enumerate(tokens):
-            if number in self._special:
-                continue
-            token = self._tokenizer.token(number)
-            if token.startswith(PIECE):
-                word += token.removeprefix(PIECE)
-            else:
-                if word:
-                    yield word, places
-                    places = []
-                word = token
-            places.append(place)
-        if word:
-            yield word, places
+            if number not in self._special:
+                yield place, self._tokenizer.token(number)

@@ -1,26 +1,24 @@
-"""TextModel, the base of the classes that read texts: roles, lengths, token counts, encode_all."""
+"""TextModel, the base of the classes that read texts: opening, token counts, encode_all."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeVar, Unpack, get_args
+from collections.abc import Iterable
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.base import Model, Options
-from tessera_onnx.errors import ConfigError, LoadError, shown
-from tessera_onnx.models import rules, spec
-from tessera_onnx.models.spec import Pooling, Role, TokenRole
+from tessera_onnx.base import Options
+from tessera_onnx.errors import ConfigError, LoadError
+from tessera_onnx.models.spec import Pooling
 from tessera_onnx.models.spec_words import Lexical
 from tessera_onnx.results import Embeddings
 from tessera_onnx.runtime import workers
+from tessera_onnx.runtime.cpu import cpu_threads
 from tessera_onnx.runtime.graph import is_saturating
 from tessera_onnx.runtime.session import Session
 from tessera_onnx.text import (
     all_kinds,
-    calls,
     encoder,
     heads,
     lexical,
@@ -29,27 +27,15 @@ from tessera_onnx.text import (
     static,
 )
 from tessera_onnx.text import tokenizer as text_tokenizer
-from tessera_onnx.text.modules import Step
+from tessera_onnx.text.reading import RoleName, TextReader
 from tessera_onnx.text.token_check import check_ids
-from tessera_onnx.vectors.quantization import check_dimension
 
-AnyRole = TypeVar("AnyRole", Role, TokenRole)
-RoleName = Literal["query", "document", "plain"]  # "plain": as `encode` reads a text
 # Advice in the message for a list of texts in the place of one text.
 SEVERAL = "`encode_batch` takes several texts"
 COMPARED = "`rank` compares one text with several"
 
 
-class TextOptions(Options, total=False):
-    """The keyword arguments of `TextModel`, for the constructors of its subclasses."""
-
-    dimension: int | None
-    max_length: int | None
-    on_long: text_tokenizer.OnLong
-    pooling: Pooling | None
-
-
-class TextModel(Model):
+class TextModel(TextReader):
     """A model that reads texts.
 
     A text is read as a query or as a document if the method or `role` says so. The other methods,
@@ -67,10 +53,6 @@ class TextModel(Model):
     """
 
     _session: Session
-    _encoder: calls.Encoder
-    _modules: Mapping[spec.Kind, Step]  # the steps after the graph, of the kinds that have some
-    _most: int | None = None  # entries that are kept of a sparse vector
-    _words_head: text_tokenizer.Head | None = None  # of documents, in a model that hashes words
     _language: str | None = None  # of a lexical model; None: its first
 
     def __init__(
@@ -101,6 +83,7 @@ class TextModel(Model):
             UnsupportedDimension: the model was not trained to be cut to `dimension`.
         """
         self._pooling = pooling
+        self._readings = {}
         super().__init__(model_id, **options)
         self._options |= {"dimension": dimension, "max_length": max_length, "on_long": on_long}
         self._options["pooling"] = pooling
@@ -145,6 +128,7 @@ class TextModel(Model):
 
     def _open_words(self, facts: Lexical) -> None:
         """Open a model of words. Raises ConfigError for a limit on the length of its texts."""
+        cpu_threads(self._options["threads"])  # raises for a wrong one; words take one thread
         if self._options["max_length"] is not None:
             raise ConfigError(
                 f"model {self._spec.id!r} reads whole texts, whatever their length: leave "
@@ -178,14 +162,8 @@ class TextModel(Model):
     def _probed(self) -> probe_difference.Encode:
         """The function that gives this model's result for each of some texts."""
         quiet = encoder.TextEncoder(self._encoder.tokenizer, self._session, "truncate")
-        head = all_kinds.head(
-            self._recipe,
-            self._document,
-            self._dimension,
-            self._modules.get(self._kind),
-            name="document",
-            most=None,
-        )
+        modules = self._modules.get(self._kind)
+        head = all_kinds.head(self._recipe, self._document, modules, self._dimension)
         return lambda texts: quiet.encode(texts, self._document, head)
 
     def _wanted(self, session: Session) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -207,24 +185,6 @@ class TextModel(Model):
         recipes = self._spec.text_recipes().values()
         return {each.output: heads.output_shape(each, n_tokens) for each in recipes}, probe
 
-    def _width(self, dimension: int | None) -> int:
-        """Numbers in a vector, which is cut to `dimension`. Raises UnsupportedDimension."""
-        recipe = self._recipe
-        return check_dimension(dimension, recipe.dimension, recipe.matryoshka, self._spec.id)
-
-    @staticmethod
-    def _with_length(role: AnyRole, facts: spec.TokenizerSpec, max_length: int | None) -> AnyRole:
-        if max_length is None or (isinstance(role, TokenRole) and role.expansion != "none"):
-            return role
-        if isinstance(max_length, bool) or not isinstance(max_length, int):
-            raise TypeError(f"max_length must be int or None, got {type(max_length).__name__}")
-        changed = dataclasses.replace(role, max_length=max_length)
-        try:
-            rules.check_length(changed, facts, "this model")
-        except LoadError as error:
-            raise ConfigError(str(error)) from None
-        return changed
-
     def token_count(self, texts: Iterable[str], *, role: RoleName = "plain") -> NDArray[np.int64]:
         """Number of tokens of each text, (n,) int64; (0,) for no texts.
 
@@ -232,6 +192,10 @@ class TextModel(Model):
         text as `encode` does. Raises what `encode_batch` raises for wrong texts.
         """
         return self._encoder.token_counts(texts, self._role(role))
+
+    def token(self, number: int) -> str:
+        """The name of an entry of the vocabulary, "" outside of it."""
+        return self._encoder.token(number)
 
     def encode_all(
         self,
@@ -253,24 +217,11 @@ class TextModel(Model):
         TimedOut and Cancelled included.
         """
         limit = workers.Limit(timeout, cancel)
-        return all_kinds.encode_all(
-            texts,
-            self._encoder,
-            self._spec,
-            role,
-            self._role(role),
-            dimensions={self._kind: self._dimension},
-            modules=self._modules,
-            progress=progress,
-            limit=limit,
-            most=self._most,
-            sparse=self._words_head,
-        )
-
-    def _role(self, name: RoleName) -> Any:
-        if name not in get_args(RoleName):
-            raise ConfigError(f'role must be "query" or "document" (or "plain"), got {shown(name)}')
-        return {"query": self._query, "document": self._document, "plain": self._plain}[name]
+        reads, recipes = self._role(role), self._spec.text_recipes()
+        _, parts = self._together(role, tuple(recipes), None)
+        head = heads.combine(parts)
+        rows = self._encoder.encode(texts, reads, head, progress=progress, limit=limit)
+        return all_kinds.collected(rows, recipes, {self._kind: self._dimension})
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(model={self._spec.id!r}, dimension={self._dimension})"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from tessera_onnx.errors import (
     ConfigError,
     EncodingError,
     TesseraError,
+    TokenizationError,
     TruncationWarning,
     callers_level,
     shown,
@@ -94,6 +97,26 @@ class Window:
         return kind(f"{self.noun}s {numbers[0]} to {numbers[-1]}{rest}", indices=numbers)
 
 
+@dataclass(slots=True, eq=False)  # not frozen: that takes three times as long to make
+class Prepared:
+    """A text that is tokenized and waits to be run, in whatever batch the caller makes.
+
+    Texts of equal `lane` may run in one batch, those of several roles too.
+    """
+
+    content: Any  # its row of token ids; the text itself for a model without a graph
+    size: int  # tokens that the model reads
+    count: int  # tokens before the cut
+    cut: bool
+    role: Role | TokenRole
+    head: Head
+
+    @property
+    def lane(self) -> int | None:
+        """The id of the task that the graph takes as an input; None for most models."""
+        return self.role.task_id if isinstance(self.role, Role) else None
+
+
 class Encoder(abc.ABC):
     """Turns texts into results; all threads that use a model share it."""
 
@@ -112,6 +135,11 @@ class Encoder(abc.ABC):
         if self._tokenizer is None:
             raise EncodingError("a lexical model has words and no tokenizer")
         return self._tokenizer
+
+    @property
+    def whole(self) -> Encoder:
+        """The encoder that cuts long texts in place of reading them in windows."""
+        return self
 
     def token(self, number: int) -> str:
         """The token of an id."""
@@ -139,6 +167,79 @@ class Encoder(abc.ABC):
     @abc.abstractmethod
     def token_counts(self, texts: Iterable[str], role: Role | TokenRole) -> NDArray[np.int64]:
         """Tokens of each text before any cut, prompt, marker and special tokens included: (n,)."""
+
+    def prepare(
+        self,
+        known: Sequence[Any],
+        role: Role | TokenRole,
+        head: Head,
+        noun: str = "text",  # noqa: ARG002
+        *,
+        keep_end: bool = False,
+    ) -> list[Prepared]:
+        """Tokenize items that are checked; `run_prepared` runs them.
+
+        `keep_end` cuts the start of a text that is too long. Raises TokenizationError with the
+        index of the item. Here for models without a graph, which raise ConfigError in place of
+        such a cut.
+        """
+        counts = self.token_counts(known, role).tolist()
+        most = role.max_length or sys.maxsize  # 0 = the model reads whole texts
+        found = [
+            Prepared(text, min(count, most), count, count > most, role, head)
+            for text, count in zip(known, counts, strict=True)
+        ]
+        if keep_end and any(text.cut for text in found):
+            raise ConfigError("this model keeps the start of a text that is cut, not its end")
+        return found
+
+    def prepare_ids(
+        self,
+        items: Sequence[Sequence[int]],
+        role: Role | TokenRole,
+        head: Head,
+        *,
+        keep_end: bool = False,
+    ) -> list[Prepared]:
+        """As `prepare`, for lists of token ids, to which nothing is added.
+
+        Here for models that take texts alone, and put nothing around them: a list that is not what
+        its text gives raises TokenizationError.
+        """
+        texts = []
+        for i, ids in enumerate(self.checked_ids(items)):
+            texts.append(self.tokenizer.decode(ids.tolist()))
+            if not np.array_equal(self.tokenizer.ids(texts[-1:])[0], ids):
+                raise TokenizationError(
+                    f"text {i}: these token ids are not those of the text that they spell, and "
+                    "this model takes texts: give the text",
+                    index=i,
+                )
+        bare = dataclasses.replace(role, prompt="")
+        return self.prepare(texts, bare, head, keep_end=keep_end)
+
+    def checked_ids(self, items: Sequence[Sequence[int]]) -> list[NDArray[np.int64]]:
+        """Lists of token ids as arrays (n,) int64. Raises TokenizationError with the index."""
+        for i, ids in enumerate(items):
+            if not len(ids):
+                raise TokenizationError(f"text {i} is an empty list of token ids", index=i)
+            try:
+                self.tokenizer.check_ids(ids)
+            except TokenizationError as error:
+                raise TokenizationError(f"text {i}: {error}", index=i) from None
+        return [np.array(ids, np.int64) for ids in items]
+
+    def run_prepared(self, texts: Sequence[Prepared], *, parallel: bool = True) -> list[Any]:  # noqa: ARG002
+        """The result of each text, which all have the same `lane`.
+
+        `parallel` is whether other batches run at the same time. Raises EncodingError. Here for
+        models without a graph.
+        """
+        first = texts[0]
+        if all(text.role == first.role and text.head is first.head for text in texts[1:]):
+            known = [text.content for text in texts]
+            return list(self.encode_known(known, first.role, first.head))
+        return [self.one(text.content, text.role, text.head) for text in texts]
 
     @abc.abstractmethod
     def _encode_window(self, texts: Sequence[Any], results: Any, call: Call) -> workers.Failure:

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from tessera_onnx.checks import are_texts, check_top_k, is_text
 from tessera_onnx.errors import ConfigError, DimensionMismatch, shown
 from tessera_onnx.models.spec import Dense, Kind, Role
-from tessera_onnx.results import BinaryTokens, Int8Vectors, Ranked, Vectors, ranking
+from tessera_onnx.results import BinaryTokens, Chunks, Int8Vectors, Ranked, Vectors, ranking
 from tessera_onnx.runtime.workers import Event, Limit
-from tessera_onnx.text import heads
-from tessera_onnx.text.base import COMPARED, SEVERAL, RoleName, TextModel
-from tessera_onnx.text.options import DenseBatchOptions, DenseOptions, DenseStreamOptions
-from tessera_onnx.text.tokenizer import Head, check_text
+from tessera_onnx.text import chunks, heads, windows
+from tessera_onnx.text.base import COMPARED, SEVERAL, TextModel
+from tessera_onnx.text.options import DenseBatchOptions, DenseOptions, DenseStreamOptions, Settings
+from tessera_onnx.text.reading import RoleName
+from tessera_onnx.text.tokenizer import Head, OnLong, check_text
 from tessera_onnx.vectors import quantization, scoring
 from tessera_onnx.vectors.quantization import OutputDtype
 
@@ -27,8 +28,7 @@ Float = NDArray[np.float32]
 class TesseraDense(TextModel):
     """Encode texts to vectors, (dimension,) float32, one per text.
 
-    Vectors have unit length, unless the model's own modules end with another step than L2
-    (`modules` in its recipe).
+    Vectors have unit length unless the `modules` in the recipe end with another step than L2.
 
     A model that treats queries and documents differently has a prompt for each. `encode` and
     `encode_batch` read a text as a document, unless the model has a prompt for texts of neither
@@ -42,6 +42,24 @@ class TesseraDense(TextModel):
 
     _kind: ClassVar[Kind] = "dense"
     _recipe: Dense
+
+    def __init__(
+        self,
+        model_id: str | None = None,
+        *,
+        on_long: OnLong | Literal["window"] = "warn",
+        **options: Unpack[Settings],
+    ) -> None:
+        """Open a model; `options` are those of `TextModel`, and its errors are raised.
+
+        With on_long="window" a text that is too long is read in windows that overlap by an eighth.
+        Its vector is the mean of the windows' vectors, weighed by their number of tokens.
+        """
+        wanted: OnLong = "truncate" if on_long == "window" else on_long
+        super().__init__(model_id, on_long=wanted, **options)
+        if on_long == "window":
+            self._options["on_long"] = on_long
+            self._encoder = windows.reader(self._encoder, self._spec, self._recipe, self._dimension)
 
     def encode(self, text: str, *, task: str | None = None, prompt: str | None = None) -> Float:
         """Encode one text as a document: (dimension,) float32.
@@ -256,6 +274,33 @@ class TesseraDense(TextModel):
             texts, chosen, self._head, progress=progress, limit=limit, finish=finish
         )
 
+    def encode_chunks(
+        self,
+        texts: Iterable[str],
+        *,
+        size: int | None = None,
+        overlap: int = 0,
+        late: bool = False,
+        task: str | None = None,
+        prompt: str | None = None,
+        timeout: float | None = None,
+        cancel: Event | None = None,
+    ) -> list[Chunks]:
+        """Encode documents in chunks: the vectors (n, dimension) and spans (n, 2) of each text.
+
+        A chunk has up to `size` tokens (None: as many as the model reads), ends between words, and
+        shares `overlap` tokens with the next. Each is encoded as a text of its own; with `late` the
+        model reads the whole text, and a chunk has the mean of its tokens' states (late chunking,
+        arXiv:2409.04701). Raises as `encode_batch`, and ConfigError for late chunks without states.
+        """
+        cut = chunks.Cut(size, overlap, Limit(timeout, cancel))
+        role, encoder = self._purpose(self._document, task, prompt), self._encoder.whole
+        if not late:
+            return chunks.encode_alone(encoder, texts, role, self._head, cut)
+        steps = self._modules.get(self._kind)
+        made = chunks.LateChunking(encoder, self._spec, self._recipe, self._dimension, steps)
+        return made.encode(texts, role, cut)
+
     def similarity(self, a: str | Vectors, b: str | Vectors) -> float:
         """Cosine similarity of query `a` and document `b`, in [-1, 1]; 0 if either vector is zero.
 
@@ -311,7 +356,18 @@ class TesseraDense(TextModel):
     def _head(self) -> Head:
         return heads.dense_head(self._recipe, self._dimension, self._modules.get(self._kind))
 
-    def _purpose(self, role: Role, task: str | None, prompt: str | None) -> Role:
+    def _kind_head(self, role: RoleName, dimension: int | None, *, normalize: bool) -> Head:  # noqa: ARG002
+        size = self._dimension if dimension is None else self._width(dimension)
+        steps = self._modules.get(self._kind)
+        if not normalize:
+            if any(step.type == "normalize" for step in self._recipe.modules or ()):
+                raise ConfigError("the model's own files ask for vectors of unit length")
+            if size != self._recipe.dimension:
+                raise ConfigError("a vector that is cut has unit length: leave normalize out")
+            steps = steps or np.asarray
+        return heads.dense_head(self._recipe, size, steps)
+
+    def _purpose(self, role: Role, task: str | None, prompt: str | None = None) -> Role:
         """The role with the prompt and id of a task, or with the caller's own prompt."""
         if task is not None:
             check_text(task, "task")

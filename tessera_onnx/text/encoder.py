@@ -24,11 +24,12 @@ from tessera_onnx.errors import (
 from tessera_onnx.models.spec import Role, TokenRole
 from tessera_onnx.runtime import batching, workers
 from tessera_onnx.runtime.session import Array
-from tessera_onnx.text.calls import Call, Encoder, Rows, Window
+from tessera_onnx.text.calls import Call, Encoder, Prepared, Rows, Window
 from tessera_onnx.text.tokenizer import (
     Batch,
     Head,
     OnLong,
+    Row,
     Runnable,
     Tokenizer,
     check_text,
@@ -71,7 +72,7 @@ class TextEncoder(Encoder):
             window.failure.check()
             batch = padded(window.tokens, self.tokenizer.facts)
             try:
-                outputs = self._run(batch, call, parallel=False)
+                outputs = self._run(batch, call.role, call.head.outputs, parallel=False)
             except EncodingError as error:
                 self.session.check_open()
                 raise window.error(EncodingError, [0], f": {error}") from error
@@ -132,10 +133,13 @@ class TextEncoder(Encoder):
             for picked in batching.plan_batches(lengths[filled].tolist(), budget):
                 yield part[filled[picked]]
 
-    def _tokenize(self, window: Window, part: Rows, role: Role | TokenRole) -> NDArray[np.int64]:
+    def _tokenize(
+        self, window: Window, part: Rows, role: Role | TokenRole, *, keep_end: bool = False
+    ) -> NDArray[np.int64]:
         """Put the ids of some texts into the window; their token counts before any cut."""
         try:
-            made, counts = self.tokenizer.rows([window.texts[i] for i in part], role)
+            texts = [window.texts[i] for i in part]
+            made, counts = self.tokenizer.rows(texts, role, keep_end=keep_end)
         except TokenizationError as error:
             raise window.error(TokenizationError, part.tolist(), f": {error}") from error
         for i, tokens in zip(part, made, strict=True):
@@ -144,14 +148,15 @@ class TextEncoder(Encoder):
 
     def _note_long(self, window: Window, part: Rows, counts: NDArray[np.int64], call: Call) -> None:
         """Count the texts that are cut; with on_long="error" the first of them is a failure."""
-        over = counts > call.role.max_length
+        kept = np.array([len(window.tokens[i].ids) for i in part])
+        over = counts > kept  # a query may be cut though the pair is not too long
         if not over.any():
             return
         if self._on_long == "error":
             place = int(np.flatnonzero(over)[np.argmin(part[over])])
             row = int(part[place])
             rest = (
-                f" has {counts[place]} tokens, the model reads {call.role.max_length}: shorten it, "
+                f" has {counts[place]} tokens, the model reads {kept[place]}: shorten it, "
                 'or pass on_long="truncate"'
             )
             window.failure.at(row, window.error(InputTooLong, [row], rest))
@@ -168,7 +173,7 @@ class TextEncoder(Encoder):
         """
         batch = padded([window.tokens[i] for i in rows], self.tokenizer.facts)
         try:
-            outputs = self._run(batch, call, parallel=parallel)
+            outputs = self._run(batch, call.role, call.head.outputs, parallel=parallel)
         except EncodingError as error:
             self.session.check_open()  # that a model was closed is no fault of a text
             if len(rows) == 1:
@@ -190,10 +195,93 @@ class TextEncoder(Encoder):
         if call.bar is not None:
             call.bar.update(len(rows))
 
-    def _run(self, batch: Batch, call: Call, *, parallel: bool) -> list[Array]:
+    def _run(
+        self, batch: Batch, role: Role | TokenRole, outputs: Sequence[str], *, parallel: bool
+    ) -> list[Array]:
         """The graph's outputs for a batch; none where the head needs only the token ids."""
-        if not call.head.outputs:
+        if not outputs:
             return []
-        inputs = feeds(batch, call.role, self.session.inputs)
+        inputs = feeds(batch, role, self.session.inputs)
         with self._attention.of(*batch.ids.shape):
-            return self.session.run(inputs, outputs=call.head.outputs, parallel=parallel)
+            return self.session.run(inputs, outputs=outputs, parallel=parallel)
+
+    def prepare(
+        self,
+        known: Sequence[Any],
+        role: Role | TokenRole,
+        head: Head,
+        noun: str = "text",
+        *,
+        keep_end: bool = False,
+    ) -> list[Prepared]:
+        """Tokenize items that are checked: what the tokenizer's `rows` takes.
+
+        `noun` is what messages call an item; `keep_end` cuts the start of a text that is too long.
+        Raises TokenizationError with the index of the item.
+        """
+        self.session.check_open()
+        window = Window(known, 0, noun=noun)
+        every = np.arange(len(known))
+        counts = self._tokenize(window, every, role, keep_end=keep_end).tolist()
+        return self._prepared(window, counts, role, head)
+
+    def prepare_ids(
+        self,
+        items: Sequence[Sequence[int]],
+        role: Role | TokenRole,
+        head: Head,
+        *,
+        keep_end: bool = False,
+    ) -> list[Prepared]:
+        """As `prepare`, for lists of token ids: whole inputs, to which nothing is added.
+
+        text-embeddings-inference decodes and tokenizes them again. That gives the same ids, or
+        others where a tokenizer.json has no decoder.
+        """
+        self.session.check_open()
+        window = Window(items, 0)
+        found = self.checked_ids(items)
+        most = role.max_length
+        for i, ids in enumerate(found):
+            kept = ids[max(len(ids) - most, 0) :] if keep_end else ids[:most]
+            window.tokens[i] = Row(kept, len(kept))
+        return self._prepared(window, [len(ids) for ids in found], role, head)
+
+    def _prepared(
+        self, window: Window, counts: Sequence[int], role: Role | TokenRole, head: Head
+    ) -> list[Prepared]:
+        """The texts of a window that is tokenized."""
+        least = self.tokenizer.facts.fixed_length
+        found = []
+        for i, (row, count) in enumerate(zip(window.tokens, counts, strict=True)):
+            size = max(len(row.ids), least)
+            if not size:
+                rest = " has no tokens and the model adds none"
+                raise window.error(TokenizationError, [i], rest)
+            found.append(Prepared(row, size, count, count > len(row.ids), role, head))
+        return found
+
+    def run_prepared(self, texts: Sequence[Prepared], *, parallel: bool = True) -> list[Any]:
+        """The result of each text, which all have the same `lane`: one run of the graph.
+
+        `parallel` is whether other batches run at the same time. Raises EncodingError.
+        """
+        self.session.check_open()
+        if not texts:
+            return []
+        heads = list(dict.fromkeys(text.head for text in texts))
+        names = tuple(dict.fromkeys(name for head in heads for name in head.outputs))
+        batch = padded([text.content for text in texts], self.tokenizer.facts)
+        outputs = self._run(batch, texts[0].role, names, parallel=parallel)
+        if len(heads) == 1:
+            return list(heads[0].apply(outputs, batch))
+        found = dict(zip(names, outputs, strict=True))
+        results: list[Any] = [None] * len(texts)
+        for head in heads:
+            rows = [i for i, text in enumerate(texts) if text.head is head]
+            types = None if batch.types is None else batch.types[rows]
+            part = Batch(batch.ids[rows], batch.attention[rows], batch.lengths[rows], types)
+            made = head.apply([found[name][rows] for name in head.outputs], part)
+            for i, result in zip(rows, made, strict=True):
+                results[i] = result
+        return results

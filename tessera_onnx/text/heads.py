@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx.errors import ConfigError
-from tessera_onnx.models.spec import Dense, MultiVector, Sparse, TokenRole
+from tessera_onnx.models.spec import Dense, ModelSpec, MultiVector, Sparse, TokenRole
 from tessera_onnx.results import BinaryTokens, Int8Vectors, SparseVector
 from tessera_onnx.runtime.session import Array
 from tessera_onnx.text.modules import Step
@@ -33,13 +33,18 @@ def dense_head(recipe: Dense, dimension: int, modules: Step | None) -> Head:
             poolings = (recipe.pooling, *(recipe.further_poolings or ()))
             parts = [pooling.POOLINGS[name](states, batch.attention) for name in poolings]
             states = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        if modules is not None:
-            states = modules(np.asarray(states, np.float32))
-        if dimension == recipe.dimension:
-            return states if modules is not None else pooling.l2_normalize(states)
-        return quantization.matryoshka(states, dimension, layer_norm=recipe.matryoshka_layer_norm)
+        return finish_dense(states, recipe, dimension, modules)
 
     return Head((recipe.output,), apply, dimension)
+
+
+def finish_dense(states: Array, recipe: Dense, dimension: int, modules: Step | None) -> Float:
+    """The steps after pooling: states (n, width) to vectors (n, dimension), as in `dense_head`."""
+    if modules is not None:
+        states = modules(np.asarray(states, np.float32))
+    if dimension == recipe.dimension:
+        return states if modules is not None else pooling.l2_normalize(states)
+    return quantization.matryoshka(states, dimension, layer_norm=recipe.matryoshka_layer_norm)
 
 
 def multi_vector_head(
@@ -59,6 +64,25 @@ def multi_vector_head(
         ends = np.cumsum(kept.sum(axis=1))
         # Copies, since a slice keeps the vectors of the whole batch in memory.
         return [part.copy() for part in np.split(vectors, ends[:-1])]
+
+    return Head((recipe.output,), apply)
+
+
+def states_head(
+    recipe: Dense | MultiVector | Sparse, spec: ModelSpec, dimension: int | None
+) -> Head:
+    """The head for the states (n_tokens, width) float32 of each text, before any pooling.
+
+    Raises ConfigError for a model that pools none, and for a `dimension` to cut them to.
+    """
+    if dimension is not None:
+        raise ConfigError("states of tokens are not cut to a dimension: leave it out")
+    if not isinstance(recipe, Dense) or recipe.pooling == "graph" or spec.static is not None:
+        raise ConfigError(f"model {spec.id!r} gives no states of tokens")
+
+    def apply(outputs: list[Array], batch: Batch) -> list[Float]:
+        rows = zip(outputs[0], batch.lengths, strict=True)
+        return [np.array(states[:n], np.float32) for states, n in rows]
 
     return Head((recipe.output,), apply)
 
@@ -133,11 +157,13 @@ def limited_head(head: Head, most: int) -> Head:
 def largest_weights(vector: SparseVector, most: int) -> SparseVector:
     """The vector with only its `most` largest weights; among equal weights lower ids are kept.
 
+    Weights below 0, which miniCOIL has, count by their magnitude.
+
     As SparseEncoder.encode(max_active_dims=) of sentence-transformers, which does not define ties.
     """
     if len(vector.values) <= most:
         return vector
-    kept = np.sort(np.argsort(-vector.values, kind="stable")[:most])
+    kept = np.sort(np.argsort(-np.abs(vector.values), kind="stable")[:most])
     return SparseVector(vector.indices[kept], vector.values[kept])
 
 
@@ -185,6 +211,8 @@ def output_shape(recipe: Dense | MultiVector | Sparse, n_tokens: int) -> tuple[i
     if isinstance(recipe, Sparse):
         if recipe.head == "attention":
             return (1, None, n_tokens, n_tokens)
+        if recipe.head == "states":
+            return (1, n_tokens, None)
         entries = recipe.vocab_size if recipe.head != "tokens" else 1
         return (1, entries) if recipe.head == "graph" else (1, n_tokens, entries)
     width = None if free else recipe.dimension // (1 + len(recipe.further_poolings or ()))

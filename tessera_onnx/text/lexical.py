@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tessera_onnx.errors import ConfigError, EncodingError, LoadError, install_hint, shown
 from tessera_onnx.models.artifact import Artifact
 from tessera_onnx.models.spec import Role, TokenRole
-from tessera_onnx.models.spec_words import HASHED, Language, Lexical
+from tessera_onnx.models.spec_words import HASHED, Language, Lexical, Stemmer
 from tessera_onnx.results import SparseVector
 from tessera_onnx.runtime import batching, workers
 from tessera_onnx.runtime.session import Array
@@ -30,6 +30,7 @@ MARK = re.compile(r"[^\w\s]")
 NOT_WORD = re.compile(r"[^\w]")
 ASCII = {code: " " for code in range(128) if not (chr(code).isalnum() or chr(code) == "_")}
 UNDERSCORE = "_"  # the only character of the class \w that Unicode calls punctuation
+PIECE = "##"  # begins a token that goes on with a word, in WordPiece vocabularies
 OUTPUTS = ("terms",)  # what the heads take in the place of a graph's outputs
 V = TypeVar("V")
 MOST_WORDS = 1 << 18  # that are remembered: 30 to 50 MB
@@ -57,6 +58,13 @@ def load_words(
     Raises ImportError where py-rust-stemmers or mmh3 is missing (the extra `lexical`), LoadError
     for a file of stop words that is not UTF-8; otherwise as `Artifact.read`.
     """
+    stem, murmur = load_stemmer(language.name)
+    stop = more | load_stop_words(language.stop_words, artifact)
+    return Words(longest, stop, None if language.name == "none" else stem, murmur)
+
+
+def load_stemmer(name: Stemmer) -> tuple[Callable[[str], str], Callable[[str], int]]:
+    """The functions that stem a word and that hash one. Raises ImportError as `load_words`."""
     try:
         import mmh3
         from py_rust_stemmers import SnowballStemmer
@@ -64,15 +72,17 @@ def load_words(
         raise ImportError(
             f"lexical models need py-rust-stemmers and mmh3: {install_hint('lexical')}"
         ) from error
-    stop = more
-    if name := language.stop_words:
-        try:
-            text = artifact.read(name).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise LoadError(f"{name} is no list of words in UTF-8", path=name) from error
-        stop |= set(text.splitlines())
-    stem = None if language.name == "none" else SnowballStemmer(language.name).stem_word
-    return Words(longest, stop, stem, mmh3.hash)
+    return str if name == "none" else SnowballStemmer(name).stem_word, mmh3.hash
+
+
+def load_stop_words(name: str, artifact: Artifact) -> frozenset[str]:
+    """The words of a file, a word a line; none for "". Raises LoadError as `load_words`."""
+    if not name:
+        return frozenset()
+    try:
+        return frozenset(artifact.read(name).decode("utf-8").splitlines())
+    except UnicodeDecodeError as error:
+        raise LoadError(f"{name} is no list of words in UTF-8", path=name) from error
 
 
 class Known(dict[str, V]):
@@ -196,6 +206,23 @@ def vector(ids: Ids, weights: NDArray[np.float64]) -> SparseVector:
     """The vector of the terms; of stems with the same id, the last one counts, as in fastembed."""
     kept, places = np.unique(ids[::-1], return_index=True)
     return SparseVector(kept.astype(np.int32), weights[::-1][places].astype(np.float32))
+
+
+def joined(pieces: Iterable[tuple[int, str]]) -> Iterator[tuple[str, list[int]]]:
+    """Each word of the tokens (place, token) of a WordPiece vocabulary, and its places."""
+    word = ""
+    places: list[int] = []
+    for place, token in pieces:
+        if token.startswith(PIECE):
+            word += token.removeprefix(PIECE)
+        else:
+            if word:
+                yield word, places
+                places = []
+            word = token
+        places.append(place)
+    if word:
+        yield word, places
 
 
 class LexicalEncoder(Encoder):

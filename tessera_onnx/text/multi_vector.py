@@ -16,8 +16,9 @@ from tessera_onnx.runtime.session import Array
 from tessera_onnx.runtime.workers import Event, Limit
 from tessera_onnx.search.token_index import PackedTokens
 from tessera_onnx.text import heads
-from tessera_onnx.text.base import COMPARED, SEVERAL, RoleName, TextModel
+from tessera_onnx.text.base import COMPARED, SEVERAL, TextModel
 from tessera_onnx.text.options import Limits, PoolBatchOptions, PoolOptions, PoolStreamOptions
+from tessera_onnx.text.reading import RoleName
 from tessera_onnx.text.tokenizer import Batch, Head
 from tessera_onnx.vectors import explain, quantization, scoring
 from tessera_onnx.vectors.explain import Match
@@ -367,6 +368,11 @@ class TesseraMultiVector(TextModel):
     def dimension(self) -> int:
         """Number of dimensions of a token vector."""
         return self._dimension
+
+    def _kind_head(self, role: RoleName, dimension: int | None, *, normalize: bool) -> Head:  # noqa: ARG002
+        size = self._dimension if dimension is None else self._width(dimension)
+        steps = self._modules.get(self._kind)
+        return heads.multi_vector_head(self._recipe, size, self._role(role), steps)
 
     def _head(self, role: TokenRole) -> Head:
         modules = self._modules.get(self._kind)

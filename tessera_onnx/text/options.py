@@ -1,14 +1,32 @@
-"""Keyword arguments of the encode methods, named once for their overloads.
+"""Keyword arguments of constructors and of the encode methods, named once.
 
-The methods themselves spell the arguments out and document them.
+The methods themselves spell the arguments out and document them, and TextModel those of its
+constructor.
 """
 
 from __future__ import annotations
 
 from typing import TypedDict
 
+from tessera_onnx.base import Options
+from tessera_onnx.models.spec import Pooling
 from tessera_onnx.runtime.workers import Event
-from tessera_onnx.text.base import RoleName
+from tessera_onnx.text.reading import RoleName
+from tessera_onnx.text.tokenizer import OnLong
+
+
+class Settings(Options, total=False):
+    """The keyword arguments of `TextModel` but for on_long, which TesseraDense extends."""
+
+    dimension: int | None
+    max_length: int | None
+    pooling: Pooling | None
+
+
+class TextOptions(Settings, total=False):
+    """The keyword arguments of `TextModel`, for the constructors of its subclasses."""
+
+    on_long: OnLong
 
 
 class Limits(TypedDict, total=False):

@@ -102,12 +102,14 @@ def settled(
 
 
 def run_probe(session: Session, probe: Mapping[str, Array]) -> dict[str, Array]:
-    """The outputs of the graph that hold floats, for the probe."""
+    """The outputs of the graph that hold floats, for the probe. Raises LoadError without any."""
     names = [
         name
         for name, port in session.ports.items()
         if port.dtype is not None and np.dtype(port.dtype).kind == "f"
     ]
+    if not names:  # ONNX Runtime takes an empty list for all outputs
+        raise LoadError(f"{session.name} has no output of floats: {session.described}")
     arrays = session.run(probe, outputs=names, parallel=True, unchecked=True)
     return dict(zip(names, arrays, strict=True))
 
@@ -194,6 +196,11 @@ def _sparse(recipe: Sparse, shapes: Shapes, n_tokens: int, name: str) -> Sparse:
     }  # fmt: skip
     if recipe.output:
         return recipe
+    if recipe.head == "states":
+        states = [
+            o for o, shape in shapes.items() if shape[:2] == (1, n_tokens) and len(shape) == 3
+        ]
+        return dataclasses.replace(recipe, output=pick(states, STATES, shapes, name))
     fitting = [o for o, shape in shapes.items() if shape in forms]
     if recipe.head == "tokens":
         fitting = [o for o in fitting if forms[shapes[o]] == "tokens"]

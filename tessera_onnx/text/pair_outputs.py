@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tessera_onnx.errors import LoadError
 from tessera_onnx.models.spec import ModelSpec, Reranker
@@ -11,6 +14,7 @@ from tessera_onnx.runtime.session import Array, Session
 from tessera_onnx.text import modules, outputs
 from tessera_onnx.text import tokenizer as text_tokenizer
 from tessera_onnx.text.tokenizer import Batch
+from tessera_onnx.vectors.pooling import POOLINGS
 
 # Of transformers and of sentence-transformers.
 SCORES = ("logits", "scores")
@@ -26,6 +30,8 @@ def shape(recipe: Reranker, n_tokens: int) -> tuple[int | None, ...]:
     """The shape that the output must have for one pair of `n_tokens` tokens (None = any)."""
     if recipe.pooling != "graph":
         return (1, n_tokens, None)
+    if recipe.answers is not None:
+        return (1, 1)
     return (1, 1 if recipe.column < 0 else None)
 
 
@@ -71,3 +77,52 @@ def _chosen(
         return dataclasses.replace(recipe, output=output)
     output = outputs.pick(columns, SCORES, shapes, name)
     return dataclasses.replace(recipe, output=output, pooling="graph", modules=None)
+
+
+def answered(
+    recipe: Reranker, session: Session, probe: Mapping[str, Array], ids: Sequence[int]
+) -> tuple[Reranker, tuple[int | None, ...]]:
+    """The recipe of a language model with the name of its output, and the output's shape.
+
+    The graph gives one score a pair, (1, 1), or logits of the vocabulary that hold the answers'
+    `ids`: of the last position, (1, vocab), or of all, (1, n, vocab). Raises LoadError where no
+    output is one of these or several are.
+    """
+    arrays = outputs.run_probe(session, probe)
+    shapes = {name: array.shape for name, array in arrays.items()}
+    n_tokens = probe["input_ids"].shape[1]
+    found = [
+        name
+        for name, sizes in shapes.items()
+        if sizes == (1, 1)
+        or (len(sizes) in (2, 3) and sizes[-1] > max(ids) and sizes[:-1] in _leading(n_tokens))
+    ]
+    if recipe.output:
+        found = [name for name in found if name == recipe.output]
+    if not found:
+        listed = ", ".join(f"{name:.80} {sizes}" for name, sizes in shapes.items())
+        raise LoadError(
+            f"{session.name} gives {listed:.300}: neither one score a pair nor logits of the "
+            f"vocabulary, which hold the answers {', '.join(recipe.answers or ())!s:.80}"
+        )
+    name = outputs.pick(found, SCORES, shapes, session.name)
+    sizes = shapes[name]
+    wanted = (1, 1) if sizes == (1, 1) else (1, *[None] * (len(sizes) - 2), sizes[-1])
+    return dataclasses.replace(recipe, output=name), wanted
+
+
+def _leading(n_tokens: int) -> tuple[tuple[int, ...], ...]:
+    return (1,), (1, 1), (1, n_tokens)
+
+
+def answer_scores(array: Array, batch: Batch, ids: Sequence[int]) -> NDArray[np.float32]:
+    """Scores (b, 1) of the logits (b, vocab) or (b, n, vocab), or those that the graph gives.
+
+    The score is the logit of the first of `ids`, less that of the second where there is one.
+    """
+    if array.ndim == 3:
+        array = array[:, 0] if array.shape[1] == 1 else POOLINGS["last"](array, batch.attention)
+    if array.shape[1] == 1:
+        return np.asarray(array, np.float32)
+    columns = np.asarray(array[:, list(ids)], np.float32)
+    return columns[:, :1] - columns[:, 1:] if len(ids) > 1 else columns

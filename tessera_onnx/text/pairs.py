@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_onnx import checks
-from tessera_onnx.errors import LoadError, TokenizationError, about_item
-from tessera_onnx.models.spec import Reranker, TokenizerSpec
+from tessera_onnx.errors import ConfigError, LoadError, TokenizationError, about_item
+from tessera_onnx.models.spec import Reranker, Role, TokenizerSpec
 from tessera_onnx.text.tokenizer import Ids, Row, Tokenizer, check_text
 
 PROBE = ("two and two", "three")
@@ -81,6 +81,12 @@ def cut(n_query: int, n_document: int, room: int, *, only_second: bool) -> tuple
     return (short, long) if n_query <= n_document else (long, short)
 
 
+def check_end(*, keep_end: bool) -> None:
+    """Raises ConfigError for a cut at the start of a text."""
+    if keep_end:
+        raise ConfigError("the texts of a pair are cut at their ends, not at their starts")
+
+
 class PairTokenizer(Tokenizer):
     """The tokenizer of a reranker: its `rows` takes pairs in place of texts."""
 
@@ -92,12 +98,27 @@ class PairTokenizer(Tokenizer):
         self._parts = [np.array(part, dtype=np.int64) for part in parts]
         self._types = np.array(recipe.type_ids, dtype=np.int64)
 
-    def rows(self, texts: Sequence[Any], role: Any) -> tuple[list[Row], NDArray[np.int64]]:
+    def role(self, instruction: str | None, max_length: int, most: int) -> Role:  # noqa: ARG002
+        """The role of pairs for a max_length of at most `most`, what the graph takes.
+
+        Raises ConfigError for an instruction, which only a model with a template reads.
+        """
+        if instruction is not None:
+            raise ConfigError(
+                "instruction is given, but this model reads none: leave it out, or put it before "
+                "the query"
+            )
+        return Role("", max_length)
+
+    def rows(
+        self, texts: Sequence[Any], role: Any, *, keep_end: bool = False
+    ) -> tuple[list[Row], NDArray[np.int64]]:
         """Tokenize pairs, cut to `role.max_length`.
 
         Gives the ids and types of each pair, and the counts (n,) of all tokens before the cut.
-        Raises TokenizationError when the tokenizer fails on valid text.
+        Raises TokenizationError when the tokenizer fails on valid text, ConfigError for `keep_end`.
         """
+        check_end(keep_end=keep_end)
         new = list(dict.fromkeys(pair.query for pair in texts if pair.query.ids is None))
         for query, ids in zip(new, self.ids([query.text for query in new]), strict=True):
             query.ids = ids
@@ -128,6 +149,20 @@ class PairTokenizer(Tokenizer):
         nothing = np.empty(0, dtype=np.int64)
         row = self._row(nothing, nothing)
         return row if row.attended else Row(np.array([self.facts.pad_id]), 1, np.zeros(1, np.int64))
+
+    def answer_ids(self, model_id: str) -> tuple[int, ...]:
+        """The ids of the tokens that the model answers with; () for another sort of model.
+
+        Raises LoadError where the vocabulary lacks one.
+        """
+        answers = self._recipe.answers or ()
+        found = [self.token_id(token) for token in answers]
+        if None in found:
+            raise LoadError(
+                f"model {model_id!r}: {self.facts.tokenizer} has not all of the answers "
+                f"{', '.join(answers)!s:.80}: the file belongs to another model"
+            )
+        return tuple(number for number in found if number is not None)
 
     def check(self, where: str) -> None:
         """Raises LoadError for ids that the vocabulary lacks or the tokenizer contradicts."""

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from tessera_onnx.checks import are_texts, check_top_k, is_text
 from tessera_onnx.errors import ConfigError, LoadError, UnsupportedDimension
 from tessera_onnx.models.spec import Kind, Sparse
+from tessera_onnx.models.spec_words import MiniCoil
 from tessera_onnx.results import Ranked, SparseVector, ranking
 from tessera_onnx.runtime.workers import Event, Limit
 from tessera_onnx.search.sparse_index import PackedSparse
-from tessera_onnx.text import attention, heads, lexical
-from tessera_onnx.text.base import COMPARED, SEVERAL, RoleName, TextModel, TextOptions
-from tessera_onnx.text.options import SparseOptions
+from tessera_onnx.text import attention, heads, lexical, minicoil
+from tessera_onnx.text.base import COMPARED, SEVERAL, TextModel
+from tessera_onnx.text.options import SparseOptions, TextOptions
+from tessera_onnx.text.reading import RoleName
 from tessera_onnx.text.tokenizer import Head
 from tessera_onnx.vectors import explain, scoring, tensors
 
@@ -66,24 +68,33 @@ class TesseraSparse(TextModel):
             raise ConfigError(f"model {self._spec.id!r} knows no languages: leave language out")
         if words is not None:
             self._head, self._query_head = lexical.document_head(words), lexical.query_head()
-            self._words_head = self._head
             return
         if self._spec.attention is not None:
             tokenizer = self._encoder.tokenizer
             found = attention.AttentionWords(self._spec.attention, self._artifact, tokenizer)
             self._head = found.document_head(self._recipe.output)
             self._query_head, self._token = found.query_head(), found.name
-            self._words_head = self._head
+            return
+        if self._spec.minicoil is not None:
+            self._open_minicoil(self._spec.minicoil)
             return
         self._head = heads.sparse_head(self._recipe)
         self._query_head = self._head
         if self._recipe.query_weights != "model":
             self._query_head = heads.lookup_head(self._load_query_table())
 
+    def _open_minicoil(self, facts: MiniCoil) -> None:
+        words = minicoil.MiniCoilWords(facts, self._artifact, self._encoder.tokenizer)
+        output = self._recipe.output
+        self._head, self._query_head = words.document_head(output), words.query_head(output)
+        self._token = words.name
+        self._encoder.one("a", self._document, self._head)  # raises for states of another size
+
     def encode(self, text: str, *, max_active_dims: int | None = None) -> SparseVector:
         """Encode one text as a document: indices (k,) int32 ascending, values (k,) float32 > 0.
 
-        A text that has no weight above 0 gives two empty arrays.
+        A text that has no weight above 0 gives two empty arrays. Of miniCOIL, values may be
+        negative: the four of a word are the direction of its meaning.
 
         Raises TypeError for anything but a str, TokenizationError for a lone surrogate,
         InputTooLong with on_long="error", EncodingError when the graph fails.
@@ -191,7 +202,8 @@ class TesseraSparse(TextModel):
     def similarity(self, a: str | SparseVector, b: str | SparseVector) -> float:
         """Dot product of query `a` and document `b`, at least 0; 0 if they share no entry.
 
-        Of a lexical model (BM25) this is without the IDF, which only a collection of documents has.
+        Of miniCOIL it is below 0 where the shared words mean different things. Of a lexical model
+        (BM25) this is without the IDF, which only a collection of documents has.
         Each is a text, or a SparseVector made earlier. Raises the errors of `encode` for a text,
         ConfigError for indices that do not ascend within the vocabulary, NaN or infinity.
         """
@@ -245,6 +257,10 @@ class TesseraSparse(TextModel):
         checked = scoring.check_sparse(vector, "vector", self.vocab_size())
         return explain.weights(checked, self._token, top_k)
 
+    def token(self, number: int) -> str:
+        """The name of an entry; of a lexical model "#id" for a stem that no text had lately."""
+        return self._token(number)
+
     def _width(self, dimension: int | None) -> int:
         if dimension is not None:
             raise UnsupportedDimension("sparse vectors are not cut: leave dimension out")
@@ -260,6 +276,11 @@ class TesseraSparse(TextModel):
     def vocab_size(self) -> int:
         """Number of vocabulary entries: indices lie in [0, vocab_size)."""
         return self._recipe.vocab_size
+
+    def _kind_head(self, role: RoleName, dimension: int | None, *, normalize: bool) -> Head:  # noqa: ARG002
+        if dimension is not None:
+            raise ConfigError("sparse vectors have no dimension to cut to: leave it out")
+        return self._cut(self._query_head if role == "query" else self._head)
 
     def _cut(self, head: Head, most: int | None = None) -> Head:
         """The head that keeps the `most` largest weights, by default those of the constructor."""

@@ -16,7 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.errors import EncodingError, InputTooLong, LoadError, TokenizationError
+from tessera_onnx.errors import (
+    ConfigError,
+    EncodingError,
+    InputTooLong,
+    LoadError,
+    TokenizationError,
+)
 from tessera_onnx.models.artifact import Artifact
 from tessera_onnx.models.spec import (
     Kind,
@@ -28,7 +34,7 @@ from tessera_onnx.models.spec import (
 from tessera_onnx.runtime import batching, workers
 from tessera_onnx.runtime.cpu import cpu_threads
 from tessera_onnx.text import modules
-from tessera_onnx.text.calls import Call, Encoder, Rows, Window
+from tessera_onnx.text.calls import Call, Encoder, Prepared, Rows, Window
 from tessera_onnx.text.tokenizer import (
     Batch,
     Head,
@@ -129,6 +135,9 @@ class StaticEncoder(Encoder):
             raise LoadError(f"model {spec.id!r} has no [model.static] table")
         self._facts = spec.static
         self._drop = np.array(spec.static.drop_ids, dtype=np.int64)
+        self._not_finite = (
+            f"{spec.static.file} has a number that is not finite for one of its tokens"
+        )
         self._table: TokenTable | None = table
         self._workers = cpu_threads(threads)
         self._pid = os.getpid()
@@ -182,6 +191,62 @@ class StaticEncoder(Encoder):
             first += len(some)
         return np.concatenate(counts)
 
+    def prepare(
+        self,
+        known: Sequence[str],
+        role: Role | TokenRole,
+        head: Head,
+        noun: str = "text",
+        *,
+        keep_end: bool = False,
+    ) -> list[Prepared]:
+        """Tokenize texts that are checked; the content of each is the ids whose rows count.
+
+        Raises TokenizationError with the index of the text, and ConfigError in place of a cut that
+        `keep_end` asks for.
+        """
+        self._open_table()
+        window = Window(known, 0, noun=noun)
+        prompted = [role.prompt + text for text in known] if role.prompt else list(known)
+        most = self._facts.characters_per_token * role.max_length
+        read = [text[:most] for text in prompted] if most else prompted
+        ids, counts = self._ids(window, np.arange(len(known)), read)
+        kept, numbers = self._kept(ids, counts, role.max_length)
+        ends = np.cumsum(numbers)
+        sizes = np.minimum(counts, role.max_length)
+        over = counts > sizes
+        for i in [i for i, text in enumerate(prompted) if most and len(text) > most]:
+            counts[i] = self._ids(window, np.array([i]), prompted[i : i + 1])[1][0]
+            over[i] = True  # though the rest may have no further token
+        if keep_end and over.any():
+            raise ConfigError("this model keeps the start of a text that is cut, not its end")
+        starts = ends - numbers
+        facts = zip(*(each.tolist() for each in (starts, ends, sizes, counts, over)), strict=True)
+        return [
+            Prepared(kept[start:end], size, count, cut, role, head)
+            for start, end, size, count, cut in facts
+        ]
+
+    def run_prepared(self, texts: Sequence[Prepared], *, parallel: bool = True) -> list[Any]:  # noqa: ARG002
+        """The result of each text. Raises EncodingError for a mean that is not finite."""
+        table = self._open_table()
+        if not texts:
+            return []
+        counts = np.array([len(text.content) for text in texts], dtype=np.int64)
+        means = table.means(np.concatenate([text.content for text in texts]), counts)
+        if not np.isfinite(means).all():
+            raise EncodingError(self._not_finite)
+        heads = list(dict.fromkeys(text.head for text in texts))
+        if len(heads) == 1:
+            return list(heads[0].apply([means], _no_tokens(counts)))
+        results: list[Any] = [None] * len(texts)
+        for head in heads:
+            rows = [i for i, text in enumerate(texts) if text.head is head]
+            found = head.apply([means[rows]], _no_tokens(counts[rows]))
+            for i, result in zip(rows, found, strict=True):
+                results[i] = result
+        return results
+
     def _call(self, call: Call) -> Call:
         call.most_characters = self._facts.characters_per_token * call.role.max_length
         return call
@@ -226,10 +291,8 @@ class StaticEncoder(Encoder):
             wrong = ~np.isfinite(means).all(axis=1)
             means[wrong] = 0
             row = int(rows[wrong].min())
-            rest = f": {self._facts.file} has a number that is not finite for one of its tokens"
-            window.failure.at(row, window.error(EncodingError, [row], rest))
-        empty = np.empty((len(rows), 0), np.int64)  # nothing after the table looks at tokens
-        found = call.head.apply([means], Batch(empty, empty, counts))
+            window.failure.at(row, window.error(EncodingError, [row], f": {self._not_finite}"))
+        found = call.head.apply([means], _no_tokens(counts))
         for row, result in zip(rows.tolist(), found, strict=True):
             results[row] = result
         if call.bar is not None:
@@ -270,3 +333,9 @@ class StaticEncoder(Encoder):
         with self._lock:
             call.n_long += int(over.sum())
             call.longest = max(call.longest, int(sizes[over].max()))
+
+
+def _no_tokens(counts: Ids) -> Batch:
+    """A batch for heads: nothing after the table looks at tokens."""
+    empty = np.empty((len(counts), 0), np.int64)
+    return Batch(empty, empty, counts)

@@ -24,6 +24,8 @@ SPELLED = re.compile(r"<[^<>\s]+>")
 # Other names for token_type_ids.
 TYPES = {"input_type", "segment_ids", "token_type"}
 PAST = "past_key_values."  # the empty cache of a decoder that was exported with one
+# Vectors of tokens that no text has (embeddinggemma-2's graph): a row for each of them, so none.
+OF_OTHERS = {"image_features", "video_features", "audio_features"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,16 @@ class Row(NamedTuple):
     ids: Ids
     attended: int
     types: Ids | None = None
+
+
+class Piece(NamedTuple):
+    """A token of a text, and the characters that it was made of: text[start:stop]."""
+
+    id: int
+    token: str
+    special: bool
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +170,13 @@ class Tokenizer:
             ) from None
 
     def rows(
-        self, texts: Sequence[str], role: Role | TokenRole
+        self, texts: Sequence[str], role: Role | TokenRole, *, keep_end: bool = False
     ) -> tuple[list[Row], NDArray[np.int64]]:
         """Tokenize texts for a role: prompt, markers, special tokens, truncation, query expansion.
 
         Gives (ids, number of attended tokens) of each text, and the counts (len(texts),) of all
-        tokens before truncation. Raises TokenizationError when the tokenizer fails on valid text.
+        tokens before truncation, which `keep_end` lets take tokens from the start of prompt + text.
+        Raises TokenizationError when the tokenizer fails on valid text.
         """
         facts = self.facts
         marker = role.marker_ids if isinstance(role, TokenRole) else ()
@@ -176,7 +189,8 @@ class Tokenizer:
         counts = np.empty(len(texts), dtype=np.int64)
         for i, content in enumerate(self.ids(texts, role.prompt)):
             counts[i] = len(content) + len(before) + len(after)
-            ids = np.concatenate([before, content[:room], after])
+            kept = content[max(len(content) - room, 0) :] if keep_end else content[:room]
+            ids = np.concatenate([before, kept, after])
             attended = len(ids)
             if expansion != "none":
                 spare = np.full(max(full - len(ids), 0), facts.mask_id, dtype=np.int64)
@@ -184,6 +198,38 @@ class Tokenizer:
                 attended = len(ids) if expansion == "attended" else attended
             rows.append(Row(ids, attended))
         return rows, counts
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
+        """The text of token ids. Raises TokenizationError for an id outside the vocabulary."""
+        self.check_ids(ids)
+        found: str = self._backend.decode(list(ids), skip_special_tokens=skip_special)
+        return found
+
+    def check_ids(self, ids: Sequence[int]) -> None:
+        """Raises TokenizationError for an id outside the vocabulary."""
+        wrong = next((i for i, number in enumerate(ids) if not self.token(number)), None)
+        if wrong is not None:
+            raise TokenizationError(
+                f"token id number {wrong} is not in the vocabulary of {self.facts.tokenizer}: give "
+                "ids of this model's own tokenizer, or texts"
+            )
+
+    def pieces(self, text: str) -> list[Piece]:
+        """The tokens of a text, not cut, without those that the model puts around it.
+
+        Raises TokenizationError when the tokenizer fails on valid text.
+        """
+        special = self.special_ids()
+        try:
+            found = self._backend.encode(text, add_special_tokens=False)
+        except BaseException as error:
+            if not _is_failure(error):
+                raise
+            raise TokenizationError(f"the tokenizer fails: {type(error).__name__}") from None
+        return [
+            Piece(number, token, number in special, *offsets)
+            for number, token, offsets in zip(found.ids, found.tokens, found.offsets, strict=True)
+        ]
 
     def token(self, token_id: int) -> str:
         """The token of an id; "" for an id outside the vocabulary."""
@@ -309,6 +355,8 @@ def feeds(
             known[key] = np.broadcast_to(np.arange(batch.ids.shape[1]), batch.ids.shape)
         elif key.startswith(PAST):
             known[key] = _nothing(port, len(batch.ids))
+        elif key in OF_OTHERS:
+            known[key] = _no_rows(port)
     if isinstance(role, Role) and role.task_id is not None:
         task = np.array(role.task_id, dtype=np.int64)  # a scalar (jina-embeddings-v3)
         axes = len(inputs["task_id"].shape) if "task_id" in inputs else 0
@@ -320,6 +368,12 @@ def _nothing(port: Port, n_texts: int) -> Array:
     """The empty key or value of a decoder's cache: (n_texts, heads, 0, size)."""
     sizes = [size if isinstance(size, int) and size > 0 else 0 for size in port.shape]
     return np.zeros([n_texts, *sizes[1:2], 0, *sizes[3:]], dtype=np.float32)
+
+
+def _no_rows(port: Port) -> Array:
+    """No vectors at all: (0, size)."""
+    sizes = [size if isinstance(size, int) and size > 0 else 0 for size in port.shape]
+    return np.zeros([0, *sizes[1:]], dtype=np.float32)
 
 
 def probe(facts: TokenizerSpec) -> Batch:

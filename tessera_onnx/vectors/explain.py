@@ -1,8 +1,10 @@
-"""Explain scores: which document token answers a query token, which entries weigh most."""
+"""Explain scores: which document token answers a query token, which entries or words weigh most."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,13 +34,23 @@ def matches(
     query (n, dim) and document (m, dim) float32, m at least 1, with the n and m strings of their
     tokens. Scores of unit rows lie in [-1, 1].
     """
+    rows, scores = best_rows(query, document)
+    return [
+        Match(query_tokens[i], document_tokens[row], float(scores[i])) for i, row in enumerate(rows)
+    ]
+
+
+def best_rows(
+    query: NDArray[np.float32], document: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The document row of the largest product of each query row, and that product: (n,) each.
+
+    query (n, dim) and document (m, dim) float32, m at least 1. Of equal products the first counts.
+    """
     similarities = query @ document.T
     bounds.limit(similarities, query, document)
     best = similarities.argmax(axis=1)
-    return [
-        Match(query_tokens[i], document_tokens[j], float(similarities[i, j]))
-        for i, j in enumerate(best)
-    ]
+    return best, np.take_along_axis(similarities, best[:, None], axis=1)[:, 0]
 
 
 def weights(
@@ -51,3 +63,20 @@ def weights(
     indices, values = vector
     order = np.argsort(-values, kind="stable")[: check_top_k(top_k, len(values))]
     return [(token(int(indices[i])), float(values[i])) for i in order]
+
+
+def without_each_word(text: str) -> tuple[list[str], Iterator[str]]:
+    """The words of a text, which white space separates, and the text without each of them.
+
+    The texts are made one by one: together they have the square of its size. The space behind a
+    word goes with it, before the last word the space before it.
+    """
+    words = list(re.finditer(r"\S+", text))
+
+    def texts() -> Iterator[str]:
+        for word, following in itertools.pairwise(words):
+            yield text[: word.start()] + text[following.start() :]
+        if words:
+            yield text[: words[-1].start()].rstrip()
+
+    return [word.group() for word in words], texts()

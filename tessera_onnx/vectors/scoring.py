@@ -19,6 +19,7 @@ Float = NDArray[np.float32]
 # Most document tokens and pairs of one product, so that its result stays in the cache.
 BLOCK_TOKENS = 4096
 BLOCK_PAIRS = 1 << 22
+LARGEST_TABLE = 1 << 20  # of the weights of a sparse query; the ids of words go to 2^31
 
 
 def matrix(name: str, value: Vectors, least: int = 1, axes: str = "n_tokens, dim") -> Float:
@@ -326,15 +327,24 @@ def sparse_scores(
     filled = np.flatnonzero(lengths)
     if len(filled) and len(query.indices):
         indices = np.concatenate([vector.indices for vector in checked])
-        beyond = int(query.indices[-1]) + 1  # stands for all ids above those of the query
-        table = np.zeros(beyond + 1, dtype=np.float32)
-        table[query.indices] = query.values
+        weights = _weights_of(query, indices)
         values = np.concatenate([vector.values for vector in checked])
         starts = np.cumsum(np.concatenate([[0], lengths[filled][:-1]]))
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            products = table[np.minimum(indices, beyond)] * values
-            scores[filled] = np.add.reduceat(products, starts)
+            scores[filled] = np.add.reduceat(weights * values, starts)
     return check_scores(scores)
+
+
+def _weights_of(query: SparseVector, indices: NDArray[np.int32]) -> Float:
+    """The query's weight of each index, 0 for one that it lacks; the query has entries."""
+    beyond = int(query.indices[-1]) + 1
+    if beyond <= LARGEST_TABLE:  # twice as fast as a search
+        table = np.zeros(beyond + 1, dtype=np.float32)  # the last: all ids above the query's
+        table[query.indices] = query.values
+        return table[np.minimum(indices, beyond)]
+    places = np.minimum(np.searchsorted(query.indices, indices), len(query.indices) - 1)
+    found = query.indices[places] == indices
+    return np.where(found, query.values[places], np.float32(0))
 
 
 def as_list(documents: Any, expected: str = "texts or vectors") -> list[Any]:

@@ -1,4 +1,4 @@
-"""Read the tensors of a small safetensors file as float32 arrays.
+"""Read the tensors of safetensors files, and write arrays as such a file.
 
 Format: eight bytes with the length of a JSON header, the header, and the bytes of the tensors
 (https://github.com/huggingface/safetensors). No code is run.
@@ -9,18 +9,18 @@ from __future__ import annotations
 import json
 import math
 import mmap
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_onnx.errors import LoadError
+from tessera_onnx.errors import ConfigError, LoadError
 
 # Tensors that are read where they lie; BF16 as the bits of its numbers.
 IN_PLACE = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "<i1", "I16": "<i2",
-    "I32": "<i4", "I64": "<i8",
+    "I32": "<i4", "I64": "<i8", "U8": "|u1",
 }  # fmt: skip
 FAULTS = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -67,6 +67,44 @@ def view(content: bytes | mmap.mmap, name: str, tensor: str) -> tuple[NDArray[An
             f"{name} has no readable tensor {tensor!r:.100} ({reason:.200})", path=name
         ) from None
     return found, entry["dtype"]
+
+
+def write(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
+    """The bytes of a safetensors file of some arrays, the ones of the largest numbers first.
+
+    So every tensor lies where its numbers may be read in place. Raises ConfigError for a dtype
+    that is none of IN_PLACE.
+    """
+    codes = {np.dtype(place): code for code, place in IN_PLACE.items() if code != "BF16"}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    parts: list[bytes] = []
+    size = 0
+    for name, array in sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize):
+        dtype = array.dtype.newbyteorder("<")
+        if dtype not in codes:
+            raise ConfigError(f"{name} has the dtype {array.dtype}, which is not written")
+        parts.append(np.ascontiguousarray(array, dtype).tobytes())
+        place = [size, size := size + len(parts[-1])]
+        header[name] = {"dtype": codes[dtype], "shape": array.shape, "data_offsets": place}
+    found = json.dumps(header).encode()
+    found += b" " * (-len(found) % 8)
+    return b"".join([len(found).to_bytes(8, "little"), found, *parts])
+
+
+def arrays(content: bytes, name: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """All tensors of the file `name` where they lie, read-only, and its metadata.
+
+    Raises LoadError as `view`.
+    """
+    try:
+        start = 8 + int.from_bytes(content[:8], "little")
+        if start > len(content):
+            raise ValueError("its header ends outside the file")
+        header = json.loads(content[8:start])
+        metadata = dict(header.pop("__metadata__", {}))
+    except FAULTS as error:
+        raise LoadError(f"{name} is not a readable safetensors file") from error
+    return {key: view(content, name, key)[0] for key in header}, metadata
 
 
 def floats(values: NDArray[Any], dtype: str) -> NDArray[np.float32]:

@@ -53,7 +53,7 @@ class TokenTable:
 
     def _means(self, ids: Ids, counts: Ids) -> Float:
         if len(counts) == 1 and 0 < len(ids) <= LONGEST:  # a search waits for this
-            return np.asarray(self._vectors(ids[None]).sum(axis=1) / np.float32(len(ids)))
+            return np.asarray(self._sums(ids[None]) / np.float32(len(ids)))
         found = np.zeros((len(counts), self.width), np.float32)
         starts = np.cumsum(counts) - counts
         order = np.argsort(counts, kind="stable")
@@ -67,18 +67,24 @@ class TokenTable:
             for first in range(0, len(rows) if length else 0, step):
                 some = rows[first : first + step]
                 places = starts[some][:, None] + np.arange(length)
-                found[some] = self._vectors(ids[places]).sum(axis=1) / np.float32(length)
+                found[some] = self._sums(ids[places]) / np.float32(length)
         return found
 
     def _long(self, ids: Ids) -> NDArray[np.float64]:
         parts = [
-            self._vectors(ids[i : i + BLOCK]).sum(axis=0, dtype=np.float64)
-            for i in range(0, len(ids), BLOCK)
+            self._sums(ids[None, i : i + BLOCK], np.float64)[0] for i in range(0, len(ids), BLOCK)
         ]
         return np.asarray(np.sum(parts, axis=0))
 
-    def _vectors(self, ids: Ids) -> Float:
-        """The row of each id times its weight: ids of any shape -> (*shape, width)."""
-        places = ids if self.mapping is None else self.mapping[ids]
-        vectors = tensors.floats(self.rows[places], self.code)
-        return vectors if self.weights is None else vectors * self.weights[ids][..., None]
+    def _sums(self, ids: Ids, dtype: type[np.floating[Any]] = np.float32) -> NDArray[Any]:
+        """The sum of weight x row over the ids of each text: ids (n, length) -> (n, width).
+
+        Of the ways that do not start threads of their own (as BLAS does), take and einsum were the
+        fastest: half the time of indexing, a product and a sum, for int8 rows of 64 numbers.
+        """
+        places = ids if self.mapping is None else np.take(self.mapping, ids)
+        vectors = tensors.floats(np.take(self.rows, places, axis=0), self.code)
+        if self.weights is None:
+            return np.asarray(vectors.sum(axis=1, dtype=dtype))
+        weights = np.take(self.weights, ids)
+        return np.asarray(np.einsum("nl,nlw->nw", weights, vectors, dtype=dtype))

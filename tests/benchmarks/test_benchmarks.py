@@ -13,16 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmark_runs import ARTIFACTS, BENCHMARKS, run_benchmark, two_precisions
 from scipy import stats
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
-import forecast_quality as forecasts  # noqa: E402
-import peers  # noqa: E402
-import quality  # noqa: E402
-import same_numbers  # noqa: E402
+import forecast_quality as forecasts
+import peers
+import pipelines
+import quality
+import same_numbers
 
-from tessera_onnx import PackedTokens  # noqa: E402
+from tessera_onnx import PackedTokens
+from tessera_onnx.results import Ranked
 
 needs_data = pytest.mark.skipif(
     not quality.DATA.is_dir(), reason=f"the test collections are not in {quality.DATA}"
@@ -35,20 +37,13 @@ needs_data = pytest.mark.skipif(
     [
         ("throughput.py", "--texts", "12", "--rounds", "1"),
         pytest.param(("stream_memory.py", "--sizes", "50", "100"), marks=pytest.mark.posix),
+        pytest.param(("batch.py", "--rows", "50", "--rounds", "1"), marks=pytest.mark.linux),
         ("maxsim.py", "--documents", "30", "--rounds", "1"),
     ],
     ids=lambda command: command[0],
 )
 def test_runs(command):
     assert len(run_benchmark(*command).stdout.splitlines()) >= 2
-
-
-def run_benchmark(name, *options):
-    done = subprocess.run(
-        [sys.executable, BENCHMARKS / name, *options], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done
 
 
 # The peer of this name, planted: onnxruntime over the folder that the harness laid out for it, at
@@ -90,12 +85,7 @@ def pair(tmp_path_factory):
     weights = tmp_path_factory.mktemp("weights")
     starter = importlib.util.find_spec("tessera_onnx_starter")
     shutil.copytree(Path(starter.origin).parent / "minilm", model, dirs_exist_ok=True)
-    shutil.copy(model / "model.int8.onnx", model / "model.fp32.onnx")
-    facts = (model / "model.toml").read_text()
-    entry = re.search(r"\[\[model.files]]\nname = .model.int8.onnx.*?\n\n", facts, re.DOTALL)[0]
-    facts = facts.replace(entry, entry + entry.replace("int8", "fp32"))
-    facts = facts.replace('fp32 = ""', 'fp32 = "model.fp32.onnx"')
-    (model / "model.toml").write_text(facts)
+    two_precisions(model, "int8", "fp32")
     for name in ("config", "sentence_bert_config", "tokenizer_config"):
         (weights / f"{name}.json").write_text("{}")
     return "--model", model, "--weights", weights
@@ -243,6 +233,40 @@ def test_ndcg_by_hand():
     found = 2 / np.log2(3) + 1 / np.log2(5)
     ideal = 2 / np.log2(2) + 1 / np.log2(3)
     assert quality.ndcg_at_10(scores, list("abcd"), relevant) == pytest.approx(found / ideal)
+
+
+def test_ndcg_of_a_ranking_by_hand():
+    """d, b and no other: gains 1 and 2 at the ranks 1 and 2, of 2 and 1 and a missed third."""
+    ranking = [Ranked(3, 0.2), Ranked(1, 0.1)]
+    found = 1 / np.log2(2) + 2 / np.log2(3)
+    ideal = 2 / np.log2(2) + 1 / np.log2(3) + 1 / np.log2(4)
+    relevant = {"b": 2, "d": 1, "a": 1}
+    # a, which is not ranked, comes third all the same: the documents left keep their order
+    assert pipelines.ndcg(ranking, list("abcd"), relevant) == pytest.approx(
+        (found + 1 / np.log2(4)) / ideal
+    )
+    assert pipelines.ndcg(ranking, list("abcd"), {"d": 1}) == 1
+
+
+@pytest.mark.benchmark
+def test_pipelines_of_a_small_collection(tmp_path):
+    """Two questions; every step finds the documents that share words with them."""
+    texts = ["Rain falls on the hills.", "Bread is baked of flour.", "The train leaves at nine."]
+    folder = tmp_path / "scifact"
+    folder.mkdir()
+    rows = [{"_id": str(i), "title": "", "text": text} for i, text in enumerate(texts)]
+    with gzip.open(folder / "corpus.jsonl.gz", "wt") as stream:
+        stream.writelines(json.dumps(row) + "\n" for row in rows)
+    asked = [{"_id": "x", "text": "flour for bread"}, {"_id": "y", "text": "trains at nine"}]
+    (folder / "queries.jsonl").write_text("\n".join(map(json.dumps, asked)))
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nx\t1\t1\ny\t2\t1\n")
+    options = ("--data", tmp_path, "--folder", "scifact", "--reranker", ARTIFACTS / "reranker")
+    done = run_benchmark("pipelines.py", *options).stdout
+    found = [line.strip("| ").split(" | ") for line in done.splitlines()[4:]]
+    assert len(found) == 7 * 3
+    scores = {(first, second.strip()): value for _, first, second, value, *_ in found}
+    assert {scores[first, step] for first, step in scores if step in ("", "MaxSim")} == {"1.000"}
+    assert {step for _, step in scores} == {"", "MaxSim", "test-reranker"}
 
 
 @needs_data

@@ -20,12 +20,13 @@ from tessera_onnx import (
     FileError,
     LoadError,
     TesseraDense,
+    TesseraMultiVector,
     TesseraSparse,
     __version__,
     files,
     fuse,
 )
-from tessera_onnx.cli import vector_files
+from tessera_onnx.cli import demo, vector_files
 from tessera_onnx.cli.texts import LONGEST
 from tessera_onnx.models import catalogue, installed, resolve
 from tessera_onnx.models.artifact import open_folder
@@ -185,13 +186,15 @@ def test_demo_is_one_screen():
     result = subprocess.run([*PROGRAM, "demo"], capture_output=True, check=True, text=True)
     lines = result.stdout.splitlines()
     assert result.stderr == ""
-    assert len(lines) <= 52
+    assert len(lines) <= 55
     assert max(map(len, lines)) <= 80
 
 
 def test_hybrid_rank_fuses_a_dense_and_a_sparse_model(dense, sparse):
     query, documents = TEXTS[3], [*TEXTS, "A loaf of bread is baked."]
-    expected = fuse([model.rank(query, documents) for model in (dense, sparse)])
+    weighed = [row for row in sparse.rank(query, documents) if row.score > 0]
+    assert 0 < len(weighed) < len(documents)  # the others have no rank
+    expected = fuse([dense.rank(query, documents), weighed])
     found = run_json("rank", query, *documents, "--hybrid")
     assert (found["model"], found["kind"]) == ("all-minilm-l6-v2 + splade-tiny", "dense + sparse")
     assert [(row["index"], row["score"]) for row in found["ranking"]] == expected
@@ -206,9 +209,54 @@ def test_hybrid_rank_with_one_model_of_both_kinds():
     assert len(found["ranking"]) == len(TEXTS)
 
 
+def test_hybrid_rank_with_words(tmp_path, dense):
+    """By hand: BM25 ranks the two texts with the word, 1 / (60 + rank) of each ranking adds up."""
+    documents = [
+        "An oven.",
+        "Bread, bread and salt.",
+        "The bread of a town far away",
+        "Rates rose.",
+    ]
+    source = tmp_path / "corpus.txt"
+    source.write_text("\n".join(documents))
+    words = [1, 2]  # twice in four words; once in seven, of which three are no stop words
+    order = [row.index for row in dense.rank("bread", documents)]
+    expected = {i: 1 / (61 + order.index(i)) for i in range(4)}
+    for place, i in enumerate(words):
+        expected[i] += 1 / (61 + place)
+    for arguments in (documents, ("--file", source), (*documents, "--device", "cpu")):
+        found = run_json("rank", "--query", "bread", *arguments, "--hybrid-with", "bm25")
+        assert (found["model"], found["kind"]) == ("all-minilm-l6-v2 + bm25", "dense + sparse")
+        scores = {row["index"]: row["score"] for row in found["ranking"]}
+        assert scores == pytest.approx(expected, rel=1e-9)
+        assert list(scores) == sorted(scores, key=lambda i: -scores[i])
+    found = run_json("rank", "cat", "dog", "--hybrid-with", "bm25", "--kind", "multi-vector")
+    assert found["kind"] == "multi-vector + sparse"
+    found = run_json("rank", "Haus", "Häuser", "--hybrid-with", "bm25", "--language", "german")
+    assert found["ranking"][0]["score"] == pytest.approx(2 / 61)
+    for arguments, code, message in (
+        (("--hybrid-with", "bm25", "--kind", "vision"), 2, "--hybrid ranks texts, and "),
+        (("--hybrid-with", "bm25", "--pages", "1"), 2, "leave out --pages"),
+        (("--hybrid-with", ARTIFACTS / "reranker"), 2, "see tessera rerank"),
+        (("--hybrid-with", "splade-tiny", "--language", "german"), 1, "knows no languages"),
+        (("--hybrid-with", ARTIFACTS / "prompts", "--language", "german"), 2, "--language is not"),
+        (("--hybrid-with", "no-such-model"), 1, "no model is named 'no-such-model'"),
+    ):
+        assert message in run("rank", "cat", "dog", *arguments, code=code).stderr
+
+
 def test_demo_ranks_matches_and_expands():
     shown = run_json("demo")
-    assert list(shown) == ["dense", "multi-vector", "sparse", "vision", "time-series"]
+    assert list(shown) == ["search", "dense", "multi-vector", "sparse", "vision", "time-series"]
+    first, second = shown.pop("search")["steps"]
+    with TesseraDense("tessera-static-mini") as static, TesseraMultiVector() as tokens:
+        found = static.rank(demo.QUERY, demo.DOCUMENTS, 3)
+        assert [item["score"] for item in first["ranking"]] == [row.score for row in found]
+        documents = [demo.DOCUMENTS[row.index] for row in found]
+        assert [item["document"] for item in first["ranking"]] == documents
+        anew = [(documents[i], score) for i, score in tokens.rank(demo.QUERY, documents)]
+    assert [(item["document"], item["score"]) for item in second["ranking"]] == anew
+    assert documents != [text for text, _ in anew]  # the second step changes the order
     forecast = np.array(shown.pop("time-series")["forecast"])
     season = 100 + np.arange(96, 108) / 2 + 20 * np.sin(np.arange(96, 108) * np.pi / 6)
     assert np.abs(forecast[:, 1] - season).mean() < 3
@@ -239,11 +287,12 @@ def test_without_models_demo_says_what_to_install(monkeypatch):
 
 def test_models_lists_the_installed_first_and_then_the_catalogue():
     rows = run_json("models")
-    assert [row["id"] for row in rows[:5]] == [
+    assert [row["id"] for row in rows[:6]] == [
         "all-minilm-l6-v2",
         "splade-tiny",
         "tessera-bolt-mini",
         "tessera-page-mini",
+        "tessera-static-mini",
         "bm25",  # part of the package
     ]
     assert rows[0]["kinds"] == ["dense", "multi-vector"]
@@ -252,7 +301,7 @@ def test_models_lists_the_installed_first_and_then_the_catalogue():
     ids = [row["id"] for row in rows]
     assert len(ids) == len(set(ids))
     assert {spec.id for spec in catalogue.catalogue()} <= set(ids)
-    assert {row["where"] for row in rows[5:]} == {"not installed"}
+    assert {row["where"] for row in rows[6:]} == {"not installed"}
     text = run("models").stdout
     assert all(row["id"] in text for row in rows)
     assert len(text.splitlines()) == len(rows) + 1

@@ -7,8 +7,8 @@ import subprocess
 
 import hub_server
 import pytest
+from artifact_tools import ARTIFACTS
 from click.testing import CliRunner
-from conftest import ARTIFACTS
 
 from tessera_onnx.cli.main import main
 from tessera_onnx.models import catalogue, pins

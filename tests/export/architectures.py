@@ -27,8 +27,22 @@ GEMMA = {
     "use_bidirectional_attention": True,
 }
 ROBERTA = {"pad_token_id": 0, "bos_token_id": 101, "eos_token_id": 102}
+# EmbeddingGemma 2's: its own layer makes the vectors, and full attention has heads of another size.
+GEMMA2 = {
+    "num_key_value_heads": 1,
+    "head_dim": 32,
+    "layer_types": ["sliding_attention", "full_attention"],
+    "sliding_window": 16,
+    "per_layer_config": {"1": {"head_dim": 48, "num_key_value_heads": 1}},
+    "hidden_size_per_layer_input": 16,
+    "embedding_dim": 96,
+    "pad_token_id": 0,
+    "bos_token_id": 101,
+    "eos_token_id": 102,
+}
 CLASSES = {
     "bert": ("Bert", {}),
+    "bert-untied": ("Bert", {"tie_word_embeddings": False}),
     "roberta": ("Roberta", ROBERTA),
     "xlm-roberta": ("XLMRoberta", ROBERTA),
     "mpnet": ("MPNet", ROBERTA),
@@ -38,6 +52,11 @@ CLASSES = {
     "eurobert": ("EuroBert", ROBERTA),
     "qwen3": ("Qwen3", DECODER),
     "gemma3": ("Gemma3Text", DECODER | GEMMA),
+    "embeddinggemma2": ("EmbeddingGemma2Text", GEMMA2),
+    # harrier's: each token sees those before it
+    "gemma3-causal": ("Gemma3Text", DECODER | GEMMA | {"use_bidirectional_attention": False}),
+    # a decoder made an encoder, as transformers says it in config.json
+    "qwen3-bidirectional": ("Qwen3", DECODER | {"is_causal": False}),
 }
 
 

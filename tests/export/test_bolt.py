@@ -134,6 +134,15 @@ def test_other_configurations_equal_upstream(tmp_path, changes):
     close(np.concatenate(found), upstream.predict([torch.from_numpy(r) for r in rows], 70).numpy())
 
 
+def test_int4_is_refused(tmp_path):
+    place = save(tmp_path / "bolt", *SHAPES["tiny"])
+    with pytest.raises(ExportError, match="no forecast was measured in int4: leave it out"):
+        timeseries.export(
+            timeseries.read(place), tmp_path / "artifact", artifact.Origin("test"), ("fp32", "int4")
+        )
+    assert not (tmp_path / "artifact").exists()
+
+
 def test_the_command_and_every_precision(tmp_path):
     place = save(tmp_path / "Bolt", *SHAPES["tiny"])
     (place / "README.md").write_text("---\nlicense: apache-2.0\n---\n")

@@ -10,17 +10,20 @@ from tessera_export import artifact
 from tessera_export.errors import ExportError
 from tessera_export.series import timeseries
 from tessera_onnx import ConfigError, TesseraTimeSeries
+from tessera_onnx.models import catalogue
 
 pytestmark = [
     pytest.mark.export,
     pytest.mark.filterwarnings("ignore:We recommend keeping prediction length"),
 ]
 
+# Of autogluon/chronos-2-small and -synth (models.toml).
+FEWER = [0.01, 0.05, *(i / 10 for i in range(1, 10)), 0.95, 0.99]
 TRAINED = [0.01, *(i / 20 for i in range(1, 20)), 0.99]
 ALONE = np.zeros(1, np.int64)
 
 
-def save(place, d_model=32, d_ff=64, heads=2, layers=2, **changes):
+def save(place, d_model=32, d_ff=64, heads=2, layers=2, d_kv=16, factor=0.6, **changes):
     """A folder as upstream's, random weights; `changes` are of chronos_config."""
     torch.manual_seed(4)
     settings = {
@@ -35,11 +38,11 @@ def save(place, d_model=32, d_ff=64, heads=2, layers=2, **changes):
     }
     config = Chronos2CoreConfig(
         d_model=d_model,
-        d_kv=16,
+        d_kv=d_kv,
         d_ff=d_ff,
         num_layers=layers,
         num_heads=heads,
-        initializer_factor=0.6,
+        initializer_factor=factor,
         chronos_config=settings | changes,
         architectures=["Chronos2Model"],
     )
@@ -185,3 +188,21 @@ def test_the_longest_pass_and_context(tmp_path):
         assert model.forecast(long).shape == (1, 1024)
         (truth,) = upstream.predict([torch.from_numpy(long)], 1024)
         close(raw(model, [long[-8192:]], 1024), truth.numpy())
+
+
+def test_the_shape_of_the_small_model(tmp_path):
+    """chronos-2-small: its published size of 27.9 million parameters, 13 levels, six layers."""
+    place = save(
+        tmp_path / "model", 512, 2048, heads=8, layers=6, d_kv=64, factor=0.05, quantiles=FEWER
+    )
+    upstream = Chronos2Pipeline.from_pretrained(place)
+    assert round(sum(each.numel() for each in upstream.model.parameters()) / 1e5) == 279
+    facts = timeseries.read(place)
+    spec = timeseries.export(facts, tmp_path / "artifact", artifact.Origin("test"), ("fp32",))
+    entries = {entry.id: entry.time_series for entry in catalogue.catalogue()}
+    assert spec.time_series == entries["chronos-2-small"]
+    contexts = rows()
+    with TesseraTimeSeries(path=tmp_path / "artifact") as model:
+        found = raw(model, contexts, 40)
+    truth = upstream.predict([torch.from_numpy(row) for row in contexts], 40)
+    close(found, torch.cat(truth).numpy())

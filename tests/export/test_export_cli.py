@@ -161,7 +161,7 @@ def test_the_catalogue_says_what_stands_around_a_query(tmp_path, monkeypatch):
 
 def test_usage_errors(place, tmp_path):
     base = (place, "--kind", "dense", "--output", tmp_path / "artifact")
-    assert run(*base, "--precision", "int4").exit_code == 2
+    assert run(*base, "--precision", "int2").exit_code == 2
     assert run(*base, "--revision", "main").exit_code == 2
     assert run(*base, "--matryoshka", "a").exit_code == 2
     assert run(place, "--output", tmp_path / "artifact").exit_code == 2

@@ -1,8 +1,10 @@
 import hashlib
 
 import numpy as np
+import onnx
 import pytest
 import torch
+import transformers
 from architectures import small
 from conftest import Running
 from safetensors.torch import save_file
@@ -10,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 
 from tessera_export import artifact
 from tessera_export.texts import encoder, folder
+from tessera_onnx import TesseraDense
 from tessera_onnx.models.spec import Task
 
 pytestmark = pytest.mark.export
@@ -78,6 +81,8 @@ def test_parity_is_written_with_its_limits(minilm_artifact):
         ("xlm-roberta", "cls", False),
         ("modernbert", "mean", False),
         ("qwen3", "lasttoken", False),
+        ("qwen3-bidirectional", "mean", False),
+        ("gemma3-causal", "lasttoken", False),
         ("mpnet", "mean", False),
         ("t5", "mean", False),
         ("nomic", "mean", False),
@@ -128,6 +133,96 @@ def test_prompts_and_dense_layers_after_the_pooling(make, dense_files, exported,
     for role, name in ((dense.query, "query"), (dense.document, "passage")):
         ours, _ = running.run(texts, role, dense.output)
         assert np.abs(ours - truth(place, texts, prompt_name=name)).max() <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("t5", [(64, 48, False, "linear.Identity")]),  # GTR
+        ("bert", [(64, 96, True, "linear.Identity")]),  # LEAF
+        ("distilbert", [(64, 80, True, "activation.GELU"), (80, 96, True, "linear.Identity")]),
+    ],
+)
+def test_layers_after_the_pooling(make, dense_files, exported, texts, name, layers):
+    dense = [
+        {
+            "in_features": a,
+            "out_features": b,
+            "bias": bias,
+            "activation_function": f"torch.nn.modules.{activation}",
+        }
+        for a, b, bias, activation in layers
+    ]
+    place = make(name, small(name), dense_files("mean", dense=dense))
+    torch.manual_seed(3)
+    for number, (a, b, bias, _) in enumerate(layers):
+        tensors = {"linear.weight": torch.randn(b, a) / 8}
+        tensors |= {"linear.bias": torch.randn(b)} if bias else {}
+        save_file(tensors, place / f"{number + 2}_Dense/model.safetensors")
+    running = exported(place, "dense")
+    recipe = running.spec.dense
+    assert recipe.dimension == layers[-1][1]
+    ours, _ = running.run(texts, recipe.document, recipe.output)
+    assert np.abs(ours - truth(place, texts)).max() <= 1e-5
+
+
+def test_embeddinggemma_2(make, dense_files, exported, texts, tmp_path):
+    """Vectors of another size than the encoder's; as a whole model it loads without its towers."""
+    prompts = {"query": "task: search result | query: ", "document": "title: none | text: "}
+    files = dense_files("mean", prompts=prompts, size=96)
+    place = make("gemma2", small("embeddinggemma2"), files)
+    running = exported(place, "dense", precisions=("fp32", "fp16", "int8"))
+    recipe = running.spec.dense
+    assert recipe.dimension == 96
+    theirs = {name: truth(place, texts, prompt_name=name) for name in prompts}
+    for role, name in ((recipe.query, "query"), (recipe.document, "document")):
+        ours, _ = running.run(texts, role, recipe.output)
+        assert np.abs(ours - theirs[name]).max() <= 1e-5
+        for precision, floor in (("fp16", 0.9999), ("int8", 0.95)):
+            other, _ = running.run(texts, role, recipe.output, precision)
+            assert (other * theirs[name]).sum(-1).min() >= floor
+
+    text = transformers.AutoModel.from_pretrained(place)
+    config = transformers.EmbeddingGemma2Config(
+        text_config=text.config, vision_config=None, audio_config=None
+    )
+    composite = transformers.EmbeddingGemma2Model(config)
+    composite.language_model.load_state_dict(text.state_dict())
+    whole = make("whole", composite, files)
+    running = exported(whole, "dense", name="whole-artifact")
+    assert running.spec.dense.dimension == 96
+    ours, _ = running.run(texts, recipe.query, recipe.output)
+    assert np.abs(ours - theirs["query"]).max() <= 1e-5
+
+
+def test_inputs_for_images_get_no_rows(make, dense_files, exported, texts, tmp_path):
+    """The public graph of EmbeddingGemma 2 wants vectors of images, videos and sounds.
+
+    In this one every row that it gets is added to the result.
+    """
+    place = make("gemma2", small("embeddinggemma2"), dense_files("mean", size=96))
+    running = exported(place, "dense")
+    model = onnx.load(running.place / running.spec.graph.fp32)
+    graph = model.graph
+    last = graph.output[0].name
+    for node in graph.node:
+        node.output[:] = ["pooled" if name == last else name for name in node.output]
+    sizes = []
+    for name in ("image_features", "video_features", "audio_features"):
+        shape = [f"{name}_n", 64]
+        graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+        graph.node.append(onnx.helper.make_node("Shape", [name], [f"{name}_shape"], start=0, end=1))
+        sizes.append(f"{name}_shape")
+    nodes = (("Sum", [f"{name}_float" for name in sizes], "n"), ("Add", ["pooled", "n"], last))
+    for name in sizes:
+        number = onnx.helper.make_node("Cast", [name], [f"{name}_float"], to=onnx.TensorProto.FLOAT)
+        graph.node.append(number)
+    graph.node.extend(onnx.helper.make_node(kind, names, [to]) for kind, names, to in nodes)
+    (place / "onnx").mkdir()
+    onnx.save(model, place / "onnx/model.onnx")
+    with TesseraDense(path=place, on_long="truncate") as ours:
+        assert ours.dimension() == 96
+        assert np.abs(ours.encode_batch(texts) - truth(place, texts)).max() <= 1e-5
 
 
 def test_embeddinggemma(make, dense_files, exported, texts):

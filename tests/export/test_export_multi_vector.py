@@ -125,6 +125,18 @@ def test_stanford_equals_sentence_transformers(stanford, exported, texts):
     assert_close(kept(running, texts, recipe.document), model.encode_document(texts))
 
 
+def test_stanford_in_int4(stanford, exported, texts):
+    made = exported(stanford(), "multi-vector", precisions=("fp32", "int4"))
+    with (
+        TesseraMultiVector(path=made.place, precision="int4", on_long="truncate") as model,
+        TesseraMultiVector(path=made.place, precision="fp32", on_long="truncate") as usual,
+    ):
+        together, truth = model.encode_batch(texts), usual.encode_batch(texts)
+        for ours, text, true in zip(together, texts, truth, strict=True):
+            np.testing.assert_allclose(ours, model.encode(text), rtol=0, atol=1e-5)
+            assert (ours * true).sum(axis=1).mean() > 0.9
+
+
 def test_the_issues_example_has_seven_tokens(stanford, exported):
     running = exported(stanford(), "multi-vector")
     recipe = running.spec.multi_vector

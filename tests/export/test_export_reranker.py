@@ -93,7 +93,7 @@ def scores(place, pairs, precision="fp32", **options):
 def test_architectures(cross_encoder, exported, pairs, name):
     place = cross_encoder(MODELS[name]())
     upstream = CrossEncoder(str(place), device="cpu")
-    made = exported(place, ("fp32", "fp16", "int8"))
+    made = exported(place, ("fp32", "fp16", "int8", "int4"))
     raw = upstream.predict(pairs, activation_fn=torch.nn.Identity())
     assert np.ptp(raw) > 0.2
     assert np.abs(scores(made, pairs) - upstream.predict(pairs)).max() <= 1e-5
@@ -102,6 +102,10 @@ def test_architectures(cross_encoder, exported, pairs, name):
     assert np.abs(half - raw).max() <= 0.01 * np.ptp(raw)
     small_ = scores(made, pairs, "int8", activation="raw")
     assert np.corrcoef(small_, raw)[0, 1] > 0.95
+    least = scores(made, pairs, "int4", activation="raw")
+    assert np.corrcoef(least, raw)[0, 1] > 0.9
+    alone = np.concatenate([scores(made, [p], "int4", activation="raw") for p in pairs[:4]])
+    assert np.abs(alone - least[:4]).max() <= 1e-5 * max(1, np.abs(raw).max())
 
 
 def test_facts_of_an_artifact(cross_encoder, exported):

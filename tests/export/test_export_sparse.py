@@ -96,7 +96,7 @@ def test_one_graph_for_sparse_and_token_vectors(splade, exported, texts):
     assert_weights(ours, truth(splade, texts, length=64))
 
 
-@pytest.mark.parametrize("name", ["bert", "distilbert", "roberta", "modernbert"])
+@pytest.mark.parametrize("name", ["bert", "bert-untied", "distilbert", "roberta", "modernbert"])
 def test_splade_on_other_backbones(make, exported, texts, name):
     model = small(name, "ForMaskedLM")
     with torch.no_grad():  # random weights are near 0, and so would be most of the output

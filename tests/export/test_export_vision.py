@@ -354,13 +354,13 @@ def test_an_image_token_beyond_the_table(tmp_path):
 
 @pytest.mark.parametrize("name", ["colpali", "colidefics3", "clip"])
 def test_every_precision_has_every_graph(name, exported):
-    _, _, running = exported(name, ("fp32", "fp16", "int8"))
+    _, _, running = exported(name, ("fp32", "fp16", "int8", "int4"))
     recipe, spec = running.recipe, running.spec
-    for precision in ("fp32", "fp16", "int8"):
+    for precision in ("fp32", "fp16", "int8", "int4"):
         files = spec.files_for(precision)
         assert len(files) == len(recipe.parts()) + 2  # the main graph and the tokenizer
         assert set(files) <= {path.name for path in running.place.iterdir()}
-    assert {row.precision for row in spec.export.parity} == {"fp32", "fp16", "int8"}
+    assert {row.precision for row in spec.export.parity} == {"fp32", "fp16", "int8", "int4"}
     outputs = {row.output for row in spec.export.parity}
     pages = {"features", "inputs_embeds", "embeddings"}
     assert outputs == ({"embeddings", "text_embeds"} if name == "clip" else pages)
@@ -465,7 +465,7 @@ class TestGate:
         self.refused(place, "'features' in fp32 has max_relative", "")
         assert [each.name for each in tmp_path.iterdir()] == ["model"]  # nothing half made
 
-    @pytest.mark.parametrize("precisions", [(), ("fp32", "int4")])
+    @pytest.mark.parametrize("precisions", [(), ("fp32", "int2")])
     def test_precisions_that_are_none(self, place, precisions):
         self.refused(place, "precisions are one or more of fp32", None, precisions)
 

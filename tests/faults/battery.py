@@ -11,13 +11,19 @@ import cases_arrays
 import cases_files
 import cases_images
 import cases_pairs
+import cases_ranking
+import cases_rerankers
 import cases_series
 import cases_text
 import outcomes
 
 GROUPS = {
     "text": cases_text.cases,
+    "static": cases_text.static_cases,
+    "lexical": cases_text.lexical_cases,
     "pairs": cases_pairs.cases,
+    "rerankers": cases_rerankers.cases,
+    "ranking": cases_ranking.cases,
     "arrays": cases_arrays.cases,
     "series": cases_series.cases,
     "files": cases_files.cases,

@@ -478,7 +478,7 @@ def _arguments(model: TesseraVision, name: str, folder: Path) -> Iterator[Case]:
         "max_pixels": {"0": 0, "a str": "9", "True": True, "a float": 1e6, "None": None},
         "on_long": {"unknown": "cut", "None": None, "a list": ["warn"]},
         "device": {"unknown": "abacus", "None": None},
-        "precision": {"unknown": "int4", "a number": 8},
+        "precision": {"unknown": "int2", "a number": 8},
         "threads": {"0": 0, "True": True, "a str": "2"},
     }
     for option, values in wrong.items():

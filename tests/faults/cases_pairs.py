@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from artifact_tools import ARTIFACTS
-from cases_text import CONTAINERS, HOLES, SURROGATE, TEXTS, WRONG
+from cases_text import CONTAINERS, HOLES, SURROGATE, TEMPLATES, TEXTS, WRONG
 from outcomes import MARKER, Case, command
 from tokenizers import Tokenizer
 
@@ -34,13 +34,16 @@ class Reference:
         )
 
     def score(self, query: str, document: str) -> float:
+        return float(1 / (1 + np.exp(-self.logit(query, document))))
+
+    def logit(self, query: str, document: str) -> float:
         made = self.tokenizer.encode(query, document)
         feeds = {
             "input_ids": np.array([made.ids]),
             "attention_mask": np.ones((1, len(made.ids)), np.int64),
             "token_type_ids": np.array([made.type_ids]),
         }
-        return float(1 / (1 + np.exp(-self.session.run(None, feeds)[0][0, 0].astype(np.float64))))
+        return float(self.session.run(None, feeds)[0][0, 0])
 
 
 # Name to (call of a model and a text, the pair that it makes, the text's name in an error).
@@ -82,6 +85,7 @@ def cases(folder: Path) -> Iterator[Case]:
     model, reference = TesseraReranker(path=FOLDER), Reference()
     yield from _texts(model, reference)
     yield from _several(model, reference)
+    yield from _explained(model, reference)
     yield from _options(model)
     yield from _command(folder, reference)
 
@@ -91,7 +95,7 @@ def _texts(model: Any, reference: Reference) -> Iterator[Case]:
     huge = {"100,000 tokens": "cat " * 100_000}
     for entry, (call, pair, index) in ENTRIES.items():
         name = f"{NAME}.{entry}"
-        for what, text in (TEXTS | edges | huge).items():
+        for what, text in (TEXTS | TEMPLATES | edges | huge).items():
             if ("megabyte" in what or what in huge) and not entry.startswith("score,"):
                 continue  # the same way, many times
 
@@ -153,13 +157,42 @@ def _several(model: Any, reference: Reference) -> Iterator[Case]:
         yield Case("pairs", f"{NAME}.score_pairs", f"{what} for a pair", run, None, True, r"1\]")
 
 
+def _explained(model: Any, reference: Reference) -> Iterator[Case]:
+    name = f"{NAME}.explain"
+    for what, text in (TEXTS | TEMPLATES).items():
+        words = text.split()
+        if len(words) > 64:
+            run = lambda t=text: model.explain("cat", t)
+            yield Case("pairs", name, what, run, None, True, r"^the document has \d+ words")
+            continue
+
+        def judge(found: Any, text: str = text, words: list[str] = words) -> None:
+            assert sorted(word for word, _ in found) == sorted(words)
+            assert [fall for _, fall in found] == sorted((f for _, f in found), reverse=True)
+            whole = reference.logit("cat", text)
+            alone = [" ".join(words[:i] + words[i + 1 :]) for i in range(len(words))]
+            falls = [whole - reference.logit("cat", rest) for rest in alone]
+            np.testing.assert_allclose([f for _, f in found], sorted(falls)[::-1], atol=1e-4)
+
+        run = lambda t=text: model.explain("cat", t, None)
+        yield Case("pairs", name, what, run, judge, error=False)
+        run = lambda t=text: len(model.explain(t, "the cat"))
+        two = lambda found: np.testing.assert_equal(found, 2)
+        yield Case("pairs", f"{name}, its query", what, run, two, error=False)
+    for what, value in {**WRONG, "a lone surrogate": SURROGATE}.items():
+        run = lambda v=value: model.explain("cat", v)
+        yield Case("pairs", name, what, run, None, True, "^document ")
+        run = lambda v=value: model.explain(v, "cat")
+        yield Case("pairs", f"{name}, its query", what, run, None, True, "^query ")
+
+
 def _options(model: Any) -> Iterator[Case]:
     wrong: dict[str, dict[str, Any]] = {
         "max_length": {"0": 0, "negative": -1, "too large": 65, "a str": "9", "True": True,
                        "beyond int64": 2**70, "a float": 9.0, "special tokens alone": 3},
         "threads": {"0": 0, "negative": -1, "a str": "2", "True": True},
         "device": {"unknown": "abacus", "None": None, "a number": 0},
-        "precision": {"unknown": "int4", "absent": "fp16", "a list": ["fp32"]},
+        "precision": {"unknown": "int2", "absent": "fp16", "a list": ["fp32"]},
         "on_long": {"unknown": "cut", "None": None, "a list": ["warn"]},
         "offline": {"a str": "yes"},
     }  # fmt: skip
@@ -183,6 +216,8 @@ def _options(model: Any) -> Iterator[Case]:
     for what, top_k in {"0": 0, "negative": -1, "a str": "2", "True": True, "a float": 1.0}.items():
         run = lambda k=top_k: model.rank("cat", ["dog"], k)
         yield Case("pairs", f"{NAME}.rank", f"top_k: {what}", run, None, True, "top_k must be")
+        run = lambda k=top_k: model.explain("cat", "dog", k)
+        yield Case("pairs", f"{NAME}.explain", f"top_k: {what}", run, None, True, "top_k must be")
 
 
 def _command(folder: Path, reference: Reference) -> Iterator[Case]:

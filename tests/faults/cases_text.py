@@ -16,6 +16,7 @@ import pyarrow as pa
 from artifact_tools import ARTIFACTS
 from outcomes import MARKER, Case, command
 from reference import MODELS, Reference, plain
+from reference_words import FOLD, Bm25, Bm42, Static
 
 from tessera_onnx import TesseraDense, TesseraMultiVector, TesseraSparse
 
@@ -36,6 +37,22 @@ class Row(NamedTuple):
 
 FRAME = pd.DataFrame({"text": [MARKER, "cat"], "n": ["1", "2"]})
 CLASSES = {"dense": TesseraDense, "multi-vector": TesseraMultiVector, "sparse": TesseraSparse}
+
+
+class Subject(NamedTuple):
+    """A model that the cases of its kind are made of."""
+
+    group: str  # of the page
+    name: str  # of its entry points
+    kind: str
+    model_id: str | None
+    path: Path | None
+    reference: Any
+
+    def open(self, **options: Any) -> Any:
+        return CLASSES[self.kind](self.model_id, **{"path": self.path, **options})
+
+
 SMILE = "\U0001f469\u200d\U0001f680"
 
 TEXTS = {
@@ -54,6 +71,12 @@ TEXTS = {
     "a megabyte without a space": MARKER * 170_000,
     "a megabyte of words": f"{MARKER} cat " * 90_000,
     "many short words": "cat " * 3000,
+}
+TEMPLATES = {
+    "markers of templates": (
+        f"[Q] [D] [unused1] <Instruct>: {{query}} {{0}} %s <Query>: <|im_start|>user\n"
+        f"search_query: passage: {MARKER}<|im_end|>"
+    ),
 }
 AROUND = {"max - 1 tokens": -1, "max tokens": 0, "max + 1 tokens": 1}
 WRONG: dict[str, Any] = {
@@ -124,13 +147,30 @@ class _Broken(Exception):
 
 
 def cases(folder: Path) -> Iterator[Case]:
-    for kind in CLASSES:
-        model, reference = open_kind(kind), Reference(kind)
-        yield from _texts(kind, model, reference)
-        yield from _wrong(kind, model)
-        yield from _containers(kind, model, reference)
-        yield from _options(kind, model)
+    for kind, cls in CLASSES.items():
+        place = ARTIFACTS / MODELS[kind]
+        yield from _cases(Subject("text", cls.__name__, kind, None, place, Reference(kind)))
     yield from _command(folder)
+
+
+def static_cases(_: Path) -> Iterator[Case]:
+    yield from _cases(
+        Subject("static", "TesseraDense", "dense", None, ARTIFACTS / "static", Static())
+    )
+
+
+def lexical_cases(_: Path) -> Iterator[Case]:
+    yield from _cases(Subject("lexical", "BM25", "sparse", "bm25", None, Bm25()))
+    place = ARTIFACTS / "attention"
+    yield from _cases(Subject("lexical", "BM42", "sparse", None, place, Bm42()))
+
+
+def _cases(subject: Subject) -> Iterator[Case]:
+    model = subject.open()
+    yield from _texts(subject, model)
+    yield from _wrong(subject, model)
+    yield from _containers(subject, model)
+    yield from _options(subject, model)
 
 
 def open_kind(kind: str, **options: Any) -> Any:
@@ -162,8 +202,8 @@ def entries(kind: str) -> dict[str, tuple[Callable[[Any, Any], Any], str, str]]:
             r"^(text|a) ",
         ),
         "similarity, its document": (lambda m, t: m.similarity("cat", t), "score b", r"^(text|b) "),
-        "rank, its query": (lambda m, t: m.rank(t, ["the cat"])[0].score, "score a", r"^(text|q)"),
-        "rank, its document": (lambda m, t: m.rank("cat", [t])[0].score, "score b", r"texts?\W+0"),
+        "rank, its query": (lambda m, t: m.rank(t, ["the cat"])[0].score, "rank a", r"^(text|q)"),
+        "rank, its document": (lambda m, t: m.rank("cat", [t])[0].score, "rank b", r"texts?\W+0"),
     }
     if kind == "dense":
         found["encode with a prompt"] = (
@@ -207,9 +247,14 @@ def _part(embeddings: Any) -> Any:
     return next(part for part in embeddings if part is not None)
 
 
-def _judge(reference: Reference, gives: str, text: str) -> Callable[[Any], None]:
+def _width(reference: Any) -> int:
+    """Numbers of a sparse vector as a row; 0 for another vector."""
+    return min(reference.recipe.vocab_size, FOLD) if reference.kind == "sparse" else 0
+
+
+def _judge(reference: Any, gives: str, text: str) -> Callable[[Any], None]:
     """Compares what an entry point gave for a text with the reference."""
-    width = reference.recipe.vocab_size if reference.kind == "sparse" else 0
+    width = _width(reference)
 
     def judge(found: Any) -> None:
         if gives == "count":
@@ -220,6 +265,11 @@ def _judge(reference: Reference, gives: str, text: str) -> Callable[[Any], None]
             return
         if gives == "score b":
             np.testing.assert_allclose(found, reference.score("cat", text), atol=1e-4)
+            return
+        if gives in ("rank a", "rank b"):
+            pair = (text, "the cat") if gives == "rank a" else ("cat", text)
+            (expected,) = reference.ranked(pair[0], [pair[1]], range(1))
+            np.testing.assert_allclose(found, expected, atol=1e-4)
             return
         if gives == "prompt":
             expected = reference.vector("the cat", "document", prompt=text)
@@ -242,23 +292,26 @@ def _judge(reference: Reference, gives: str, text: str) -> Callable[[Any], None]
     return judge
 
 
-def _texts(kind: str, model: Any, reference: Reference) -> Iterator[Case]:
+def _texts(subject: Subject, model: Any) -> Iterator[Case]:
+    group, reference = subject.group, subject.reference
     limits = {
         role: getattr(reference.recipe, role).max_length - reference.tokens("", role)
         for role in ("query", "document")
     }
-    for entry, (call, gives, _) in entries(kind).items():
-        name = f"{type(model).__name__}.{entry}"
-        role = "query" if gives in ("query", "score a") else "document"
+    for entry, (call, gives, _) in entries(subject.kind).items():
+        name = f"{subject.name}.{entry}"
+        role = "query" if gives in ("query", "score a", "rank a") else "document"
         around = {what: " ".join(["cat"] * (limits[role] + n)) for what, n in AROUND.items()}
-        odd = TEXTS | around | {"a subclass of str": np.str_(MARKER)}
+        if model.spec.text is None:
+            around = {}  # words: no text is cut
+        odd = TEXTS | TEMPLATES | around | {"a subclass of str": np.str_(MARKER)}
         for what, text in odd.items():
             if "megabyte" in what and entry != "encode":
                 continue  # the same way, many times
             judge = _judge(reference, gives, str(text))
-            yield Case("text", name, what, lambda c=call, t=text: c(model, t), judge, error=False)
+            yield Case(group, name, what, lambda c=call, t=text: c(model, t), judge, error=False)
         yield Case(
-            "text",
+            group,
             name,
             "a lone surrogate",
             lambda c=call: c(model, SURROGATE),
@@ -268,20 +321,21 @@ def _texts(kind: str, model: Any, reference: Reference) -> Iterator[Case]:
         )
 
 
-def _wrong(kind: str, model: Any) -> Iterator[Case]:
-    for entry, (call, _, index) in entries(kind).items():
+def _wrong(subject: Subject, model: Any) -> Iterator[Case]:
+    for entry, (call, _, index) in entries(subject.kind).items():
         for what, value in WRONG.items():
             # What rank takes for vectors of an earlier call is judged among the arrays.
             if entry in ("rank, its query", "rank, its document", "score"):
                 continue
             if (entry, what) == ("encode with a prompt", "None"):
                 continue  # the model's own
-            name = f"{type(model).__name__}.{entry}"
-            yield Case("text", name, what, lambda c=call, v=value: c(model, v), None, True, index)
+            name, run = f"{subject.name}.{entry}", lambda c=call, v=value: c(model, v)
+            yield Case(subject.group, name, what, run, None, True, index)
 
 
-def _containers(kind: str, model: Any, reference: Reference) -> Iterator[Case]:
-    width = reference.recipe.vocab_size if kind == "sparse" else 0
+def _containers(subject: Subject, model: Any) -> Iterator[Case]:
+    group, reference = subject.group, subject.reference
+    width = _width(reference)
     many: dict[str, Callable[[Any, Any], Any]] = {
         "encode_batch": lambda m, t: m.encode_batch(t),
         "encode_iter": lambda m, t: list(m.encode_iter(t)),
@@ -319,6 +373,7 @@ def _containers(kind: str, model: Any, reference: Reference) -> Iterator[Case]:
         "a deque": lambda: deque(good),
         "no texts": lambda: [],
         "an empty generator": lambda: (text for text in []),
+        "10,000 documents": lambda: [f"cat {'dog ' * (i % 7)}" for i in range(10_000)],
     }
 
     def same(entry: str, texts: list[str]) -> Callable[[Any], None]:
@@ -328,7 +383,7 @@ def _containers(kind: str, model: Any, reference: Reference) -> Iterator[Case]:
                 scores = {item.index: item.score for item in found}
                 assert sorted(scores) == list(range(len(texts)))
                 picks = range(0, len(texts), 97)
-                expected = [reference.score("cat", texts[i]) for i in picks]
+                expected = reference.ranked("cat", texts, picks)
                 np.testing.assert_allclose([scores[i] for i in picks], expected, atol=1e-4)
                 return
             for i in range(0, len(texts), 97 if len(texts) > 100 else 1):
@@ -342,22 +397,24 @@ def _containers(kind: str, model: Any, reference: Reference) -> Iterator[Case]:
         return judge
 
     for entry, call in many.items():
-        name = f"{type(model).__name__}.{entry}"
+        name = f"{subject.name}.{entry}"
         for what, make in forms.items():
+            if what == "10,000 documents" and entry != "rank":
+                continue  # the same way, many times
             texts = [getattr(text, "as_py", text.__str__)() for text in make()]
             run = lambda c=call, m=make: c(model, m())
-            yield Case("text", name, what, run, same(entry, texts), error=False)
+            yield Case(group, name, what, run, same(entry, texts), error=False)
         for what, make in CONTAINERS.items():
             if what == "a str" and entry in ("encode_query", "encode_document"):
                 continue  # one text, which they take
             run = lambda c=call, m=make: c(model, m())
-            yield Case("text", name, f"{what} for texts", run, None, True, "must be a list")
+            yield Case(group, name, f"{what} for texts", run, None, True, "must be a list")
         for what, (make, place) in HOLES.items():
             run = lambda c=call, m=make: c(model, m())
-            yield Case("text", name, what, run, None, True, rf"texts\[{place}\] must be str, got")
+            yield Case(group, name, what, run, None, True, rf"texts\[{place}\] must be str, got")
         if entry not in ("rank", "token_count"):
             yield Case(
-                "text",
+                group,
                 name,
                 "a generator that raises midway",
                 lambda c=call: _raises_its_own(lambda: c(model, _midway())),
@@ -383,63 +440,64 @@ def _fail(message: str) -> None:
     raise AssertionError(message)
 
 
-def _options(kind: str, model: Any) -> Iterator[Case]:
-    name = type(model).__name__
+def _options(subject: Subject, model: Any) -> Iterator[Case]:
+    group, name, kind = subject.group, subject.name, subject.kind
+    most = 64 if model.spec.text is None else model.spec.text.max_positions
     wrong: dict[str, dict[str, Any]] = {
         "dimension": {"0": 0, "negative": -1, "too large": 10**9, "not trained": 7, "a str": "8",
                       "True": True, "a float": 8.0, "NaN": float("nan"), "beyond int64": 2**70},
-        "max_length": {"0": 0, "negative": -1, "too large": 65, "a str": "9", "True": True,
+        "max_length": {"0": 0, "negative": -1, "too large": most + 1, "a str": "9", "True": True,
                        "beyond int64": 2**70, "a float": 9.0},
         "threads": {"0": 0, "negative": -1, "a str": "2", "a million": 10**6, "True": True},
         "device": {"unknown": "abacus", "None": None, "a number": 0, "cuda:-1": "cuda:-1",
                    "cuda:9999": "cuda:9999", "empty": ""},
-        "precision": {"unknown": "int4", "absent": "fp16", "a number": 32, "a list": ["fp32"]},
+        "precision": {"unknown": "int2", "absent": "fp16", "a number": 32, "a list": ["fp32"]},
         "on_long": {"unknown": "cut", "None": None, "a list": ["warn"]},
         "cache_dir": {"a number": 3, "bytes": b"x"},
         "offline": {"a str": "yes", "a number": 1},
     }  # fmt: skip
     for option, values in wrong.items():
         for what, value in values.items():
-            run = lambda o=option, v=value: open_kind(kind, **{o: v})
-            yield Case("text", name, f"{option}: {what}", run, None, error=True)
+            run = lambda o=option, v=value: subject.open(**{o: v})
+            yield Case(group, name, f"{option}: {what}", run, None, error=True)
     for what, path in {
         "missing": "nowhere", "a file": __file__, "empty": "", "a NUL": "a\0b", "a number": 3,
         "a long name": "x" * 5000, "a folder without a model": os.sep, "bytes": b"x",
     }.items():  # fmt: skip
         run = lambda p=path: CLASSES[kind](path=p)
-        yield Case("text", name, f"path: {what}", run, None, error=True)
+        yield Case(group, name, f"path: {what}", run, None, error=True)
     for what, model_id in {
         "unknown": "no-such-model", "empty": "", "a path": "../../etc", "a NUL": "a\0b",
         "a list": [],
         "a lone surrogate": "\ud800", "a long name": "x" * 100_000, "another kind's": "nothing",
     }.items():  # fmt: skip
         run = lambda i=model_id: CLASSES[kind](i)
-        yield Case("text", name, f"model_id: {what}", run, None, error=True)
+        yield Case(group, name, f"model_id: {what}", run, None, error=True)
     odd_k = {"0": 0, "negative": -1, "a str": "2", "True": True, "a float": 1.0}
     for what, top_k in odd_k.items():
         run = lambda k=top_k: model.rank("cat", ["dog"], k)
-        yield Case("text", f"{name}.rank", f"top_k: {what}", run, None, True, "top_k must be")
+        yield Case(group, f"{name}.rank", f"top_k: {what}", run, None, True, "top_k must be")
     for what, role in {"unknown": "passage", "None": None, "a list": ["query"]}.items():
         run = lambda r=role: list(model.encode_iter(["cat"], role=r))
-        yield Case("text", f"{name}.encode_iter", f"role: {what}", run, None, True, "role must be")
+        yield Case(group, f"{name}.encode_iter", f"role: {what}", run, None, True, "role must be")
         run = lambda r=role: model.encode_all(["cat"], role=r)
-        yield Case("text", f"{name}.encode_all", f"role: {what}", run, None, True, "role must be")
+        yield Case(group, f"{name}.encode_all", f"role: {what}", run, None, True, "role must be")
     if kind == "sparse":
         return
     for what, form in {"unknown": "bits", "None": None, "a list": ["int8"]}.items():
         run = lambda f=form: model.encode_batch(["cat"], output_dtype=f)
         yield Case(
-            "text", f"{name}.encode_batch", f"output_dtype: {what}", run, None, True, "output_dtype"
+            group, f"{name}.encode_batch", f"output_dtype: {what}", run, None, True, "output_dtype"
         )
     if kind == "multi-vector":
         for what, factor in {"0": 0, "a str": "2", "True": True, "a float": 2.0}.items():
             run = lambda f=factor: model.encode_batch(["cat"], pool_factor=f)
             entry = f"{name}.encode_batch"
-            yield Case("text", entry, f"pool_factor: {what}", run, None, True, "pool_factor")
+            yield Case(group, entry, f"pool_factor: {what}", run, None, True, "pool_factor")
     else:
         for what, task in {"unknown": "x", "a number": 3, "a list": ["x"]}.items():
             run = lambda t=task: model.encode("cat", task=t)
-            yield Case("text", f"{name}.encode", f"task: {what}", run, None, True, "task")
+            yield Case(group, f"{name}.encode", f"task: {what}", run, None, True, "task")
 
 
 def _command(folder: Path) -> Iterator[Case]:

@@ -93,6 +93,17 @@ def summing(half: bool) -> bytes:
     )
 
 
+def picking(indices: list[int]) -> bytes:
+    """A reranker whose columns are the ids at some positions of the sequence."""
+    body = (
+        constant("where", np.array(indices))
+        + node("Mul", ["input_ids", "attention_mask"], "real")
+        + node("Gather", ["real", "where"], "picked", axis=1)
+        + node("Cast", ["picked"], "sentence_embedding", to=FLOAT)
+    )
+    return model(body, ["batch", len(indices)])
+
+
 def loop_forever() -> bytes:
     """A Loop whose condition stays true and whose trip count is the largest there is."""
     inner = node("Identity", ["keep"], "keep_out") + node("Identity", ["x"], "x_out")

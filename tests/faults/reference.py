@@ -66,11 +66,15 @@ class Reference:
             return float((a @ b.T).max(axis=1).sum())
         return float(a @ b)
 
+    def ranked(self, query: str, documents: list[str], picks: range) -> list[float]:
+        """The scores of the documents at `picks`."""
+        return [self.score(query, documents[i]) for i in picks]
+
 
 def plain(found: Any, width: int) -> np.ndarray:
-    """A SparseVector as a row of the vocabulary; everything else as it is."""
+    """A SparseVector as a row of `width`, its ids modulo that; everything else as it is."""
     if not isinstance(found, tuple):
         return np.asarray(found)
     row = np.zeros(width)
-    row[found[0]] = found[1]
+    np.add.at(row, found[0] % width, found[1])
     return row

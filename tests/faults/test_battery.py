@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections import Counter
@@ -15,8 +16,9 @@ import numpy as np
 import outcomes
 import pytest
 import soak
-from artifact_tools import TEXTS, golden
+from artifact_tools import ARTIFACTS, TEXTS, golden
 from reference import Reference
+from reference_words import Bm25, Bm42, Static
 
 pytestmark = pytest.mark.linux  # its limits of memory
 
@@ -37,6 +39,27 @@ def test_the_reference_is_the_upstream_classes(kind):
             expected = stored.get(f"{role}_{i}", stored.get(role, [None] * len(TEXTS))[i])
             if expected is not None:
                 np.testing.assert_allclose(reference.vector(text, role), expected, atol=1e-5)
+
+
+def test_the_reference_of_static_models_is_model2vec():
+    stored, reference = golden("static"), Static()
+    found = [reference.vector(text, "query") for text in stored["texts"].tolist()]
+    np.testing.assert_allclose(found, stored["vectors"], atol=1e-6)
+
+
+@pytest.mark.parametrize(("reference", "atol"), [(Bm25, 1e-6), (Bm42, 1e-4)])
+def test_the_references_of_lexical_models_are_fastembed(reference, atol):
+    stored, model = json.loads((ARTIFACTS / "lexical.json").read_text("utf-8")), reference()
+    rows = stored["languages"]["english"] if reference is Bm25 else stored["attention"]
+    assert len(rows) > 5
+    for row in rows:
+        for role, ids, values in (
+            ("document", row["indices"], row["values"]),
+            ("query", row["query"], [1.0] * len(row["query"])),
+        ):
+            found = sorted(model.weights(row["text"], role).items())
+            assert [number for number, _ in found] == ids
+            np.testing.assert_allclose([weight for _, weight in found], values, atol=atol)
 
 
 def test_the_reference_of_pairs_is_the_upstream_class():

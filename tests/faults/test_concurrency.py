@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -204,11 +204,16 @@ def test_a_fork_reads_an_image_while_a_thread_of_its_parent_does():
     np.testing.assert_array_equal(read(image), COLOURS)
 
 
+def spawned(function, argument):
+    """What a function gives in a spawned process, whose end is an error, where a Pool waits on."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, argument).result(HANG)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_pickled_to_a_spawned_process(kind):
     with opened(kind, threads=1) as model:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            assert_same(pool.apply(work, (model,)), work(model))
+        assert_same(spawned(work, model), work(model))
 
 
 def test_two_models_in_a_process_and_two_objects_of_one():
@@ -456,8 +461,7 @@ def test_a_pack_in_a_fork_and_in_a_spawned_process(pack):
     """It has no session of its own, so that a fork of it works."""
     expected = scores(pack)
     assert forked(lambda: assert_same(scores(pack), expected)) == ""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert_same(pool.apply(scores, (pack,)), expected)
+    assert_same(spawned(scores, pack), expected)
 
 
 def test_a_pack_that_is_interrupted_goes_on():

@@ -74,6 +74,15 @@ def test_a_graph_in_onnxruntimes_own_format(tmp_path):
         with_graph(tmp_path / "m", stored)
 
 
+def test_packed_weights_that_onnxruntime_does_not_know(tmp_path):
+    """As 8 bits before 1.23: the message names the version and says what to do."""
+    node = graphs.node("MatMulNBits", ["x", "w", "s"], "y", "com.microsoft", K=32, N=32, bits=3)
+    content = graphs.model(graphs.summing(half=False) + node)
+    hint = rf"\(MatMulNBits\) may need a newer onnxruntime than {ort.__version__}"
+    with pytest.raises(LoadError, match=hint):
+        with_graph(tmp_path / "m", content)
+
+
 NESTED = graphs.field(2, "x")
 for _ in range(3000):
     NESTED = graphs.node("If", ["c"], "o", then_branch=NESTED)

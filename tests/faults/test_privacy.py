@@ -31,6 +31,8 @@ from tessera_onnx import (
     BinaryTokens,
     Embeddings,
     Int8Vectors,
+    Muvera,
+    PackedDense,
     PackedSparse,
     PackedTokens,
     SparseVector,
@@ -146,11 +148,20 @@ TEXTS = {
     "encode_iter": {"texts": [MARK, LONG]},
     "encode_all": {"texts": [MARK], **LENIENT},
     "token_count": {"texts": [MARK]},
+    "prepare": {"texts": [MARK], "prompt": MARK},
+    "run_prepared": {"texts": []},
+    "prompt": {"role": "query", "task": None},
+    "token": {"number": 3},
     "similarity": {"a": MARK, "b": LONG},
     "rank": {"query": LONG, "documents": [MARK, LONG], "top_k": 1},
 }
 CALLS = {
-    "dense": {**TEXTS, "encode": {"text": MARK, "prompt": MARK, "task": None}, "dimension": {}},
+    "dense": {
+        **TEXTS,
+        "encode": {"text": MARK, "prompt": MARK, "task": None},
+        "encode_chunks": {"texts": [MARK, LONG], "size": 5, "overlap": 1, "late": False},
+        "dimension": {},
+    },
     "multi-vector": {
         **TEXTS,
         "score": {"query": MARK, "documents": [LONG]},
@@ -171,6 +182,9 @@ CALLS = {
         "score": {"query": MARK, "documents": [LONG], "activation": "raw", "timeout": 60.0},
         "score_pairs": {"pairs": [(MARK, LONG)], "activation": "raw"},
         "rank": {"query": MARK, "documents": [LONG], "top_k": 1},
+        "explain": {"query": MARK, "document": LONG, "top_k": 3},
+        "prepare": {"query": MARK, "documents": [LONG], "activation": "raw"},
+        "run_prepared": {"pairs": []},
         "activation": {},
         "max_length": {},
     },
@@ -279,18 +293,36 @@ def test_no_result_and_no_function_says_a_text(silent, tmp_path, monkeypatch):
             "score": {"query": VECTORS},
             "score_batch": {"queries": [VECTORS]},
             "rank": {"query": VECTORS, "top_k": 1, "subset": [0]},
+            "search": {"queries": [VECTORS], "top_k": 1, "candidates": [[0]]},
             "remove": {"documents": [0]},
             "save": {"path": "pack"},
             "load": {"path": "pack"},
+            "dimension": {},
+        },
+        PackedDense(VECTORS): {
+            "add": {"documents": VECTORS, "ids": None},
+            "score": {"query": VECTORS[0]},
+            "score_batch": {"queries": VECTORS},
+            "rank": {"query": VECTORS[0], "top_k": 1, "subset": [0]},
+            "search": {"queries": VECTORS, "top_k": 1, "candidates": None},
+            "remove": {"documents": [0]},
+            "save": {"path": "dense pack"},
+            "load": {"path": "dense pack"},
             "dimension": {},
         },
         sparse: {
             "add": {"documents": [SPARSE], "ids": None},
             "score": {"query": SPARSE},
             "rank": {"query": SPARSE, "top_k": 1, "subset": [0]},
+            "search": {"queries": [SPARSE], "top_k": 1, "candidates": [[0]]},
             "remove": {"documents": [0]},
             "save": {"path": "sparse pack"},
             "load": {"path": "sparse pack"},
+        },
+        Muvera(32): {
+            "encode_query": {"tokens": VECTORS},
+            "encode_document": {"tokens": VECTORS},
+            "dimension": {},
         },
         BITS: {"unpack": {}},
         int8: {"dequantize": {}},
@@ -303,7 +335,9 @@ def test_no_result_and_no_function_says_a_text(silent, tmp_path, monkeypatch):
     assert public(Embeddings) == set()
     every_wrong(silent, "maxsim", maxsim, {"query": VECTORS, "document": VECTORS})
     every_wrong(silent, "fuse", fuse, {"rankings": [[(0, 1.0)]], "k": 1})
+    every_wrong(silent, "Muvera", Muvera, {"dim": 32})
     every_wrong(silent, "PackedTokens", PackedTokens, {"documents": [VECTORS], "ids": [MARK]})
+    every_wrong(silent, "PackedDense", PackedDense, {"documents": VECTORS, "ids": None})
     every_wrong(silent, "PackedSparse", PackedSparse, {"documents": [SPARSE], "ids": [MARK]})
     for named in (PackedTokens([VECTORS], ids=[MARK]), PackedSparse([SPARSE], ids=[MARK])):
         silent("an id again", lambda p=named, d=[VECTORS]: p.add(d, ids=[MARK]))

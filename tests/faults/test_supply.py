@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,14 +20,16 @@ import tessera_onnx
 
 ROOT = Path(__file__).parents[2]
 LOCK = Path(__file__).parents[1] / "requirements.lock"
+CLIENTS = LOCK.parent / "server" / "clients.lock"
 
 
-def locked():
-    """Name to version of each package of the lock, all of whose files have a sha256."""
-    entries = re.split(r"^(?=[a-z0-9])", LOCK.read_text(), flags=re.MULTILINE)[1:]
+def locked(lock=LOCK):
+    """Name to version of each package of a lock, all of whose files have a sha256."""
+    entries = re.split(r"^(?=[a-z0-9])", lock.read_text(), flags=re.MULTILINE)[1:]
     found = {}
     for entry in entries:
-        name, version = re.match(r"([\w.-]+)==([\w.]+) \\$", entry, re.MULTILINE).groups()
+        first = re.match(r"([\w.-]+)==([\w.]+)(?: ; .*)? \\$", entry, re.MULTILINE)
+        name, version = first.groups()
         assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), name
         assert "@" not in entry  # no address: what has the hash may come from any mirror
         found[name] = version
@@ -42,6 +45,34 @@ def test_the_lock_holds_what_the_tests_need():
         assert versions[requirement.name.lower()] in requirement.specifier, text
 
 
+def test_the_lock_of_the_clients_holds_them_and_what_a_server_needs():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    clients = [
+        line
+        for line in CLIENTS.with_suffix(".txt").read_text().splitlines()
+        if not line.startswith("#")
+    ]
+    versions = locked(CLIENTS)
+    for text in [*project["dependencies"], *extras["cpu"], *extras["serve"], *clients]:
+        requirement = Requirement(text)
+        assert versions[requirement.name.lower()] in requirement.specifier, text
+    assert "torch" not in versions
+
+
+@pytest.mark.skipif(not (ROOT / "starter").is_dir(), reason="a release is made of a checkout")
+def test_the_lock_of_a_release_holds_its_tools_and_what_builds():
+    lock = ROOT / ".ci" / "release.lock"
+    tools = [line for line in lock.with_suffix(".txt").read_text().splitlines() if line[0] != "#"]
+    versions = locked(lock)
+    for folder in ("", "starter", "export"):
+        project = tomllib.loads((ROOT / folder / "pyproject.toml").read_text())
+        tools += project["build-system"]["requires"]
+    for text in tools:
+        requirement = Requirement(text)
+        assert versions[requirement.name] in requirement.specifier, text
+
+
 def test_the_lock_brings_nothing_that_calls_home():
     names = set(locked())
     assert not names & {"posthog", "sentry-sdk", "segment-analytics-python", "opentelemetry-sdk"}
@@ -49,11 +80,15 @@ def test_the_lock_brings_nothing_that_calls_home():
 
 
 def test_the_source_never_names_what_would_send_or_run():
-    """Beside the hub, which asks for a model by name, nothing opens a connection or runs code."""
+    """Nothing opens a connection or runs code, beside the hub, a server, and a client of one."""
     modules = sorted(Path(tessera_onnx.__file__).parent.rglob("*.py"))
     assert len(modules) > 20
+    # What listens, and what asks a server or cluster of the user's.
+    of_a_server = {"protocol.py", "link.py", "ray.py"}
     for path in modules:
         text = path.read_text()
+        if path.name in of_a_server:
+            text = text.replace("import socket", "")
         for word in ("register_custom_ops", "import pickle", "allow_pickle=True", "eval(", "exec(",
                      "os.system", "import subprocess", "import socket", "import requests",
                      "urlopen", "trust_remote_code"):  # fmt: skip
@@ -291,3 +326,8 @@ def test_a_wheel_is_the_same_bytes_twice(tmp_path):
     first, second = (sorted((tmp_path / name).iterdir()) for name in ("one", "two"))
     assert [path.name for path in first] == [path.name for path in second]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    (package,) = (path for path in first if path.name.startswith("tessera_onnx-"))
+    with zipfile.ZipFile(package) as wheel:
+        page = "tessera_onnx/server/web/"
+        files = {name.removeprefix(page) for name in wheel.namelist() if name.startswith(page)}
+    assert files == {path.name for path in (ROOT / page).iterdir()} > {"index.html", "app.js"}

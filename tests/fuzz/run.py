@@ -82,14 +82,14 @@ def fuzz(name: str, seconds: float, seed: int) -> int:
     """Run a target in this process; the number of inputs. A finding is an exception, or worse."""
     call, corpus = TARGETS[name]
     kept = Path(f"fuzz-{name}.bin")
-    end = time.monotonic() + seconds
-    count = 0
+    end, count = 0.0, 0
     for data in inputs(corpus, seed):
         kept.write_bytes(data)
         faulthandler.dump_traceback_later(SECONDS, exit=True)
         call(data)
         faulthandler.cancel_dump_traceback_later()
         count += 1
+        end = end or time.monotonic() + seconds  # the first may open models
         if time.monotonic() > end:
             break
     kept.unlink()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import itertools
 import json
 import os
 import sys
@@ -15,6 +17,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import hostile
 import numpy as np
 from artifact_tools import ARTIFACTS
 from faults import graphs
@@ -169,6 +172,19 @@ def sparse_pack(data: bytes) -> None:
             assert np.isfinite(scores[found.numbers]).all()
 
 
+def server(data: bytes) -> None:
+    """A request to the server, and from time to time a good one."""
+    count = next(COUNT)
+    target = hostile_target()
+    target(data)
+    if count % 100 == 0:
+        target.good()
+
+
+COUNT = itertools.count()
+hostile_target = functools.cache(hostile.Target)
+
+
 def _images() -> list[bytes]:
     """One of each form, of a few pixels."""
     grey = np.arange(24 * 17, dtype=np.uint8).reshape(17, 24)
@@ -255,4 +271,5 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
     "pdf": (pdf, [_pdf()]),
     "pack": (pack, [_pack(), _pack(["a", "b", "c"])]),
     "sparse_pack": (sparse_pack, [_sparse_pack()]),
+    "server": (server, hostile.every()),
 }

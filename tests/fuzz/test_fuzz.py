@@ -17,7 +17,7 @@ TARGETS = (
     "lines",
     "table",
 )
-TARGETS += ("image", "pdf", "pack", "sparse_pack")
+TARGETS += ("image", "pdf", "pack", "sparse_pack", "server")
 
 
 @pytest.mark.parametrize("name", TARGETS)

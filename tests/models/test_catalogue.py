@@ -47,12 +47,15 @@ def test_every_file_that_the_recipe_names_is_listed(spec):
         named.add(spec.sparse.idf)
     if spec.attention is not None:
         named.add(spec.attention.stop_words)
+    if spec.minicoil is not None:
+        named |= {spec.minicoil.stop_words, spec.minicoil.vocabulary, spec.minicoil.weights}
     if spec.lexical is not None:
         named = {language.stop_words for language in spec.lexical.languages} - {""}
     if spec.static is not None:
         named.add(spec.static.file)
-    if spec.reranker is not None:
-        named |= {module.file for module in spec.reranker.modules or () if module.file}
+    for recipe in (spec.dense, spec.multi_vector, spec.reranker):
+        modules = (recipe and recipe.modules) or ()
+        named |= {module.file for module in modules if module.file}
     assert named <= listed
     # Nothing else is fetched but weights beside a graph.
     for name in listed - named:

@@ -549,6 +549,13 @@ def test_a_licence_that_forbids_commercial_use_is_told_once(here, caplog, licenc
         assert ("forbids commercial use" in shown) == forbidden
 
 
+def test_a_licence_that_limits_commercial_use_is_told(here, caplog):
+    catalogue(here, dataclasses.replace(PINNED, licence="nxai-community"))
+    assert works()
+    assert "the licence nxai-community, which limits commercial use" in caplog.text
+    assert "(limits commercial use)" in CliRunner().invoke(main, ["info", "hub-splade"]).stdout
+
+
 def test_a_licence_that_forbids_commercial_use_is_seen_by_a_program_without_logging(here):
     for licence, lines in (("cc-by-nc-4.0", 1), ("apache-2.0", 0)):
         catalogue(here, dataclasses.replace(PINNED, licence=licence))

@@ -10,7 +10,7 @@ import json
 
 import hub_server
 import pytest
-from conftest import ARTIFACTS
+from artifact_tools import ARTIFACTS
 
 from tessera_onnx import IntegrityError, LoadError, TesseraDense
 from tessera_onnx.models import catalogue, hub, pins, resolve

@@ -5,7 +5,7 @@ import os
 import pickle
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -110,8 +110,10 @@ def test_missing_onnxruntime_names_both_extras(monkeypatch):
 def test_precision_that_the_model_lacks():
     with pytest.raises(ConfigError, match="has no int8 graph, only fp32"):
         TesseraDense(path=ARTIFACTS / "prompts", precision="int8")
-    with pytest.raises(ConfigError, match="precision must be one of"):
+    with pytest.raises(ConfigError, match="has no int4 graph, .*export it with --precision int4"):
         TesseraDense(path=ARTIFACTS / "prompts", precision="int4")
+    with pytest.raises(ConfigError, match="precision must be one of fp32, fp16, int8, int4"):
+        TesseraDense(path=ARTIFACTS / "prompts", precision="int2")
 
 
 @pytest.mark.parametrize(
@@ -205,8 +207,8 @@ def test_pickled_to_a_spawned_process():
     with TesseraDense(path=ARTIFACTS / "prompts", dimension=16) as model:
         copied = pickle.loads(pickle.dumps(model))
         assert repr(copied) == repr(model)
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            found = pool.apply(_encode, (model,))
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            found = pool.submit(_encode, model).result(HANG)
         np.testing.assert_allclose(found, model.encode("cat"), atol=1e-6)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse as scipy_sparse
 
-from tessera_onnx import ConfigError, PackedSparse, SparseVector
+from tessera_onnx import ConfigError, IntegrityError, PackedSparse, SparseVector
 from tessera_onnx.vectors import scoring
 
 VOCABULARY = 50
@@ -49,6 +49,37 @@ def test_a_stream_may_fill_one_buffer_again_and_again(rng):
             yield indices, values
 
     assert PackedSparse(stream()).score(([3], [1.0])).tolist() == [1, 2, 3, 4]
+
+
+def test_idf_counts_the_documents_that_are_left():
+    documents = [
+        ([1, 2], [1.0, 2.0]),
+        ([1], [3.0]),
+        ([2], [1.0]),
+        ([3], [1.0]),
+        ([1, 3], [2.0] * 2),
+    ]
+    index = PackedSparse(documents, idf=True)
+    index.remove([0, 3])
+    query = ([1, 2, 3], [1.0, 1.0, 1.0])
+    left = PackedSparse([documents[i] for i in (1, 2, 4)], idf=True)
+    assert index.score(query)[[1, 2, 4]].tolist() == left.score(query).tolist()
+    # By Lucene's formula: 1 and 3 of n = 3 documents.
+    rare, common = np.log(1 + 2.5 / 1.5), np.log(1 + 1.5 / 2.5)
+    expected = [3 * common, rare, 2 * common + 2 * rare]
+    np.testing.assert_allclose(left.score(query), expected, rtol=1e-6)
+
+
+def test_a_damaged_file_is_not_saved_as_a_whole_one(tmp_path):
+    path, other = tmp_path / "index", tmp_path / "other"
+    PackedSparse([([7], [1.0])] * 5).save(path)
+    content, numbers = path.read_bytes(), np.arange(5, dtype=np.int32)
+    assert content.count(numbers.tobytes()) == 1
+    wrong = numbers * 99
+    path.write_bytes(content.replace(numbers.tobytes(), wrong.tobytes()))
+    with pytest.raises(IntegrityError, match="damaged"):
+        PackedSparse.load(path).save(other)
+    assert not other.exists()
 
 
 def test_scores_beyond_float32_are_refused():

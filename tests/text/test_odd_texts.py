@@ -261,11 +261,11 @@ def test_later_texts_are_tokenised_while_earlier_ones_run(model, monkeypatch):
     run, rows = session.run, tokenizer.rows
     parts, second = [], threading.Event()
 
-    def counted(texts, role):
+    def counted(texts, role, **options):
         parts.append(len(texts))
         if len(parts) == 2:
             second.set()
-        return rows(texts, role)
+        return rows(texts, role, **options)
 
     def waiting(feeds, **options):
         assert second.wait(HANG)

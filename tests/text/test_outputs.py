@@ -131,12 +131,14 @@ def test_the_dtypes_and_further_inputs_of_a_graph():
         "segment_ids": Port(np.int64, ("b", "n")),
         "position_ids": Port(np.int64, ("b", "n")),
         "past_key_values.0.key": Port(np.float16, ("b", 4, "past", 8)),
+        "image_features": Port(np.float16, ("images", 8)),
     }
     found = text_tokenizer.feeds(batch, None, inputs)
     assert {name: array.dtype for name, array in found.items()} == {
         name: port.dtype for name, port in inputs.items()
     }
     assert found["past_key_values.0.key"].shape == (2, 4, 0, 8)
+    assert found["image_features"].shape == (0, 8)
     np.testing.assert_array_equal(found["position_ids"], [[0, 1, 2], [0, 1, 2]])
     assert not found["segment_ids"].any()
     with pytest.raises(LoadError, match=r"takes the input 'bbox', which this kind of model"):

@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 from artifact_tools import ARTIFACTS, TEXTS, add_file, copy, golden, replace
-from faults import graphs
+from faults.graphs import picking
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -95,6 +95,44 @@ def test_rank(model):
     assert raw[0].score == pytest.approx(golden("reranker")["raw"][0].max(), abs=1e-5)
     assert model.rank("cat", []) == []
     assert [row.index for row in model.rank("cat", ["dog"] * 5)] == [0, 1, 2, 3, 4]
+
+
+def test_explain(model):
+    """Upstream's raw scores of two texts that differ by a word; others by the model itself."""
+    stored = golden("reranker")["raw"]
+    cat, empty = TEXTS.index("cat"), TEXTS.index("")
+    for query in (0, 2, 4):
+        ((word, fall),) = model.explain(TEXTS[query], " cat\n")
+        assert word == "cat"
+        assert fall == pytest.approx(stored[query, cat] - stored[query, empty], abs=1e-5)
+    found = model.explain("what sat?", "the cat  sat on\tthe mat", None)
+    without = ["cat  sat on\tthe mat", "the sat on\tthe mat", "the cat  on\tthe mat",
+               "the cat  sat the mat", "the cat  sat on\tmat", "the cat  sat on\tthe"]  # fmt: skip
+    whole, *scores = model.score(
+        "what sat?", ["the cat  sat on\tthe mat", *without], activation="raw"
+    ).tolist()
+    by_hand = zip(["the", "cat", "sat", "on", "the", "mat"], scores, strict=True)
+    expected = sorted(((word, whole - score) for word, score in by_hand), key=lambda row: -row[1])
+    assert [word for word, _ in found] == [word for word, _ in expected]
+    assert [fall for _, fall in found] == pytest.approx([fall for _, fall in expected], abs=1e-5)
+    assert found[0][1] > found[-1][1]
+    assert model.explain("what sat?", "the cat  sat on\tthe mat", 2) == found[:2]
+    for text in ("", " \n "):
+        assert model.explain("cat", text) == []
+
+
+def test_explain_refuses(model):
+    for wrong, error, message in (
+        (("cat", None), TypeError, "document must be str, got NoneType"),
+        ((["cat"], "dog"), TypeError, "query must be str, got list"),
+        (("cat", "a \ud800"), TokenizationError, "document .* lone surrogate"),
+        (("cat", "dog", 0), ConfigError, "top_k must be at least 1"),
+        (("cat", "dog " * 65), InputTooLong, "document has 65 words, and the model reads 64"),
+    ):
+        with pytest.raises(error, match=message):
+            model.explain(*wrong)
+    with pytest.raises(TimedOut):
+        model.explain("cat", "dog cat", timeout=0)
 
 
 def test_nothing_to_score(model):
@@ -391,17 +429,6 @@ def test_token_types(foreign):
         np.testing.assert_allclose(model.score_pairs(PAIRS), expected, atol=1e-5)
 
 
-def picking(indices):
-    """A graph whose columns are the ids at some positions of the sequence."""
-    body = (
-        graphs.constant("where", np.array(indices))
-        + graphs.node("Mul", ["input_ids", "attention_mask"], "real")
-        + graphs.node("Gather", ["real", "where"], "picked", axis=1)
-        + graphs.node("Cast", ["picked"], "sentence_embedding", to=graphs.FLOAT)
-    )
-    return graphs.model(body, ["batch", len(indices)])
-
-
 def test_a_graph_that_was_made_for_other_padding(foreign):
     place = foreign()
     (place / "model.onnx").write_bytes(picking([-1]))
@@ -509,7 +536,12 @@ def test_the_layout_of_a_pair_is_the_tokenizers(foreign, pair, middle, types):
         ({"architectures": ["BertModel"]}, "is no reranker"),
         ({"architectures": ["BertForTokenClassification"]}, "marks the tokens of a text"),
         ({"architectures": ["JinaForRanking"]}, "of a sort that is not computed here"),
-        ({"architectures": ["Qwen3ForCausalLM"]}, "answers yes or no after a template"),
+        # A language model without a template (zerank), layers that are cut off, a list of answers.
+        ({"architectures": ["Qwen3ForCausalLM"]}, "none of its files says how a pair is spelled"),
+        ({"architectures": ["LayerWiseMiniCPMForCausalLM"]}, "a language model .* not computed"),
+        ({"architectures": ["CostWiseGemmaForCausalLM"]}, "a language model .* not computed"),
+        ({"architectures": ["Qwen3VLForConditionalGeneration"]}, "a language model .* not comp"),
+        ({"architectures": ["T5Gemma2ForConditionalGeneration"]}, "a language model .* not comp"),
         ({"vocab_size": 100}, "tokenizer.json has the id 127: these are files of two models"),
     ],
 )

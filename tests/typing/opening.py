@@ -33,7 +33,7 @@ def wrong() -> None:
     TesseraDense(max_active_dims=3)  # E: call-arg
     TesseraDense("id", "folder")  # E: arg-type, call-arg
     TesseraDense(on_long="cut")  # E: arg-type
-    TesseraSparse(precision="int4")  # E: arg-type
+    TesseraSparse(precision="int2")  # E: arg-type
     TesseraVision(dimension=128)  # E: call-arg
     TesseraTimeSeries(on_long="warn")  # E: call-arg
     TesseraTimeSeries(threads="2")  # E: arg-type

@@ -125,14 +125,16 @@ def test_cosine():
 
 
 @st.composite
-def sparse_vectors(draw):
-    indices = sorted(draw(st.sets(st.integers(0, 60), max_size=12)))
+def sparse_vectors(draw, step=1):
+    indices = [step * i for i in sorted(draw(st.sets(st.integers(0, 60), max_size=12)))]
     values = draw(st.lists(st.floats(0.01, 5), min_size=len(indices), max_size=len(indices)))
     return SparseVector(np.array(indices, np.int32), np.array(values, np.float32))
 
 
-@given(sparse_vectors(), st.lists(sparse_vectors(), max_size=8))
-def test_sparse_scores_equal_dict_products(query, documents):
+@pytest.mark.parametrize("step", [1, 35_000_000])  # of a vocabulary, and hashes of words
+@given(data=st.data())
+def test_sparse_scores_equal_dict_products(step, data):
+    query, *documents = data.draw(st.lists(sparse_vectors(step), min_size=1, max_size=9))
     table = query.to_dict()
     expected = [sum(table.get(i, 0.0) * w for i, w in d.to_dict().items()) for d in documents]
     np.testing.assert_allclose(scoring.sparse_scores(query, documents), expected, rtol=1e-5)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,18 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tessera_export.errors import ExportError
-from tessera_export.graph import int8_columns, int8_rows, splade_head, storage, transforms
+from tessera_export.graph import (
+    int8_columns,
+    int8_rows,
+    int8_tables,
+    splade_head,
+    storage,
+    transforms,
+)
 
 Array = NDArray[Any]
 Float = NDArray[np.float32]
 
-LARGE = 4096  # elements; smaller matrices and tables stay as they are
 # Channels that are narrowed: to the peak of the widest but these. 3, 8, 50 and 100 gave less.
 WIDE = 30
 DOMAIN = "com.microsoft"
@@ -92,23 +98,9 @@ def quantize(
         else:
             made |= _fixed(graph, users, matrices, ranges[source])
     replaced = {product.target for product in products}
-    tables = _tables(graph, values, kept)
     shared = set() if exact or head is None else {transforms.ties(model).get(head.weight)}
-    nodes = []
-    for node in graph.node:
-        if node.output[0] in made:
-            nodes += made[node.output[0]]
-        elif node.output[0] in tables:
-            table = values[node.input[0]]
-            nodes += _lookup(graph, node, table, paired=node.input[0] in shared)
-        elif node.output[0] not in replaced:
-            nodes.append(node)
-    del graph.node[:]
-    graph.node.extend(nodes)
-    used = {name for node in graph.node for name in node.input}
-    tensors = {t.name: t for t in graph.initializer if t.name in used}  # a shared matrix once
-    del graph.initializer[:]
-    graph.initializer.extend(tensors.values())
+    made |= int8_tables.lookups(graph, values, kept, shared)
+    int8_tables.replace(graph, made, replaced)
     if DOMAIN not in {each.domain for each in result.opset_import}:
         result.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     return transforms.tie(result)  # a decoder that is still the embedding's rows
@@ -158,7 +150,8 @@ def _products(graph: onnx.GraphProto) -> list[Product]:
     matrices = {
         t.name: tuple(t.dims)
         for t in graph.initializer
-        if len(t.dims) == 2 and np.prod(t.dims) >= LARGE and t.data_type == TensorProto.FLOAT
+        if len(t.dims) == 2 and t.data_type == TensorProto.FLOAT
+        if np.prod(t.dims) >= int8_tables.LARGE
     }
     vectors = {t.name: t.dims[0] for t in graph.initializer if len(t.dims) == 1}
     users: dict[str, list[onnx.NodeProto]] = defaultdict(list)
@@ -278,46 +271,6 @@ def _product(graph: onnx.GraphProto, product: Product, weight: Float) -> onnx.No
         product.node.name,
         domain=DOMAIN,
     )
-
-
-def _tables(graph: onnx.GraphProto, values: Mapping[str, Array], kept: Container[str]) -> set[str]:
-    """Outputs of the lookups in embedding tables, but of the nodes named in `kept`."""
-    return {
-        node.output[0]
-        for node in graph.node
-        if node.op_type == "Gather"
-        and all(item.i == 0 for item in node.attribute)  # of rows
-        and node.name not in kept
-        and node.input[0] in values
-        and values[node.input[0]].dtype == np.float32
-        and values[node.input[0]].ndim == 2
-        and values[node.input[0]].size >= LARGE
-    }
-
-
-def _lookup(
-    graph: onnx.GraphProto, node: onnx.NodeProto, table: Float, *, paired: bool
-) -> list[onnx.NodeProto]:
-    """Nodes that look up int8 rows, each with a scale of its own; `paired` gives a head's columns.
-
-    A table that is SPLADE's head transposed then has the same codes, and the file holds them once.
-    """
-    if paired:
-        columns, by_column = int8_columns.columns(table.T)
-        codes, scales = columns.T, by_column[:, None]
-    else:
-        scales = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, 1e-12)
-        scales = scales.astype(np.float32)
-        codes = np.round(table / scales).astype(np.int8)
-    name, ids, target = node.input[0], node.input[1], node.output[0]
-    _add(graph, f"{name}_s8", codes)
-    _add(graph, f"{name}_scale", scales)
-    return [
-        helper.make_node("Gather", [f"{name}_s8", ids], [f"{target}_s8"]),
-        helper.make_node("Cast", [f"{target}_s8"], [f"{target}_whole"], to=TensorProto.FLOAT),
-        helper.make_node("Gather", [f"{name}_scale", ids], [f"{target}_scale"]),
-        helper.make_node("Mul", [f"{target}_whole", f"{target}_scale"], [target]),
-    ]
 
 
 def _add(graph: onnx.GraphProto, name: str, value: Array) -> None:

@@ -14,14 +14,13 @@ from torch import nn
 
 from tessera_export import artifact
 from tessera_export.files import Weights, read_weights
-from tessera_export.graph import int8, storage, tracing, transforms
+from tessera_export.graph import int4, int8, storage, tracing, transforms
 from tessera_export.images import gate, torch_modules
 from tessera_export.images import recipe as recipes
 from tessera_export.images.recipe import VECTORS
 from tessera_export.images.torch_modules import EMBEDS, FEATURES, TEXT_VECTORS
 from tessera_onnx.models.foreign.tokenizer_file import TokenizerFile
 from tessera_onnx.models.spec import (
-    PRECISIONS,
     UNPINNED,
     File,
     ModelSpec,
@@ -87,7 +86,7 @@ def export(
     facts: Facts,
     output: Path,
     origin: artifact.Origin,
-    precisions: Collection[Precision] = PRECISIONS,
+    precisions: Collection[Precision] = artifact.USUAL,
     *,
     int8_exclude: Sequence[str] = (),
     overwrite: bool = False,
@@ -158,6 +157,8 @@ def _graphs(
 def _at(traced: onnx.ModelProto, precision: Precision, exclude: Sequence[str]) -> onnx.ModelProto:
     if precision == "fp16":
         return transforms.half(traced)
+    if precision == "int4":
+        return int4.quantize(traced)
     return int8.quantize(traced, (), exclude) if precision == "int8" else traced
 
 
@@ -242,5 +243,5 @@ def _entry(
 
 
 def _part(stem: str, output: str, built: Collection[Precision]) -> SubGraph:
-    fp32, fp16, int8 = (name(stem, each) if each in built else "" for each in PRECISIONS)
-    return SubGraph(output, fp32, fp16, int8)
+    files: dict[Any, str] = dict.fromkeys(artifact.USUAL, "")
+    return SubGraph(output, **files | {precision: name(stem, precision) for precision in built})

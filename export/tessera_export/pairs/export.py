@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from tessera_export.artifact import (
+    USUAL,
     Origin,
     document,
     entry,
@@ -16,14 +17,14 @@ from tessera_export.artifact import (
 )
 from tessera_export.pairs.facts import OUTPUT, PairFacts
 from tessera_export.texts import encoder, sample_pairs
-from tessera_onnx.models.spec import PRECISIONS, File, ModelSpec, Parity, Precision
+from tessera_onnx.models.spec import File, ModelSpec, Parity, Precision
 
 
 def export(
     facts: PairFacts,
     output: Path,
     origin: Origin,
-    precisions: Collection[Precision] = PRECISIONS,
+    precisions: Collection[Precision] = USUAL,
     *,
     int8_exclude: Sequence[str] = (),
     overwrite: bool = False,

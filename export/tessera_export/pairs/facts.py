@@ -11,6 +11,8 @@ from typing import Any
 
 from tessera_export.errors import ExportError, as_export_error
 from tessera_export.files import Weights, read_weights
+from tessera_export.pairs import language
+from tessera_onnx import ConfigError
 from tessera_onnx.models.foreign import files, layers, opened, pooled, reranker, tokenizer_file
 from tessera_onnx.models.foreign import transformer as transformers_module
 from tessera_onnx.models.foreign.files import MODULES, SETTINGS, read_list, read_table
@@ -18,6 +20,8 @@ from tessera_onnx.models.foreign.found import Folder
 from tessera_onnx.models.foreign.pooled import Step
 from tessera_onnx.models.foreign.tokenizer_file import TokenizerFile
 from tessera_onnx.models.spec import Graph, Reranker
+from tessera_onnx.text.pairs import PairTokenizer
+from tessera_onnx.text.templates import TemplateTokenizer
 
 OUTPUT = "logits"
 POOLINGS = ("cls", "mean", "last")  # what the graphs of an export compute
@@ -28,7 +32,8 @@ class PairFacts:
     """A reranker's folder: its weights, its tokenizer and its recipe.
 
     `folder` is that of the transformer. Without `pooling` it is a sequence classifier; with it an
-    encoder, and `steps` make the score of its pooled states, each with its safetensors file.
+    encoder, and `steps` make the score of its pooled states, each with its safetensors file. With
+    `answers`, ids of one token or two, it is a language model.
     """
 
     folder: Path
@@ -38,6 +43,7 @@ class PairFacts:
     recipe: Reranker
     pooling: str
     steps: tuple[tuple[Step, Path], ...]
+    answers: tuple[int, ...] = ()
 
     @property
     def typed(self) -> bool:
@@ -47,12 +53,13 @@ class PairFacts:
 
 
 @as_export_error()
-def read(folder: Path, max_length: int | None = None) -> PairFacts:
+def read(folder: Path, max_length: int | None = None, known: Reranker | None = None) -> PairFacts:
     """The facts of `folder`; `max_length` takes the place of what it says.
 
-    Raises ExportError for a folder of another model, and for what the graphs cannot compute.
+    `known` is the recipe of the catalogue whose template spells the pairs. Raises ExportError for a
+    folder of another model, and for what the graphs cannot compute.
     """
-    if not reranker.is_reranker(folder):
+    if known is None and not reranker.is_reranker(folder):
         raise reranker.other(folder)
     modules = read_list(folder / MODULES)
     layers.check_types(folder, modules)
@@ -80,13 +87,18 @@ def read(folder: Path, max_length: int | None = None) -> PairFacts:
         read_table(folder / SETTINGS),
         {},
     )
-    recipe, _ = reranker.read(found)
+    if language.is_language_model(found):
+        recipe = language.read(found, folder, known)
+    else:
+        recipe = language.spelled(reranker.read(found)[0], known)
     if recipe.pooling not in ("graph", *POOLINGS):
         raise ExportError(
             f"{folder} pools by {recipe.pooling}; exported are one of {', '.join(POOLINGS)}"
         )
+    if known is not None and max_length is None:
+        max_length = known.max_length
     length = tokenizer_file.max_length(tokenizer, max_length)
-    return PairFacts(
+    made = PairFacts(
         folder=place,
         config=config,
         weights=weights,
@@ -94,7 +106,32 @@ def read(folder: Path, max_length: int | None = None) -> PairFacts:
         recipe=replace(recipe, output=OUTPUT, pooling="graph", modules=None, max_length=length),
         pooling="" if recipe.pooling == "graph" else recipe.pooling,
         steps=() if recipe.pooling == "graph" else _steps(folder, modules, found),
+        answers=_answers(recipe, tokenizer),
     )
+    try:
+        pair_tokenizer(made).role(None, length, tokenizer.text.max_positions)
+    except ConfigError as error:
+        raise ExportError(f"{folder}: {error}") from None
+    return made
+
+
+def pair_tokenizer(facts: PairFacts) -> PairTokenizer:
+    """The runtime's tokenizer of pairs. Raises LoadError for a template of another vocabulary."""
+    content, text = facts.tokenizer.json.encode(), facts.tokenizer.text
+    template = facts.recipe.template
+    if template is None:
+        return PairTokenizer(content, text, facts.recipe)
+    made = TemplateTokenizer(content, text, facts.recipe, template)
+    made.check(str(facts.folder))
+    return made
+
+
+def _answers(recipe: Reranker, tokenizer: TokenizerFile) -> tuple[int, ...]:
+    found = {token: tokenizer.tokenizer.token_to_id(token) for token in recipe.answers or ()}
+    for token, number in found.items():
+        if number is None:
+            raise ExportError(f"{tokenizer.path} does not have the answer {token!r:.60}")
+    return tuple(found.values())
 
 
 def _steps(

@@ -19,13 +19,14 @@ from transformers import PreTrainedModel
 from tessera_export import tensors
 from tessera_export.errors import ExportError
 from tessera_export.graph import storage
-from tessera_export.pairs.facts import OUTPUT, PairFacts
+from tessera_export.pairs.facts import OUTPUT, PairFacts, pair_tokenizer
 from tessera_export.pairs.torch_modules import EPSILON
 from tessera_export.parity import LIMITS, batches, figure, measure
 from tessera_export.texts import gate as text_gate
 from tessera_export.texts import sample_pairs, token_check
-from tessera_onnx.models.spec import Parity, Precision, Role
-from tessera_onnx.text.pairs import Pair, PairTokenizer, Query
+from tessera_onnx.models.spec import Parity, Precision
+from tessera_onnx.text.pairs import Pair, Query
+from tessera_onnx.text.templates import TemplateTokenizer
 from tessera_onnx.text.tokenizer import Row, padded
 
 Array = NDArray[Any]
@@ -34,9 +35,9 @@ LONGEST = 2048  # tokens of a pair; attention of longer ones needs more memory t
 
 def rows(facts: PairFacts, pairs: Sequence[tuple[str, str]]) -> list[Row]:
     """The ids and types of pairs, as the runtime makes them."""
-    found = facts.tokenizer
-    tokenizer = PairTokenizer(found.json.encode(), found.text, facts.recipe)
-    role = Role("", min(facts.recipe.max_length, LONGEST))
+    tokenizer = pair_tokenizer(facts)
+    length = min(facts.recipe.max_length, LONGEST)
+    role = tokenizer.role(None, length, facts.tokenizer.text.max_positions)
     made, _ = tokenizer.rows([Pair(Query(query), text) for query, text in pairs], role)
     return made
 
@@ -59,8 +60,14 @@ class Gate:
         """
         self._facts = facts
         pairs = sample_pairs.judged()
-        self._rows = rows(facts, pairs)
-        _check_ids(facts, pairs, self._rows)
+        made = rows(facts, pairs)
+        # A model without a template may have nothing to read in the pair of two empty texts.
+        pairs = [pair for pair, row in zip(pairs, made, strict=True) if len(row.ids)]
+        self._rows = [row for row in made if len(row.ids)]
+        if facts.recipe.template is None:
+            _check_ids(facts, pairs, self._rows)
+        else:
+            _check_parts(facts, pairs)
         self._expected = np.stack([_reference(model, facts, row) for row in self._rows])
 
     def check(self, path: Path, precision: Precision) -> list[Parity]:
@@ -107,6 +114,25 @@ def _check_ids(facts: PairFacts, pairs: Sequence[tuple[str, str]], made: Sequenc
         )
 
 
+def _check_parts(facts: PairFacts, pairs: Sequence[tuple[str, str]]) -> None:
+    """Raises ExportError where transformers makes other ids of the texts that a template spells."""
+    upstream = token_check.load_upstream(facts.folder, trust_remote_code=False)
+    ours = pair_tokenizer(facts)
+    texts = (
+        ours.spelled([Pair(Query(query), text) for query, text in pairs])
+        if isinstance(ours, TemplateTokenizer)
+        else []
+    )
+    theirs = upstream(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    mine = [ids.tolist() for ids in ours.ids(texts)]
+    wrong = sum(a != list(b) for a, b in zip(mine, theirs, strict=True))
+    if wrong:
+        raise ExportError(
+            f"tokenizer.json gives other ids than transformers makes of the texts of a pair, for "
+            f"{wrong} of {len(texts)} texts: save the tokenizer with transformers again"
+        )
+
+
 def _reference(model: PreTrainedModel, facts: PairFacts, row: Row) -> Array:
     """The columns (labels,) of one pair."""
     given = {name: torch.from_numpy(value) for name, value in feeds(facts, [row]).items()}
@@ -117,6 +143,9 @@ def _reference(model: PreTrainedModel, facts: PairFacts, row: Row) -> Array:
         raise ExportError(
             f"the torch model fails on a pair of {len(row.ids)} tokens: {str(error)[:200]}"
         ) from error
+    if facts.answers:
+        last: Array = result.logits[0, -1, list(facts.answers)].double().numpy()
+        return last[:1] - last[1:] if len(last) > 1 else last
     if not facts.pooling:
         logits: Array = result.logits[0].double().numpy()
         return logits

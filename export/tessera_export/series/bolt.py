@@ -16,6 +16,8 @@ from tessera_export.errors import ExportError
 from tessera_onnx.models.spec_media import TimeSeries
 
 ARCHITECTURE = "ChronosBoltModelForForecasting"
+PACKAGE, EXTRA = "chronos-forecasting", "series"
+SETTINGS = "chronos_config"
 INPUTS = ("patches", "attention_mask")
 OUTPUT = "quantiles"
 
@@ -46,6 +48,8 @@ def recipe(settings: dict[str, Any]) -> TimeSeries:
         time_scale=-1,
         rollout_quantiles=quantiles,
         rollout_weights="equal",
+        reads=None,
+        point=None,
     )
 
 

@@ -16,6 +16,8 @@ from tessera_export.errors import ExportError
 from tessera_onnx.models.spec_media import TimeSeries
 
 ARCHITECTURE = "Chronos2Model"
+PACKAGE, EXTRA = "chronos-forecasting", "series"
+SETTINGS = "chronos_config"
 INPUTS = ("patches", "attention_mask", "future_patches", "group_ids")
 OUTPUT = "quantiles"
 # The paths that upstream continues past the longest pass (chronos2/pipeline.py, predict).
@@ -51,6 +53,8 @@ def recipe(settings: dict[str, Any]) -> TimeSeries:
         time_scale=settings.get("time_encoding_scale") or settings["context_length"],
         rollout_quantiles=PATHS,
         rollout_weights="mass",
+        reads=None,
+        point=None,
     )
 
 

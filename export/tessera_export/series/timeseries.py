@@ -18,21 +18,22 @@ from tessera_export.errors import ExportError, install
 from tessera_export.files import Weights, read_table, read_weights
 from tessera_export.graph import int8, storage, tracing, transforms
 from tessera_export.parity import Metric, figure, measure
-from tessera_export.series import bolt, chronos2
-from tessera_onnx.models.spec import PRECISIONS, UNPINNED, File, ModelSpec, Parity, Precision
+from tessera_export.series import bolt, chronos2, ttm
+from tessera_onnx.models.spec import UNPINNED, File, ModelSpec, Parity, Precision
 from tessera_onnx.models.spec_media import TimeSeries
-from tessera_onnx.series import patching, rollout
+from tessera_onnx.series import forms, patching
 
 Array = NDArray[Any]
 KIND = "time-series"
 # By the class that config.json names: a module with recipe, model_class, Core and upstream.
-FAMILIES: dict[str, ModuleType] = {bolt.ARCHITECTURE: bolt, chronos2.ARCHITECTURE: chronos2}
+FAMILIES: dict[str, ModuleType] = {family.ARCHITECTURE: family for family in (bolt, chronos2, ttm)}
 LIMITS: dict[Precision, dict[Metric, float]] = {
     "fp32": {"max_relative": 1e-4},
     "fp16": {"min_cosine": 0.9999},
     "int8": {"mean_cosine": 0.95},  # a trained model at 0.97 scored as in fp32
 }
 AXES = {
+    "past_values": {0: "batch"},
     "patches": {0: "batch", 1: "patches"},
     "attention_mask": {0: "batch", 1: "patches"},
     "future_patches": {0: "batch", 1: "future"},
@@ -53,33 +54,35 @@ class Facts:
 
 
 def read(folder: Path) -> Facts:
-    """The facts of a Chronos folder, read without torch's weights.
+    """The facts of a folder of a forecasting model, read without torch's weights.
 
     Raises ExportError naming the fact that is missing or that no graph can compute.
     """
     refused.check(folder, [KIND])
     config = read_table(folder / "config.json")
     family = next(FAMILIES[name] for name in config["architectures"] if name in FAMILIES)
+    place = family.SETTINGS
+    within, whole = (f" in {place}", f"{place} in config.json") if place else ("", "config.json")
     try:
-        recipe = family.recipe(config["chronos_config"])
+        recipe = family.recipe(config[place] if place else config)
     except KeyError as error:
-        raise ExportError(f"config.json has no {error.args[0]!r} in chronos_config") from error
+        raise ExportError(f"config.json has no {error.args[0]!r}{within}") from error
     except (AttributeError, TypeError, ValueError) as error:
-        raise ExportError(f"chronos_config in config.json is malformed: {error}") from error
+        raise ExportError(f"{whole} is malformed: {error}") from error
     return Facts(folder, family, read_weights(folder), recipe)
 
 
 def load(facts: Facts, attention: str | None) -> Any:
     """Upstream's model in fp32 with its own weights, in eval mode; None = its own attention.
 
-    Raises ExportError when chronos-forecasting is not installed or the weights lack a tensor.
+    Raises ExportError when upstream's package is not installed or the weights lack a tensor.
     """
     try:
         cls = facts.family.model_class()
     except ImportError as error:
         raise ExportError(
-            f"the export of a forecasting model needs chronos-forecasting ({error}): "
-            f"{install('series')}"
+            f"the export of {facts.family.ARCHITECTURE} needs {facts.family.PACKAGE} ({error}): "
+            f"{install(facts.family.EXTRA)}"
         ) from error
     options = {} if attention is None else {"attn_implementation": attention}
     try:
@@ -108,7 +111,7 @@ def export(
     facts: Facts,
     output: Path,
     origin: artifact.Origin,
-    precisions: Collection[Precision] = PRECISIONS,
+    precisions: Collection[Precision] = artifact.USUAL,
     *,
     int8_exclude: Sequence[str] = (),
     overwrite: bool = False,
@@ -120,6 +123,8 @@ def export(
     `overwrite` is false.
     """
     wanted = artifact.ordered(precisions)
+    if "int4" in wanted:
+        raise ExportError("no forecast was measured in int4: leave it out of --precision")
     names = [artifact.graph_name(precision) for precision in wanted]
     # Before the work of minutes: is this a valid entry, whatever the graphs will measure?
     artifact.document(_entry(facts, origin, wanted, [], [File(n, UNPINNED, 0) for n in names]))
@@ -167,7 +172,7 @@ def check(
     pairs = []
     for sample in samples:
         (scaled,) = session.run([recipe.output], sample.feeds)
-        ours = patching.unscale(scaled, sample.patched, arcsinh=recipe.arcsinh)
+        ours = forms.unscale(recipe, scaled, sample.patched)
         pairs.append((_rows(ours, sample.patched), sample.expected))
     return [
         figure(precision, recipe.output, metric, measure(metric, pairs), limit)
@@ -187,10 +192,8 @@ def _samples(recipe: TimeSeries, model: Any, family: ModuleType) -> Iterator[Sam
             series[1][::3] = np.nan
             series[2][:] = 0  # constant
             series[3][:] = np.nan
-        context = patching.left_pad(series, recipe.patch_size)[:, -recipe.context_length :]
-        patched = patching.patches(
-            context, recipe.patch_size, arcsinh=recipe.arcsinh, time_scale=recipe.time_scale
-        )
+        context = forms.pad(recipe, series)[:, -recipe.context_length :]
+        patched = forms.make_patches(recipe, context)
         groups = np.arange(len(series)) // 2
         n_patches = min(3, recipe.prediction_length // recipe.output_patch_size)
         with torch.no_grad():
@@ -200,7 +203,7 @@ def _samples(recipe: TimeSeries, model: Any, family: ModuleType) -> Iterator[Sam
                 n_patches,
                 torch.from_numpy(groups),
             )
-        known = rollout.known_inputs(recipe, patched, n_patches, groups)
+        known = forms.known_inputs(recipe, patched, n_patches, groups)
         yield Sample(
             patched,
             {name: known[name] for name in family.INPUTS},

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_export.artifact import (
+    USUAL,
     Backend,
     Origin,
     document,
@@ -24,7 +25,7 @@ from tessera_export.artifact import (
 from tessera_export.errors import ExportError
 from tessera_export.texts import calibration, optimum
 from tessera_export.texts.folder import Facts
-from tessera_onnx.models.spec import KIND_TABLES, PRECISIONS, File, ModelSpec, Parity, Precision
+from tessera_onnx.models.spec import KIND_TABLES, File, ModelSpec, Parity, Precision
 
 
 class Compared(Protocol):
@@ -38,7 +39,7 @@ def export(
     facts: Facts,
     output: Path,
     origin: Origin,
-    precisions: Collection[Precision] = PRECISIONS,
+    precisions: Collection[Precision] = USUAL,
     *,
     rotation: NDArray[np.float32] | None = None,
     int8_exclude: Sequence[str] = (),
@@ -131,9 +132,11 @@ def _texts(facts: Facts, *, calibrate: bool | Sequence[str]) -> Sequence[str]:
 
 
 def at(traced: Any, precision: Precision) -> Any:
-    """The graph in fp32 or fp16. A tied decoder could not become an int8 product."""
-    from tessera_export.graph import splade_head, transforms
+    """The graph in fp32, fp16 or int4. A tied decoder could not become an int8 product."""
+    from tessera_export.graph import int4, splade_head, transforms
 
+    if precision == "int4":
+        return int4.quantize(traced)
     tied = transforms.tie(splade_head.sliced(traced))
     return transforms.half(tied) if precision == "fp16" else tied
 

@@ -25,11 +25,13 @@ MAX_PORTS = 4096
 MAX_NAME = 1024  # bytes of a name
 MAX_AXES = 8
 LARGE = 1 << 12  # numbers; smaller tensors do not tell the precision
+PACKED = 3  # axes of the weights of a MatMulNBits: columns, blocks, bytes of a block
 POINTER = b"version https://git-lfs.github.com/spec/"
 
 # Field numbers: of a model (with GRAPH), of a graph, of a value, of a type, of a tensor.
 OPSET_IMPORT = 8
-INPUT, OUTPUT, SPARSE_INITIALIZER = 11, 12, 15
+NODE, INPUT, OUTPUT, SPARSE_INITIALIZER = 1, 11, 12, 15
+OP_TYPE, ATTRIBUTE, ATTRIBUTE_NAME, ATTRIBUTE_INT = 4, 5, 1, 3
 SPARSE_VALUES = 1
 VALUE_NAME, VALUE_TYPE = 1, 2
 TENSOR_TYPE, ELEMENT_TYPE, SHAPE = 1, 1, 2
@@ -46,6 +48,7 @@ TYPES = (
 SMALL_TYPES = {kind for kind in TYPES if kind.endswith(("int8", "int4", "int2", "e2m1"))}
 SMALL_TYPES |= {kind for kind in TYPES if kind.startswith("float8")}
 HALF_TYPES = {"float16", "bfloat16"}
+FOUR_BITS, LOW_BITS = {"uint4", "int4"}, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +71,10 @@ class GraphIO:
 
     `inputs` are those that a caller has to give: an initializer that is listed among the inputs, as
     all are in files of IR versions below 4, has its value in the file. `locations` are the names of
-    the files beside it that hold weights, sorted. `precision` is that of the weights: "int8" with
-    any large tensor of at most 8 bits, else "fp16" with any of 16 bits. `opsets` has the version of
-    each operator domain; "" is ONNX's own.
+    the files beside it that hold weights, sorted. `precision` is that of the weights: "int4" with
+    any of 4 bits (tensors, or packed for MatMulNBits), else "int8" with any large tensor of at most
+    8 bits, else "fp16" with any of 16 bits. `opsets` has the version of each operator domain; "" is
+    ONNX's own.
     """
 
     inputs: tuple[Port, ...]
@@ -105,6 +109,7 @@ def parse(graph: Buffer, path: Path) -> GraphIO:
     found = _Reader(graph)
     try:
         found.model()
+        packed = found.packed and any(found.bits(*place) == LOW_BITS for place in found.nodes)
     except ValueError as error:
         raise _error(path, f"is no ONNX file that can be read: {error}") from None
     for location in found.locations:
@@ -116,6 +121,8 @@ def parse(graph: Buffer, path: Path) -> GraphIO:
             )
     types = found.types
     low: Precision = "int8" if types & SMALL_TYPES else "fp16"
+    if packed or types & FOUR_BITS:
+        low = "int4"
     return GraphIO(
         tuple(port for port in found.inputs if port.name not in found.weights),
         tuple(found.outputs),
@@ -141,6 +148,8 @@ class _Reader:
         self.types: set[str] = set()  # of large weights
         self.locations: set[str] = set()
         self.opsets: dict[str, int] = {}
+        self.nodes: list[tuple[int, int]] = []  # (start, end)
+        self.packed = False  # whether a weight may be one of MatMulNBits
 
     def model(self) -> None:
         """Read the whole model. Raises ValueError when the bytes are none."""
@@ -160,6 +169,8 @@ class _Reader:
                 self.inputs.append(self.port(begin, to))
             elif number == OUTPUT:
                 self.outputs.append(self.port(begin, to))
+            elif number == NODE:
+                self.nodes.append((begin, to))
             elif number == protobuf.INITIALIZER:
                 self.tensor(begin, to)
             elif number == SPARSE_INITIALIZER:
@@ -167,6 +178,27 @@ class _Reader:
                     self.tensor(values, values_end)
         if max(len(self.inputs), len(self.outputs)) > MAX_PORTS:
             raise ValueError(f"it has more than {MAX_PORTS:,} inputs or outputs")
+
+    def bits(self, start: int, end: int) -> int:
+        """The bits of a weight of the node, if it is a MatMulNBits; 0 for another node."""
+        kind, attributes = "", []
+        for number, wire, begin, to in self.fields(start, end):
+            if number == OP_TYPE and wire == 2:
+                kind = self.text(begin, to)
+            elif number == ATTRIBUTE and wire == 2:
+                attributes.append((begin, to))
+        if kind != "MatMulNBits":
+            return 0
+        for begin, to in attributes:
+            name, value = "", 0
+            for number, wire, at, until in self.fields(begin, to):
+                if number == ATTRIBUTE_NAME and wire == 2:
+                    name = self.text(at, until)
+                elif number == ATTRIBUTE_INT and wire == 0:
+                    value = self.number(at, until)
+            if name == "bits":
+                return value
+        return LOW_BITS  # the operator's default
 
     def opset(self, start: int, end: int) -> None:
         domain, version = "", 0
@@ -246,6 +278,7 @@ class _Reader:
                 self.locations.update(self.location(begin, to))
         if len(dims) > 1 and math.prod(dims[:MAX_AXES]) >= LARGE:
             self.types.add(kind)
+            self.packed |= kind == "uint8" and len(dims) == PACKED
 
     def numbers(self, start: int, end: int) -> Iterator[int]:
         """Numbers that are packed into a field; a field that is not packed holds one."""

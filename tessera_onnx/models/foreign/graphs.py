@@ -2,9 +2,9 @@
 
 The names and what they mean are data. They are those of sentence-transformers and optimum
 (optimum/onnxruntime/configuration.py), transformers.js (src/utils/dtypes.js), Qdrant's repositories
-and next-plaid. A graph in fp32 is taken unless the caller asks for another precision; a graph that
-computes something else than the original, such as an approximate GELU, is taken only if the caller
-names the file.
+and next-plaid. A graph in fp32 is taken unless the caller asks for another precision. 4-bit weights
+are taken only if the caller asks for "int4", and a graph that computes something else than the
+original, such as an approximate GELU, only if the caller names the file.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from tessera_onnx.models.spec import PRECISIONS, Precision
 # How a processor multiplies bytes: x86 with VNNI, x86 without it, 64-bit ARM, another.
 Processor = Literal["vnni", "x86", "arm64", "other"]
 LISTED = 20  # file names in a message
+# Precisions that are used though nobody asked for one; int4 is too far from the original.
+UNASKED: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ NAMES = (
     GraphName("_O3", "fp32", "", "fused, with an approximate GELU", by_name_only=True),
     GraphName("_fp16", "fp16", "", "in float16"),
     GraphName("_O4", "fp16", "", "fused, in float16 for a GPU, with an approximate GELU"),
-    GraphName("_q4f16", "fp16", "", "4-bit weights, the rest in float16", by_name_only=True),
+    GraphName("_q4f16", "int4", "", "4-bit weights, the rest in float16", by_name_only=True),
     GraphName("_q2f16", "fp16", "", "2-bit weights, the rest in float16", by_name_only=True),
     GraphName("_q1f16", "fp16", "", "1-bit weights, the rest in float16", by_name_only=True),
     GraphName("_qint8_avx512_vnni", "int8", NO_SATURATION, "signed weights, per channel"),
@@ -56,8 +58,8 @@ NAMES = (
     GraphName("_int8", "int8", BY_WEIGHTS, "dynamic int8, signed weights"),
     GraphName("_qint8_quantized", "int8", BY_WEIGHTS, "dynamic int8, signed weights"),
     GraphName("_uint8", "int8", EVERYWHERE, "dynamic int8, unsigned weights"),
-    GraphName("_q4", "int8", "", "4-bit weights in blocks of 32", by_name_only=True),
-    GraphName("_bnb4", "int8", "", "4-bit weights of bitsandbytes", by_name_only=True),
+    GraphName("_q4", "int4", "", "4-bit weights in blocks of 32"),
+    GraphName("_bnb4", "int4", "", "4-bit weights of bitsandbytes", by_name_only=True),
     GraphName("_q2", "int8", "", "2-bit weights", by_name_only=True),
     GraphName("_q1", "int8", "", "1-bit weights", by_name_only=True),
 )
@@ -89,6 +91,7 @@ class Choice:
     fp32: str = ""
     fp16: str = ""
     int8: str = ""
+    int4: str = ""
     also: tuple[str, ...] = ()
 
     def best(self) -> Precision:
@@ -96,8 +99,8 @@ class Choice:
         return next(precision for precision in PRECISIONS if getattr(self, precision))
 
     def files(self) -> list[str]:
-        """The chosen files, in the order fp32, fp16, int8."""
-        return [name for name in (self.fp32, self.fp16, self.int8) if name]
+        """The chosen files, in the order of PRECISIONS."""
+        return [name for precision in PRECISIONS if (name := getattr(self, precision))]
 
 
 def choose(
@@ -122,7 +125,7 @@ def choose(
     if file is not None:
         return _named(found, file, folders, where)
     known = {name: parts for name in found if (parts := _parts(name)) and parts[0] in folders}
-    for precision in PRECISIONS:  # a folder with an fp32 graph comes before one without
+    for precision in UNASKED:  # a folder with an fp32 graph comes before one without
         for beginning in BEGINNINGS:
             for folder in folders:
                 ends = {e: n for n, (f, b, e) in known.items() if (f, b) == (folder, beginning)}
@@ -155,8 +158,8 @@ def precision_of(name: str) -> Precision | None:
 
 
 def _choice(group: Mapping[Precision, str], also: Sequence[str]) -> Choice:
-    fp32, fp16, int8 = (group.get(precision, "") for precision in PRECISIONS)
-    return Choice(fp32, fp16, int8, tuple(also))
+    fp32, fp16, int8, int4 = (group.get(precision, "") for precision in PRECISIONS)
+    return Choice(fp32, fp16, int8, int4, tuple(also))
 
 
 def _is_graph(name: str) -> bool:

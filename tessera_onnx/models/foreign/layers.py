@@ -221,8 +221,11 @@ def hidden_size(config: Mapping[str, Any]) -> int:
 
 def said_hidden_size(config: Mapping[str, Any]) -> int | None:
     """Size of the encoder's token vectors; None when config.json does not say it."""
-    # The other names are DistilBERT's, T5's and (its own code) Nomic's.
-    names = ("hidden_size", "dim", "d_model", "n_embd")
+    # The other names are DistilBERT's, T5's and (its own code) Nomic's. EmbeddingGemma 2 has a last
+    # layer that makes vectors of another size.
+    names: tuple[str, ...] = ("hidden_size", "dim", "d_model", "n_embd")
+    if "hidden_size_per_layer_input" in config:
+        names = ("embedding_dim", *names)
     size = next((config[name] for name in names if name in config), None)
     nested = config.get("text_config")
     if size is None and isinstance(nested, dict):

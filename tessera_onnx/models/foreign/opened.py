@@ -14,7 +14,7 @@ from tessera_onnx.models.foreign.files import is_file, read_table
 from tessera_onnx.models.foreign.graph_io import GraphIO, Port
 from tessera_onnx.models.foreign.graphs import Processor
 from tessera_onnx.models.output_names import ENCODERS, POOLED
-from tessera_onnx.models.spec import UNPINNED, File, Graph, Precision
+from tessera_onnx.models.spec import PRECISIONS, UNPINNED, File, Graph, Precision
 
 FLOATS = {"float", "float16", "bfloat16", "double", ""}
 
@@ -111,7 +111,14 @@ def find(
     beside = folder / PurePosixPath(name).parent
     places = tuple(dict.fromkeys((encoder, folder, beside)))
     path = tokenizer_file.find("config.json", places)
-    graph = Graph(choice.fp32, choice.fp16, choice.int8, best, best, best, static=False)
+    graph = Graph(
+        choice.fp32,
+        choice.fp16,
+        choice.int8,
+        *(best, best, best),
+        static=False,
+        int4=choice.int4 or None,
+    )
     return Files(
         folder,
         sizes,
@@ -154,8 +161,7 @@ def _told(
 
 
 def _under(choice: graphs.Choice, name: str) -> list[Precision]:
-    names: tuple[Precision, ...] = ("fp32", "fp16", "int8")
-    return [precision for precision in names if getattr(choice, precision) == name]
+    return [precision for precision in PRECISIONS if getattr(choice, precision) == name]
 
 
 def _data(folder: Path, sizes: Mapping[str, int], name: str, io: GraphIO | None) -> list[str]:

@@ -21,6 +21,7 @@ from tessera_onnx.models.foreign import (
     colbert,
     dense,
     files,
+    forecaster,
     layers,
     opened,
     pooled,
@@ -93,6 +94,11 @@ def read(
     """
     folder = Path(folder)
     _check_arguments(kind, file, pooling)
+    sizes = files.list_files(folder) if listing is None else dict(listing)
+    published = forecaster.find(sizes)
+    if published is not None:
+        spec, sources = forecaster.read(folder, sizes, published, kind, file=file, pooling=pooling)
+        return _whole(spec, sources, folder)
     wants = kind == RERANKER or (kind is None and pooling is None)
     scores = wants and reranker.is_reranker(folder)
     if kind == RERANKER and not scores:
@@ -104,14 +110,12 @@ def read(
             f"export it with `tessera-export FOLDER --kind {kind} --output DIR`",
             path=str(folder),
         )
-    sizes = files.list_files(folder) if listing is None else dict(listing)
+    refused.check_files(folder, sizes)
     if scores:
         kind = RERANKER
     if static.is_static(folder):
         spec, sources = static.read(folder, sizes, kind, file=file, pooling=pooling)
-        spec = replace(spec, id=identifier(folder.resolve().name))
-        rules.check_model(spec, str(folder))
-        return Read(spec, sources)
+        return _whole(spec, sources, folder)
     refused.check_content(folder, TEXT_KINDS if kind is None else [kind])
     modules = read_list(folder / MODULES)
     layers.check_types(folder, modules)
@@ -127,6 +131,13 @@ def read(
     spec = _spec(read_folder, kind, routed, pooling)
     rules.check_model(spec, str(folder))
     return Read(spec, read_folder.sources)
+
+
+def _whole(spec: ModelSpec, sources: dict[str, str], folder: Path) -> Read:
+    """The checked spec under the id of its folder."""
+    spec = replace(spec, id=identifier(folder.resolve().name))
+    rules.check_model(spec, str(folder))
+    return Read(spec, sources)
 
 
 def _check_arguments(kind: object, file: object, pooling: object) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tessera_onnx.errors import LoadError
+from tessera_onnx.models.foreign.answers import PLAIN, SCORE
 from tessera_onnx.models.foreign.files import (
     MODULES,
     SETTINGS,
@@ -52,8 +53,9 @@ HEADS = ("classifier.", "classification_head.", "score.", "qa_outputs.")
 # text, of which no weights can be merged.
 TASKS_OF_OTHERS = {"SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"}
 UNMERGED = {"PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT"}
+MINICOIL = "minicoil.triplet.model.npy"
 SERIES, VISION = "time-series", "vision"
-FORECASTERS = ("ChronosBoltModelForForecasting", "Chronos2Model")
+FORECASTERS = ("ChronosBoltModelForForecasting", "Chronos2Model", "TinyTimeMixerForPrediction")
 
 
 def check(folder: Path, kinds: Collection[str] = (), *, known: bool = False) -> None:
@@ -99,11 +101,13 @@ def check_content(folder: Path, kinds: Collection[str] = (), *, known: bool = Fa
             if re.search(pattern, name) and not declared and not scores:
                 other = "reranker" in kinds and reason == RERANKER
                 raise LoadError(f"{folder} {(OTHER_RERANKER if other else reason).format(name)}")
-        texts = not known and not modules and not {SERIES, VISION} & set(kinds)
-        if "reranker" in kinds and re.search(WRITERS, name):
+        texts = not known and not modules and not {SERIES, VISION, "reranker"} & set(kinds)
+        spoken = {class_of(module) for module in modules} & {SCORE} or name in PLAIN
+        if "reranker" in kinds and re.search(WRITERS, name) and not spoken:
             raise LoadError(
-                f"{folder} is a language model ({name}): a reranker of this sort answers yes or no "
-                "after a template, which is not computed here; take its version for sequence "
+                f"{folder} is a language model ({name:.80}) of a sort that is not computed here: "
+                f"known rerankers of this kind are {', '.join(PLAIN)}, and CrossEncoders of "
+                f"sentence-transformers with {SCORE}; take its version for sequence "
                 "classification, where there is one"
             )
         if texts and re.search(WRITERS if kinds else WRITERS_ALWAYS, name):
@@ -112,6 +116,16 @@ def check_content(folder: Path, kinds: Collection[str] = (), *, known: bool = Fa
                 "no, and no modules.json of sentence-transformers says how it makes vectors: "
                 "export it from the folder of an embedder, with its modules.json"
             )
+
+
+def check_files(folder: Path, names: Collection[str]) -> None:
+    """Raises LoadError where a file says that the encoder is only a part of the model."""
+    if MINICOIL in names:
+        raise LoadError(
+            f"{folder} is miniCOIL ({MINICOIL}), and no file in it says the whole recipe: open it "
+            'by its id, TesseraSparse("minicoil-v1"), or put a model.toml with the table minicoil '
+            "beside the files"
+        )
 
 
 def check_tensors(folder: Path, names: Iterable[str]) -> None:
@@ -132,8 +146,8 @@ def _check_modules(folder: Path, modules: list[dict[str, Any]]) -> None:
     names = [class_of(module) for module in modules]
     settings = read_table(folder / SETTINGS)
     task = read_table(folder / "sentence_bert_config.json").get("transformer_task")
-    if "LogitScore" in names:
-        raise LoadError(f"{folder} {RERANKER.format('LogitScore of sentence-transformers')}")
+    if SCORE in names:
+        raise LoadError(f"{folder} {RERANKER.format(f'{SCORE} of sentence-transformers')}")
     if settings.get("model_type") == "CrossEncoder" or task == "sequence-classification":
         raise LoadError(f"{folder} {RERANKER.format('CrossEncoder of sentence-transformers')}")
     tables = [name for name in names if name in TABLES]

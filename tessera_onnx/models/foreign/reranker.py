@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from tessera_onnx.errors import LoadError, named
 from tessera_onnx.models.foreign import (
+    answers,
     dense,
     files,
     pooled,
@@ -56,7 +57,7 @@ def is_reranker(folder: Path) -> bool:
     if read_table(folder / SETTINGS).get("model_type") == "CrossEncoder":
         return True
     task = tokenizer_file.transformer_settings(folder)[0].get("transformer_task")
-    if task == TASK or "LogitScore" in modules:
+    if task == TASK or answers.SCORE in modules:
         return True
     names = read_table(folder / "config.json").get("architectures")
     last = str(names[0]) if isinstance(names, list) and names else ""
@@ -65,9 +66,19 @@ def is_reranker(folder: Path) -> bool:
 
 def other(folder: Path) -> LoadError:
     """The error for a folder that is no reranker."""
+    names = read_table(folder / "config.json").get("architectures")
+    last = str(names[0]) if isinstance(names, list) and names else ""
+    if answers.WRITER.search(last):
+        return LoadError(
+            f"{named(folder)} is a language model ({last:.80}), and none of its files says how a "
+            "pair is spelled for it: export it with `tessera-export FOLDER --kind reranker "
+            "--template ID --output DIR`, where ID is the model of the catalogue whose template it "
+            "was trained with",
+            path=str(folder),
+        )
     return LoadError(
         f"{named(folder)} is no reranker: its config.json names no class ...{CLASSIFIER}, and no "
-        f"{SETTINGS} says CrossEncoder",
+        f"{SETTINGS} says CrossEncoder; a ColBERT model scores documents in TesseraMultiVector",
         path=str(folder),
     )
 
@@ -78,17 +89,14 @@ def read(found: Folder) -> tuple[Reranker, tuple[str, ...]]:
     Raises LoadError for a classifier of more than two labels, for two labels of which none says
     that it is the score, and for what is not computed here.
     """
-    names = [class_of(module) for module in found.modules]
-    if "LogitScore" in names:
-        raise found.error(
-            "lists LogitScore: a language model that answers yes or no, whose graph gives the "
-            "logits of its whole vocabulary; that is not computed here",
-            MODULES,
-        )
     _check_prompt(found)
     pooling: Literal["graph"] | Pooling = "graph"
     modules: tuple[Module, ...] | None = None
-    if len(names) > 1:
+    spoken: tuple[str, ...] | None = None
+    if answers.is_answering(found):
+        answers.check(found)
+        spoken, columns = answers.tokens(found), 1
+    elif len(found.modules) > 1:
         pooling, modules = _listed(found)
         columns = 1
     else:
@@ -102,10 +110,11 @@ def read(found: Folder) -> tuple[Reranker, tuple[str, ...]]:
         output="",
         pooling=pooling,
         column=-1 if columns == 1 else 1,
-        activation=_activation(found, columns),
+        activation=activation(found, columns),
         max_length=length,
         truncation="longest_first",
         modules=modules,
+        answers=spoken,
         **layout,
     )
     return recipe, tuple(module.file for module in modules or () if module.file)
@@ -119,6 +128,8 @@ def _check_prompt(found: Folder) -> None:
             "(default_prompt_name), which is not done here",
             SETTINGS,
         )
+    if answers.is_answering(found):
+        return
     settings, path = tokenizer_file.transformer_settings(found.tokenizer.places[0])
     task = settings.get(
         "transformer_task", TASK if len(found.modules) < 2 else "feature-extraction"
@@ -217,7 +228,7 @@ def _listed(found: Folder) -> tuple[Pooling, tuple[Module, ...]]:
     return modes[0], tuple(modules)
 
 
-def _activation(found: Folder, columns: int) -> Literal["identity", "sigmoid"]:
+def activation(found: Folder, columns: int) -> Literal["identity", "sigmoid"]:
     """The function on the score: the first place that says one (get_default_activation_fn).
 
     Upstream passes over a class that is not torch's own, since it would have to run foreign code.

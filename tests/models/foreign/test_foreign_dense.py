@@ -200,7 +200,7 @@ def test_module_lists_that_are_not_computed(tmp_path):
         (("StaticEmbedding",), "has no model.safetensors"),
         (("Transformer",), "lists Transformer; a dense model is a Transformer, Pooling"),
         (("CLIPModel",), "CLIPModel is not computed here, since it reads images"),
-        (("Transformer", "LogitScore"), "lists LogitScore: a language model that answers yes"),
+        (("Transformer", "LogitScore"), "transformer_task None, and LogitScore goes with text-gen"),
     ):
         write(folder, {"modules.json": modules(*types)})
         refused(folder, message)
@@ -427,6 +427,10 @@ def test_a_decoders_size_and_positions_may_be_nested(tmp_path):
     nested = {"hidden_size": SIZE, "vocab_size": 64, "max_position_embeddings": 40}
     write(folder, {"config.json": {"model_type": "gemma3", "text_config": nested}})
     assert read(folder, pooling="last").spec.dense.dimension == SIZE
+    # EmbeddingGemma 2: its last layer makes vectors of another size.
+    nested |= {"hidden_size": 8, "hidden_size_per_layer_input": 8, "embedding_dim": SIZE}
+    write(folder, {"config.json": {"model_type": "embedding_gemma2", "text_config": nested}})
+    assert read(folder, pooling="mean").spec.dense.dimension == SIZE
 
 
 def test_a_graph_of_a_fixed_number_of_tokens(tmp_path):

@@ -123,6 +123,17 @@ def test_static_models_that_lack_their_table(tmp_path):
     refused(folder, "is a static model, .* .words.safetensors: embedding.weight.")
 
 
+def test_minicoil(tmp_path):
+    """The layout that fastembed 0.9.1 downloads: an encoder, and arrays beside it."""
+    folder = plain(tmp_path)
+    (folder / "minicoil.triplet.model.npy").touch()
+    for options in ({}, {"kind": "sparse"}, {"kind": "dense", "pooling": "mean"}):
+        refused(folder, r'is miniCOIL .* by its id, TesseraSparse\("minicoil-v1"\)', **options)
+    listing = {"minicoil.triplet.model.npy": 156_000_000, **files.list_files(folder)}
+    (folder / "minicoil.triplet.model.npy").unlink()
+    refused(folder, "is miniCOIL", listing=listing)
+
+
 def test_adapters(tmp_path):
     folder = plain(tmp_path)
     write(folder, {"adapter_config.json": {"base_model_name_or_path": "a/b", "peft_type": "LORA"}})

@@ -83,13 +83,33 @@ def test_sizes_names_and_what_is_left_open(tmp_path):
         ([("w", FLOAT, [64, 64])], "fp32"),
         ([("w", FLOAT, [64, 64]), ("h", HALF, [64, 64])], "fp16"),
         ([("w", HALF, [64, 64]), ("q", INT8, [64, 64])], "int8"),
-        ([("e", FLOAT, [512, 64]), ("q", UINT8, [64, 2, 32])], "int8"),  # 4 bit, in bytes
+        ([("e", FLOAT, [512, 64]), ("q", UINT8, [64, 2, 32])], "int8"),  # in bytes
+        ([("w", FLOAT, [64, 64]), ("q", 22, [64, 64])], "int4"),
         ([("w", FLOAT, [64, 64]), ("table", UINT8, [8192]), ("small", INT8, [8, 8])], "fp32"),
         ([("w", FLOAT, [64, 64]), ("positions", INT64, [1, 8192])], "fp32"),
     ],
 )
 def test_precision_is_that_of_the_large_weights(tmp_path, weights, expected):
     body = b"".join(weight(*one) for one in weights)
+    assert read(tmp_path, graphs.model(body)).precision == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes", "expected"),
+    [
+        ("MatMulNBits", {"K": 64, "bits": 4}, "int4"),
+        ("MatMulNBits", {"bits": 8}, "int8"),
+        ("MatMulNBits", {"K": 64}, "int4"),  # the operator's default
+        ("MatMul", {"bits": 4}, "int8"),
+    ],
+)
+def test_packed_weights_have_the_bits_of_their_product(tmp_path, kind, attributes, expected):
+    parts = [
+        graphs.field(5, graphs.field(1, name) + graphs.number(3, value))
+        for name, value in attributes.items()
+    ]
+    node = graphs.field(1, graphs.field(4, kind) + b"".join(parts))
+    body = weight("w", FLOAT, [64, 64]) + node + weight("q", UINT8, [64, 2, 32])
     assert read(tmp_path, graphs.model(body)).precision == expected
 
 

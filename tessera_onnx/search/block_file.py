@@ -1,4 +1,4 @@
-"""Write and read the file of a PackedTokens index (format in index_file).
+"""Write and read the files of PackedTokens and PackedDense (format in index_file).
 
 The arrays before the vectors: the shapes of the blocks (k, 2), the lengths, numbers and scales of
 their documents (n,), and in version 2 the numbers of removed documents and the ids as JSON. The
@@ -30,10 +30,22 @@ TOKENS = Format(
     "PackedTokens.save",
     {1: COUNTS, 2: (*COUNTS, "removed", "ids")},
 )
+DENSE = Format(
+    "tessera-onnx packed vectors",
+    "index of dense vectors",
+    "PackedDense.save",
+    TOKENS.counts,
+)
 
 
 def write_index(
-    path: Path, documents: Sequence[Block], output_dtype: OutputDtype, dim: int, ids: DocumentIds
+    path: Path,
+    kind: Format,
+    documents: Sequence[Block],
+    output_dtype: OutputDtype,
+    dim: int,
+    *,
+    ids: DocumentIds,
 ) -> None:
     """Write the blocks and ids. Raises FileError as `index_file.write`."""
     shapes = [(len(block.numbers), _length(block)) for block in documents]
@@ -59,10 +71,12 @@ def write_index(
         "tokens_crc32": index_file.crc(tokens.parts),
         **more,
     }
-    index_file.write(path, TOKENS, facts, index, [tokens])
+    index_file.write(path, kind, facts, index, [tokens])
 
 
-def read_index(path: Path, *, verify: bool) -> tuple[list[Block], OutputDtype, int, DocumentIds]:
+def read_index(
+    path: Path, kind: Format, *, verify: bool
+) -> tuple[list[Block], OutputDtype, int, DocumentIds]:
     """Read a file: its blocks, whose tokens are mapped, their dtype and dim, and the ids.
 
     `verify` reads the tokens for their checksum. Raises FileError when the file cannot be read,
@@ -71,7 +85,7 @@ def read_index(path: Path, *, verify: bool) -> tuple[list[Block], OutputDtype, i
     """
 
     def parse(stream: BinaryIO) -> tuple[list[Block], OutputDtype, int, DocumentIds]:
-        facts = index_file.read_header(stream, path, TOKENS)
+        facts = index_file.read_header(stream, path, kind)
         if facts.get("output") not in get_args(OutputDtype):
             raise IntegrityError(f"{path} is damaged: its header has a missing or wrong field")
         output: OutputDtype = facts["output"]
@@ -90,6 +104,8 @@ def read_index(path: Path, *, verify: bool) -> tuple[list[Block], OutputDtype, i
         tokens = ("tokens", blocks.stored_dtype(output), facts["elements"])
         (flat,) = index_file.map_arrays(stream, path, [tokens], checksum)
         _check_index(index[:4], removed, facts, path)
+        if kind is DENSE and not ((index[1] == 1).all() and (index[0][:, 1] == 1).all()):
+            raise IntegrityError(f"{path} is damaged: a document has several vectors")
         ids = index_file.ids_from_bytes(path, n + len(removed), removed, id_bytes)
         return _blocks(flat, index[:4], output, facts["dim"]), output, facts["dim"], ids
 

@@ -1,0 +1,18 @@
+"""The notebooks run anew and print what is stored in them. own-models.ipynb: tests/export."""
+
+import notebook_output
+import pytest
+
+pytestmark = pytest.mark.integrations
+NAMES = (
+    "forecasting.ipynb",
+    "late-interaction.ipynb",
+    "pages.ipynb",
+    "quantization.ipynb",
+    "search.ipynb",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_prints_what_is_stored(name, tmp_path):
+    notebook_output.assert_runs_as_stored(name, tmp_path)
