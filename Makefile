@@ -14,7 +14,7 @@ check: lint
 test:
 	$(PYTHON) -m pytest -n auto
 
-# .ci/run adds the mark benchmark to SKIP; .ci/nightly runs those tests.
+# .ci/run adds the marks benchmark and nightly to SKIP; .ci/nightly runs those tests.
 SKIP ?= export or gpu or network or clients or integrations
 test-all:
 	$(PYTHON) -m pytest -n auto -m "not ($(SKIP))"

@@ -34,6 +34,7 @@ def test_shuffled_names_find_one_page_in_so_many():
 
 
 @needs_data
+@pytest.mark.nightly
 def test_the_text_layer_bounds_what_a_tower_can_find():
     """56 questions over 37 pages; the words of the text layer, each alone, find 50 of them."""
     asked, pages = quality.questions(FOLDER), quality.read_pages(FOLDER)
@@ -52,6 +53,7 @@ def test_the_text_layer_bounds_what_a_tower_can_find():
 
 
 @needs_data
+@pytest.mark.nightly
 def test_the_starter_finds_pages():
     """Half of the questions find their page first, far above shuffled names (0.11 at best)."""
     asked, pages = quality.questions(FOLDER), quality.read_pages(FOLDER)

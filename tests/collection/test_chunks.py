@@ -179,7 +179,7 @@ SHAPES = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.linux
 @pytest.mark.parametrize("shape", SHAPES)
 def test_ten_megabytes_take_bounded_time_and_memory(shape):
@@ -193,4 +193,4 @@ def test_ten_megabytes_take_bounded_time_and_memory(shape):
     assert length >= 9_900_000
     assert n >= 1
     assert megabytes < 150
-    assert seconds < 60  # of a processor
+    assert seconds < 120  # of a processor

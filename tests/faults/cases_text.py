@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -462,7 +461,8 @@ def _options(subject: Subject, model: Any) -> Iterator[Case]:
             yield Case(group, name, f"{option}: {what}", run, None, error=True)
     for what, path in {
         "missing": "nowhere", "a file": __file__, "empty": "", "a NUL": "a\0b", "a number": 3,
-        "a long name": "x" * 5000, "a folder without a model": os.sep, "bytes": b"x",
+        "a long name": "x" * 5000, "a folder without a model": Path(__file__).parent,
+        "bytes": b"x",
     }.items():  # fmt: skip
         run = lambda p=path: CLASSES[kind](path=p)
         yield Case(group, name, f"path: {what}", run, None, error=True)

@@ -223,7 +223,7 @@ def starter():
         yield opened
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("size", "point"),
     [

@@ -338,9 +338,10 @@ def test_cut_texts_are_told_as_by_a_local_model(client):
 
 def test_many_texts_are_sent_in_requests_that_the_server_takes(url):
     texts = [f"text {i} " + "word " * (i % 40) for i in range(300)]
-    with Client(url) as client, TesseraDense("all-minilm-l6-v2", on_long="truncate") as local:
+    with TesseraDense(path=ARTIFACTS / "static", on_long="truncate") as local:
         expected = local.encode_batch(texts)
-        remote = client.open("all-minilm-l6-v2", on_long="truncate")
+    with Client(url) as client:
+        remote = client.open("test-static", on_long="truncate")
         link = remote._link
         sent = []
         send = link._send
@@ -349,7 +350,7 @@ def test_many_texts_are_sent_in_requests_that_the_server_takes(url):
         )
         for limits in (
             links.Limits(7, 1 << 18, 1 << 20),
-            links.Limits(1024, 600, 1 << 20),
+            links.Limits(1024, 150, 1 << 20),
             links.Limits(1024, 1 << 18, links.MARGIN + 500),
             links.Limits(1024, 1 << 18, 1 << 20, 500),
         ):

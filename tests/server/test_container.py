@@ -79,7 +79,7 @@ class Image:
     arg = env
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_steps_of_the_dockerfile_make_a_server(tmp_path):
     image = Image(tmp_path)
     for name, rest in instructions():

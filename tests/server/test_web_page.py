@@ -13,6 +13,7 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
+import tessera_onnx_starter
 from click.testing import CliRunner
 from server_process import ARTIFACTS, MINILM, wait_until_ready
 from starlette.applications import Starlette
@@ -97,7 +98,7 @@ def test_the_page_names_all_kinds_and_commands_that_work():
     assert "reranker" in pulled[name]
     starter = {
         kind
-        for file in (root / "starter" / "tessera_onnx_starter").glob("*/model.toml")
+        for file in Path(tessera_onnx_starter.__file__).parent.glob("*/model.toml")
         for kind in tomllib.loads(file.read_text("utf-8"))["model"][0]["kinds"]
     }
     assert table.count("get: STARTER") == len(starter)
