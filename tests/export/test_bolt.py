@@ -77,7 +77,9 @@ def close(found, truth, tolerance=1e-4):
     np.testing.assert_allclose(found / scale, truth / scale, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "shape", ["tiny", "mini", "small", pytest.param("base", marks=pytest.mark.slow)]
+)
 @pytest.mark.filterwarnings("ignore::tessera_onnx.ForecastWarning")  # levels outside the trained
 def test_forecasts_equal_upstream(tmp_path, shape):
     place = save(tmp_path / "model", *SHAPES[shape])

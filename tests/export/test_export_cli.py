@@ -96,6 +96,7 @@ def test_an_idf_table_makes_queries_free(splade, tmp_path):
     assert (result.exit_code, "not a token" in result.output) == (1, True)
 
 
+@pytest.mark.slow
 def test_int8_is_calibrated_unless_it_is_refused(place, tmp_path):
     texts = tmp_path / "texts.jsonl"
     texts.write_text('"The committee met on Monday."\n{"text": "A bell rang in the fog."}\n' * 8)

@@ -225,6 +225,7 @@ def test_inputs_for_images_get_no_rows(make, dense_files, exported, texts, tmp_p
         assert np.abs(ours.encode_batch(texts) - truth(place, texts)).max() <= 1e-5
 
 
+@pytest.mark.slow
 def test_embeddinggemma(make, dense_files, exported, texts):
     """Attention both ways, a window in every second layer, two Dense modules, long prompts."""
     layer = {"bias": False, "activation_function": "torch.nn.modules.linear.Identity"}

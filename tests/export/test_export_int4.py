@@ -104,6 +104,7 @@ def minilm_artifact(minilm, tmp_path_factory):
     return place
 
 
+@pytest.mark.slow
 def test_minilm(minilm_artifact, texts):
     """Trained weights: near to fp32, a fifth of its file, recorded, and no neighbour counts."""
     with (
@@ -124,6 +125,7 @@ def test_minilm(minilm_artifact, texts):
     assert graph_io.read(minilm_artifact / "model.int4.onnx").precision == "int4"
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_graph_named_q4(minilm_artifact, minilm, tmp_path, texts):
     """transformers.js names it so: it runs if somebody asks for it, and never by itself."""
     place = tmp_path / "theirs"
@@ -144,6 +146,7 @@ def test_a_folder_with_a_graph_named_q4(minilm_artifact, minilm, tmp_path, texts
         TesseraDense(path=place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "mode"),
     [("bert", "cls"), ("modernbert", "mean"), ("qwen3", "lasttoken"), ("gemma3", "mean")],
@@ -161,6 +164,7 @@ def test_dense(make, dense_files, exported, texts, name, mode):
     assert (np.stack(together) * np.stack(truth)).sum(axis=1).min() > 0.9
 
 
+@pytest.mark.slow
 def test_sparse(splade, exported, texts):
     made = exported(splade, "sparse", precisions=("fp32", "int4"))
     with TesseraSparse(path=made.place, precision="int4", on_long="truncate") as model:
@@ -171,6 +175,7 @@ def test_sparse(splade, exported, texts):
         np.testing.assert_allclose(ours.values, own.values, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_decoders():
     """On one layer of the true width: the files shrink, and the errors grow, in the known order."""
     script = Path(__file__).parents[2] / "benchmarks" / "decoder_precisions.py"

@@ -329,6 +329,7 @@ def test_architectures(make, dense_files, unseen, name, mode):
     assert max(moved) <= 1e-6
 
 
+@pytest.mark.slow
 def test_the_real_minilm(minilm, unseen):
     (plain, fixed, careful), moved = compare(folder.read(minilm, ["dense"]), unseen)
     assert len(unseen) > 100
@@ -337,6 +338,7 @@ def test_the_real_minilm(minilm, unseen):
     assert max(moved) <= 1e-6
 
 
+@pytest.mark.slow
 def test_a_sparse_head_keeps_its_scales_and_its_tied_table(splade, unseen):
     facts = folder.read(splade, ["sparse"], folder.Overrides(max_length=128))
     every, moved = compare(facts, unseen[:48])
@@ -409,6 +411,7 @@ def test_texts_of_a_file(tmp_path):
             calibration.read(str(tmp_path / name))
 
 
+@pytest.mark.slow
 def test_a_spoiled_calibration_ends_in_the_careful_graph(minilm, tmp_path):
     """Measured on one word, fixed scales cut every other text: the gate takes scales by row."""
     facts = folder.read(minilm, ["dense"])
@@ -424,6 +427,7 @@ def test_a_spoiled_calibration_ends_in_the_careful_graph(minilm, tmp_path):
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.slow
 def test_int8_is_the_default_only_where_every_text_is_near(minilm, tmp_path, monkeypatch):
     """One text below the line puts fp32 first; below the gate's limit nothing is written."""
     facts = folder.read(minilm, ["dense"])

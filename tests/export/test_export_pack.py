@@ -38,6 +38,7 @@ def folders(*names):
     return [ARTIFACTS / name for name in names]
 
 
+@pytest.mark.slow
 def test_an_empty_environment_installs_and_encodes(tmp_path):
     command = ["pack", *map(str, folders("splade", "prompts")), "--name", "My.Models"]
     done = CliRunner().invoke(cli.main, [*command, "--version", "1.2", "--output", str(tmp_path)])

@@ -369,6 +369,7 @@ sys.exit(bool(heavy))
 """
 
 
+@pytest.mark.slow
 def test_a_failing_check_imports_no_torch(make, dense_files, tmp_path):
     good = make("good", bert("Model"), dense_files("mean", max_length=60))
     (tmp_path / "full").mkdir()

@@ -29,6 +29,7 @@ def entry(name):
     return next(spec for spec in catalogue.catalogue() if spec.id == name)
 
 
+@pytest.mark.slow
 def test_an_id_of_the_catalogue_needs_no_more(minilm, tmp_path):
     """The hub's cache as a download leaves it, and no network: huggingface_hub finds it there."""
     known = entry("all-minilm-l6-v2")

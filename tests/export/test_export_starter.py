@@ -29,7 +29,7 @@ def fp32(minilm, passages, tmp_path_factory):
     facts = starter.minilm(minilm)
     output = tmp_path_factory.mktemp("starter") / "minilm"
     with pytest.MonkeyPatch().context() as context:
-        context.setattr(corpus, "passages", lambda *_: [p[:300] for p in passages[:500]])
+        context.setattr(corpus, "passages", lambda *_: [p[:300] for p in passages[:120]])
         matrix = rotation.learn(facts)
     encoder.export(facts, output, artifact.Origin("m"), ("fp32",), rotation=matrix)
     return output, matrix
@@ -83,6 +83,7 @@ def test_the_rotation_changes_no_full_size_score(fp32, reference):
     np.testing.assert_allclose(scoring.maxsim_matrix(tokens, tokens), stored["maxsim"], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_int8_sparse_keeps_one_table_and_the_weights(splade, reference, tmp_path):
     facts = folder.read(splade, ["sparse"], folder.Overrides(max_length=256))
     encoder.export(facts, tmp_path / "s", artifact.Origin("s"), ("int8",))

@@ -47,7 +47,9 @@ def test_torch_weights_alone_are_refused_with_the_command(name):
         Tessera(path=packaged(name))
 
 
-@pytest.mark.parametrize("name", DENSE)
+@pytest.mark.parametrize(
+    "name", [DENSE[0], *(pytest.param(name, marks=pytest.mark.slow) for name in DENSE[1:])]
+)
 def test_minilm(tmp_path, hostile, name, record_property):
     """Folders of sentence-transformers 2.0 and 5.1, and one whose weights are a pickle."""
     place = real_models.with_graph(packaged(name), tmp_path / "model")

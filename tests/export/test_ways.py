@@ -120,6 +120,7 @@ def real(name, place, minilm):
     return kind, place, options
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_real_models(world, tmp_path, minilm, texts, name, record_property):
     kind, place, options = real(name, tmp_path / "model", minilm)

@@ -33,6 +33,7 @@ from tessera_onnx.integrations.stores import shown
 
 pytestmark = [pytest.mark.integrations, pytest.mark.posix]
 
+SPARSE = ["bm25", pytest.param("splade-tiny", marks=pytest.mark.slow), "none"]
 STORES = ("pgvector", "qdrant")
 WITH_ENGINE = (*STORES, "engine")  # Qdrant's own, in the place of a server
 DENSE = "tessera-static-mini"
@@ -90,7 +91,7 @@ def same(found, wanted, tolerance=1e-5):
         assert mine.score == pytest.approx(its.score, abs=tolerance)
 
 
-@pytest.fixture(scope="module", params=["bm25", "splade-tiny", "none"])
+@pytest.fixture(scope="module", params=SPARSE)
 def in_folder(request, tmp_path_factory):
     """All documents in a folder, and the models."""
     options = {"model": DENSE, "sparse": request.param, "chunk_tokens": 96}

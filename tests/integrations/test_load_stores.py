@@ -73,7 +73,14 @@ STORES = {
 }
 
 
-@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize(
+    "store",
+    [
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("qdrant", "lancedb")),
+        "pgvector",
+        "milvus",
+    ],
+)
 def test_a_load_that_is_killed_goes_on_without_loss_or_doubles(store, output, tmp_path, request):
     url = str(tmp_path / "store.db")
     if store == "pgvector":
