@@ -3,8 +3,10 @@
 set -euo pipefail
 work=$(mktemp -d)
 chmod 755 "$work"  # one test becomes another user
-# Most of what is installed is never imported, and to compile all of it takes longer than the rest.
-export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1
+# Bytecode is written by the first import of a module: most of what is installed is never imported,
+# and to compile all of it takes longer than the rest of the installation.
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_COMPILE=0
+unset PYTHONDONTWRITEBYTECODE
 names=() starts=()
 
 step() {

@@ -40,11 +40,11 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The address of the built site."""
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "sphinx", "-q", "-n", "-W", "--keep-going", "-b", "html"]
-    subprocess.run([*command, str(DOCS), str(folder)], check=True, timeout=300)
+def site():
+    """The site, built by `make docs`, and its address."""
+    folder = DOCS / "_build" / "html"
+    command = ["make", "docs", f"PYTHON={sys.executable}"]
+    subprocess.run(command, cwd=DOCS.parent, check=True, timeout=300)
     handler = functools.partial(Quiet, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
