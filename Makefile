@@ -27,8 +27,10 @@ test-clients:
 
 # Daft, MTEB and txtai need environments of their own: .ci/nightly has them.
 ALONE = daft mteb_adapter txtai_adapter
+# .ci/nightly sets PART to slow.
+PART ?= not slow
 test-integrations:
-	$(PYTHON) -m pytest -n 2 --dist loadfile -m "integrations and not slow" tests/integrations \
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m "integrations and $(PART)" tests/integrations \
 	  $(ALONE:%=--ignore=tests/integrations/test_%.py)
 
 docs:

@@ -28,6 +28,16 @@ finish() {
 }
 trap finish EXIT
 
+# Install what the tests need of Debian where one of its commands is missing.
+debian() {
+  local command
+  for command in qemu-x86_64 zsh fish java chromium; do
+    command -v $command >/dev/null && continue
+    { apt-get update -qq && apt-get install -y -qq qemu-user zsh fish openjdk-17-jre-headless chromium; } >/dev/null
+    break
+  done
+}
+
 # Run a command beside the steps, its output in $work/NAME.log; end it with its children on exit.
 beside() {
   set -m

@@ -125,7 +125,7 @@ CLASSES = ["Tessera", "TesseraDense", "TesseraMultiVector", "TesseraSparse", "Te
 CLASSES += ["TesseraVision"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", CLASSES)
 def test_no_error_of_the_library_repeats_what_stands_where_a_name_is_due(name, tmp_path):
     cls = getattr(tessera_onnx, name)

@@ -78,7 +78,8 @@ def close(found, truth, tolerance=1e-4):
 
 
 @pytest.mark.parametrize(
-    "shape", ["tiny", "mini", "small", pytest.param("base", marks=pytest.mark.slow)]
+    "shape",
+    ["tiny", *(pytest.param(shape, marks=pytest.mark.slow) for shape in ("mini", "small", "base"))],
 )
 @pytest.mark.filterwarnings("ignore::tessera_onnx.ForecastWarning")  # levels outside the trained
 def test_forecasts_equal_upstream(tmp_path, shape):

@@ -80,6 +80,7 @@ def near(ours, theirs, limit=1e-4):
     assert np.abs(ours - theirs).max() <= limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("answers", [("yes", "no"), ("Yes",)])
 def test_a_folder_without_a_template(folder, odd_pairs, tmp_path, family, answers):
@@ -93,6 +94,7 @@ def test_a_folder_without_a_template(folder, odd_pairs, tmp_path, family, answer
     near(scores(made, odd_pairs), upstream.predict(odd_pairs), 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("chat", [FLAT, STRUCTURED])
 def test_a_chat_template_becomes_data(folder, odd_pairs, tmp_path, family, chat):
@@ -146,6 +148,7 @@ def with_graph(place, tmp_path, *, last=False, columns=None):
     return place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_logits_of_a_whole_vocabulary(folder, odd_pairs, tmp_path, family):
     place = with_graph(folder(family), tmp_path)

@@ -31,6 +31,7 @@ def minilm_artifact(minilm, tmp_path_factory):
     return Running(place)
 
 
+@pytest.mark.slow
 def test_minilm_facts(minilm_artifact, minilm):
     spec = minilm_artifact.spec
     assert (spec.text.prefix_ids, spec.text.suffix_ids, spec.text.pad_id) == ((101,), (102,), 0)
@@ -47,6 +48,7 @@ def test_minilm_facts(minilm_artifact, minilm):
     assert {path.name for path in minilm_artifact.place.iterdir()} == listed | {"model.toml"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "distance"), [("fp32", 1e-5), ("fp16", 1e-3), ("int8", None)]
 )
@@ -60,6 +62,7 @@ def test_minilm_equals_sentence_transformers(minilm_artifact, minilm, texts, pre
     assert (ours * theirs).sum(-1).min() > (0.95 if precision == "int8" else 0.9999)
 
 
+@pytest.mark.slow
 def test_parity_is_written_with_its_limits(minilm_artifact):
     rows = {(r.precision, r.metric): r for r in minilm_artifact.spec.export.parity}
     assert set(rows) == {

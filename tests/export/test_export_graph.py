@@ -81,6 +81,7 @@ def test_excluded_nodes_stay_fp32(traced):
         int8.quantize(traced, (), ["nothing"])
 
 
+@pytest.mark.slow
 def test_weights_in_a_second_file(facts, tmp_path, monkeypatch):
     """What a model above 2 GB becomes, shown on a small one: the same graphs, twice the same."""
     encoder.export(facts, tmp_path / "one", artifact.Origin("test"), PRECISIONS)

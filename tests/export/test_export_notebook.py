@@ -6,5 +6,6 @@ import pytest
 pytestmark = pytest.mark.export
 
 
+@pytest.mark.slow
 def test_the_notebook_prints_what_is_stored(tmp_path):
     notebook_output.assert_runs_as_stored("own-models.ipynb", tmp_path)

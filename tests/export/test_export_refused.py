@@ -285,6 +285,7 @@ def test_adapters_get_the_steps_that_merge_them(make, dense_files, tmp_path, kin
     assert "is a LoRA adapter" in refusal(tmp_path, deep, *options)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft's, about transformers
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
 def test_the_steps_that_merge_an_adapter_do(make, dense_files, exported, tmp_path, kind):

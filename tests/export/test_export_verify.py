@@ -103,6 +103,7 @@ def renamed(path, names):
     onnx.save(graph, path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_an_encoder_without_modules(make, bert, pooling, tmp_path):
     """The graph gives states, and the caller says how they are pooled."""
@@ -153,6 +154,7 @@ def test_token_vectors(stanford, exported):  # noqa: F811
     assert all(row.is_near() for row in verify.verify(place))
 
 
+@pytest.mark.slow
 def test_sparse_vectors(splade, tmp_path, exported):
     place = tmp_path / "splade"
     shutil.copytree(splade, place)

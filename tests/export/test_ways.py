@@ -81,6 +81,7 @@ def same_by_every_way(world, kind, place, repository, texts, record_property, na
         ways.record(record_property, model=name, kind=kind, way=way, result="equal")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [each for each in EVERY if not each.refused], ids=str)
 def test_layouts(workshop, world, tmp_path, texts, layout, record_property):
     place = tmp_path / "model"
@@ -223,6 +224,7 @@ def test_a_file_of_another_model(world, large, texts):
         TesseraDense(ways.ID)
 
 
+@pytest.mark.slow
 def test_half_a_repository(world, workshop, tmp_path):
     """Whatever file is missing, the model is refused or is the same; never another one."""
     place = tmp_path / "model"

@@ -118,6 +118,7 @@ def left_over(call):
         gc.enable()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_models_results_end_with_the_callers(kind, threads):

@@ -23,9 +23,11 @@ from reference_words import Bm25, Bm42, Static
 pytestmark = pytest.mark.linux  # its limits of memory
 
 
+@pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("group", list(battery.GROUPS))
-def test_no_case_ends_in_a_crash_or_in_silence(group):
-    found = battery.found(group)
+def test_no_case_ends_in_a_crash_or_in_silence(group, step):
+    """One case in five, and by night all."""
+    found = battery.found(group, step)
     bad = [outcome for outcome in found if outcome.kind in outcomes.BAD]
     shown = "\n".join(f"{o.kind}  {o.case}\n    {o.detail}" for o in bad[:40])
     assert not bad, f"{len(bad)} of {len(found)}: {Counter(o.kind for o in bad)}\n{shown}"
@@ -93,6 +95,7 @@ def test_the_judge_judges():
         assert case(lambda: [0 for _ in iter(int, 1)]) == "slow"
 
 
+@pytest.mark.nightly
 def test_the_page_says_what_was_counted():
     counted = outcomes.tally(o for group in battery.GROUPS for o in battery.found(group))
     assert make_reliability.PAGE.read_text("utf-8") == make_reliability.page(counted), (

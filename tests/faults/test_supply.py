@@ -224,6 +224,7 @@ def test_a_home_does_not_stay_empty_where_the_telemetry_is_on(tmp_path):
         )
 
 
+@pytest.mark.nightly
 def test_an_import_that_came_first_is_said(tmp_path):
     """By one line of the log, and by doctor; what the user asked for is no problem."""
     code = """

@@ -258,7 +258,7 @@ def test_the_words_of_a_screenshot_are_found_where_they_are(starter):
     assert 15 <= left < right <= 70
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_command_reads_long_images(tmp_path):
     image = drawn((520, 6_000), ["Bread", "Minutes", "Yeast", "flood", "Budget"], 15, 1_250)
     image.save(tmp_path / "a.png")

@@ -13,7 +13,7 @@ from chromadb.utils.embedding_functions import sparse_known_embedding_functions
 from tessera_onnx import ConfigError
 from tessera_onnx.integrations.chroma import TesseraFunction, TesseraSparseFunction
 
-pytestmark = pytest.mark.integrations
+pytestmark = [pytest.mark.integrations, pytest.mark.slow]
 IDS = [str(i) for i in range(cases.N)]
 
 

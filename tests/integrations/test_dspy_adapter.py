@@ -6,7 +6,11 @@ import pytest
 from framework_corpus import QUERIES, check_best, texts
 from framework_page import run_section
 
-pytestmark = [pytest.mark.integrations, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.integrations,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
 
 
 def test_vectors_are_the_librarys(dense):

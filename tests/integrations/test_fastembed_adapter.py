@@ -27,6 +27,7 @@ from tessera_onnx.integrations import fastembed as ours
 from tessera_onnx.kinds import known_models
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.integrations,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

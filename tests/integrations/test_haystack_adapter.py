@@ -32,6 +32,7 @@ from tessera_onnx.integrations.haystack import (
 )
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.integrations,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

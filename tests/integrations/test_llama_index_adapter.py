@@ -25,6 +25,7 @@ from tessera_onnx.integrations.llama_index import (
 )
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.integrations,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

@@ -11,7 +11,7 @@ from tessera_onnx import ConfigError, StoreError, TesseraDense, fuse
 from tessera_onnx.integrations.milvus import MilvusFunction, MilvusStore
 from tessera_onnx.integrations.rows import Rows, field_of
 
-pytestmark = pytest.mark.integrations
+pytestmark = [pytest.mark.integrations, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import pytest
 pytestmark = pytest.mark.integrations
 NAMES = (
     "forecasting.ipynb",
-    "late-interaction.ipynb",
+    pytest.param("late-interaction.ipynb", marks=pytest.mark.slow),
     "pages.ipynb",
-    "quantization.ipynb",
+    pytest.param("quantization.ipynb", marks=pytest.mark.slow),
     "search.ipynb",
 )
 

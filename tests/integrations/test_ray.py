@@ -26,6 +26,7 @@ from tessera_onnx.integrations.batch import Encoder
 from tessera_onnx.integrations.ray import Ray
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.integrations,
     pytest.mark.posix,
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
@@ -139,7 +140,6 @@ def test_a_job_on_ray_has_the_files_manifest_and_report_of_a_local_one(cluster, 
     assert "another output_dtype" in other.stderr
 
 
-@pytest.mark.slow
 def test_nodes_that_die_lose_and_double_nothing(cluster, tmp_path, corpus):
     local(corpus, tmp_path / "local")
     at = [200, 600]  # rows that are done when a node is killed
@@ -189,7 +189,6 @@ def test_a_block_that_ends_a_worker_is_tried_again_and_not_for_ever(cluster, tmp
         assert len(list(deaths.iterdir())) == 3
 
 
-@pytest.mark.slow
 def test_a_driver_that_is_killed_goes_on(cluster, tmp_path, corpus):
     local(corpus, tmp_path / "local")
     out = tmp_path / "ray"
@@ -275,7 +274,6 @@ def test_console_in_the_docs(text, wide, tmp_path):
     run_console(text, tmp_path)
 
 
-@pytest.mark.slow
 def test_the_benchmark_runs():
     program = Path(__file__).parents[2] / "benchmarks" / "batch_ray.py"
     command = [sys.executable, program, "--rows", "128", "--block-rows", "16", "--rounds", "1"]

@@ -152,6 +152,7 @@ def test_the_search_finds_a_page(site, browser):
     page.close()
 
 
+@pytest.mark.slow
 def test_names_and_contrast(site, browser):
     """axe's rules of WCAG 2 A and AA, on a page of each sort."""
     _, url = site

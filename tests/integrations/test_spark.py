@@ -20,6 +20,7 @@ from tessera_onnx.integrations import spark as engine
 from tessera_onnx.integrations.spark import encode
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.integrations,
     pytest.mark.filterwarnings("ignore:lance is not fork-safe"),  # where its tests run before
 ]

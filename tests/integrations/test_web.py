@@ -249,6 +249,7 @@ def pixels(page):
     return np.array(found[2], np.uint8).reshape(found[1], found[0], 4)
 
 
+@pytest.mark.slow
 def test_the_example_page(demo, visit):
     page = visit(demo)
     turn(page, "page")
