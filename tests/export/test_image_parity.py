@@ -38,6 +38,7 @@ def content(request):
     return cases.files()[request.param]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_id", cases.MODELS)
 def test_files_with_alpha_dropped(model_id, content, tmp_path):
     """As transformers opens a path: upright, converted to RGB."""

@@ -71,6 +71,7 @@ def hybrid(corpus, tmp_path_factory):
 
 
 QUERIES = ("rain on the river", "a letter to the market", "winter bread number 7", "violin")
+SOME = [QUERIES[0], *(pytest.param(each, marks=pytest.mark.slow) for each in QUERIES[1:])]
 
 
 def dense_order(dense, texts, query):
@@ -92,7 +93,7 @@ def bm25_order(texts, query):
     return [i for i in order if scores[i] > 0]
 
 
-@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize("query", SOME)
 def test_dense_search_is_exact(corpus, dense, tmp_path_factory, query):
     path, texts = corpus
     folder = tmp_path_factory.getbasetemp() / "dense-only"
@@ -105,7 +106,7 @@ def test_dense_search_is_exact(corpus, dense, tmp_path_factory, query):
     assert [row.text for row in found] == [texts[i] for i in order[:10]]
 
 
-@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize("query", SOME)
 def test_hybrid_search_is_rrf_of_exact_rankings(corpus, dense, hybrid, query):
     path, texts = corpus
     rankings = [dense_order(dense, texts, query)[0][:100].tolist(), bm25_order(texts, query)[:100]]

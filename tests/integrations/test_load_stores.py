@@ -76,9 +76,8 @@ STORES = {
 @pytest.mark.parametrize(
     "store",
     [
-        *(pytest.param(each, marks=pytest.mark.slow) for each in ("qdrant", "lancedb")),
         "pgvector",
-        "milvus",
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("qdrant", "lancedb", "milvus")),
     ],
 )
 def test_a_load_that_is_killed_goes_on_without_loss_or_doubles(store, output, tmp_path, request):

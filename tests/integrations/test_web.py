@@ -470,7 +470,7 @@ def test_a_key_is_asked_for_and_kept_in_memory_alone(visit, tmp_path):
         process.stop()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_names_contrast_and_width(demo, visit, width, scheme):
     """axe's rules of WCAG 2 A and AA in each panel with its results, and no sideways scrolling."""

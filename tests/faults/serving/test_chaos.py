@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.faults, pytest.mark.linux, pytest.mark.slow]
+pytestmark = [pytest.mark.faults, pytest.mark.linux, pytest.mark.nightly]
 
 
 def test_every_request_has_its_answer():
