@@ -72,6 +72,7 @@ def test_a_failing_precision_keeps_the_old_artifact(place, tmp_path, monkeypatch
     assert {path.name: path.read_bytes() for path in target.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_graph_of_nan_misses_every_limit(place, tmp_path, monkeypatch):
     class Nan(torch_modules.DenseHead):
         def forward(self, hidden, mask):
@@ -93,6 +94,7 @@ def test_nan_for_one_text_of_many_misses_the_limit(metric, place):
         parity.figure("fp32", "output", metric, value, 0.5)
 
 
+@pytest.mark.slow
 def test_a_graph_that_gives_nan_for_one_length_is_not_accepted(place, monkeypatch):
     facts = folder.read(place, ["dense"])
     wrapper = torch_modules.Wrapper(torch_modules.load_model(facts, "eager"), facts)
@@ -111,6 +113,7 @@ def test_a_graph_that_gives_nan_for_one_length_is_not_accepted(place, monkeypatc
         tracing.trace(wrapper)
 
 
+@pytest.mark.slow
 def test_frozen_shapes_are_not_accepted(place, monkeypatch):
     """A tracer that freezes the traced length is found at other shapes, and the next is tried."""
     facts = folder.read(place, ["dense"])

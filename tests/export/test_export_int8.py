@@ -318,6 +318,7 @@ def compare(facts, texts):
     return [cosines(found, truth) for found in mixed], moved
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "mode"),
     [("distilbert", "mean"), ("modernbert", "mean"), ("nomic", "mean"), ("mpnet", "cls")],

@@ -29,7 +29,7 @@ def fp32(minilm, passages, tmp_path_factory):
     facts = starter.minilm(minilm)
     output = tmp_path_factory.mktemp("starter") / "minilm"
     with pytest.MonkeyPatch().context() as context:
-        context.setattr(corpus, "passages", lambda *_: [p[:300] for p in passages[:120]])
+        context.setattr(corpus, "passages", lambda *_: [p[:300] for p in passages[:500]])
         matrix = rotation.learn(facts)
     encoder.export(facts, output, artifact.Origin("m"), ("fp32",), rotation=matrix)
     return output, matrix

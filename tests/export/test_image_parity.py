@@ -96,6 +96,7 @@ def test_prompt_ids(model_id, size):
 
 
 # PaliGemmaProcessor makes an array of its BatchFeature's tensors, of which NumPy 2.4 warns.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("size", cases.SIZES)
 @pytest.mark.parametrize("model_id", ENGINES)

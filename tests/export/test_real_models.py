@@ -102,6 +102,7 @@ def bare(tmp_path, minilm):
     return build
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BARE)
 @pytest.mark.parametrize("mode", ["mean", "cls"])
 def test_bare_graphs(bare, hostile, name, mode, record_property):
